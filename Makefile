@@ -1,0 +1,69 @@
+# Every target first makes the environment when it is missing or older than requirements.lock.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+READY := $(VENV)/.ready
+export PATH := $(BIN):$(PATH)
+# Real samples, for tests that skip without them.
+export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
+
+.PHONY: help setup repro test fast test-all check format demo plan bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+setup: $(READY) ## make the environment
+
+# DVC's own state is a pickle database that it would put into a shared folder (CVE-2025-69872): give it a private one.
+# uv does not read pip's settings: hand over a mirror or a wheel folder that is set for pip.
+$(READY): requirements.lock
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}}"; \
+	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}"; \
+	if [ -n "$$links" ]; then export UV_FIND_LINKS="$$links"; fi; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
+	site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
+	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
+	touch $(READY)
+
+repro: $(READY) ## run the pipeline: only what changed
+	dvc repro
+	@python -m tuneline.times
+
+test: $(READY) ## every test but the long matrices (about 10 minutes on 2 cores)
+	pytest -m "not matrix"
+
+fast: $(READY) ## the tests that take seconds
+	pytest -m "not story and not matrix"
+
+test-all: $(READY) ## every test
+	pytest
+
+check: $(READY) ## format, lint and types, without changing a file
+	ruff format --check .
+	ruff check .
+	mypy
+
+format: $(READY) ## format and mend what can be mended
+	ruff format .
+	ruff check --fix .
+
+demo: $(READY) ## chat with the merged model in the terminal
+	python -m chat
+
+plan: $(READY) ## what this machine offers and what the params need
+	python -m tuneline.doctor
+
+bench: $(READY) ## speed and memory, side by side
+	python -m benchmarks.loss
+
+lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
+	uv pip compile --quiet --all-extras --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
+	  --python-version 3.11 pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean: ## remove the environment and all caches but DVC's
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Talk to any model that the pipeline made."""

@@ -1,0 +1,124 @@
+"""Bring the base model into one canonical form: safetensors, tokenizer, chat template, generation config.
+
+    python -m stages.base
+
+Reads section `base`; writes models/base and metrics/base.json. A base whose perplexity is not sane fails here.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tuneline.doors import checkpoint
+from tuneline.outputs import building, write_json
+from tuneline.params import load
+from tuneline.sections.base import Base
+from tuneline.stage import note, run
+from tuneline.templates import chat_template
+
+BASE = Path("models/base")
+METRICS = Path("metrics/base.json")
+
+
+def main() -> None:
+    params = load(Base)
+    with ExitStack() as stack:
+        source, gguf = stack.enter_context(checkpoint(params))
+        folder = stack.enter_context(building(BASE))
+        family, template = canonical(source, gguf, params, folder)
+        report = inspect(folder, params) | {"family": family, "chat_template": template}
+    write_json(METRICS, report)
+    notice = BASE / "NOTICE"
+    if notice.exists():
+        print(notice.read_text(encoding="utf-8"))
+    print(
+        f"base: {params.source} in {BASE}, perplexity {report['perplexity']['zh']} (zh) {report['perplexity']['en']} (en)"
+    )
+
+
+def canonical(source: Path, gguf: str | None, params: Base, folder: Path) -> tuple[str, str]:
+    """Write the checkpoint at `source` into `folder`; returns (family, whose chat template was kept)."""
+    import shutil
+
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, logging
+
+    from tuneline.prompt import Prompter
+
+    logging.set_verbosity_error()
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
+    if gguf:
+        options["gguf_file"] = gguf
+        read_gguf_once()
+        # Dequantised in float32, then cast once.
+        weights = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
+    else:
+        weights["use_safetensors"] = True
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ValueError(
+            f"base.source {params.source!r} does not load with transformers' own classes: {error}"
+        ) from None
+    model = model.to(getattr(torch, params.dtype))
+    prompter = Prompter(tokenizer)
+    template = keep_template(tokenizer, prompter)
+    model.generation_config.eos_token_id = prompter.stop_ids
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for path in (*source.glob("LICENSE*"), *source.glob("NOTICE*")):
+        shutil.copyfile(path, folder / path.name)
+    return prompter.family.name, template
+
+
+def read_gguf_once() -> None:
+    """Share one reader of the GGUF file: transformers opens it four times, each time parsing its vocabulary in Python."""
+    import functools
+
+    import gguf
+
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+
+
+def keep_template(tokenizer: Any, prompter: Any) -> str:
+    """Keep the base's own chat template where it gives our prompt id for id, else put ours in its place."""
+    chat = [
+        {"role": "user", "content": "感冒了怎么办？"},
+        {"role": "assistant", "content": "多休息。"},
+        {"role": "user", "content": "谢谢"},
+    ]
+    if tokenizer.chat_template:
+        rendered = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+        if rendered == prompter.generation_prompt(chat):
+            return "own"
+    tokenizer.chat_template = chat_template(prompter.family.name)
+    return "tuneline"
+
+
+def inspect(folder: Path, params: Base) -> dict[str, Any]:
+    """Reload what was written, check that it is sane, and write its hashes beside it."""
+    from tuneline.checksums import folder_sha256, write_sums
+    from tuneline.model import load_model, load_tokenizer, pick_device, pick_dtype
+    from tuneline.sanity import check, perplexities
+
+    device = pick_device()
+    model = load_model(folder, pick_dtype("auto", device), device)
+    note(device=device.type, computed_in=str(model.dtype))
+    found = perplexities(model, load_tokenizer(folder))
+    check(found, params)
+    write_sums(folder)
+    return {
+        "perplexity": found,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "model_type": model.config.model_type,
+        "dtype": params.dtype,
+        "sha256": folder_sha256(folder),
+    }
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

@@ -1,0 +1,38 @@
+"""Let the base answer the held-out questions: what every tuned model is compared with.
+
+    python -m stages.predict_base
+
+Reads data/processed/heldout.jsonl, models/base and section `evaluate`; writes
+data/processed/base_answers.jsonl. It reads nothing of training, so ablations do not run it again.
+"""
+
+from pathlib import Path
+
+from tuneline.outputs import building
+from tuneline.params import load
+from tuneline.records import read_heldout, write_jsonl
+from tuneline.sections.evaluate import Evaluate
+from tuneline.stage import note, run
+
+HELDOUT = Path("data/processed/heldout.jsonl")
+BASE = Path("models/base")
+ANSWERS = Path("data/processed/base_answers.jsonl")
+
+
+def main() -> None:
+    params = load(Evaluate)
+    from tuneline.answers import ask
+    from tuneline.model import load_model, load_tokenizer, pick_device, pick_dtype
+
+    records = read_heldout(HELDOUT)
+    device = pick_device()
+    dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
+    note(device=device.type, dtype=str(dtype))
+    answers = ask(load_model(BASE, dtype, device), load_tokenizer(BASE), records, params, "predict_base")
+    with building(ANSWERS) as path:
+        write_jsonl(path, answers)
+    print(f"predict_base: {len(answers)} answers of the base in {ANSWERS}")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

@@ -1,0 +1,182 @@
+"""What tests share: a tiny random base with a tokenizer trained here, a project folder, and the real samples."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+FIXTURES = Path(__file__).parent / "fixtures"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+# A machine with a GPU must behave like one without: what is tested here is exact.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+MARKERS = {
+    "gemma": ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"],
+    "chatml": ["<pad>", "<eos>", "<|im_start|>", "<|im_end|>"],
+}
+TEXTS = [
+    "感冒一般一周左右会自行好转，请多休息、多喝温水。",
+    "根据《中华人民共和国民法典》第二百零九条，不动产物权的设立、变更、转让和消灭，经依法登记，发生效力。",
+    "The quick brown fox jumps over the lazy dog.\n\nuser model assistant system",
+]
+
+
+def make_tokenizer(family: str):
+    """A byte-level BPE tokenizer with the family's control tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=MARKERS[family],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    bos = {"bos_token": "<bos>"} if family == "gemma" else {}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", **bos)
+
+
+def make_base(folder: Path, family: str = "gemma", model: str = "gemma3") -> Path:
+    """A random two-layer model with its tokenizer, as a checkpoint folder."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer(family)
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 2048}
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    torch.manual_seed(5)
+    if model == "gemma3":
+        config = Gemma3TextConfig(**shape, **heads, **ends, sliding_window=64, query_pre_attn_scalar=16)
+        network = Gemma3ForCausalLM(config)
+    else:
+        config = LlamaConfig(**shape, **heads, **ends, tie_word_embeddings=False)
+        network = LlamaForCausalLM(config)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizers():
+    return {family: make_tokenizer(family) for family in MARKERS}
+
+
+@pytest.fixture(scope="session")
+def raw_base(tmp_path_factory) -> Path:
+    """A checkpoint as a user would bring it: not yet in canonical form."""
+    return make_base(tmp_path_factory.mktemp("raw-base") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def canonical_base(raw_base, tmp_path_factory) -> Path:
+    """The same after the base stage."""
+    import stages.base
+    from tuneline.checksums import write_sums
+    from tuneline.sections.base import Base
+
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    stages.base.canonical(raw_base, None, Base.model_validate(base_section(raw_base)), folder)
+    write_sums(folder)
+    return folder
+
+
+def base_section(folder: Path) -> dict:
+    from tuneline.checksums import folder_sha256
+
+    section = {"source": str(folder), "revision": None, "sha256": folder_sha256(folder), "dtype": "bfloat16"}
+    return section | {"max_perplexity_zh": None, "max_perplexity_en": None}
+
+
+@pytest.fixture
+def params() -> dict:
+    """The shipped params.yaml as values."""
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, params):
+    """An empty project folder to work in; call it with changes to params, section by section."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path / "scratch"))
+    (tmp_path / "data/raw").mkdir(parents=True)
+
+    def write(**changes: dict) -> Path:
+        for section, values in changes.items():
+            params[section] |= values
+        Path("params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+        return tmp_path
+
+    write()
+    return write
+
+
+@pytest.fixture
+def project(tmp_path, raw_base, params, monkeypatch):
+    """A copy of this project under git and DVC, on the tiny base and the fixtures: no network, no weights to load."""
+    folder = tmp_path / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in listed.stdout.splitlines():
+        source = ROOT / name
+        if source.is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name)
+    # No analytics, no shared state, and a scratch of its own.
+    monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    shutil.copy(FIXTURES / "consultation.jsonl", folder / "data/raw/consultation.jsonl")
+    params["fetch"]["packages"] = []
+    params["base"] |= base_section(raw_base)
+    params["data"] |= {"sources": [{"path": "consultation.jsonl", "system": ""}, {"path": "medical.csv"}], "heldout": 6}
+    params["train"] |= {"max_steps": 6, "learning_rate": 0.01, "batch_size": 4, "micro_batch_size": 2, "save_steps": 2}
+    params["evaluate"] |= {"max_new_tokens": 8, "batch_size": 4}
+    params["lora"] |= {"r": 4, "dropout": 0.0}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "config", "user.email", "somebody@example.org")
+    git(folder, "config", "user.name", "Somebody")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def python(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run this Python in a folder; its bin directory is first on PATH, so `python` in dvc.yaml is the same."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "PYTHONPATH": ""} | options.pop("env", {})
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False, env=env, **options
+    )
+
+
+def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    result = python(folder, "-m", "dvc", *arguments)
+    assert result.returncode == 0, f"dvc {' '.join(arguments)}\n{result.stdout[-3000:]}\n{result.stderr[-6000:]}"
+    return result
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real public samples."""
+    folder = os.environ.get("TUNELINE_SAMPLES")
+    if not folder or not (Path(folder) / "data/toyhom_medical").is_dir():
+        pytest.skip("TUNELINE_SAMPLES is unset: it names a folder with real public samples")
+    return Path(folder)

@@ -1,0 +1,101 @@
+"""The merged model is the model that was trained, or the stage fails."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import stages.export
+from tuneline.adapter import add_lora, save_adapter
+from tuneline.checksums import folder_sha256
+from tuneline.model import load_adapter, load_model, load_tokenizer
+from tuneline.sections.lora import Lora
+
+LORA = Lora.model_validate({"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]})
+
+
+@pytest.fixture
+def trained(workspace, canonical_base):
+    """A workspace as evaluate leaves it, its adapter random and strong."""
+    shutil.copytree(canonical_base, "models/base")
+    model = add_lora(load_model(Path("models/base"), torch.float32), LORA)
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(model, Path("models/adapter"))
+    Path("models/adapter/lineage.json").write_text(json.dumps({"params": {}}))
+    Path("data/processed").mkdir()
+    Path("metrics").mkdir()
+    rows = [
+        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa",
+         "messages": [{"role": "user", "content": "感冒怎么办"}, {"role": "assistant", "content": text}]}
+        for n, text in enumerate(["多休息。", "多喝水，注意保暖。"])
+    ]  # fmt: skip
+    for name in ("train", "heldout"):
+        Path(f"data/processed/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("eval", "train"):
+        Path(f"metrics/{name}.json").write_text("{}")
+    return workspace
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_merged_folder_is_whole_and_equal(trained, dtype):
+    trained(export={"dtype": dtype})
+    stages.export.main()
+    report = json.loads(Path("metrics/export.json").read_text())
+    assert report["delta_nll"] < 0.01
+    assert report["max_logit_difference"] < (1e-5 if dtype == "float32" else 0.5)
+    assert report["greedy_agreement"] > 0.9
+    names = {path.name for path in Path("models/merged").iterdir()}
+    assert names >= {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    }
+    assert names >= {"generation_config.json", "lineage.json"}
+    adapter = load_adapter(load_model(Path("models/base"), torch.float32), Path("models/adapter"))
+    merged = load_model(Path("models/merged"), torch.float32)
+    ids = torch.tensor([load_tokenizer(Path("models/merged")).encode("感冒怎么办")])
+    base = load_model(Path("models/base"), torch.float32)
+    assert not torch.allclose(base(input_ids=ids).logits, merged(input_ids=ids).logits, atol=0.05)
+    tolerance = 1e-5 if dtype == "float32" else 0.3
+    torch.testing.assert_close(adapter(input_ids=ids).logits, merged(input_ids=ids).logits, atol=tolerance, rtol=0)
+    assert not json.loads(Path("models/merged/config.json").read_text()).get("auto_map")
+    first = folder_sha256(Path("models/merged"))
+    stages.export.main()
+    assert folder_sha256(Path("models/merged")) == first
+
+
+def test_a_merge_that_is_not_the_adapter_fails_and_leaves_nothing(trained, monkeypatch):
+    merge = stages.export.merge
+
+    def base_only(params, folder):
+        merge(params, folder)
+        shutil.copy("models/base/model.safetensors", folder / "model.safetensors")
+
+    monkeypatch.setattr(stages.export, "merge", base_only)
+    trained(export={"max_delta_nll": 1e-4})
+    with pytest.raises(ValueError, match=r"the merged model is not the adapter: delta_nll is \d"):
+        stages.export.main()
+    assert not Path("models/merged").exists()
+    assert [path.name for path in Path("models").iterdir() if "partial" in path.name] == []
+
+
+def test_an_adapter_that_changes_nothing_is_refused(trained):
+    model = add_lora(load_model(Path("models/base"), torch.float32), LORA)
+    with pytest.raises(ValueError, match="every lora_B is zero"):
+        save_adapter(model, Path("models/zero"))
+    model.save_pretrained("models/zero")
+    with pytest.raises(ValueError, match="changes nothing in"):
+        load_adapter(load_model(Path("models/base"), torch.float32), Path("models/zero"))
+
+
+def test_a_model_without_weights_is_named(trained):
+    Path("models/base/model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"models/base holds no weights"):
+        stages.export.main()

@@ -1,0 +1,56 @@
+"""The chunked loss equals torch's own, value and gradient, whatever the chunk."""
+
+import pytest
+import torch
+
+import tuneline.loss
+from tuneline.loss import learnt_positions, summed_loss, token_nll
+
+
+@pytest.mark.parametrize("positions", [1, 7, 50])
+@pytest.mark.parametrize("chunk", [1, 16, 1000])
+def test_value_and_gradient_equal_the_plain_loss(monkeypatch, positions, chunk):
+    monkeypatch.setattr(tuneline.loss, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(positions)
+    head = torch.randn(300, 24, generator=generator)
+    states = torch.randn(positions, 24, generator=generator).requires_grad_()
+    targets = torch.randint(0, 300, (positions,), generator=generator)
+    loss = summed_loss(states, head, targets)
+    loss.backward()
+    ours, states.grad = states.grad, None
+    plain = torch.nn.functional.cross_entropy(states @ head.T, targets, reduction="sum")
+    plain.backward()
+    torch.testing.assert_close(loss, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, states.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(token_nll(states.detach(), head, targets).sum(), plain.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_huge_logits_do_not_overflow():
+    head, states = torch.eye(4) * 1e4, torch.eye(4)[:2].clone().requires_grad_()
+    loss = summed_loss(states, head, torch.tensor([0, 3]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(states.grad).all()
+    assert loss.item() == pytest.approx(1e4)
+
+
+def test_bfloat16_states_keep_their_dtype():
+    head = torch.randn(100, 16).bfloat16()
+    states = torch.randn(9, 16).bfloat16().requires_grad_()
+    loss = summed_loss(states, head, torch.arange(9))
+    loss.backward()
+    assert (loss.dtype, states.grad.dtype) == (torch.float32, torch.bfloat16)
+
+
+def test_positions_are_those_before_a_learnt_token():
+    hidden = torch.arange(8.0).reshape(2, 4, 1)
+    labels = torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]])
+    states, targets = learnt_positions(hidden, labels)
+    assert states[:, 0].tolist() == [1, 2, 4]
+    assert targets.tolist() == [5, 6, 7]
+
+
+def test_a_trainable_head_is_refused():
+    head = torch.randn(10, 4, requires_grad=True)
+    with pytest.raises(ValueError, match="freeze the head"):
+        summed_loss(torch.randn(2, 4), head, torch.tensor([0, 1]))

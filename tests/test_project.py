@@ -1,0 +1,74 @@
+"""Promises of the whole project that a reader could check by hand."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, python
+
+CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+ENTRIES = [
+    *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py"))),
+    "chat", "tuneline.doctor", "tuneline.times", "benchmarks.loss",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_help_is_instant_because_nothing_heavy_is_imported(entry):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{entry}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('{entry}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end:\n"
+        "    heavy = {'torch', 'transformers', 'deepspeed', 'peft', 'scipy', 'dvc'} & set(sys.modules)\n"
+        "    print('HEAVY', sorted(heavy), 'STATUS', end.code)\n"
+    )
+    result = python(ROOT, "-c", program)
+    assert result.stdout.splitlines()[-1] == "HEAVY [] STATUS 0", result.stderr
+    assert f"python -m {entry}" in result.stdout
+
+
+def test_nothing_is_loaded_unsafely():
+    unsafe = re.compile(
+        r"trust_remote_code\s*=\s*True|\bpickle\b\.|weights_only\s*=\s*False|torch\.load\(|shell\s*=\s*True|(?<![.\w])eval\("
+    )
+    found = [f"{path.name}: {line}" for path in CODE for line in path.read_text().splitlines() if unsafe.search(line)]
+    assert found == []
+
+
+def test_models_are_loaded_in_one_place():
+    loader = re.compile(r"\.from_pretrained\(")
+    users = {str(path.relative_to(ROOT)) for path in CODE if loader.search(path.read_text())}
+    # The base stage reads foreign checkpoints; everything after it reads what that stage wrote.
+    assert users == {"stages/base.py", "tuneline/model.py"}
+
+
+def test_the_lock_pins_everything_and_names_no_index():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[a-z0-9.-]+(\[[a-z,]+\])?==[\w.]+( ; .*)?", line) for line in lines), lines
+    direct = re.findall(r'^\s+"([A-Za-z-]+)>=', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    pinned = {line.partition("==")[0] for line in lines}
+    assert {name.lower() for name in direct} <= pinned
+
+
+def test_modules_are_small():
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in CODE}
+    assert {name: size for name, size in sizes.items() if size > 300} == {}
+
+
+def test_stages_start_as_modules_and_not_as_scripts():
+    result = subprocess.run(
+        [sys.executable, "-m", "stages.tokenize", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0
+
+
+def test_the_two_readmes_have_the_same_sections():
+    english, chinese = (
+        re.findall(r"^(#+) ", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        for name in ("README.md", "README.zh.md")
+    )
+    assert english == chinese

@@ -1,0 +1,124 @@
+"""Messages to ids: expected rows written out, and no text that forges a role."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import MARKERS, make_tokenizer
+from tuneline.prompt import IGNORE_INDEX, Prompter, family_of
+from tuneline.templates import chat_template
+
+CHAT = [
+    {"role": "system", "content": "简短"},
+    {"role": "user", "content": "你好"},
+    {"role": "assistant", "content": "您好"},
+    {"role": "user", "content": "再见"},
+    {"role": "assistant", "content": "慢走"},
+]
+EXPECTED = {
+    "gemma": "<bos><start_of_turn>user\n简短\n\n你好<end_of_turn>\n<start_of_turn>model\n[您好<end_of_turn>]\n"
+    "<start_of_turn>user\n再见<end_of_turn>\n<start_of_turn>model\n[慢走<end_of_turn>]",
+    "chatml": "<|im_start|>system\n简短<|im_end|>\n<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n[您好<|im_end|>]\n"
+    "<|im_start|>user\n再见<|im_end|>\n<|im_start|>assistant\n[慢走<|im_end|>]",
+}
+
+
+def bracketed(row, tokenizer) -> str:
+    """The row as text, with what is learnt in brackets."""
+    pieces, learning = [], False
+    groups: list[tuple[bool, list[int]]] = []
+    for token, label in zip(row.input_ids, row.labels, strict=True):
+        assert label in (token, IGNORE_INDEX)
+        learns = label != IGNORE_INDEX
+        if not groups or groups[-1][0] != learns:
+            groups.append((learns, []))
+        groups[-1][1].append(token)
+    for learning, ids in groups:
+        text = tokenizer.decode(ids)
+        pieces.append(f"[{text}]" if learning else text)
+    return "".join(pieces)
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_a_whole_conversation(tokenizers, family):
+    row = Prompter(tokenizers[family]).training_row(CHAT)
+    assert bracketed(row, tokenizers[family]) == EXPECTED[family]
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_only_the_last_answer(tokenizers, family):
+    row = Prompter(tokenizers[family]).training_row(CHAT, "last_answer")
+    first = EXPECTED[family].replace("[您好", "您好", 1).replace("]\n", "\n", 1)
+    assert bracketed(row, tokenizers[family]) == first
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_training_begins_with_the_generation_prompt(tokenizers, family):
+    prompter = Prompter(tokenizers[family])
+    prompt = prompter.generation_prompt(CHAT[:-1])
+    row = prompter.training_row(CHAT, "last_answer")
+    assert row.input_ids[: len(prompt)] == prompt
+    assert set(row.labels[: len(prompt)]) == {IGNORE_INDEX}
+
+
+def test_a_tokenizer_saved_with_truncation_and_padding_cuts_nothing():
+    tokenizer = make_tokenizer("gemma")
+    tokenizer.backend_tokenizer.enable_truncation(max_length=4)
+    tokenizer.backend_tokenizer.enable_padding(length=30)
+    assert len(Prompter(tokenizer).text("长" * 50)) >= 50
+    assert Prompter(tokenizer).newline == Prompter(make_tokenizer("gemma")).newline
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_the_saved_template_says_the_same(tokenizers, family):
+    tokenizer = make_tokenizer(family)
+    tokenizer.chat_template = chat_template(family)
+    rendered = tokenizer.apply_chat_template(CHAT[:-1], add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert rendered == Prompter(tokenizer).generation_prompt(CHAT[:-1])
+
+
+PROMPTERS = {family: Prompter(make_tokenizer(family)) for family in MARKERS}
+ALPHABET = sorted(
+    {marker for markers in MARKERS.values() for marker in markers} | {"user\n", "model\n", "，", "a", "😀", "\n"}
+)
+
+
+@pytest.mark.parametrize("family", MARKERS)
+@settings(max_examples=150, deadline=None)
+@given(pieces=st.lists(st.sampled_from(ALPHABET) | st.text(max_size=8), max_size=10))
+def test_no_text_becomes_a_control_token(family, pieces):
+    prompter = PROMPTERS[family]
+    text = "".join(pieces).encode("utf-8", "ignore").decode()
+    control = {prompter.start, prompter.end, *prompter.first, *prompter.stop_ids}
+    assert not control & set(prompter.text(text))
+    row = prompter.training_row([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
+    assert row.input_ids.count(prompter.start) == row.input_ids.count(prompter.end) == 2
+    assert prompter.plain.decode(prompter.text(text), skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ([], "ends with an assistant"),
+        ([{"role": "user", "content": "x"}], "ends with an assistant"),
+        ([{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}], "'tool', expected system, user"),
+        ([*CHAT[1:3], CHAT[0], *CHAT[3:]], "expected only before the first turn"),
+    ],
+)
+def test_a_conversation_out_of_order_is_refused(tokenizers, messages, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Prompter(tokenizers["gemma"]).training_row(messages)
+
+
+def test_a_generation_prompt_ends_with_the_user(tokenizers):
+    with pytest.raises(ValueError, match="ends with a user"):
+        Prompter(tokenizers["gemma"]).generation_prompt(CHAT)
+
+
+def test_an_unknown_family_is_refused(tokenizers):
+    class Strange:
+        def get_vocab(self):
+            return {"[INST]": 0}
+
+    with pytest.raises(ValueError, match="expected <start_of_turn>"):
+        family_of(Strange())

@@ -1,0 +1,189 @@
+"""The pipeline, run as a user runs it, on a tiny random model: what it makes, what it does not do again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.conftest import dvc, git, python
+
+pytestmark = pytest.mark.story
+
+OUTPUTS = [
+    "data/processed/train.jsonl", "data/processed/heldout.jsonl", "data/processed/rejects.jsonl",
+    "data/processed/tokens.safetensors", "data/processed/base_answers.jsonl",
+    "models/base/model.safetensors", "models/adapter/adapter_model.safetensors", "models/adapter/lineage.json",
+    "models/merged/model.safetensors", "models/merged/lineage.json", "models/merged/chat_template.jinja",
+    "metrics/base.json", "metrics/convert.json", "metrics/tokenize.json", "metrics/data.html", "metrics/train.json",
+    "metrics/loss.csv", "metrics/eval.json", "metrics/predictions.jsonl", "metrics/report.html", "metrics/export.json",
+    "metrics/scores.csv", "metrics/intervals.csv", "metrics/speed/train.json",
+]  # fmt: skip
+
+
+def load(folder: Path, name: str) -> dict:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def ran(result: subprocess.CompletedProcess) -> list[str]:
+    """Stages that dvc really ran, in order."""
+    return [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def set_param(folder: Path, section: str, **values) -> None:
+    document = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    document[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+
+
+def test_repro_then_nothing_then_an_ablation(project):
+    first = dvc(project, "repro")
+    assert sorted(ran(first)) == sorted(
+        ["fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export"]
+    )
+    assert [name for name in OUTPUTS if not (project / name).is_file()] == []
+    training = load(project, "metrics/train.json")
+    assert training["last_loss"] < training["first_loss"]
+    assert training["steps"] == 6
+    evaluation = load(project, "metrics/eval.json")
+    assert evaluation["items"] == 6
+    assert evaluation["tuned"]["nll_per_char"]["value"] < evaluation["base"]["nll_per_char"]["value"]
+    assert len((project / "metrics/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+    assert load(project, "metrics/export.json")["delta_nll"] < 0.01
+    # The scratch of the run is gone once the adapter is in place.
+    assert list((project.parent / "scratch/train").iterdir()) == []
+    # A second run does nothing, and git sees only what a run is meant to change.
+    second = dvc(project, "repro")
+    assert ran(second) == []
+    assert "up to date" in dvc(project, "status").stdout
+    changed = {line[3:] for line in git(project, "status", "--porcelain").splitlines()}
+    assert all(name == "dvc.lock" or name.startswith("metrics/") for name in changed), changed
+    git(project, "add", "-A")
+    git(project, "commit", "-q", "-m", "Run")
+    # Forced, every stage gives the same bytes again.
+    lock = (project / "dvc.lock").read_bytes()
+    dvc(project, "repro", "-f")
+    assert (project / "dvc.lock").read_bytes() == lock
+    # An ablation reruns what depends on it and nothing else, and its numbers can be compared.
+    ablation = dvc(project, "exp", "run", "-S", "lora.r=2")
+    assert ran(ablation) == ["train", "evaluate", "export"]
+    assert "trainable_parameters" in dvc(project, "metrics", "diff").stdout
+    assert load(project, "metrics/train.json")["trainable_parameters"] < training["trainable_parameters"]
+    assert "lora.r" in dvc(project, "exp", "show", "--csv").stdout
+    # A copy elsewhere has only what git and dvc track.
+    dvc(project, "exp", "run", "--temp", "-S", "train.learning_rate=1e-5")
+    plots = dvc(project, "plots", "show", "loss")
+    assert "index.html" in plots.stdout
+    assert "nats per learnt token" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("override", "stage", "message"),
+    [
+        ({"lora": {"r": "abc"}}, "train", "train: params.yaml: lora.r is 'abc', expected an integer"),
+        ({"train": {"epochs": -1}}, "train", "train: params.yaml: train.epochs is -1, expected greater than 0"),
+        ({"train": {"dtype": "float16"}}, "train", "train.dtype is float16 and the device is a CPU"),
+        ({"train": {"batch_size": 3}}, "train", "train: train.batch_size is 3, expected a multiple of"),
+        ({"deepspeed": {"hostfile": "none"}}, "train", "train: deepspeed.hostfile is 'none', expected a file"),
+        ({"data": {"sources": [{"path": "gone.csv"}]}}, "convert", "convert: data.sources: path 'gone.csv' is no file"),
+        ({"base": {"source": "./gone"}}, "base", "base: base.source is './gone', expected a folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(project, override, stage, message):
+    for section, values in override.items():
+        set_param(project, section, **values)
+    result = python(project, "-m", f"stages.{stage}")
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if "WARNING" not in line]
+    assert len(lines) == 1
+    assert message in lines[0]
+    made = [name for name in OUTPUTS if (project / name).exists()]
+    assert made == []
+    assert list(project.rglob(".*.partial")) == []
+
+
+def test_empty_raw_file_and_base_without_weights(project, tmp_path):
+    (project / "data/raw/medical.csv").write_bytes(b"")
+    result = python(project, "-m", "stages.convert")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("convert: data/raw/medical.csv is empty (0 bytes), expected")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/config.json").write_text("{}")
+    set_param(project, "base", source=str(tmp_path / "bare"))
+    result = python(project, "-m", "stages.base")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "holds no model: expected config.json and *.safetensors weights there" in result.stderr
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def started(project: Path, until: str) -> subprocess.Popen:
+    """`dvc repro train`, running, once a checkpoint of that name is there."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "train"], cwd=project, env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not list(project.parent.glob(f"scratch/train/*/{until}/manifest.json")):
+        assert process.poll() is None, "training ended before it could be stopped"
+        assert time.monotonic() < deadline, "no checkpoint within 240 s"
+        time.sleep(0.05)
+    return process
+
+
+def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same_bytes(project):
+    set_param(project, "train", epochs=100, max_steps=400, save_steps=50)
+    process = started(project, "checkpoint-50")
+    family = descendants(process.pid)
+    assert len(family) >= 3, "the stage, DeepSpeed's launcher and the training process"
+    # While it runs, a second run in this workspace is refused, with the pid of the first.
+    second = python(project, "-m", "stages.train")
+    assert second.returncode == 1
+    assert "another training run holds" in second.stderr
+    assert any(str(member.pid) in second.stderr for member in family)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    assert not (project / "models/adapter").exists()
+    resumed = dvc(project, "repro", "train")
+    assert "going on from checkpoint-" in resumed.stdout
+    adapter = project / "models/adapter/adapter_model.safetensors"
+    after_kill, curve = adapter.read_bytes(), (project / "metrics/loss.csv").read_bytes()
+    dvc(project, "repro", "-f", "-s", "train")
+    assert adapter.read_bytes() == after_kill
+    assert (project / "metrics/loss.csv").read_bytes() == curve
+
+
+def test_sigterm_to_the_stage_saves_and_stops(project):
+    set_param(project, "train", epochs=100, max_steps=400, save_steps=100)
+    process = started(project, "checkpoint-100")
+    stage = next(member for member in descendants(process.pid) if "stages.train" in " ".join(member.cmdline()))
+    stage.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=40) != 0
+    (scratch,) = project.parent.glob("scratch/train/*")
+    steps = [int(path.name.partition("-")[2]) for path in scratch.glob("checkpoint-*")]
+    assert any(step % 100 for step in steps), f"only regular checkpoints: {steps}"
+    assert not (project / "models/adapter").exists()
+
+
+def test_two_processes_see_the_same_rows_and_learn_the_same(project):
+    set_param(project, "train", dtype="float32")
+    dvc(project, "repro", "train")
+    one = load(project, "metrics/train.json")
+    set_param(project, "deepspeed", processes=2)
+    dvc(project, "repro", "train")
+    two = load(project, "metrics/train.json")
+    for name in ("steps", "rows_seen", "tokens", "learnt_tokens"):
+        assert one[name] == two[name]
+    for name in ("first_loss", "last_loss"):
+        assert two[name] == pytest.approx(one[name], abs=1e-4)

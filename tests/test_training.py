@@ -1,0 +1,137 @@
+"""One training process: dtypes, sameness, and the refusal to go on with nonsense. No launcher, one rank."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, make_base, python
+from tuneline.adapter import add_lora, resolve_targets
+from tuneline.model import load_model
+from tuneline.prompt import IGNORE_INDEX, Encoded
+from tuneline.sections.lora import Lora
+from tuneline.tokens import write_tokens
+
+LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]}
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def ready(workspace, canonical_base, params):
+    """A workspace with a base and 24 rows to train on."""
+    shutil.copytree(canonical_base, "models/base")
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    for folder in ("stages", "tuneline"):
+        Path(folder).symlink_to(ROOT / folder)
+    Path("data/processed").mkdir()
+    generator = torch.Generator().manual_seed(1)
+    rows = []
+    for length in torch.randint(8, 40, (24,), generator=generator).tolist():
+        ids = torch.randint(5, 100, (length,), generator=generator).tolist()
+        # Something that can be learnt: whatever comes first, the answer is one token over and over.
+        ids[4:] = [7] * (length - 4)
+        rows.append(Encoded(ids, [IGNORE_INDEX] * 4 + ids[4:]))
+    write_tokens(Path("data/processed/tokens.safetensors"), rows)
+    params["lora"] |= LORA
+    params["train"] |= {"max_steps": 6, "learning_rate": 0.02, "batch_size": 4, "micro_batch_size": 2, "save_steps": 2}
+    params["train"] |= {"dtype": "float32", "warmup_ratio": 0.0}
+    workspace()
+    return workspace
+
+
+def train(*arguments: str, scratch: str = "scratch", **env: str):
+    Path(scratch).mkdir(exist_ok=True)
+    port = {"MASTER_PORT": str(29600 + os.getpid() % 300)}
+    return python(Path.cwd(), "-m", "tuneline.training", "--scratch", scratch, *arguments, env=ALONE | port | env)
+
+
+def adapter() -> bytes:
+    return Path("models/adapter/adapter_model.safetensors").read_bytes()
+
+
+def test_it_learns_and_resumes_to_the_same_bytes(ready):
+    result = train()
+    assert result.returncode == 0, result.stderr[-3000:]
+    summary = json.loads(Path("metrics/train.json").read_text())
+    assert summary["last_loss"] < summary["first_loss"]
+    assert (summary["steps"], summary["rows_seen"]) == (6, 24)
+    straight, curve = adapter(), Path("metrics/loss.csv").read_bytes()
+    tensors = load_file("models/adapter/adapter_model.safetensors")
+    assert all(tensor.dtype == torch.float32 and tensor.numel() for tensor in tensors.values())
+    assert any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    lineage = json.loads(Path("models/adapter/lineage.json").read_text())
+    assert "tuneline/training.py" in lineage["code"]
+    # Go on from the middle: the same bytes.
+    assert (Path("scratch") / "checkpoint-4/manifest.json").exists()
+    shutil.rmtree("models/adapter")
+    result = train("--resume", "scratch/checkpoint-4")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert adapter() == straight
+    assert Path("metrics/loss.csv").read_bytes() == curve
+
+
+def test_dtypes_after_deepspeed_initialize_are_bf16_base_and_fp32_adapter(ready):
+    """DeepSpeed's own bf16 mode would cast the adapter; ours leaves it and its optimizer in float32."""
+    ready(train={"dtype": "bfloat16", "max_steps": 2})
+    program = (
+        "import torch, pathlib\n"
+        "from transformers import TrainerCallback\n"
+        "import tuneline.training as training\n"
+        "class Look(training.Stop):\n"
+        "    def on_step_end(self, args, state, control, **kwargs):\n"
+        "        engine = kwargs['model']\n"
+        "        inside = getattr(engine, 'module', engine)\n"
+        "        seen = {(p.requires_grad, str(p.dtype)) for p in inside.parameters()}\n"
+        "        optimizer = kwargs['optimizer']\n"
+        "        groups = {str(p.dtype) for g in optimizer.param_groups for p in g['params']}\n"
+        "        print('SEEN', sorted(seen), sorted(groups), flush=True)\n"
+        "training.Stop = Look\n"
+        "training.train(pathlib.Path('scratch'), None)\n"
+    )
+    port = {"MASTER_PORT": str(29900 + os.getpid() % 90)}
+    result = python(Path.cwd(), "-c", program, env=ALONE | port)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "SEEN [(False, 'torch.bfloat16'), (True, 'torch.float32')] ['torch.float32']" in result.stdout
+
+
+def test_no_compiler_is_needed(ready, tmp_path):
+    """The ops that DeepSpeed would compile are never asked for: PATH holds no compiler and no ninja."""
+    ready(train={"max_steps": 1})
+    result = train(PATH=str(tmp_path), CC="none", CXX="none", TORCH_EXTENSIONS_DIR=str(tmp_path / "extensions"))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert not (tmp_path / "extensions").exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(ready):
+    ready(train={"learning_rate": 1e30, "max_grad_norm": 1e30})
+    result = train()
+    assert result.returncode == 1
+    assert "lower train.learning_rate" in result.stderr
+    assert not Path("models/adapter").exists()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return load_model(make_base(tmp_path_factory.mktemp("llama"), "chatml", "llama"), torch.float32)
+
+
+def test_all_linear_layers_but_the_head(tiny):
+    projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert resolve_targets(tiny, ["all"]) == projections
+    assert resolve_targets(tiny, ["q_proj"]) == {"q_proj"}
+    with pytest.raises(ValueError, match=r"lora.targets holds \['lm_head'\], expected \[all\] or some of"):
+        resolve_targets(tiny, ["q_proj", "lm_head"])
+
+
+def test_a_fresh_adapter_changes_nothing_and_counts_by_hand(tiny):
+    ids = torch.arange(5, 15)[None]
+    before = tiny(input_ids=ids).logits
+    tuned = add_lora(tiny, Lora.model_validate(LORA))
+    assert torch.equal(tuned.eval()(input_ids=ids).logits, before)
+    # r (in + out) for q, k, v, o, gate, up, down of two layers.
+    shapes = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 64), (32, 64), (64, 32)]
+    assert tuned.get_nb_trainable_parameters()[0] == 2 * sum(4 * (a + b) for a, b in shapes)

@@ -1,0 +1,63 @@
+"""Which rows make each optimizer step: fixed by seed and batch size alone, whatever the number of processes.
+
+Rows of one step are sorted by length and cut into micro-batches, so rows of like length share a
+padded tensor. Micro-batch k of a step goes to process k modulo the number of processes.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+MicroBatch = list[tuple[int, int]]
+"""Pairs of row number and the learnt tokens of the whole step, by which its loss is divided."""
+
+
+def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> int:
+    """Micro-batches of one process per step. Raises ValueError when the batch does not divide."""
+    per_pass = micro_batch_size * processes
+    if batch_size % per_pass:
+        raise ValueError(
+            f"train.batch_size is {batch_size}, expected a multiple of train.micro_batch_size {micro_batch_size} times "
+            f"{processes} processes = {per_pass}"
+        )
+    return batch_size // per_pass
+
+
+def count_steps(rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
+    """Optimizer steps of the run; the last step is filled up with rows of the next pass, so all are full."""
+    steps = math.ceil(rows * epochs / batch_size)
+    return steps if max_steps is None else min(steps, max_steps)
+
+
+def micro_batches(
+    lengths: NDArray[np.int64],
+    learnt: NDArray[np.int64],
+    *,
+    batch_size: int,
+    micro_batch_size: int,
+    steps: int,
+    seed: int,
+) -> list[MicroBatch]:
+    """All micro-batches of the run in order, `batch_size // micro_batch_size` a step.
+
+    lengths, learnt: tokens and learnt tokens per row, shape [rows].
+    """
+    rows = _shuffled(len(lengths), seed)
+    batches: list[MicroBatch] = []
+    for _ in range(steps):
+        chosen = [next(rows) for _ in range(batch_size)]
+        chosen.sort(key=lambda row: (int(lengths[row]), row))
+        tokens = int(learnt[chosen].sum())
+        for start in range(0, batch_size, micro_batch_size):
+            batches.append([(row, tokens) for row in chosen[start : start + micro_batch_size]])
+    return batches
+
+
+def _shuffled(rows: int, seed: int) -> Iterator[int]:
+    """Row numbers without end, each pass over the data in an order of its own."""
+    passes = 0
+    while True:
+        yield from np.random.default_rng([seed, passes]).permutation(rows).tolist()
+        passes += 1

@@ -1,0 +1,64 @@
+"""Greedy answers to many questions: batches of like length, longest first, padded on the left."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Item numbers per batch, longest prompt first (out of memory shows at once); ties keep their order."""
+    order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@torch.inference_mode()
+def greedy(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    max_new_tokens: int,
+    batch_size: int,
+    decode: Callable[[list[int]], str],
+    label: str,
+) -> list[tuple[str, bool]]:
+    """(answer, whether it ended by itself) for each prompt, in the prompts' order.
+
+    The composition of batches is fixed by the prompts: it changes float results, so it must not vary.
+    """
+    answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
+    with tqdm(total=len(prompts), desc=label, unit="item", dynamic_ncols=True) as bar:
+        for batch in plan_batches([len(prompt) for prompt in prompts], batch_size):
+            ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
+            output = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                top_k=None,
+                top_p=None,
+                temperature=None,
+                eos_token_id=list(stop_ids),
+                pad_token_id=pad_id,
+            )
+            for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+                answers[item] = _until_stop(row, stop_ids, decode)
+            bar.update(len(batch))
+    return answers
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input_ids, attention_mask), both [B, T]."""
+    width = max(map(len, prompts))
+    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _until_stop(row: list[int], stop_ids: Sequence[int], decode: Callable[[list[int]], str]) -> tuple[str, bool]:
+    end = next((place for place, token in enumerate(row) if token in stop_ids), None)
+    # An answer cut at the limit may end within a character.
+    return decode(row[:end]).strip().rstrip("\ufffd"), end is not None

@@ -1,0 +1,53 @@
+"""Keep a training run single, and tied to what started it.
+
+Killing `dvc` leaves the processes of a stage alive (dvc kills no process group), and a second `dvc repro`
+would then train beside the orphan into the same folder. So each process of ours watches the one that
+started it and ends with it, and a lock names the run that is going on.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def die_with(pid: int) -> None:
+    """End this process at once when process `pid` ends. Returns immediately; a thread watches.
+
+    Linux pidfd_open(2): unlike polling a number, it cannot mistake a new process for the old one.
+    """
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return
+
+    def watch() -> None:
+        select.select([watched], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="starter-watch", daemon=True).start()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file for the block; it frees itself when the process ends, however it ends.
+
+    Raises ValueError naming the holder's pid when another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ValueError(f"another training run holds {path} (pid {holder}): wait for it, or stop it") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,75 @@
+"""Cross-entropy of a frozen LM head, without ever holding the logits of a whole batch.
+
+The head's logits are [tokens, vocabulary]: 262,144 words for the default base, in float32 1 MB a token.
+So only learnt positions pass the head, a chunk at a time, and each chunk's gradient is formed in the
+same pass while its logits are there (the idea of Cut Your Losses, Wijmans et al. 2024, arXiv:2411.09009,
+in plain torch). The head is frozen, so nothing is kept or recomputed for the backward pass.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from tuneline.prompt import IGNORE_INDEX
+
+CHUNK = 384
+"""Positions at a time: 400 MB of float32 logits at 262,144 words. Small chunks multiply slowly."""
+
+
+def learnt_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(states, targets): hidden [B, T, H] and labels [B, T] to the n states that predict a learnt token, [n, H] and [n]."""
+    targets = labels[:, 1:]
+    chosen = targets != IGNORE_INDEX
+    return hidden[:, :-1][chosen], targets[chosen]
+
+
+def summed_loss(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of -log p(target) in nats, a float32 scalar; differentiable in `states` [n, H], not in `head` [V, H]."""
+    if head.requires_grad:
+        raise ValueError("the LM head is trainable, and this loss has no gradient for it: freeze the head")
+    return _FrozenHeadLoss.apply(states, head, targets)
+
+
+def token_nll(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """-log p(target) in nats for each of the n positions, float32 [n], without gradient."""
+    return torch.cat([_chunk(piece, wanted, head)[0] for piece, wanted in _pieces(states, targets)])
+
+
+def _pieces(states: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Chunks of even size, so that none is too small to multiply fast."""
+    count = max(1, -(-len(targets) // CHUNK))
+    return zip(states.tensor_split(count), targets.tensor_split(count), strict=True)
+
+
+def _chunk(states: torch.Tensor, targets: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """(nll [c], exponentials [c, V], their sums [c]), where exponentials / sums are the probabilities.
+
+    The exponentials take the logits' place.
+    """
+    logits = (states.to(head.dtype) @ head.T).float()
+    wanted = logits.gather(1, targets[:, None])[:, 0]
+    highest = logits.amax(1)
+    exponentials = logits.sub_(highest[:, None]).exp_()
+    sums = exponentials.sum(1)
+    return sums.log() + highest - wanted, exponentials, sums
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=states.device)
+        gradients = []
+        for piece, wanted in _pieces(states, targets):
+            nll, exponentials, sums = _chunk(piece, wanted, head)
+            total += nll.sum()
+            # d nll / d state = sum over words of p(word) head[word], minus head[target].
+            expected = (exponentials.to(head.dtype) @ head).float() / sums[:, None]
+            gradients.append((expected - head[wanted].float()).to(states.dtype))
+        ctx.save_for_backward(torch.cat(gradients))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0].to(gradient.dtype), None, None

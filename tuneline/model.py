@@ -1,0 +1,112 @@
+"""The one place that loads models and tokenizers: safetensors, native classes, no remote code, no network.
+
+torch and transformers are imported inside, so that `--help` of a stage stays instant.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+BASE = Path("models/base")
+ADAPTER = Path("models/adapter")
+MERGED = Path("models/merged")
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's fast tokenizer, padding on the left as generation needs."""
+    from transformers import AutoTokenizer
+
+    _need(folder / "tokenizer.json", folder)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+
+
+def load_model(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:
+    """The folder's causal language model in `dtype`, in eval mode, frozen, its key-value cache left on.
+
+    Raises ValueError when the folder holds no weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _need(folder / "config.json", folder)
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    model.requires_grad_(False).eval()
+    return model if device is None else model.to(device)
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter on top, unmerged, in eval mode.
+
+    Raises ValueError when the adapter is missing or would change nothing.
+    """
+    from peft import PeftModel
+
+    _need(folder / "adapter_config.json", folder)
+    tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
+    if zero:
+        raise ValueError(
+            f"{folder} changes nothing in {len(zero)} layers (lora_B is all zero, first {zero[0]}): train again"
+        )
+    return tuned.eval()
+
+
+def pick_device() -> "torch.device":
+    """The GPU of this process when there is one, else the CPU."""
+    import os
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def pick_dtype(name: Dtype, device: "torch.device", key: str = "dtype") -> "torch.dtype":
+    """The dtype of computation: `auto` is bfloat16 where the hardware computes in it, else float32.
+
+    float16 on a CPU is refused, naming the parameter `key`: it was measured 160 times slower than float32.
+    """
+    import torch
+
+    if name == "float16" and device.type == "cpu":
+        raise ValueError(
+            f"{key} is float16 and the device is a CPU, expected auto, bfloat16 or float32 (160 times faster)"
+        )
+    if name == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    chosen = getattr(torch, name)
+    assert isinstance(chosen, torch.dtype)
+    return chosen
+
+
+def device_name(device: "torch.device") -> str:
+    """The GPU's name, or which instructions the CPU build uses: what decides rounding."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def has_bfloat16(device: "torch.device") -> bool:
+    """Whether bfloat16 is native: emulated, it is slower than float32 (8 times on an AVX2 CPU)."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    native = "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
+    return native and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _need(path: Path, folder: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {path.name}: run `dvc repro`, which writes the folder")

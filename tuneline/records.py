@@ -1,0 +1,95 @@
+"""The record: one line of data/processed/*.jsonl, which `convert` writes and every later stage reads.
+
+{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|label",
+ "messages": [{"role": "system|user|assistant", "content": "..."}], "references": [...]}
+
+`references` is there only when an item has several right answers. The last message is the assistant's.
+"""
+
+import hashlib
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+import jsonlines
+
+Role = Literal["system", "user", "assistant"]
+Task = Literal["qa", "triples", "label"]
+
+
+class Message(TypedDict):
+    role: Role
+    content: str
+
+
+class Record(TypedDict):
+    id: str
+    source: str
+    origin: str
+    task: Task
+    messages: list[Message]
+    references: NotRequired[list[str]]
+
+
+def normalise(text: str) -> str:
+    """Text for comparing, never for training: HTML entities, NFKC (widths), case and white space made one."""
+    plain = unicodedata.normalize("NFKC", html.unescape(text)).casefold()
+    return re.sub(r"\s+", " ", plain).strip()
+
+
+def content_hash(messages: list[Message]) -> str:
+    """sha256 of the normalised messages: equal for exact duplicates, whatever their order or source."""
+    pairs = [[message["role"], normalise(message["content"])] for message in messages]
+    return hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()
+
+
+def record_id(source: str, messages: list[Message]) -> str:
+    return f"{source}:{content_hash(messages)[:12]}"
+
+
+def answer(record: Record) -> str:
+    return record["messages"][-1]["content"]
+
+
+def references(record: Record) -> list[str]:
+    """All right answers of an item, the trained one first."""
+    return record.get("references") or [answer(record)]
+
+
+def last_question(record: Record) -> str:
+    """The last user turn as the model is asked it, template included."""
+    return next(m["content"] for m in reversed(record["messages"]) if m["role"] == "user")
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Raises ValueError naming the stage to run when the file is missing."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run `dvc repro convert`, which writes it")
+    with jsonlines.open(path) as lines:
+        yield from lines
+
+
+def read_heldout(path: Path) -> list[Record]:
+    """The held-out items. Raises ValueError when there are none."""
+    records = list(read_records(path))
+    if not records:
+        raise ValueError(f"{path} holds no item: run `dvc repro convert` with data.heldout above 0")
+    return records
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
+    """Write rows in order, one compact line each; returns how many."""
+    count = 0
+    with jsonlines.open(path, "w", sort_keys=True, compact=True, dumps=_dumps) as lines:
+        for row in rows:
+            lines.write(row)
+            count += 1
+    return count
+
+
+def _dumps(row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,13 @@
+"""Section `export`: the form of the merged model, and how far it may be from the adapter."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tuneline.params import Number, Section
+
+
+class Export(Section):
+    dtype: Literal["bfloat16", "float16", "float32"]
+    max_delta_nll: Number = Field(gt=0)
+    """Highest absolute difference of mean NLL per token (nats) between merged model and adapter."""
