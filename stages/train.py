@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tuneline.guard import die_with, locked
+from tuneline.guard import locked
 from tuneline.params import load
 from tuneline.scratch import FACTS, fingerprint, newest_complete, scratch_folder
 from tuneline.sections.deepspeed import DeepSpeed
@@ -28,9 +28,6 @@ LOCK = Path("models/.train.lock")
 
 def main() -> None:
     params, processes, sections = check()
-    if "DVC_STAGE" in os.environ:
-        # Under a shell the run may outlive its terminal on purpose; under dvc it must not outlive dvc.
-        die_with(os.getppid())
     with locked(LOCK):
         from tuneline.launch import launch
 

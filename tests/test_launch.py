@@ -48,8 +48,15 @@ def test_auto_takes_as_many_gpus_as_divide_the_step(monkeypatch):
 
 
 def test_chosen_gpus_stay_chosen(monkeypatch):
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,1")
     assert "localhost:5,3" in arguments(section(), 2, [])
+    # The launcher takes numbers only; and without a GPU the choice is about nothing.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3f1c")
+    assert "--include" not in arguments(section(), 1, [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    assert parsed(section(processes=3)).num_gpus == 3
 
 
 def test_a_hostfile_counts_its_slots(tmp_path):

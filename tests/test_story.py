@@ -128,6 +128,8 @@ def descendants(pid: int) -> list[psutil.Process]:
 def started(project: Path, until: str) -> subprocess.Popen:
     """`dvc repro train`, running, once a checkpoint of that name is there."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": ""}
+    # dash, the usual /bin/sh of Debian, stays between dvc and the stage.
+    environment["SHELL"] = "/bin/sh"
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "train"], cwd=project, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -167,7 +169,7 @@ def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same
 def test_sigterm_to_the_stage_saves_and_stops(project):
     set_param(project, "train", epochs=100, max_steps=400, save_steps=100)
     process = started(project, "checkpoint-100")
-    stage = next(member for member in descendants(process.pid) if "stages.train" in " ".join(member.cmdline()))
+    stage = next(member for member in descendants(process.pid) if "stages.train" in member.cmdline())
     stage.send_signal(signal.SIGTERM)
     assert process.wait(timeout=40) != 0
     (scratch,) = project.parent.glob("scratch/train/*")

@@ -1,5 +1,6 @@
 """One training process: dtypes, sameness, and the refusal to go on with nonsense. No launcher, one rank."""
 
+import csv
 import json
 import os
 import shutil
@@ -72,6 +73,25 @@ def test_it_learns_and_resumes_to_the_same_bytes(ready):
     assert result.returncode == 0, result.stderr[-3000:]
     assert adapter() == straight
     assert Path("metrics/loss.csv").read_bytes() == curve
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_other_zero_stages_learn_the_same(ready, stage):
+    # Logging less often than there are steps: first and last are on the curve all the same.
+    ready(deepspeed={"zero_stage": 1}, train={"log_steps": 50})
+    assert train().returncode == 0
+    one = json.loads(Path("metrics/train.json").read_text())
+    shutil.rmtree("models/adapter")
+    ready(deepspeed={"zero_stage": stage})
+    result = train(scratch="other")
+    assert result.returncode == 0, result.stderr[-3000:]
+    other = json.loads(Path("metrics/train.json").read_text())
+    assert other["first_loss"] == pytest.approx(one["first_loss"], abs=1e-4)
+    assert other["last_loss"] == pytest.approx(one["last_loss"], abs=1e-4)
+    with Path("metrics/loss.csv").open(newline="") as file:
+        curve = list(csv.DictReader(file))
+    assert [row["step"] for row in curve] == ["1", "6"]
+    assert all(row["grad_norm"] == "" or float(row["grad_norm"]) > 0 for row in curve)
 
 
 def test_dtypes_after_deepspeed_initialize_are_bf16_base_and_fp32_adapter(ready):

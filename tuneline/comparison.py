@@ -1,11 +1,10 @@
 """Is the merged model the model that was trained? Both forced along the reference answers, position by position."""
 
-from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import torch
 
-from tuneline.loss import CHUNK
+from tuneline.loss import nll_parts, pieces, scores
 from tuneline.nll import answer_states, head_weight
 from tuneline.prompt import Encoded
 
@@ -31,12 +30,12 @@ def compare(adapter: Any, merged: Any, rows: list[Encoded]) -> Difference:
     sums, largest, agreed, tokens = [0.0, 0.0], 0.0, 0, 0
     for row in tqdm(rows, desc="export: adapter and merged", unit="item", dynamic_ncols=True):
         (ours, targets), (theirs, _) = answer_states(adapter, row), answer_states(merged, row)
-        for ours_part, theirs_part, wanted in _pieces(ours, theirs, targets):
-            logits = [ours_part @ heads[0].T, theirs_part @ heads[1].T]
+        for ours_part, theirs_part, wanted in pieces(ours, theirs, targets):
+            logits = (scores(ours_part, heads[0]), scores(theirs_part, heads[1]))
             largest = max(largest, float((logits[0] - logits[1]).abs_().max()))
-            nll, choices = zip(*(_nll_and_choice(scores, wanted) for scores in logits), strict=True)
+            agreed += int((logits[0].argmax(1) == logits[1].argmax(1)).sum())
+            nll = (nll_parts(one, wanted)[0] for one in logits)
             sums = [total + float(part.double().sum()) for total, part in zip(sums, nll, strict=True)]
-            agreed += int((choices[0] == choices[1]).sum())
         tokens += len(targets)
     means = [total / tokens for total in sums]
     return {
@@ -47,15 +46,3 @@ def compare(adapter: Any, merged: Any, rows: list[Encoded]) -> Difference:
         "max_logit_difference": largest,
         "greedy_agreement": agreed / tokens,
     }
-
-
-def _pieces(ours: torch.Tensor, theirs: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    count = -(-len(targets) // CHUNK)
-    return zip(*(tensor.tensor_split(count) for tensor in (ours, theirs, targets)), strict=True)
-
-
-def _nll_and_choice(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(-log p(target) [c], most likely token [c]) of logits [c, V], whose place the exponentials take."""
-    wanted = logits.gather(1, targets[:, None])[:, 0]
-    highest, choice = logits.max(1)
-    return logits.sub_(highest[:, None]).exp_().sum(1).log() + highest - wanted, choice

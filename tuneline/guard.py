@@ -14,6 +14,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
+
+def dvc_pid() -> int | None:
+    """The pid of the `dvc` that runs this stage; None when a person started the stage.
+
+    It need not be the parent: dvc starts the stage through $SHELL, which stays between them when it is dash
+    and leaves when it is bash. dvc sets DVC_STAGE for what it starts, so it is the nearest ancestor without it.
+    """
+    stage = os.environ.get("DVC_STAGE")
+    if stage is None:
+        return None
+    ancestors = psutil.Process().parents()
+    return next((ancestor.pid for ancestor in ancestors if _environment(ancestor).get("DVC_STAGE") != stage), None)
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.AccessDenied, psutil.ZombieProcess, psutil.NoSuchProcess):
+        return {}
+
 
 def die_with(pid: int) -> None:
     """End this process at once when process `pid` ends. Returns immediately; a thread watches.

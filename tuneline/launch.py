@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -22,7 +23,7 @@ def count_processes(params: DeepSpeed, shares: int) -> int:
     if params.hostfile is None:
         gpus = torch.cuda.device_count()
         if params.processes == "auto":
-            return max(count for count in range(1, max(1, gpus) + 1) if count == 1 or shares % count == 0)
+            return max(count for count in range(1, max(1, gpus) + 1) if shares % count == 0)
         if gpus and params.processes > gpus:
             raise ValueError(
                 f"deepspeed.processes is {params.processes}, expected at most the {gpus} GPUs of this machine"
@@ -44,9 +45,9 @@ def arguments(params: DeepSpeed, processes: int, own: list[str]) -> list[str]:
     else:
         # A path that cannot exist: the launcher's default, /job/hostfile, is not ours to read.
         flags += ["--hostfile", os.devnull + ".none"]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if params.hostfile is None and visible:
-        # With --num_gpus the launcher drops this choice and takes the first GPUs of the machine.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if params.hostfile is None and re.fullmatch(r"\d+(,\d+)*", visible) and os.environ.get("DS_ACCELERATOR") != "cpu":
+        # With --num_gpus the launcher drops this choice and takes the first GPUs of the machine. It knows no UUIDs.
         flags += ["--include", "localhost:" + ",".join(visible.split(",")[:processes])]
     elif params.hostfile is None or params.processes != "auto":
         flags += ["--num_gpus", str(processes if params.hostfile is None else params.processes)]

@@ -33,21 +33,25 @@ def summed_loss(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor)
 
 def token_nll(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """-log p(target) in nats for each of the n positions, float32 [n], without gradient."""
-    return torch.cat([_chunk(piece, wanted, head)[0] for piece, wanted in _pieces(states, targets)])
+    return torch.cat([nll_parts(scores(piece, head), wanted)[0] for piece, wanted in pieces(states, targets)])
 
 
-def _pieces(states: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Chunks of even size, so that none is too small to multiply fast."""
-    count = max(1, -(-len(targets) // CHUNK))
-    return zip(states.tensor_split(count), targets.tensor_split(count), strict=True)
+def pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Tensors of n positions, cut alike into chunks of even size, so that none is too small to multiply fast."""
+    count = max(1, -(-len(tensors[0]) // CHUNK))
+    return zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
 
 
-def _chunk(states: torch.Tensor, targets: torch.Tensor, head: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """(nll [c], exponentials [c, V], their sums [c]), where exponentials / sums are the probabilities.
+def scores(states: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    """Logits of states [c, H] under head [V, H], float32 [c, V]."""
+    return (states.to(head.dtype) @ head.T).float()
 
-    The exponentials take the logits' place.
+
+def nll_parts(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(-log p(target) in nats [c], exponentials [c, V], their sums [c]) of logits [c, V] and targets [c].
+
+    The exponentials take the logits' place; exponentials / sums are the probabilities.
     """
-    logits = (states.to(head.dtype) @ head.T).float()
     wanted = logits.gather(1, targets[:, None])[:, 0]
     highest = logits.amax(1)
     exponentials = logits.sub_(highest[:, None]).exp_()
@@ -60,8 +64,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def forward(ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         gradients = []
-        for piece, wanted in _pieces(states, targets):
-            nll, exponentials, sums = _chunk(piece, wanted, head)
+        for piece, wanted in pieces(states, targets):
+            nll, exponentials, sums = nll_parts(scores(piece, head), wanted)
             total += nll.sum()
             # d nll / d state = sum over words of p(word) head[word], minus head[target].
             expected = (exponentials.to(head.dtype) @ head).float() / sums[:, None]

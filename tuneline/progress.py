@@ -39,7 +39,7 @@ class Progress(TrainerCallback):
         with building(self.curve) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
-            writer.writerows([[_short(row.get(column, 0.0)) for column in COLUMNS] for row in rows])
+            writer.writerows([[_short(row[column]) if column in row else "" for column in COLUMNS] for row in rows])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tuneline.guard import die_with, dvc_pid
 from tuneline.outputs import write_json
 
 SPEED = Path("metrics/speed")
@@ -42,6 +43,9 @@ def run(main: Callable[[], None], description: str | None) -> None:
     if not any(Path(device).exists() for device in GPU_DEVICES):
         # DeepSpeed, which transformers imports, else warns at every start that it found no GPU.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if (dvc := dvc_pid()) is not None:
+        # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
+        die_with(dvc)
     start = time.monotonic()
     try:
         main()
