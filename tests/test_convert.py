@@ -1,73 +1,366 @@
-"""The convert stage: four outputs, and a law of conservation."""
+"""The convert stage: five outputs, a law of conservation, and a held-out set that nothing gives away."""
 
+import csv
+import io
 import json
+import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import stages.convert
 from tests.conftest import FIXTURES, ROOT
+from tests.reading import lines, write
+from tests.test_sources import ARRAY, CHATS, MEDQUAD, PAIR
+
+PARTS = ("train", "heldout", "rejects", "removed")
+TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
+
+
+def convert() -> dict[str, list[dict]]:
+    stages.convert.main()
+    return {name: rows(Path(f"data/processed/{name}.jsonl")) for name in PARTS}
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def counts() -> dict:
+    return json.loads(Path("metrics/convert.json").read_text())
+
+
+def made_up(count: int, seed: int = 3) -> list[dict]:
+    """Pairs that have nothing in common."""
+    generator = random.Random(seed)
+    texts = ["".join(chr(generator.randrange(0x4E00, 0x9FA5)) for _ in range(40)) for _ in range(count)]
+    return [{"question": text[:30], "answer": text[30:]} for text in texts]
 
 
 @pytest.fixture
-def converted(workspace):
+def two_sources(workspace):
     shutil.copy(ROOT / "data/raw/medical.csv", "data/raw/medical.csv")
     consultations = (FIXTURES / "consultation.jsonl").read_text(encoding="utf-8")
-    Path("data/raw/legal.jsonl").write_text(
-        consultations + consultations.splitlines()[0] + "\n{broken\n", encoding="utf-8"
-    )
+    write(Path("data/raw/legal.jsonl"), consultations + consultations.splitlines()[0] + "\n{broken\n")
     sources = [{"path": "legal.jsonl", "system": ""}, {"path": "medical.csv"}]
     workspace(data={"sources": sources, "heldout": 10})
-    stages.convert.main()
-    return {name: lines(Path(f"data/processed/{name}.jsonl")) for name in ("train", "heldout", "rejects")}
+    return workspace
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def test_every_item_is_accounted_for(converted):
-    counts = json.loads(Path("metrics/convert.json").read_text())
-    legal = counts["sources"]["legal"]
-    assert legal["items"] == 18
-    assert legal["duplicates"] == 1
-    assert legal["reasons"] == {"broken_json": 1}
-    for row in (*counts["sources"].values(), counts["total"]):
-        assert row["items"] == row["train"] + row["heldout"] + row["duplicates"] + row["leaks"] + row["rejected"]
-    assert len(converted["heldout"]) == counts["total"]["heldout"] == 10
-    assert converted["rejects"][0] | {"sha256": ""} == {
-        "source": "legal", "origin": "legal.jsonl:18", "reason": "broken_json", "raw": "{broken", "sha256": "",
+def test_every_item_is_accounted_for(two_sources):
+    parts, counted = convert(), None
+    counted = counts()
+    legal = counted["sources"]["legal"]
+    assert (legal["items"], legal["duplicates"], legal["reasons"]) == (18, 1, {"broken_json": 1})
+    for row in (*counted["sources"].values(), counted["total"]):
+        assert row["items"] == sum(row[term] for term in TERMS)
+    assert len(parts["heldout"]) == counted["total"]["heldout"] == 10
+    assert {record["source"] for record in parts["heldout"]} == {"legal", "medical"}
+    assert parts["rejects"][0] | {"sha256": ""} == {
+        "source": "legal", "origin": "legal.jsonl:18", "reason": "broken_json", "raw": "{broken\n", "sha256": "",
     }  # fmt: skip
+    (duplicate,) = parts["removed"]
+    assert duplicate["why"] == "duplicate"
+    assert duplicate["origin"] in ("legal.jsonl:1", "legal.jsonl:17")
 
 
-def test_records_have_the_agreed_shape(converted):
-    for record in (*converted["train"], *converted["heldout"]):
+def test_records_have_the_agreed_shape(two_sources):
+    parts = convert()
+    for record in (*parts["train"], *parts["heldout"]):
         assert set(record) == {"id", "source", "origin", "task", "messages"}
         assert record["id"].startswith(f"{record['source']}:")
+        assert len(record["id"].rpartition(":")[2]) == 12
         assert [message["role"] for message in record["messages"]] == ["user", "assistant"]
-    everywhere = [record["id"] for part in ("train", "heldout") for record in converted[part]]
+    everywhere = [record["id"] for part in ("train", "heldout") for record in parts[part]]
     assert len(set(everywhere)) == len(everywhere)
 
 
-def test_the_same_input_gives_the_same_bytes(converted):
-    before = [Path(f"data/processed/{name}.jsonl").read_bytes() for name in converted]
+def written() -> list[bytes]:
+    return [Path(f"data/processed/{name}.jsonl").read_bytes() for name in PARTS] + [
+        Path("metrics/convert.json").read_bytes()
+    ]
+
+
+def test_the_same_input_gives_the_same_bytes_with_any_number_of_workers(two_sources, monkeypatch):
+    write(Path("data/raw/many.jsonl"), lines(*made_up(3000)) + "{broken\n")
+    two_sources(data={"sources": [{"path": "many.jsonl"}, {"path": "medical.csv"}], "heldout": 10})
+    monkeypatch.setenv("TUNELINE_WORKERS", "1")
     stages.convert.main()
-    assert [Path(f"data/processed/{name}.jsonl").read_bytes() for name in converted] == before
+    once = written()
+    monkeypatch.setenv("TUNELINE_WORKERS", "2")
+    stages.convert.main()
+    assert written() == once
+    monkeypatch.setenv("TUNELINE_WORKERS", "many")
+    with pytest.raises(ValueError, match="TUNELINE_WORKERS is 'many', expected a number"):
+        stages.convert.main()
+
+
+def zoo(folder: Path) -> dict[str, int]:
+    """A folder of every format and every breakage; returns the items of each file."""
+    items = {}
+
+    def add(name: str, count: int, content: str | bytes | list | dict, encoding: str = "utf-8") -> None:
+        write(folder / name, content, encoding)
+        items[name] = count
+
+    talk = "来访者：我睡不着\n\n心理咨询师：多久了？\n"
+    add("alpaca.json", 6, ARRAY)
+    add(
+        "lines.json", 3, lines(PAIR, {"response": "无问"}, {"query": "一", "response": "二", "history": [["三", "四"]]})
+    )
+    add("toyhom.csv", 2, "department,title,ask,answer\n内科,党参,高血压能吃吗,能\n内科,头痛,无,休息\n", "gb18030")
+    add("bom.csv", 1, "question,answer\n带标记的,好\n", "utf-8-sig")
+    add("wide.csv", 1, "question,answer\n双字节的,好\n", "utf-16")
+    add("quotes.csv", 4, 'question,answer\n甲问,"两\n行"\n乙"问,答\n丙问,"不闭\n丁问,答\n')
+    add("内科.txt", 2, "标题一,问题一\n回答一\n\n\n标题二,问题二\n回答二\n", "gb18030")
+    add("talk.txt", 1, talk)
+    add("talk_crlf.txt", 1, talk.replace("睡不着", "很难过").replace("\n", "\r\n"))
+    for name, chat in CHATS.items():
+        add(f"chats/{name}.json", 1, [chat] if isinstance(chat, dict) else chat)
+    add("triples.txt", 2, "甲\t乙\t合作\t甲和乙合作\n甲\t乙\tunknown\t甲遇见乙\n")
+    add("spo.json", 1, [{"instruction": "抽取", "input": "甲持股乙", "output": "甲_持股_乙"}])
+    add("labels.jsonl", 1, lines({"text": "服务很好", "label": "正面"}))
+    add("medquad.xml", 2, MEDQUAD)
+    add(
+        "keyed.json",
+        2,
+        {"1": {"QUESTION": "Is it?", "LONG_ANSWER": "Yes."}, "2": {"QUESTION": "Was it?", "LONG_ANSWER": "No."}},
+    )
+    add("quote.json", 6, json.dumps(ARRAY, ensure_ascii=False).replace("答", "甲").replace('"甲3"', '甲3"'))
+    add("comma.json", 6, json.dumps(ARRAY, ensure_ascii=False).replace("答", "乙").replace('"乙2"', '"乙2",'))
+    add("comment.json", 6, json.dumps(ARRAY, ensure_ascii=False).replace("答", "丙").replace('"丙2"', '"丙2" // 注'))
+    add("cut.json", 6, json.dumps(ARRAY, ensure_ascii=False).replace("答", "丁")[:-9])
+    add("cut.jsonl", 2, lines(PAIR | {"response": "别的"}) + '{"query": "断')
+    add("nul.jsonl", 2, lines(PAIR | {"response": "再一个"}) + '{"query": "空\x00", "response": "答"}\n')
+    add(
+        "lost.jsonl",
+        3,
+        lines(PAIR | {"response": "又"}, PAIR | {"response": "丢\ufffd"}) + '{"query": "\\udc00", "response": "答"}\n',
+    )
+    add(
+        "long.jsonl", 2, lines(PAIR | {"response": "短"}) + '{"query": "' + "长" * 17_000_000 + '", "response": "答"}\n'
+    )
+    write(folder / "README.md", "# Notes\n\nSome text, with commas.\n")
+    write(folder / "LICENSE", "Permission is hereby granted, free of charge\n")
+    write(
+        folder / "dataset_info.json", {"identity": {"file_name": "alpaca.json", "columns": {"prompt": "instruction"}}}
+    )
+    write(folder / "empty.jsonl", "")
+    write(folder / "picture.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4)
+    return items
+
+
+def test_a_folder_of_every_format_and_every_breakage(workspace):
+    items = zoo(Path("data/raw/zoo"))
+    workspace(data={"sources": [{"path": "zoo"}], "heldout": 4, "max_reject_rate": 0.5})
+    parts, source = convert(), counts()["sources"]["zoo"]
+    found: Counter[str] = Counter()
+    for part in parts.values():
+        found.update(row["origin"].rpartition(":")[0].removeprefix("zoo/") for row in part)
+    assert found == Counter(items)
+    assert source["items"] == sum(items.values())
+    assert {Path(name).name for name in source["skipped"]} == {
+        "README.md", "LICENSE", "dataset_info.json", "empty.jsonl", "picture.png",
+    }  # fmt: skip
+    broken = Counter(row["origin"].rpartition(":")[0].removeprefix("zoo/") for row in parts["rejects"])
+    assert broken == {
+        "lines.json": 1, "quotes.csv": 1, "medquad.xml": 1, "quote.json": 1, "comma.json": 1, "comment.json": 1,
+        "cut.json": 1, "cut.jsonl": 1, "nul.jsonl": 1, "lost.jsonl": 2, "long.jsonl": 1,
+    }  # fmt: skip
+    assert max(len(row["raw"].encode()) for row in parts["rejects"]) <= 64 * 1024
+    assert source["formats"].keys() >= {
+        "json",
+        "json_lines",
+        "table",
+        "blocks",
+        "transcript",
+        "relations",
+        "xml",
+        "dialogue",
+    }
+
+
+def shuffled_csv(path: Path, generator: random.Random) -> None:
+    header, *records = csv.reader(io.StringIO(path.read_bytes().decode("gb18030"), newline=""))
+    generator.shuffle(records)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *records])
+    path.write_bytes(text.getvalue().encode("gb18030"))
+
+
+def test_shuffled_files_give_the_same_heldout_set_and_training_rows(workspace):
+    shutil.copy(ROOT / "data/raw/medical.csv", "data/raw/medical.csv")
+    pairs = made_up(120)
+    pairs += [pairs[0], {"question": pairs[1]["question"] + " ", "answer": pairs[1]["answer"]}]
+    constant = [
+        {"instruction": "请回答下面的问题", "input": pair["question"], "output": "答"} for pair in made_up(40, 5)
+    ]
+    relation = [
+        f"甲{n}\t乙{n}\t{name}\t甲{n}和乙{n}在{pair['question']}"
+        for n, pair in enumerate(made_up(20, 7))
+        for name in ["合作", "竞争"]
+    ]
+    sources = [{"path": name} for name in ("medical.csv", "pairs.jsonl", "array.json", "relations.txt")]
+    workspace(data={"sources": sources, "heldout": 20})
+    results = []
+    for generator in (random.Random(1), random.Random(2)):
+        for entries in (pairs, constant, relation):
+            generator.shuffle(entries)
+        write(Path("data/raw/pairs.jsonl"), lines(*pairs))
+        write(Path("data/raw/array.json"), constant)
+        write(Path("data/raw/relations.txt"), "\n".join(relation))
+        shuffled_csv(Path("data/raw/medical.csv"), generator)
+        parts = convert()
+        results.append({name: [record["id"] for record in parts[name]] for name in ("train", "heldout")})
+        contents = [{json.dumps(record["messages"]) for record in parts[name]} for name in ("train", "heldout")]
+        results[-1]["contents"] = contents
+    assert results[0]["heldout"] == results[1]["heldout"]
+    assert sorted(results[0]["train"]) == sorted(results[1]["train"])
+    assert results[0]["contents"] == results[1]["contents"]
+    assert counts()["total"]["duplicates"] == 2
+
+
+def test_a_tenth_more_rows_leave_most_of_the_heldout_set(workspace):
+    write(Path("data/raw/a.jsonl"), lines(*made_up(500)))
+    workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 50})
+    before = {record["id"] for record in convert()["heldout"]}
+    write(Path("data/raw/a.jsonl"), lines(*made_up(50, 99), *made_up(500)))
+    after = {record["id"] for record in convert()["heldout"]}
+    assert len(after) == 50
+    assert len(before & after) >= 40
+
+
+def test_planted_near_duplicates_never_reach_training(workspace):
+    pairs = made_up(200)
+    workspace(data={"sources": [{"path": "a.jsonl"}, {"path": "planted.jsonl"}], "heldout": 20})
+    write(Path("data/raw/a.jsonl"), lines(*pairs))
+    write(Path("data/raw/planted.jsonl"), lines(*made_up(5, 8)))
+    exam = [record for record in convert()["heldout"] if record["source"] == "a"][:5]
+    planted = []
+    for record in exam:
+        question = record["messages"][0]["content"]
+        changed = question[:5] + "甲" + question[6:15] + "乙" + question[16:25] + "丙" + question[26:]
+        for text in (changed, f"标题：求助。{question}", f"我想请教一下各位医生，{question}，麻烦快点回答我，谢谢了"):
+            planted.append({"question": text, "answer": "别的回答"})
+    write(Path("data/raw/planted.jsonl"), lines(*planted, *made_up(5, 8)))
+    parts = convert()
+    questions = {record["messages"][0]["content"] for record in parts["train"]}
+    assert not questions & {row["question"] for row in planted}
+    assert [record["id"] for record in parts["heldout"] if record["id"] in {r["id"] for r in exam}] != []
+    leaks = [row for row in parts["removed"] if row["why"] in ("contains", "resembles", "equal")]
+    assert (
+        len(leaks) + sum(r["messages"][0]["content"] in {p["question"] for p in planted} for r in parts["heldout"])
+        == 15
+    )
+    for leak in leaks:
+        assert leak["of"] in {record["id"] for record in parts["heldout"]}
+        assert leak["similarity"] >= 0.5
+        assert leak["question"]
+        assert leak["heldout"]
+
+
+def test_a_long_constant_instruction_costs_no_row(workspace):
+    instruction = ("你是一名经验丰富的临床医生。" * 20)[:185]
+    assert len(instruction) == 185
+    rows = [
+        {"instruction": instruction, "input": pair["question"][:12], "output": pair["answer"]} for pair in made_up(60)
+    ]
+    write(Path("data/raw/a.json"), rows)
+    workspace(data={"sources": [{"path": "a.json"}], "heldout": 20})
+    parts = convert()
+    assert (len(parts["train"]), len(parts["heldout"]), counts()["total"]["leaks"]) == (40, 20, 0)
+    assert all(record["messages"][0]["content"].startswith(instruction) for record in parts["train"])
+
+
+def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
+    pairs = made_up(30)
+    other = [pair | {"answer": "另一个回答"} for pair in pairs[:3]]
+    write(Path("data/raw/a.jsonl"), lines(*pairs, *other))
+    workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 1})
+    convert()
+    total = counts()["total"]
+    assert total["duplicates"] == 0
+    assert total["conflicts"] + 2 * total["leaks"] >= 6
+    assert total["train"] + total["leaks"] == 32
+
+
+@pytest.mark.parametrize("policy", ["keep", "fail"])
+def test_the_other_policies_for_leaks(workspace, policy):
+    pairs = made_up(30)
+    write(Path("data/raw/a.jsonl"), lines(*pairs, *(pair | {"answer": "又一个"} for pair in pairs)))
+    workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 5, "leak_policy": policy})
+    if policy == "fail":
+        with pytest.raises(
+            ValueError, match=r"leak_policy is fail and 5 rows give a held-out item away: a.jsonl:\d+ of a:"
+        ):
+            stages.convert.main()
+        assert list(Path("data/processed").iterdir()) == []
+        return
+    parts = convert()
+    assert (len(parts["train"]), counts()["total"]["leaks"], counts()["total"]["leaks_kept"]) == (55, 0, 5)
+
+
+def test_a_heldout_file_of_ones_own(workspace):
+    pairs = made_up(40)
+    write(Path("data/raw/a.jsonl"), lines(*pairs))
+    write(Path("data/raw/exam.jsonl"), lines(*pairs[:3], *made_up(7, 11), "broken"))
+    workspace(data={"sources": [{"path": "a.jsonl"}], "heldout_source": {"path": "exam.jsonl"}, "max_reject_rate": 0.5})
+    parts, counted = convert(), counts()
+    heldout = {record["messages"][0]["content"] for record in parts["heldout"]}
+    assert heldout >= {pair["question"] for pair in made_up(7, 11)}
+    assert not heldout & {record["messages"][0]["content"] for record in parts["train"]}
+    assert counted["sources"]["exam"]["train"] == 0
+    assert counted["sources"]["exam"]["rejected"] == 1
+    for row in counted["sources"].values():
+        assert row["items"] == sum(row[term] for term in TERMS)
+
+
+def test_too_many_rejects_fail_the_stage_and_say_why(workspace):
+    good = lines(*made_up(30))
+    bad = '{"question": "无答"}\n' * 6 + "{broken\n" * 4
+    write(Path("data/raw/a.jsonl"), good + bad)
+    workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 5})
+    with pytest.raises(
+        ValueError, match=r"10 of 40 items of 'a.jsonl' were rejected \(6 × no_answer_field, 4 × broken_json\)"
+    ):
+        stages.convert.main()
+    assert list(Path("data/processed").iterdir()) == []
+    workspace(data={"max_reject_rate": 0.25})
+    stages.convert.main()
 
 
 def test_a_source_of_which_nothing_was_read_says_why(workspace):
-    Path("data/raw/a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 3)
-    workspace(data={"sources": [{"path": "a.jsonl"}]})
+    write(Path("data/raw/a.jsonl"), '{"prompt": "a", "completed": "b"}\n' * 3)
+    workspace(data={"sources": [{"path": "a.jsonl"}], "max_reject_rate": 1.0})
+    with pytest.raises(ValueError, match=r"3 of 3 items of 'a.jsonl' were rejected \(3 × no_answer_field\)"):
+        stages.convert.main()
+
+
+@pytest.mark.parametrize("content", ["question,answer\n", "[]", "[\n]\n"])
+def test_a_file_without_a_row(workspace, content):
+    write(Path("data/raw/raw.csv"), content)
+    workspace(data={"sources": [{"path": "raw.csv", "format": "table" if "," in content else "json"}]})
+    with pytest.raises(ValueError, match=r"'raw.csv' holds no row"):
+        stages.convert.main()
+
+
+def test_a_folder_of_notes_alone_holds_no_row(workspace):
+    write(Path("data/raw/notes/README.md"), "# Notes\n")
+    workspace(data={"sources": [{"path": "notes"}]})
     with pytest.raises(
-        ValueError, match=r"no row of 'a.jsonl' could be read \(3 × no_question_field; first at a.jsonl:1\)"
+        ValueError, match=r"holds no row, expected questions and answers \(1 files skipped, such as notes/"
     ):
         stages.convert.main()
 
 
 def test_a_failing_stage_leaves_nothing_behind(workspace):
-    Path("data/raw/medical.csv").write_text("question,answer\na,b\n")
+    write(Path("data/raw/medical.csv"), "question,answer\na,b\n")
     workspace(data={"sources": [{"path": "medical.csv"}], "heldout": 5})
     with pytest.raises(ValueError, match=r"data.heldout is 5"):
+        stages.convert.main()
+    workspace(data={"heldout": 1})
+    with pytest.raises(ValueError, match=r"no training row is left"):
         stages.convert.main()
     assert not Path("data/processed").exists() or not list(Path("data/processed").iterdir())

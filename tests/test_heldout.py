@@ -1,80 +1,85 @@
-"""The held-out set: stable, exact, and never given away by training."""
+"""Duplicates and the draw of the held-out set, from hashes alone."""
 
-import random
-
+import numpy as np
 import pytest
 
-from tuneline.heldout import Exam, split
-from tuneline.sources import Item
+from tuneline.heldout import compared_parts, conflicts_of, draw, kept_of, questions_of, shares
+from tuneline.reading import KEYS
 
 
-def item(question: str, answer: str = "答", source: str = "s", raw: str = "") -> Item:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return Item(source, "f:1", "qa", question, messages, raw or f"{question}{answer}")
+def keys(count: int, **columns) -> np.ndarray:
+    """Random keys with some columns given."""
+    generator = np.random.default_rng(3)
+    made = np.zeros(count, dtype=KEYS)
+    for name in ("raw", "whole"):
+        made[name] = generator.integers(1, 2**63, count)
+    made["content"] = generator.integers(1, 2**63, (count, 2))
+    for name, values in columns.items():
+        made[name] = values
+    return made
 
 
-def many(count: int) -> list[Item]:
-    generator = random.Random(3)
-    return [item("".join(chr(generator.randrange(0x4E00, 0x9FA5)) for _ in range(30))) for _ in range(count)]
+def test_of_duplicates_the_smallest_raw_hash_stays_wherever_it_stands():
+    made = keys(6)
+    made["content"][[1, 4, 5]] = made["content"][1]
+    made["raw"][[1, 4, 5]] = [30, 10, 20]
+    assert kept_of(made).tolist() == [True, False, True, True, True, False]
+    half = keys(4)
+    half["content"][:, 0] = 7
+    assert kept_of(half).all(), "the second half of the hash counts, too"
 
 
-def test_exactly_as_many_as_asked_and_nothing_lost():
-    items = many(200)
-    parts = split([*items, items[0]], 50, seed=17)
-    assert (len(parts.heldout), len(parts.train), len(parts.duplicates), len(parts.leaks)) == (50, 150, 1, 0)
+def test_an_instruction_that_repeats_is_no_part_of_the_question():
+    made = keys(8, head=[5, 5, 5, 0, 1, 2, 3, 4], tail=[1, 2, 3, 0, 9, 9, 9, 8])
+    parts = compared_parts(made, np.ones(8, dtype=bool))
+    assert parts.tolist() == [2, 2, 2, 0, 1, 1, 1, 0]
+    questions = questions_of(made, parts)
+    assert questions[:3].tolist() == [1, 2, 3]
+    assert questions[4:7].tolist() == [1, 2, 3]
+    assert questions[3] == made["whole"][3]
+    # In another source the same instruction may be a question.
+    made["source"] = [0, 0, 1, 0, 0, 0, 0, 0]
+    assert compared_parts(made, np.ones(8, dtype=bool)).tolist()[:3] == [0, 0, 0]
+
+
+def test_conflicts_are_the_kept_items_that_ask_the_same():
+    questions = np.array([1, 1, 2, 3, 1], dtype=np.uint64)
+    kept = np.array([True, True, True, True, False])
+    assert conflicts_of(questions, kept).tolist() == [True, True, False, False, False]
+
+
+def test_the_draw_is_exact_stratified_and_one_per_question():
+    made = keys(300, source=[0] * 240 + [1] * 60)
+    questions = made["whole"].astype(np.uint64)
+    questions[:3] = 0
+    drawn = draw(questions, made, np.ones(300, dtype=bool), 50)
+    assert len(set(drawn.tolist())) == 50
+    assert np.bincount(made["source"][drawn]).tolist() == [40, 10]
+    assert (questions[drawn] == 0).sum() == 1
+    assert (np.diff(questions[drawn].astype(object)) > 0).all()
+    rest = np.setdiff1d(np.flatnonzero(made["source"] == 1), drawn)
+    assert questions[rest].min() > questions[drawn][made["source"][drawn] == 1].max()
 
 
 def test_order_does_not_matter_and_few_change_when_rows_are_added():
-    items = many(300)
-    shuffled = random.Random(1).sample(items, len(items))
-    first, second = split(items, 50, 17), split(shuffled, 50, 17)
-    assert first.heldout == second.heldout
-    assert set(map(id, first.train)) == set(map(id, second.train))
-    grown = split([*items, *(item(f"新的问题之{n}" * 5) for n in range(30))], 50, 17)
-    assert len({entry.question for entry in grown.heldout} & {entry.question for entry in first.heldout}) >= 40
+    made = keys(1000, source=[0] * 700 + [1] * 300)
+    everything = np.ones(1000, dtype=bool)
+    first = made["whole"][draw(made["whole"].astype(np.uint64), made, everything, 50)]
+    shuffled = made[np.random.default_rng(1).permutation(1000)]
+    again = shuffled["whole"][draw(shuffled["whole"].astype(np.uint64), shuffled, everything, 50)]
+    assert first.tolist() == again.tolist()
+    grown = np.concatenate([made, keys(100, whole=np.random.default_rng(9).integers(1, 2**63, 100))])
+    after = grown["whole"][draw(grown["whole"].astype(np.uint64), grown, np.ones(1100, dtype=bool), 50)]
+    assert len(set(after.tolist()) & set(first.tolist())) >= 40
 
 
-def test_another_seed_draws_another_set():
-    items = many(300)
-    assert split(items, 50, 17).heldout != split(items, 50, 18).heldout
-
-
-def test_of_duplicates_the_smallest_raw_hash_stays():
-    twins = [item("问题一", raw="b"), item("问题一 ", raw="a"), item("问题二"), item("问题三")]
-    parts = split(twins, 1, 17)
-    kept = [entry for entry in (*parts.train, *parts.heldout, *parts.leaks) if entry.question.startswith("问题一")]
-    assert [entry.raw_hash for entry in kept] == ["a"]
-    assert [entry.raw_hash for entry in parts.duplicates] == ["b"]
-
-
-@pytest.mark.parametrize(
-    ("row", "leaks"),
-    [
-        ("我在北京租房合同没有到期房东要我马上搬走怎么办", True),
-        ("我在北京租房合同没有到期房东要我立刻搬走怎么办？", True),
-        ("标题：租房纠纷。我在北京租房合同没有到期房东要我马上搬走怎么办，请问律师", True),
-        ("交通事故对方全责但是一直不肯赔钱应该怎么办呢", False),
-        ("我在北京", False),
-        ("你好", True),
-        ("你好吗", False),
-    ],
-)
-def test_what_leaks(row, leaks):
-    exam = Exam(["我在北京租房合同没有到期房东要我马上搬走怎么办", "你好"])
-    assert exam.leaks(row) is leaks
-
-
-def test_leaks_leave_training_and_are_counted():
-    items = many(60)
-    parts = split(items, 20, 17)
-    planted = item(parts.heldout[0].question[:-2] + "呢吗", answer="别的回答")
-    again = split([*items, planted], 20, 17)
-    assert planted in (*again.leaks, *again.heldout)
-    assert planted not in again.train
+def test_shares_are_whole_and_sum_up():
+    assert shares([240, 60], 50) == [40, 10]
+    assert shares([1, 1, 1], 2) == [1, 1, 0]
+    assert shares([999, 1], 50) == [50, 0]
 
 
 def test_too_few_items_are_an_error():
+    made = keys(10)
     with pytest.raises(ValueError, match="data.heldout is 50, expected at most the 10 different questions"):
-        split(many(10), 50, 17)
-    with pytest.raises(ValueError, match="no training row is left"):
-        split(many(10), 10, 17)
+        draw(made["whole"].astype(np.uint64), made, np.ones(10, dtype=bool), 50)

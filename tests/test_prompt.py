@@ -77,9 +77,23 @@ def test_the_saved_template_says_the_same(tokenizers, family):
     assert rendered == Prompter(tokenizer).generation_prompt(CHAT[:-1])
 
 
-PROMPTERS = {family: Prompter(make_tokenizer(family)) for family in MARKERS}
+TOKENIZERS = {family: make_tokenizer(family) for family in MARKERS}
+PROMPTERS = {family: Prompter(tokenizer) for family, tokenizer in TOKENIZERS.items()}
+FOREIGN = [
+    "<|assistant|>",
+    "<|user|>",
+    "<|system|>",
+    "<|observation|>",
+    "[gMASK]",
+    "sop",
+    "<|endoftext|>",
+    "</s>",
+    "[INST]",
+]
+"""Markers of families that are not the tokenizer's own."""
 ALPHABET = sorted(
-    {marker for markers in MARKERS.values() for marker in markers} | {"user\n", "model\n", "，", "a", "😀", "\n"}
+    {marker for prompter in TOKENIZERS.values() for marker in prompter.get_added_vocab()}
+    | {*FOREIGN, "user\n", "model\n", "，", "a", "😀", "\n"}
 )
 
 
@@ -89,7 +103,8 @@ ALPHABET = sorted(
 def test_no_text_becomes_a_control_token(family, pieces):
     prompter = PROMPTERS[family]
     text = "".join(pieces).encode("utf-8", "ignore").decode()
-    control = {prompter.start, prompter.end, *prompter.first, *prompter.stop_ids}
+    control = set(TOKENIZERS[family].get_added_vocab().values())
+    assert {prompter.start, prompter.end, *prompter.first, *prompter.stop_ids} <= control
     assert not control & set(prompter.text(text))
     row = prompter.training_row([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
     assert row.input_ids.count(prompter.start) == row.input_ids.count(prompter.end) == 2
@@ -108,6 +123,15 @@ def test_no_text_becomes_a_control_token(family, pieces):
 def test_a_conversation_out_of_order_is_refused(tokenizers, messages, complaint):
     with pytest.raises(ValueError, match=complaint):
         Prompter(tokenizers["gemma"]).training_row(messages)
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_many_rows_are_what_each_is_alone(tokenizers, family):
+    prompter = Prompter(tokenizers[family])
+    conversations = [CHAT, CHAT[1:3], [CHAT[1], {"role": "assistant", "content": ""}]]
+    assert prompter.training_rows(conversations) == [prompter.training_row(messages) for messages in conversations]
+    empty = prompter.training_row(conversations[2])
+    assert [label for label in empty.labels if label != IGNORE_INDEX] == [prompter.end], "an empty answer still ends"
 
 
 def test_a_generation_prompt_ends_with_the_user(tokenizers):

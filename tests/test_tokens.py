@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import stages.tokenize
+from tuneline.model import load_tokenizer
 from tuneline.prompt import Encoded
 from tuneline.tokens import Tokens, write_tokens
 
@@ -34,40 +35,103 @@ def test_a_missing_file_says_what_makes_it(tmp_path):
         Tokens(tmp_path / "tokens.safetensors")
 
 
+def record(number: int, messages: list[dict]) -> dict:
+    return {"id": f"s:{number}", "source": "s", "origin": f"f:{number}", "task": "qa", "messages": messages}
+
+
+def pair(question: str, answer: str) -> list[dict]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 @pytest.fixture
 def ready(workspace, canonical_base):
-    """A workspace with a base and three training rows, one of them long."""
+    """A workspace with a base; call it with the conversations to tokenize and changes to the section."""
     shutil.copytree(canonical_base, "models/base")
     Path("data/processed").mkdir()
     Path("metrics").mkdir()
-    rows = [
-        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa",
-         "messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": text}]}
-        for n, text in enumerate(["好", "很好", "长" * 300])
-    ]  # fmt: skip
-    Path("data/processed/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    counts = dict.fromkeys(("items", "train", "heldout", "duplicates", "leaks", "rejected"), 3)
-    Path("metrics/convert.json").write_text(json.dumps({"sources": {"s": counts | {"reasons": {}}}, "total": counts}))
-    return workspace
+
+    def tokenize(conversations: list, rejects: tuple = (), removed: tuple = (), **changes) -> dict:
+        rows = [record(number, messages) for number, messages in enumerate(conversations)]
+        for name, entries in (("train", rows), ("rejects", rejects), ("removed", removed)):
+            Path(f"data/processed/{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        total = dict.fromkeys(("items", "train", "heldout", "duplicates", "leaks", "rejected", "conflicts"), len(rows))
+        more = {"reasons": {"broken_json": 2}, "repairs": {"trim": 1}, "placeholders": {"{{name}}": 3}, "files": 2}
+        more |= {"formats": {"json": 2}, "skipped": ["s/README.md"], "leaks_kept": 0}
+        Path("metrics/convert.json").write_text(json.dumps({"sources": {"s": total | more}, "total": total}))
+        workspace(tokenize=changes)
+        stages.tokenize.main()
+        return json.loads(Path("metrics/tokenize.json").read_text())
+
+    return tokenize
+
+
+THREE = [pair("问", text) for text in ("好", "很好", "长" * 300)]
 
 
 def test_the_stage_counts_what_it_leaves_out(ready):
-    ready(tokenize={"max_tokens": 60})
-    stages.tokenize.main()
-    summary = json.loads(Path("metrics/tokenize.json").read_text())
-    assert (summary["rows"], summary["overlong"]) == (2, 1)
-    assert summary["tokens"] == Tokens(Path("data/processed/tokens.safetensors")).lengths.sum()
-    page = Path("metrics/data.html").read_text(encoding="utf-8")
-    assert "&lt;start_of_turn&gt;" in page
-    assert "s:1" in page
-    assert "http://" not in page
+    summary = ready(THREE, max_tokens=60)
+    assert (summary["records"], summary["rows"], summary["overlong"], summary["answers_lost"]) == (3, 2, 1, 1)
+    tokens = Tokens(Path("data/processed/tokens.safetensors"))
+    assert summary["tokens"] == tokens.lengths.sum()
+    assert summary["learnt_tokens"] == tokens.learnt_per_row.sum()
     before = [Path(name).read_bytes() for name in ("data/processed/tokens.safetensors", "metrics/data.html")]
     stages.tokenize.main()
     assert [Path(n).read_bytes() for n in ("data/processed/tokens.safetensors", "metrics/data.html")] == before
 
 
 def test_nothing_left_to_train_on_is_an_error(ready):
-    ready(tokenize={"max_tokens": 5})
     with pytest.raises(ValueError, match=r"tokenize.max_tokens is 5 and the shortest of 3 rows has"):
-        stages.tokenize.main()
+        ready(THREE, max_tokens=5)
     assert not Path("data/processed/tokens.safetensors").exists()
+
+
+def test_a_record_that_cannot_be_learnt_from_is_named(ready):
+    with pytest.raises(ValueError, match=r"record s:1 \(f:1\): message 1 is a system prompt"):
+        ready([pair("问", "好"), [*pair("问", "好"), {"role": "system", "content": "x"}, *pair("问", "好")][1:]])
+
+
+def test_prompts_have_a_limit_of_their_own(ready):
+    conversations = [pair("问" * 100, "好"), pair("问", "好" * 100)]
+    assert ready(conversations, max_tokens=500, max_prompt_tokens=60)["rows"] == 1
+
+
+@pytest.mark.parametrize("policy", ["truncate_prompt", "split_turns"])
+def test_long_rows_become_rows_that_fit(ready, policy, canonical_base):
+    dialogue = [message for number in range(6) for message in pair(f"问{number}" * 20, f"答{number}" * 5)]
+    summary = ready([dialogue, pair("问" * 200, "好")], max_tokens=150, overlong=policy)
+    tokens = Tokens(Path("data/processed/tokens.safetensors"))
+    assert tokens.lengths.max() <= 150
+    tokenizer = load_tokenizer(canonical_base)
+    learnt = [tokenizer.decode([int(i) for i in tokens.row(n)[1] if i != -100]) for n in range(len(tokens))]
+    said = "".join(learnt)
+    if policy == "split_turns":
+        assert (summary["split"], summary["overlong"], summary["answers_lost"]) == (1, 1, 1)
+        assert all(said.count(f"答{number}" * 5) == 1 for number in range(6)), "each answer whole, and in one row"
+        assert len(tokens) == summary["rows"] > 1
+    else:
+        assert (summary["truncated"], summary["overlong"], summary["rows"]) == (2, 0, 2)
+        assert "答5" * 5 in learnt[0]
+        assert summary["answers_lost"] == 6 - said.count("答" * 1) // 5
+
+
+def test_splitting_and_learning_only_the_last_answer_exclude_each_other(ready):
+    with pytest.raises(ValueError, match="mask all_answers with overlong split_turns"):
+        ready(THREE, overlong="split_turns", mask="last_answer")
+
+
+def test_the_report_shows_what_became_of_the_data(ready):
+    reject = {"source": "s", "origin": "f:9", "reason": "broken_json", "raw": "<b>{broken", "sha256": ""}
+    leak = {"id": "s:7", "source": "s", "origin": "f:7", "why": "contains", "of": "s:8", "similarity": 0.75}
+    removed = (
+        leak | {"question": "相似的问题", "heldout": "留出的问题"},
+        {"id": "s:6", "source": "s", "origin": "f:6", "why": "duplicate"},
+    )
+    ready(THREE, (reject,), removed, max_tokens=60)
+    page = Path("metrics/data.html").read_text(encoding="utf-8")
+    for text in ("&lt;start_of_turn&gt;", "s:1", "broken_json", "&lt;b&gt;{broken", "相似的问题", "留出的问题", "0.75"):
+        assert text in page
+    for text in ("trim: 1", "unfilled {{name}}: 3", "skipped: s/README.md"):
+        assert text in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page

@@ -1,124 +1,101 @@
-"""Which items are evaluated on, which are duplicates, and which give a held-out answer away. Pure functions.
+"""Which items are duplicates, and which are evaluated on: decided from hashes alone, so that a million items fit.
 
 The held-out set is drawn by a hash of the normalised question: reordering rows changes nothing, and a
-new row enters only if its hash is among the smallest.
+new row enters only if its hash is among the smallest. Arrays are those of tuneline.reading.KEYS, one entry an item.
 """
 
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from rapidfuzz import process
-from rapidfuzz.distance import Levenshtein
+import numpy as np
 
-from tuneline.records import content_hash, normalise
-from tuneline.sources import Item
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-NGRAM = 8
-"""Characters; a question shorter than this leaks only when equal."""
-SHARED = 0.5
-"""Part of a held-out question's n-grams that a leaking row holds."""
-SIMILARITY = 0.8
-"""Normalised edit similarity from which a short question leaks."""
-SHORT = 100
-"""Characters below which edit similarity is meaningful."""
+REPEATED = 3
+"""Items of a source that share an instruction (or an input) from which on it is not part of the question."""
 
 
-@dataclass(frozen=True)
-class Split:
-    train: list[Item]
-    heldout: list[Item]
-    duplicates: list[Item]
-    leaks: list[Item]
+def kept_of(keys: "NDArray[Any]") -> "NDArray[np.bool_]":
+    """False for duplicates: of the same normalised turns the item with the smallest hash of its raw text stays."""
+    order = np.lexsort((keys["source"], keys["raw"], keys["content"][:, 1], keys["content"][:, 0]))
+    content = keys["content"][order]
+    first = np.ones(len(keys), dtype=bool)
+    first[1:] = (content[1:] != content[:-1]).any(axis=1)
+    kept = np.zeros(len(keys), dtype=bool)
+    kept[order[first]] = True
+    return kept
 
 
-def split(items: Iterable[Item], heldout: int, seed: int) -> Split:
-    """Part items into training, held-out, duplicates and leaks; every item lands in exactly one.
+def compared_parts(keys: "NDArray[Any]", kept: "NDArray[np.bool_]") -> "NDArray[np.uint8]":
+    """Which part of the question is compared, for each item: 0 the whole, 1 the head, 2 the tail.
 
-    Raises ValueError when no training row would be left, or when there are too few different questions.
+    An instruction that repeats in its source is a constant one and left out, and so is an input that repeats
+    under different instructions (a text that many questions are about). Both or neither: the whole.
     """
-    unique, duplicates = _deduplicate(items)
-    chosen = _draw(unique, heldout, seed)
-    exam = Exam([item.question for item in chosen])
-    train: list[Item] = []
-    leaks: list[Item] = []
-    chosen_ids = {id(item) for item in chosen}
-    for item in unique:
-        if id(item) not in chosen_ids:
-            (leaks if exam.leaks(item.question) else train).append(item)
-    if not train:
-        raise ValueError(
-            f"data.heldout is {heldout} and the sources hold {len(unique)} different items, of which {len(leaks)} leak: "
-            "no training row is left; give more data or a smaller data.heldout"
-        )
-    return Split(train, chosen, duplicates, leaks)
+    two = keys["head"] != 0
+    heads, tails = (_repeats(keys, kept & two, part) for part in ("head", "tail"))
+    parts = np.zeros(len(keys), dtype=np.uint8)
+    parts[two & heads & ~tails] = 2
+    parts[two & tails & ~heads] = 1
+    return parts
 
 
-def _deduplicate(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
-    """(kept, duplicates): of the same normalised question and answer the one with the smallest raw hash stays."""
-    items = list(items)
-    best: dict[str, int] = {}
-    for place, item in enumerate(items):
-        key = content_hash(item.messages)
-        if key not in best or (item.raw_hash, item.source) < (items[best[key]].raw_hash, items[best[key]].source):
-            best[key] = place
-    kept = set(best.values())
-    unique = [item for place, item in enumerate(items) if place in kept]
-    return unique, [item for place, item in enumerate(items) if place not in kept]
+def _repeats(keys: "NDArray[Any]", among: "NDArray[np.bool_]", part: str) -> "NDArray[np.bool_]":
+    repeats = np.zeros(len(keys), dtype=bool)
+    for source in np.unique(keys["source"][among]):
+        places = np.flatnonzero(among & (keys["source"] == source))
+        _, inverse, counts = np.unique(keys[part][places], return_inverse=True, return_counts=True)
+        repeats[places] = counts[inverse] >= REPEATED
+    return repeats
 
 
-def _draw(items: list[Item], count: int, seed: int) -> list[Item]:
-    """The `count` items with the smallest question hashes, one per question."""
-    ranked: dict[str, Item] = {}
-    for item in sorted(items, key=lambda item: content_hash(item.messages)):
-        ranked.setdefault(_rank(item.question, seed), item)
+def questions_of(keys: "NDArray[Any]", parts: "NDArray[np.uint8]") -> "NDArray[np.uint64]":
+    """Hash of the compared question of each item."""
+    hashes = keys["whole"].astype(np.uint64)
+    for part, name in ((1, "head"), (2, "tail")):
+        hashes[parts == part] = keys[name][parts == part]
+    return hashes
+
+
+def conflicts_of(questions: "NDArray[np.uint64]", kept: "NDArray[np.bool_]") -> "NDArray[np.bool_]":
+    """True for kept items whose question another kept item has too: with another answer, or it were a duplicate."""
+    conflicts = np.zeros(len(questions), dtype=bool)
+    places = np.flatnonzero(kept)
+    _, inverse, counts = np.unique(questions[places], return_inverse=True, return_counts=True)
+    conflicts[places] = counts[inverse] > 1
+    return conflicts
+
+
+def draw(
+    questions: "NDArray[np.uint64]", keys: "NDArray[Any]", kept: "NDArray[np.bool_]", count: int
+) -> "NDArray[np.int64]":
+    """Places of `count` items: those with the smallest question hashes of each source, one per question.
+
+    Each source gives its share of the different questions (largest remainders). Raises ValueError for too few.
+    """
+    places = np.flatnonzero(kept)
+    # Of items that ask the same, the one with the smallest content hash stands for the question.
+    order = places[np.lexsort((keys["content"][places, 1], keys["content"][places, 0], questions[places]))]
+    ranked = order[np.concatenate([[True], np.diff(questions[order].view(np.int64)) != 0])] if len(order) else order
     if len(ranked) < count:
         raise ValueError(
             f"data.heldout is {count}, expected at most the {len(ranked)} different questions of the sources"
         )
-    return [ranked[rank] for rank in sorted(ranked)[:count]]
+    sources, sizes = np.unique(keys["source"][ranked], return_counts=True)
+    chosen = [
+        ranked[keys["source"][ranked] == source][:share]
+        for source, share in zip(sources, shares(sizes.tolist(), count), strict=True)
+    ]
+    drawn = np.concatenate(chosen) if chosen else ranked
+    return drawn[np.lexsort((keys["content"][drawn, 0], questions[drawn]))]
 
 
-def _rank(question: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\n{normalise(question)}".encode(errors="surrogatepass")).hexdigest()
-
-
-class Exam:
-    """Held-out questions, indexed so that a million rows can be checked against them."""
-
-    def __init__(self, questions: list[str]) -> None:
-        self.questions = [normalise(question) for question in questions]
-        self.short = [question for question in self.questions if len(question) >= NGRAM]
-        self.sizes: dict[int, int] = {}
-        self.owners: dict[str, list[int]] = {}
-        for number, question in enumerate(self.questions):
-            grams = _ngrams(question)
-            self.sizes[number] = len(grams)
-            for gram in grams:
-                self.owners.setdefault(gram, []).append(number)
-
-    def leaks(self, question: str) -> bool:
-        """Whether training on this question would show one of the held-out ones."""
-        row = normalise(question)
-        if row in self.questions:
-            return True
-        if len(row) < NGRAM:
-            return False
-        return self._shares_ngrams(row) or self._resembles(row)
-
-    def _shares_ngrams(self, row: str) -> bool:
-        hits: dict[int, int] = {}
-        for gram in _ngrams(row):
-            for number in self.owners.get(gram, ()):
-                hits[number] = hits.get(number, 0) + 1
-        return any(count >= SHARED * self.sizes[number] for number, count in hits.items())
-
-    def _resembles(self, row: str) -> bool:
-        if len(row) >= SHORT:
-            return False
-        scorer = Levenshtein.normalized_similarity
-        return process.extractOne(row, self.short, scorer=scorer, score_cutoff=SIMILARITY) is not None
-
-
-def _ngrams(text: str) -> set[str]:
-    return {text[start : start + NGRAM] for start in range(len(text) - NGRAM + 1)}
+def shares(sizes: list[int], count: int) -> list[int]:
+    """`count` dealt out in proportion to `sizes`, by largest remainders; ties go to the first."""
+    total = sum(sizes)
+    exact = [count * size / total for size in sizes]
+    dealt = [int(share) for share in exact]
+    order = sorted(range(len(sizes)), key=lambda place: (dealt[place] - exact[place], place))
+    for place in order[: count - sum(dealt)]:
+        dealt[place] += 1
+    return dealt

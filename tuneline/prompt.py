@@ -6,7 +6,7 @@ tuneline.templates say the same for servers, which work on text.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,10 @@ from tuneline.records import Message
 
 Mask = Literal["all_answers", "last_answer", "none"]
 """Which assistant turns are learnt."""
+Turn = tuple[str, list[int]]
+"""Role, and ids of the content."""
+Texts = tuple[list[list[tuple[str, str]]], list[Any]]
+"""Conversations as (role, content) turns of their family, and the encodings of all contents in order."""
 IGNORE_INDEX = -100
 """The label that carries no loss (torch.nn.functional.cross_entropy)."""
 
@@ -73,6 +77,7 @@ class Prompter:
         self.start, self.end = ids(self.family.start), ids(self.family.end)
         self.first = [ids(self.family.begins_with)] if self.family.begins_with else []
         self.newline = self.text("\n")
+        self.closing = [self.end, *self.newline]
         self.roles = {
             "system": self._header("system"),
             "user": self._header("user"),
@@ -95,36 +100,63 @@ class Prompter:
 
         Raises ValueError when nothing would be learnt, or for an unknown role or a late system prompt.
         """
-        if not messages or messages[-1]["role"] != "assistant":
-            raise ValueError("a training row ends with an assistant's message")
-        row = self._turns(messages, mask)
-        # The newline after the last end token belongs to the next turn, which there is not.
-        del row.input_ids[-len(self.newline) :], row.labels[-len(self.newline) :]
-        if all(label == IGNORE_INDEX for label in row.labels):
-            raise ValueError("no token of the row is learnt")
-        prompt = self.generation_prompt(messages[:-1])
-        assert row.input_ids[: len(prompt)] == prompt, "training and generation prompts differ"
-        return row
+        return self.training_rows([messages], mask)[0]
+
+    def training_rows(self, conversations: Sequence[Sequence[Message]], mask: Mask = "all_answers") -> list[Encoded]:
+        """The same for many, whose texts are encoded together: on all cores, and to the same ids."""
+        return self.rows(self.encode(conversations), mask)
+
+    def encode(self, conversations: Sequence[Sequence[Message]]) -> Texts:
+        """The texts of the conversations, encoded; Python is free for other threads meanwhile."""
+        merged = [_merge_system(messages, self.family) for messages in conversations]
+        texts = [content for turns in merged for _, content in turns]
+        return merged, self.plain.encode_batch_fast(texts, add_special_tokens=False)
+
+    def rows(self, encoded: Texts, mask: Mask) -> list[Encoded]:
+        """The training rows of what `encode` gave."""
+        rows = []
+        for turns in _with_ids(encoded):
+            if not turns or turns[-1][0] != "assistant":
+                raise ValueError("a training row ends with an assistant's message")
+            row = self._row(turns, mask)
+            # The newline after the last end token belongs to the next turn, which there is not.
+            del row.input_ids[-len(self.newline) :], row.labels[-len(self.newline) :]
+            if row.labels.count(IGNORE_INDEX) == len(row.labels):
+                raise ValueError("no token of the row is learnt")
+            prompt = self._ids(turns[:-1]) + self.roles["assistant"]
+            assert row.input_ids[: len(prompt)] == prompt, "training and generation prompts differ"
+            rows.append(row)
+        return rows
 
     def _turns(self, messages: Sequence[Message], mask: Mask) -> Encoded:
-        row = Encoded([], [])
+        (turns,) = _with_ids(self.encode([messages]))
+        return self._row(turns, mask)
 
-        def add(ids: Iterable[int], learn: bool = False) -> None:
-            for token in ids:
-                row.input_ids.append(token)
-                row.labels.append(token if learn else IGNORE_INDEX)
+    def _row(self, turns: Sequence[Turn], mask: Mask) -> Encoded:
+        labels = [IGNORE_INDEX] * len(self.first)
+        for number, (role, content) in enumerate(turns, start=1):
+            learn = role == "assistant" and (mask == "all_answers" or (mask == "last_answer" and number == len(turns)))
+            labels += [IGNORE_INDEX] * len(self.roles[role])
+            labels += [*content, self.end] if learn else [IGNORE_INDEX] * (len(content) + 1)
+            labels += [IGNORE_INDEX] * len(self.newline)
+        return Encoded(self._ids(turns), labels)
 
-        turns = _merge_system(messages, self.family)
-        add(self.first)
-        for turn, (role, content) in enumerate(turns, start=1):
-            learn = role == "assistant" and (mask == "all_answers" or (mask == "last_answer" and turn == len(turns)))
-            add(self.roles[role])
-            add([*self.text(content), self.end], learn)
-            add(self.newline)
-        return row
+    def _ids(self, turns: Sequence[Turn]) -> list[int]:
+        ids = list(self.first)
+        for role, content in turns:
+            ids += self.roles[role]
+            ids += content
+            ids += self.closing
+        return ids
 
     def _header(self, role: str) -> list[int]:
         return [self.start, *self.text(f"{role}\n")]
+
+
+def _with_ids(encoded: Texts) -> list[list[Turn]]:
+    merged, encodings = encoded
+    ids = iter(encodings)
+    return [[(role, next(ids).ids) for role, _ in turns] for turns in merged]
 
 
 def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str, str]]:

@@ -1,12 +1,16 @@
 """The token file between `tokenize` and `train`: one safetensors file, memory-mapped, the same bytes for the same rows.
 
+    offsets     int64 [rows + 1]  row i is input_ids[offsets[i]:offsets[i + 1]]
     input_ids   int32 [tokens]    all rows one after the other
     learnt      uint8 [tokens]    1 where the token carries loss
-    offsets     int64 [rows + 1]  row i is input_ids[offsets[i]:offsets[i + 1]]
 
 (`datasets.save_to_disk` writes a fingerprint of the mapping function into its files: not the same bytes.)
 """
 
+import json
+import shutil
+import tempfile
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,22 +23,55 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def write_tokens(path: Path, rows: Iterable[Encoded]) -> None:
-    from safetensors.numpy import save_file
+class TokenWriter:
+    """Writes rows one by one, so that a file may be larger than memory; the file is whole after `finish`.
 
-    ids: list[NDArray[np.int32]] = []
-    learnt: list[NDArray[np.uint8]] = []
-    offsets = [0]
+    The layout is that of safetensors (https://github.com/huggingface/safetensors, "Format"): the size of a JSON
+    header as uint64, the header, and the tensors one after the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # Closed by finish, or with the process.
+        self.ids = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
+        self.learnt = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
+        self.offsets = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def add(self, row: Encoded) -> None:
+        self.ids.write(array("i", row.input_ids).tobytes())
+        self.learnt.write((np.array(row.labels, dtype=np.int32) != IGNORE_INDEX).tobytes())
+        self.offsets.append(self.offsets[-1] + len(row.input_ids))
+
+    def finish(self) -> None:
+        tokens = self.offsets[-1]
+        columns = (
+            ("offsets", "I64", len(self.offsets), 8),
+            ("input_ids", "I32", tokens, 4),
+            ("learnt", "U8", tokens, 1),
+        )
+        header, begin = {}, 0
+        for name, dtype, count, size in columns:
+            header[name] = {"dtype": dtype, "shape": [count], "data_offsets": [begin, begin + count * size]}
+            begin += count * size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        with self.path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text + self.offsets.tobytes())
+            for part in (self.ids, self.learnt):
+                part.seek(0)
+                shutil.copyfileobj(part, file, 2**20)
+                part.close()
+
+
+def write_tokens(path: Path, rows: Iterable[Encoded]) -> None:
+    """Write all rows to a token file."""
+    writer = TokenWriter(path)
     for row in rows:
-        ids.append(np.asarray(row.input_ids, dtype=np.int32))
-        learnt.append(np.asarray(row.labels) != IGNORE_INDEX)
-        offsets.append(offsets[-1] + len(row.input_ids))
-    columns = {
-        "input_ids": np.concatenate(ids),
-        "learnt": np.concatenate(learnt).astype(np.uint8),
-        "offsets": np.asarray(offsets, dtype=np.int64),
-    }
-    save_file(columns, path)
+        writer.add(row)
+    writer.finish()
 
 
 class Tokens:

@@ -1,4 +1,4 @@
-"""Section `data`: where questions and answers come from, and how many are held out."""
+"""Section `data`: where questions and answers come from, what may be mended, and how many are held out."""
 
 from pathlib import PurePosixPath
 from string import Formatter
@@ -6,18 +6,25 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tuneline.params import Integer, Section, Text
+from tuneline.params import Integer, Number, Section, Text
+
+Format = Literal[
+    "auto", "json_lines", "json", "table", "blocks", "transcript", "dialogue", "relations", "xml", "columnar", "hub"
+]
+Repair = Literal["trim", "html_entities", "html_tags", "end_marker"]
 
 
 class Source(Section):
-    """One file under data/raw. What is left out is detected from the content."""
+    """One file or folder under data/raw. What is left out is detected from the content."""
 
     path: Text
-    format: Literal["auto", "objects", "table"] = "auto"
-    """`objects` is JSON Lines or a JSON array; `table` is CSV or TSV with a header."""
-    task: Literal["qa", "triples", "label"] = "qa"
+    format: Format = "auto"
+    """How records lie in the file; docs/data.md shows one of each."""
+    task: Literal["auto", "qa", "triples", "label"] = "auto"
     system: Text | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
+    instruction: Text | None = None
+    """Put before every question, in place of the row's own instruction; empty text removes the row's own."""
     template: Text | None = None
     """User turn of every row, with {question} and any column name in braces."""
     question: Text | None = None
@@ -26,11 +33,16 @@ class Source(Section):
     """Our name of a field (question, answer, system) to its name in the file."""
     limit: Integer | None = Field(default=None, gt=0)
     """Read only the first rows."""
+    revision: Text | None = None
+    """Commit of a dataset of the hub."""
+    split: Text = "train"
+    """Part of a dataset of the hub."""
 
     @property
     def name(self) -> str:
-        """What records call this source: its path without the suffix."""
-        return str(PurePosixPath(self.path).with_suffix(""))
+        """What records call this source: its path, without the suffix of a file."""
+        path = PurePosixPath(self.path)
+        return str(path.with_suffix("") if len(path.suffix) in range(2, 9) else path)
 
     @model_validator(mode="after")
     def _inside_raw(self) -> "Source":
@@ -59,12 +71,22 @@ class Data(Section):
     sources: list[Source] = Field(min_length=1)
     heldout: Integer = Field(gt=0)
     """Items set aside for evaluation."""
+    heldout_source: Source | None
+    """A file that is the held-out set, whole; `heldout` then has no say."""
     seed: Integer
-    """Chooses them; leave it alone in ablations."""
+    """Draws the held-out items; leave it alone in ablations."""
+    leak_policy: Literal["remove", "fail", "keep"]
+    """What happens to training rows that give a held-out item away."""
+    max_reject_rate: Number = Field(ge=0, le=1)
+    """Share of a source's items that may be rejected before the stage fails."""
+    repairs: list[Repair]
+    """What may be changed in the text that is trained on; each change is counted."""
+    placeholders: dict[Text, Text]
+    """What stands in for {{name}} or <NAME>; those that are left are reported."""
 
     @model_validator(mode="after")
     def _one_name_each(self) -> "Data":
-        names = [source.name for source in self.sources]
+        names = [source.name for source in (*self.sources, *([self.heldout_source] if self.heldout_source else []))]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sources whose paths differ in more than the suffix, not {twice} twice")

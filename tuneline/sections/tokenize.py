@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneline.params import Integer, Section
 
@@ -10,7 +10,15 @@ from tuneline.params import Integer, Section
 class Tokenize(Section):
     max_tokens: Integer = Field(gt=1)
     """Prompt and answer together."""
-    overlong: Literal["drop"]
-    """What happens to longer rows: they are left out whole and counted; no answer is ever cut."""
+    max_prompt_tokens: Integer | None = Field(gt=1)
+    """What stands before the last answer; null is no limit of its own."""
+    overlong: Literal["drop", "truncate_prompt", "split_turns"]
+    """What happens to longer rows; no answer is ever cut (tuneline.fitting)."""
     mask: Literal["all_answers", "last_answer"]
     """Which assistant turns carry loss."""
+
+    @model_validator(mode="after")
+    def _split_learns_all(self) -> "Tokenize":
+        if self.overlong == "split_turns" and self.mask != "all_answers":
+            raise ValueError("mask all_answers with overlong split_turns: each part would learn an answer of its own")
+        return self

@@ -1,155 +1,165 @@
-"""Readers of raw files: one file per format, each a generator of items and rejects.
+"""Raw files in: one reader per format, told from the content, each giving pieces that a worker then understands.
 
-A reader never skips: what it cannot read it yields as a Reject with file, line or index and reason.
+A reader never skips: what it cannot read it gives as a piece with a reason, and files that no reader claims are named.
 """
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
-from tuneline.records import Message, Task
-from tuneline.sections.data import Source, template_fields
-from tuneline.sources import objects, table
-from tuneline.sources.text import decode
+from tuneline.sections.data import Source
+from tuneline.sources import (
+    blocks,
+    columnar,
+    dialogue,
+    extraction,
+    hub,
+    json_lines,
+    json_text,
+    relations,
+    table,
+    transcript,
+    xml_pairs,
+)
+from tuneline.sources.shapes import first, unwrapped
+from tuneline.sources.text import HEAD, NotTextError, Piece, encoding_of, open_text
 
-RAW_KEPT = 64 * 1024
-"""Bytes of a rejected record that are kept beside its hash."""
+READERS: dict[str, ModuleType] = {
+    "json_lines": json_lines,
+    "dialogue": dialogue,
+    "json": json_text,
+    "relations": relations,
+    "xml": xml_pairs,
+    "transcript": transcript,
+    "table": table,
+    "blocks": blocks,
+}
+"""Text formats, in the order in which they are asked. Each has claims(head), pieces(file) and parse(raw)."""
+PEEKED = 256
+"""Records at the beginning of a file from which its habits are told."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """One raw question and answer, read."""
+class Opened:
+    """A raw file whose format is known: all that a worker needs to understand its pieces."""
 
-    source: str
-    origin: str
-    task: Task
-    question: str
-    """As it stands in the file, without template: what is compared for leaks."""
-    messages: list[Message]
-    raw_hash: str
-    """sha256 of the raw text: decides which of several duplicates stays."""
-
-
-@dataclass(frozen=True)
-class Reject:
-    source: str
-    origin: str
-    reason: str
-    raw: str
-
-    def line(self) -> dict[str, Any]:
-        """The reject as a line of rejects.jsonl."""
-        kept = self.raw.encode(errors="backslashreplace")[:RAW_KEPT].decode(errors="ignore")
-        digest = hashlib.sha256(self.raw.encode(errors="surrogatepass")).hexdigest()
-        return {"source": self.source, "origin": self.origin, "reason": self.reason, "raw": kept, "sha256": digest}
+    path: str
+    """Relative to data/raw; begins every origin."""
+    format: str
+    encoding: str = ""
+    header: tuple[str, ...] = ()
+    """Columns of a table."""
+    delimiter: str = ","
+    triple_lines: bool = False
+    """Answers are lines of head_relation_tail."""
+    history_astray: bool = False
+    """Histories hold what came after the question (seen in a published set): such rows are no dialogues."""
 
 
-class Reader(Protocol):
-    """`claims` says from the content whether the text is of this format; `read` yields (place, fields or reason, raw)."""
-
-    def claims(self, text: str) -> bool: ...
-
-    def read(self, text: str) -> Iterator[tuple[str, dict[str, Any] | str, str]]: ...
-
-
-READERS: dict[str, Reader] = {"objects": objects, "table": table}
-
-QUESTION = ("question", "query", "instruction", "ask")
-ANSWER = ("answer", "response", "output")
-CONTEXT = ("input", "history")
-"""Fields that belong to the question; a source must say where they go."""
-
-
-def read_source(source: Source, raw: Path) -> Iterator[Item | Reject]:
-    """Read one file of data/raw by the section's mapping.
-
-    Raises ValueError when the file is missing, empty, undecodable, or of no known format.
-    """
+def files_of(source: Source, raw: Path) -> list[Path]:
+    """The file, or all files below the folder in order of name. Raises ValueError when there is none."""
     path = raw / source.path
-    if not path.is_file():
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
+    if not files:
         raise ValueError(
-            f"data.sources: path {source.path!r} is no file in {raw}, expected one of your raw files there"
+            f"data.sources: path {source.path!r} is no file in {raw}, nor a folder with files; expected your raw files "
+            "there (a dataset of the hub needs format: hub)"
         )
-    text = decode(path.read_bytes(), path)
-    count = 0
-    for place, fields, original in islice(_reader(source, text, path).read(text), source.limit):
-        yield _item(source, f"{source.path}:{place}", fields, original)
-        count += 1
-    if not count:
-        raise ValueError(f"{path} holds no row, expected questions and answers")
+    return files
 
 
-def _reader(source: Source, text: str, path: Path) -> Reader:
-    if source.format != "auto":
-        return READERS[source.format]
-    for reader in READERS.values():
-        if reader.claims(text):
-            return reader
-    raise ValueError(
-        f"{path}: no reader knows this format (it begins {text[:60]!r}); expected JSON objects or a table with a "
-        f"header; set data.sources[].format to one of {', '.join(READERS)}"
-    )
+def opened(source: Source, path: Path, raw: Path) -> Opened:
+    """Tell the format of a file. Raises ValueError when it is empty, no text, or claimed by no reader."""
+    name = path.relative_to(raw).as_posix()
+    with path.open("rb") as file:
+        start = file.read(8)
+        if not start.strip() and not file.read(HEAD).strip():
+            raise ValueError(f"{path} is empty ({path.stat().st_size} bytes), expected questions and answers")
+    if source.format == "columnar" or (source.format == "auto" and columnar.claims(start)):
+        return Opened(name, "columnar")
+    encoding = encoding_of(path)
+    with open_text(path, encoding) as text:
+        head = text.read(HEAD)
+    kind = source.format if source.format != "auto" else _claimed(head)
+    if kind is None:
+        raise ValueError(
+            f"{path}: no reader knows this format (it begins {head[:60]!r}); expected one of {', '.join(READERS)}, "
+            "columnar; set data.sources[].format, or columns for a table with names of your own"
+        )
+    header = table.header_of(head) if kind == "table" else []
+    delimiter = table.delimiter_of(head) if kind == "table" else ","
+    found = Opened(name, kind, encoding, tuple(header), delimiter)
+    if kind not in ("json_lines", "json", "table"):
+        return found
+    values = _peeked(found, raw)
+    return replace(found, triple_lines=_triples_told(values), history_astray=_astray(values))
 
 
-def _item(source: Source, origin: str, fields: dict[str, Any] | str, original: str) -> Item | Reject:
-    read = fields if isinstance(fields, str) else _conversation(source, fields)
-    if isinstance(read, str):
-        return Reject(source.name, origin, read, original)
-    question, messages = read
-    raw_hash = hashlib.sha256(original.encode(errors="surrogatepass")).hexdigest()
-    return Item(source.name, origin, source.task, question, messages, raw_hash)
+def pieces_of(file: Opened, raw: Path) -> Iterator[Piece]:
+    path = raw / file.path
+    if file.format == "columnar":
+        yield from columnar.pieces(path)
+        return
+    with open_text(path, file.encoding) as text:
+        yield from READERS[file.format].pieces(text)
 
 
-def _conversation(source: Source, fields: dict[str, Any]) -> tuple[str, list[Message]] | str:
-    """(bare question, messages) of a row, or the reason why it has none."""
-    question_key = source.question or source.columns.get("question") or _first(QUESTION, fields)
-    answer_key = source.columns.get("answer") or _first(ANSWER, fields)
-    if question_key not in fields:
-        return "no_question_field"
-    if answer_key not in fields:
-        return "no_answer_field"
-    # Part of the question: reading the row without it would change what is asked.
-    mapped = {question_key, *template_fields(source.template or "")}
-    for key in CONTEXT:
-        if fields.get(key) and key not in mapped:
-            return f"unmapped_{key}"
-    question = table.joined_question(fields) if question_key == "ask" else fields[question_key]
-    answer = fields[answer_key]
-    if reason := _wrong("question", question) or _wrong("answer", answer):
-        return reason
-    try:
-        messages = _messages(source, fields, question, answer)
-    except KeyError as error:
-        return f"template_field_{error.args[0]}_missing"
-    broken = [message["role"] for message in messages if _broken(message["content"])]
-    return f"broken_characters_in_{broken[0]}" if broken else (question, messages)
+def hub_pieces(source: Source, raw: Path) -> Iterator[Piece]:
+    return hub.pieces(source.path, source.revision, source.split, raw)
 
 
-def _wrong(what: str, value: object) -> str | None:
-    if not isinstance(value, str):
-        return f"{what}_not_text"
-    return None if value.strip() else f"empty_{what}"
+def parse(file: Opened, raw: str) -> Any:
+    """The value of a piece. Raises ValueError or RecursionError for text that is none."""
+    if file.format == "table":
+        return table.parse(raw, list(file.header), file.delimiter)
+    if file.format in ("columnar", "hub"):
+        return columnar.parse(raw)
+    return READERS[file.format].parse(raw)
 
 
-def _messages(source: Source, fields: dict[str, Any], question: str, answer: str) -> list[Message]:
-    system = source.system
-    if system is None:
-        own = fields.get(source.columns.get("system", "system"))
-        system = own if isinstance(own, str) else ""
-    asked = question
-    if source.template is not None:
-        asked = source.template.format_map({**fields, "question": question})
-    messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
-    return [*messages, {"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+def _claimed(head: str) -> str | None:
+    return next((name for name, reader in READERS.items() if reader.claims(head)), None)
 
 
-def _first(names: tuple[str, ...], fields: dict[str, Any]) -> str:
-    return next((name for name in names if name in fields), "")
+def _peeked(file: Opened, raw: Path) -> list[dict[str, Any]]:
+    """The first records of a file that can be read."""
+    found: list[dict[str, Any]] = []
+    for piece in islice(pieces_of(file, raw), PEEKED):
+        try:
+            value = unwrapped(parse(file, piece.raw))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
 
 
-def _broken(text: str) -> bool:
-    """Whether characters are lost (U+FFFD), null, or half of a surrogate pair."""
-    return any(character in "\ufffd\x00" or "\ud800" <= character <= "\udfff" for character in text)
+def _triples_told(values: list[dict[str, Any]]) -> bool:
+    """Whether every answer that says something consists of lines head_relation_tail."""
+    answers = [unwrapped(value[key]) for value in values if (key := first(("output", "answer", "response"), value))]
+    spoken = [answer for answer in answers if isinstance(answer, str) and answer.strip()]
+    return bool(spoken) and all(map(extraction.is_triple_lines, spoken))
+
+
+def _astray(values: list[dict[str, Any]]) -> bool:
+    """Whether most rows with a history repeat as their last exchange one that is a row without history.
+
+    A true history lies before the row's question, so its row can't also be the dialogue's beginning.
+    """
+    exchanges = [(_exchange(value), bool(value.get("history"))) for value in values]
+    openings = {exchange for exchange, later in exchanges if not later}
+    followers = [exchange for exchange, later in exchanges if later]
+    return len(followers) > 1 and sum(exchange in openings for exchange in followers) * 2 > len(followers)
+
+
+def _exchange(value: dict[str, Any]) -> tuple[str, str]:
+    asked, answered = first(("query", "instruction", "question"), value), first(("response", "output", "answer"), value)
+    return str(value.get(asked)), str(value.get(answered))
+
+
+__all__ = ["NotTextError", "Opened", "Piece", "files_of", "hub_pieces", "opened", "parse", "pieces_of"]

@@ -7,65 +7,110 @@ A record may span several lines inside quotes, and a stray quote inside an unquo
 """
 
 import csv
+from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import TextIO
 
-NOTHING = ("", "无", "无。", "没有")
+from tuneline.sources.conversation import UnfitError
+from tuneline.sources.shapes import ANSWER, QUESTION
+from tuneline.sources.text import LONGEST, Piece, lines_of
+
+SPAN = 2**20
+"""Characters over which a quoted cell may run on: what is longer is a quote that was never closed."""
 
 
-def claims(text: str) -> bool:
-    header = text.split("\n", 1)[0]
-    return len(header.split(_delimiter(text))) > 1 and header.lstrip()[:1] not in ("{", "[")
+def claims(head: str) -> bool:
+    cells = {cell.strip().lower() for cell in header_of(head)}
+    return bool(cells & {*QUESTION, *ANSWER}) and "" not in cells
 
 
-def read(text: str) -> Iterator[tuple[str, dict[str, Any] | str, str]]:
+def header_of(text: str) -> list[str]:
+    """Names of the columns, from the first line."""
+    line = text.split("\n", 1)[0].rstrip("\r")
+    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter_of(line)), [])]
+
+
+def delimiter_of(header: str) -> str:
+    return "\t" if "\t" in header.split("\n", 1)[0] else ","
+
+
+def pieces(file: TextIO) -> Iterator[Piece]:
+    """The records after the header. Raises ValueError for a header that names a column twice."""
     # csv raises for a cell over 128 KiB, and a long answer is no error.
-    csv.field_size_limit(2**31 - 1)
-    delimiter, lines = _delimiter(text), text.split("\n")
-    header = [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    csv.field_size_limit(LONGEST)
+    feed = _Feed(lines_of(file))
+    first = next(feed, "")
+    header, delimiter = header_of(first), delimiter_of(first)
     if len(set(header)) != len(header):
         raise ValueError(f"the header names a column twice, expected different names: {header}")
-    begin = 1
-    while begin < len(lines):
-        for row, end in _records(lines, begin, delimiter):
-            raw = "\n".join(lines[begin:end])
-            if end == len(lines) and _unclosed(raw, delimiter):
-                # The quote has swallowed all that follows: give up its line alone and go on after it.
-                yield str(begin + 1), "unclosed_quote", lines[begin]
-                begin += 1
-                break
-            if row:
-                cells = f"{len(row)}_cells_not_{len(header)}"
-                yield str(begin + 1), dict(zip(header, row, strict=True)) if len(row) == len(header) else cells, raw
-            begin = end
+    while True:
+        feed.taken.clear()
+        if (line := feed.plain()) is not None:
+            if line.raw.strip("\r\n"):
+                yield line
+            continue
+        row = next(csv.reader(feed, delimiter=delimiter), None)
+        if row is None:
+            return
+        taken = list(feed.taken)
+        raw = "".join(piece.raw for piece in taken).rstrip("\r\n")
+        spoilt = next((piece for piece in taken if piece.reason), None)
+        if spoilt and len(taken) == 1:
+            yield spoilt
+        elif len(taken) > 1 and (spoilt or len(row) != len(header) or _malformed(raw, delimiter)):
+            # The quote has swallowed what follows: give up its line alone and go on after it.
+            yield Piece(taken[0].place, taken[0].raw.rstrip("\r\n"), "unclosed_quote")
+            feed.back(taken[1:])
+        elif "end of data" in _malformed(raw, delimiter):
+            yield Piece(taken[0].place, raw, "unclosed_quote")
+        elif row:
+            yield Piece(taken[0].place, raw)
 
 
-def _records(lines: list[str], begin: int, delimiter: str) -> Iterator[tuple[list[str], int]]:
-    """(cells, number of the line after them) of each record from line `begin` on, counted from 0."""
-    reader = csv.reader((f"{line}\n" for line in lines[begin:]), delimiter=delimiter)
-    for row in reader:
-        yield row, begin + reader.line_num
+def parse(raw: str, header: list[str], delimiter: str) -> dict[str, str]:
+    """Raises UnfitError for another number of cells than the header has."""
+    row = next(csv.reader([raw.rstrip("\r\n").replace("\r\n", "\n")], delimiter=delimiter))
+    if len(row) != len(header):
+        raise UnfitError(f"{len(row)}_cells_not_{len(header)}")
+    return dict(zip(header, row, strict=True))
 
 
-def _unclosed(raw: str, delimiter: str) -> bool:
+class _Feed:
+    """Lines for the csv reader, which remembers what it took and can take lines back."""
+
+    def __init__(self, lines: Iterator[Piece]) -> None:
+        self.lines = lines
+        self.waiting: deque[Piece] = deque()
+        self.taken: list[Piece] = []
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) > 1 and sum(len(piece.raw) for piece in self.taken) > SPAN:
+            raise StopIteration
+        piece = self.waiting.popleft() if self.waiting else next(self.lines, None)
+        if piece is None:
+            raise StopIteration
+        self.taken.append(piece)
+        return piece.raw
+
+    def plain(self) -> Piece | None:
+        """The next line when it holds no quote, and so is a record whole; else None, and nothing is taken."""
+        piece = self.waiting.popleft() if self.waiting else next(self.lines, None)
+        if piece is not None and ('"' in piece.raw or piece.reason):
+            self.waiting.appendleft(piece)
+            return None
+        return piece
+
+    def back(self, pieces: list[Piece]) -> None:
+        self.waiting.extendleft(reversed(pieces))
+
+
+def _malformed(raw: str, delimiter: str) -> str:
+    """What a strict reader says against the quotes of a record, "" when nothing."""
     try:
         list(csv.reader([raw], delimiter=delimiter, strict=True))
     except csv.Error as error:
-        return "unexpected end of data" in str(error)
-    return False
-
-
-def joined_question(fields: dict[str, Any]) -> str:
-    """Title and question as one text, as Toyhom's medical tables need it.
-
-    An `ask` that is empty of content ("无") leaves the title; a title that `ask` repeats is not said twice.
-    """
-    title, ask = str(fields.get("title") or "").strip(), str(fields.get("ask") or "").strip()
-    if ask in NOTHING:
-        return title or ask
-    return ask if title in NOTHING or title in ask else f"{title}，{ask}"
-
-
-def _delimiter(text: str) -> str:
-    header = text.split("\n", 1)[0]
-    return "\t" if "\t" in header else ","
+        return str(error)
+    return ""

@@ -1,0 +1,66 @@
+"""Read raw files as the convert stage does, in this process, and give records and rejects as objects."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.conftest import ROOT
+from tuneline.conversion import Tally, tasks_of
+from tuneline.reading import read_batch
+from tuneline.sections.data import Data
+
+
+class Read(NamedTuple):
+    records: list[dict[str, Any]]
+    rejects: list[dict[str, Any]]
+    compared: list[tuple[str, str]]
+    """(head, tail) of each record, normalised."""
+    tally: Tally
+
+    @property
+    def reasons(self) -> list[str]:
+        return [reject["reason"] for reject in self.rejects]
+
+    def contents(self, number: int = 0) -> list[str]:
+        return [message["content"] for message in self.records[number]["messages"]]
+
+    def roles(self, number: int = 0) -> str:
+        return "".join(message["role"][0] for message in self.records[number]["messages"])
+
+
+def section(sources: list[dict], **changes: Any) -> Data:
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["data"]
+    return Data.model_validate(shipped | {"sources": sources} | changes)
+
+
+def read(path: Path, changes: dict[str, Any] | None = None, **options: Any) -> Read:
+    """One file or folder, with options of the source and changes to the section."""
+    params = section([{"path": path.name, **options}], **(changes or {}))
+    result = Read([], [], [], Tally())
+    for task in tasks_of(params, path.parent, [result.tally]):
+        batch = read_batch(task)
+        for line in batch.spill.decode().split("\n")[:-1]:
+            head, tail, record = line.split("\t", 2)
+            result.records.append(json.loads(record))
+            result.compared.append((head, tail))
+        result.rejects.extend(json.loads(line) for line in batch.rejects.decode().split("\n") if line)
+        result.tally.items += batch.items
+        result.tally.repairs += batch.repairs
+        result.tally.placeholders += batch.placeholders
+    assert result.tally.items == len(result.records) + len(result.rejects)
+    return result
+
+
+def write(path: Path, content: str | bytes | list | dict, encoding: str = "utf-8") -> Path:
+    """Text as it is, anything else as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(content, str | bytes):
+        content = json.dumps(content, ensure_ascii=False)
+    path.write_bytes(content.encode(encoding) if isinstance(content, str) else content)
+    return path
+
+
+def lines(*rows: Any) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,41 @@
+"""Map over batches in several processes, in order and with few batches in flight. One batch alone starts no process."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import chain, islice
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+AHEAD = 2
+"""Batches per worker that wait or are worked on."""
+
+
+def workers() -> int:
+    """Processes to use: TUNELINE_WORKERS, else the cores that this process may use."""
+    given = os.environ.get("TUNELINE_WORKERS", "")
+    if given and (not given.isdecimal() or not int(given)):
+        raise ValueError(f"TUNELINE_WORKERS is {given!r}, expected a number of processes, 1 or more")
+    return int(given) if given else len(os.sched_getaffinity(0))
+
+
+def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int) -> Iterator[R]:
+    """Yield function(batch) for each batch in order, whatever the number of processes."""
+    batches = iter(batches)
+    beginning = list(islice(batches, 2))
+    if processes == 1 or len(beginning) < 2:
+        yield from map(function, chain(beginning, batches))
+        return
+    # Forking copies locks that other threads hold; spawning starts clean.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        waiting: deque[Future[R]] = deque()
+        for batch in chain(beginning, batches):
+            waiting.append(pool.submit(function, batch))
+            if len(waiting) > AHEAD * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,208 @@
+"""Raw pieces to records: what a worker does with a batch of them. The same batch gives the same bytes in any process."""
+
+import hashlib
+import html
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tuneline.records import Record, normalise, to_line, turns_digest
+from tuneline.sections.data import Data, Source
+from tuneline.sources import Opened, Piece, extraction, pairs, parse, turns
+from tuneline.sources.conversation import Conversation, UnfitError
+from tuneline.sources.shapes import TURNS, first, is_turn, unwrapped
+from tuneline.sources.text import RAW_KEPT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KEYS = np.dtype(
+    [("content", ">u8", 2), ("raw", ">u8"), ("whole", ">u8"), ("head", ">u8"), ("tail", ">u8"), ("source", "<u2"),
+     ("bytes", "<u4")]
+)  # fmt: skip
+"""What is kept in memory of a record, 54 bytes: beginnings of sha256 hashes, and how long its line in the spill is.
+
+`content` is of the normalised messages without system prompt, `raw` of the raw text; `whole`, `head` and `tail` are
+of the normalised question, of its instruction and of what follows it, 0 where there is no instruction.
+"""
+PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
+_TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
+REPAIRS: dict[str, Callable[[str], str]] = {
+    "trim": str.strip,
+    "html_entities": lambda text: html.unescape(text) if "&" in text else text,
+    "html_tags": lambda text: _TAG.sub("", text) if "<" in text else text,
+    "end_marker": lambda text: text.removesuffix("<eoa>"),
+}
+
+
+class Task(NamedTuple):
+    """A batch for a worker."""
+
+    params: Data
+    source: Source
+    number: int
+    """Of the source."""
+    file: Opened
+    pieces: list[Piece]
+
+
+@dataclass
+class Batch:
+    """What became of a batch."""
+
+    keys: "NDArray[Any]"
+    """KEYS, one for each record."""
+    spill: bytes
+    """A line for each record: normalised head, tab, normalised tail, tab, the record as JSON."""
+    rejects: bytes
+    """Lines of rejects.jsonl."""
+    items: int
+    reasons: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
+    placeholders: Counter[str] = field(default_factory=Counter)
+    """Those that nothing was given for."""
+
+
+def read_batch(task: Task) -> Batch:
+    """Understand every piece of a batch, or reject it with a reason."""
+    repairs, placeholders, reasons = Counter[str](), Counter[str](), Counter[str]()
+    rows: list[tuple[Any, ...]] = []
+    spill: list[bytes] = []
+    rejects: list[bytes] = []
+    seed, name = f"{task.params.seed}\n", task.source.name
+    for piece in task.pieces:
+        origin = f"{task.file.path}:{piece.place}"
+        try:
+            if piece.reason is not None:
+                raise UnfitError(piece.reason)
+            conversation = understood(task.source, task.file, piece.raw)
+            tidy(conversation, task.params, placeholders)
+        except UnfitError as error:
+            reasons[str(error)] += 1
+            rejects.append(reject_line(name, origin, str(error), piece))
+            continue
+        if conversation.repairs:
+            repairs.update(set(conversation.repairs))
+        key, line = _filed(conversation, name, task.number, origin, piece.raw, seed)
+        rows.append(key)
+        spill.append(line)
+    keys = np.array(rows, dtype=KEYS)
+    return Batch(keys, b"".join(spill), b"".join(rejects), len(task.pieces), reasons, repairs, placeholders)
+
+
+def understood(source: Source, file: Opened, raw: str) -> Conversation:
+    """Raises UnfitError with the reason."""
+    try:
+        value = unwrapped(parse(file, raw))
+    except UnfitError:
+        raise
+    except (ValueError, RecursionError):
+        raise UnfitError(f"broken_{file.format.split('_')[0]}") from None
+    if isinstance(value, list) and value and is_turn(value[0]):
+        value = {"conversation": value}
+    if not isinstance(value, dict):
+        raise UnfitError("not_an_object")
+    if file.history_astray and value.get("history"):
+        raise UnfitError("history_after_the_question")
+    if not source.question and not source.columns:
+        if key := first(TURNS, value):
+            return turns.read(source, value, key)
+        if extraction.fits(value):
+            return extraction.read(source, value)
+    return pairs.read(source, value, file.triple_lines)
+
+
+def tidy(conversation: Conversation, params: Data, placeholders: Counter[str]) -> None:
+    """Fill placeholders and make the repairs that params ask for, in place. Raises UnfitError for broken characters."""
+    for message in conversation.messages:
+        text = message["content"]
+        if broken(text):
+            raise UnfitError(f"broken_characters_in_{message['role']}")
+        for name in params.repairs:
+            mended = REPAIRS[name](text)
+            if mended != text:
+                conversation.repairs.append(name)
+                text = mended
+        if "{{" in text or "<NAME>" in text or "<AUTHOR>" in text:
+            text = _filled(text, params.placeholders, placeholders)
+        if not text.strip() and message["role"] != "assistant":
+            raise UnfitError(f"empty_{message['role']}")
+        message["content"] = text
+    if conversation.task != "triples" and not conversation.messages[-1]["content"].strip():
+        raise UnfitError("empty_answer")
+
+
+def broken(text: str) -> bool:
+    """Whether characters are lost (U+FFFD), null, or half of a surrogate pair."""
+    if "\ufffd" in text or "\x00" in text:
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _filled(text: str, given: dict[str, str], missing: Counter[str]) -> str:
+    lower = {name.lower(): value for name, value in given.items()}
+
+    def fill(match: re.Match[str]) -> str:
+        name = (match.group(1) or match.group(2)).lower()
+        if name not in lower:
+            missing[match.group()] += 1
+        return lower.get(name, match.group())
+
+    return PLACEHOLDER.sub(fill, text)
+
+
+def _filed(
+    conversation: Conversation, source: str, number: int, origin: str, raw: str, seed: str
+) -> tuple[tuple[Any, ...], bytes]:
+    messages = conversation.messages
+    plain = [normalise(message["content"]) for message in messages]
+    content = turns = turns_digest(messages, plain)
+    if messages[0]["role"] == "system":
+        turns = turns_digest(messages[1:], plain[1:])
+    head = normalise(conversation.head)
+    tail = plain[-2] if conversation.tail is None else normalise(conversation.tail)
+    record: Record = {
+        "id": f"{source}:{content.hex()[:12]}",
+        "source": source,
+        "origin": origin,
+        "task": conversation.task,
+        "messages": messages,
+    }
+    if conversation.references:
+        record["references"] = conversation.references
+    line = b"%s\t%s\t%s\n" % (head.encode(), tail.encode(), to_line(record))
+    key = (
+        (_number(turns), int.from_bytes(turns[8:16])),
+        _number(_digest(raw)),
+        _number(_digest(f"{seed}{head} {tail}" if head else seed + tail)),
+        _number(_digest(seed + head)) if head else 0,
+        _number(_digest(seed + tail)) if head else 0,
+        number,
+        len(line),
+    )
+    return key, line
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest[:8])
+
+
+def reject_line(source: str, origin: str, reason: str, piece: Piece) -> bytes:
+    """A line of rejects.jsonl: the raw text up to 64 KB, and the hash of all of it."""
+    whole = piece.raw.encode(errors="surrogatepass")
+    kept = piece.raw.encode(errors="backslashreplace")[:RAW_KEPT].decode(errors="ignore")
+    line = {"source": source, "origin": origin, "reason": reason, "raw": kept}
+    line["sha256"] = piece.sha256 or hashlib.sha256(whole).hexdigest()
+    return to_line(line) + b"\n"

@@ -1,0 +1,28 @@
+"""What a record is once it is understood, and what stops it from being one."""
+
+from dataclasses import dataclass, field
+
+from tuneline.records import Message, Task
+
+
+class UnfitError(ValueError):
+    """A raw record that can't be learnt from; the text is the reason's code."""
+
+
+@dataclass
+class Conversation:
+    task: Task
+    messages: list[Message]
+    head: str
+    """Instruction before the question, "" when there is none. If it repeats in the source, it is not compared."""
+    tail: str | None
+    """The question itself; None when it is the last message of the user as it stands."""
+    references: list[str] = field(default_factory=list)
+    """All right answers, when there are several."""
+    repairs: list[str] = field(default_factory=list)
+    """Names of what had to be changed to read it."""
+
+
+def joined(*parts: str) -> str:
+    """Instruction and question as one text, a line each, as the field's Alpaca scripts do."""
+    return "\n".join(part.rstrip("\n") if place + 1 < len(parts) else part for place, part in enumerate(parts) if part)

@@ -1,0 +1,191 @@
+"""JSON that runs over lines: an array of records, records one after the other, or one object keyed by id.
+
+[{"instruction": "你好", "input": "", "output": "您好，请问有什么可以帮您？"}, …]
+{"21645374": {"QUESTION": "Do mitochondria play a role…?", "CONTEXTS": ["…"], "LONG_ANSWER": "Results depicted…"}, …}
+
+The file is read in blocks. A record that is broken costs itself only: reading goes on where the next one begins.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from tuneline.sources import shapes
+from tuneline.sources.text import HEAD, LONGEST, RAW_KEPT, Piece
+
+SEPARATORS = re.compile(r"[\s,]*")
+COMMENT = re.compile(r"//[^\n]*")
+ARRAY = re.compile(r'\[\s*(?:$|[\[{"\]]|//)')
+KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
+START = re.compile(r'(?<=[\s,}\]\[])\{\s*("(?:[^"\\]|\\.)*")\s*:')
+ENTRY = re.compile(r'(?<=[\s,}])"(?:[^"\\\n]|\\.)*"\s*:\s*\{')
+PARTIAL = ("Unterminated string", "Invalid \\")
+"""Complaints of the decoder that may only mean that the block ends here."""
+_decoder = json.JSONDecoder(strict=False)
+
+
+def claims(head: str) -> bool:
+    text = _Text.of(head)
+    kind = text.kind()
+    if kind is None:
+        return False
+    first = next((piece for piece in text.pieces(kind) if piece.reason is None), None)
+    if first is not None:
+        return shapes.understood(parse(first.raw))
+    # Nothing whole in sight: a first record longer than the head, or broken.
+    return shapes.mentioned(head)
+
+
+def pieces(file: TextIO) -> Iterator[Piece]:
+    text = _Text(file)
+    kind = text.kind()
+    assert kind is not None, "claims() has found one, or the user asked for this format"
+    return text.pieces(kind)
+
+
+def parse(raw: str) -> Any:
+    """Raises ValueError for anything that is no JSON."""
+    return json.loads(raw, strict=False)
+
+
+class _Text:
+    """A text of which a growing, sliding window is in memory."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        self.file = file
+        self.window, self.at = "", 0
+        self.first_keys: set[str] = set()
+        """First keys of the records so far: by them the next record is found after a broken one."""
+
+    @classmethod
+    def of(cls, head: str) -> "_Text":
+        text = cls(None)
+        text.window = head
+        return text
+
+    def more(self) -> bool:
+        """Read another block; False at the end."""
+        block = self.file.read(HEAD) if self.file else ""
+        self.window, self.at = self.window[self.at :] + block, 0
+        return bool(block)
+
+    def skip(self, pattern: re.Pattern[str]) -> str:
+        """Step over what matches here, across blocks."""
+        passed = ""
+        while match := pattern.match(self.window, self.at):
+            passed += match.group()
+            self.at = match.end()
+            if self.at < len(self.window) or not self.more():
+                break
+        return passed
+
+    def here(self) -> str:
+        if self.at >= len(self.window):
+            self.more()
+        return self.window[self.at : self.at + 1]
+
+    def kind(self) -> str | None:
+        """What follows: "array", "records" or "keyed"; None when it is no JSON."""
+        self.skip(SEPARATORS)
+        while self.here() == "/":
+            self.skip(COMMENT)
+            self.skip(SEPARATORS)
+        if self.here() == "[":
+            # Prose in Markdown begins with a bracket, too.
+            return "array" if ARRAY.match(self.window, self.at) else None
+        if self.here() != "{":
+            return None
+        key = KEY.match(self.window, self.at + 1)
+        if key and self.window[key.end() : key.end() + 1] == "{" and not shapes.is_field(json.loads(key.group(1))):
+            return "keyed"
+        return "records"
+
+    def pieces(self, kind: str) -> Iterator[Piece]:
+        index = 0
+        if kind != "records":
+            self.at += 1
+        while True:
+            self.skip(SEPARATORS)
+            character = self.here()
+            if not character:
+                return
+            if character == "/":
+                yield Piece(f"[{index}]", self.skip(COMMENT) or self._one(), "comment")
+                index += 1
+            elif character in "]}" and kind != "records":
+                self._one()
+                self.skip(SEPARATORS)
+                if self.here():
+                    yield Piece(f"[{index}]", self._rest(), "text_after_the_end")
+                return
+            else:
+                yield self._keyed(index) if kind == "keyed" else self._record(f"[{index}]", self.at)
+                index += 1
+
+    def _one(self) -> str:
+        self.at += 1
+        return self.window[self.at - 1]
+
+    def _rest(self) -> str:
+        rest = ""
+        while len(rest) < LONGEST:
+            rest += self.window[self.at :]
+            self.at = len(self.window)
+            if not self.more():
+                break
+        return rest
+
+    def _keyed(self, index: int) -> Piece:
+        while not (key := KEY.match(self.window, self.at)) and len(self.window) - self.at < LONGEST and self.more():
+            pass
+        if not key:
+            return self._broken(f"[{index}]", ENTRY, self.at)
+        begin = key.end() - self.at
+        return self._record(f"[{key.group(1)}]", self.at + begin, ENTRY)
+
+    def _record(self, place: str, begin: int, start: re.Pattern[str] = START) -> Piece:
+        """The value that begins at `begin`; the window may move, so it is held as a distance."""
+        ahead = begin - self.at
+        while True:
+            begin = self.at + ahead
+            try:
+                value, end = _decoder.raw_decode(self.window, begin)
+            except (json.JSONDecodeError, RecursionError) as error:
+                near_end = getattr(error, "pos", 0) >= len(self.window) - 16
+                partial = near_end or str(error).startswith(PARTIAL)
+                if partial and len(self.window) - self.at < LONGEST and self.more():
+                    continue
+                return self._broken(place, start, begin)
+            # A number may go on in the next block.
+            if end == len(self.window) and self.more():
+                continue
+            if isinstance(value, dict) and value:
+                self.first_keys.add(next(iter(value)))
+            raw = self.window[self.at + ahead : end]
+            self.at = end
+            return Piece(place, raw)
+
+    def _broken(self, place: str, start: re.Pattern[str], begin: int) -> Piece:
+        """What lies before the next record's beginning."""
+        ahead = begin + 1 - self.at
+        while True:
+            for match in start.finditer(self.window, self.at + ahead):
+                if start is ENTRY or self._begins_record(match):
+                    raw = self.window[self.at : match.start()]
+                    self.at = match.start()
+                    return Piece(place, raw[:LONGEST], "broken_json")
+            if len(self.window) - self.at >= LONGEST or not self.more():
+                raw = self.window[self.at :]
+                self.at = len(self.window)
+                return Piece(place, raw, "broken_json")
+
+    def _begins_record(self, match: re.Match[str]) -> bool:
+        try:
+            key = json.loads(match.group(1), strict=False)
+        except ValueError:
+            return False
+        return key in self.first_keys if self.first_keys else shapes.is_field(key)
+
+
+assert RAW_KEPT < LONGEST

@@ -1,0 +1,179 @@
+"""A question and its answer, with or without instruction, choices and earlier turns.
+
+{"instruction": "输入三支篮球队的名称…", "input": "俄克拉荷马城雷霆队…", "output": "…", "history": [["…", "…"]]}
+{"query": "…", "response": "…", "history": [{"query": "…", "response": "…"}]}
+{"input": "关于刑法解释，下列哪一说法是正确的？", "output": "D", "A": "…", "B": "…", "C": "…", "D": "…"}
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from tuneline.records import Message, Task
+from tuneline.sections.data import Source, template_fields
+from tuneline.sources import extraction, turns
+from tuneline.sources.conversation import Conversation, UnfitError, joined
+from tuneline.sources.shapes import ANSWER, INSTRUCTION, QUESTION, SYSTEM, present, unwrapped
+
+NOTHING = ("", "无", "无。", "没有")
+CHOICES = "ABCDEFGH"
+
+
+def read(source: Source, fields: dict[str, Any], triple_lines: bool) -> Conversation:
+    """Raises UnfitError. `triple_lines` says that the file's answers are lines of head_relation_tail."""
+    repairs: list[str] = []
+    names = names_of(tuple(fields))
+    question_key = source.question or source.columns.get("question") or _asked(names, fields)
+    answer_key = source.columns.get("answer") or names.answer
+    if question_key not in fields:
+        raise UnfitError("no_question_field")
+    if answer_key not in fields:
+        raise UnfitError("no_answer_field")
+    task = _task(source, answer_key, triple_lines)
+    answers = _answers(fields[answer_key], task, repairs)
+    titled = question_key.lower() == "ask"
+    question = _with_title(fields) if titled else _text(fields[question_key], "question", repairs)
+    if choices := _choices(fields, answers[0]):
+        question, task = joined(question.rstrip(), choices), "label"
+    head, tail = _parts(source, names, fields, question_key, question, repairs)
+    if task == "triples":
+        answers = [extraction.canonical_lines(answer, repairs) for answer in answers]
+    asked = joined(source.instruction or "" if source.instruction is not None else head, tail)
+    if source.template is not None:
+        asked = filled(source.template, fields, question)
+    if not asked.strip():
+        raise UnfitError("empty_question")
+    messages = _system(source, names, fields) + _history(fields)
+    messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answers[0]}]
+    if source.template is not None or (source.question is not None and head):
+        # The user has said which part is the question: the other one is not compared.
+        head, tail = "", question
+    elif source.instruction is not None:
+        head = ""
+    compared = None if not head and tail == asked else tail
+    return Conversation(task, messages, head, compared, answers if len(answers) > 1 else [], repairs)
+
+
+def filled(template: str, fields: dict[str, Any], question: str) -> str:
+    """The template with the row's fields; lists become lines. Raises UnfitError for a field that the row lacks."""
+    values = {name: _lines(value) for name, value in fields.items()} | {"question": question}
+    try:
+        return template.format_map(values)
+    except KeyError as error:
+        raise UnfitError(f"template_field_{error.args[0]}_missing") from None
+
+
+def _lines(value: Any) -> Any:
+    return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+
+class Names(NamedTuple):
+    """Which fields of a record are what, "" for what it lacks."""
+
+    questions: tuple[str, ...]
+    answer: str
+    instruction: str
+    input: str
+    system: str
+
+
+@lru_cache(maxsize=4096)
+def names_of(fields: tuple[str, ...]) -> Names:
+    def one(names: tuple[str, ...]) -> str:
+        return next(iter(present(names, fields)), "")
+
+    return Names(present(QUESTION, fields), one(ANSWER), one(INSTRUCTION), one(("input",)), one(SYSTEM))
+
+
+def _asked(names: Names, fields: dict[str, Any]) -> str:
+    """The first known field that says something; an empty `instruction` leaves the question to `input`."""
+    for name in names.questions:
+        if fields[name] not in ("", [], None):
+            return name
+    return names.questions[0] if names.questions else ""
+
+
+def _task(source: Source, answer_key: str, triple_lines: bool) -> Task:
+    if source.task != "auto":
+        return source.task
+    if triple_lines:
+        return "triples"
+    return "label" if answer_key.lower() == "label" else "qa"
+
+
+def _text(value: Any, what: str, repairs: list[str]) -> str:
+    value = unwrapped(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        repairs.append("number_to_text")
+        return str(value)
+    if not isinstance(value, str):
+        raise UnfitError(f"{what}_not_text")
+    if what == "question" and not value.strip():
+        raise UnfitError("empty_question")
+    return value
+
+
+def _answers(value: Any, task: Task, repairs: list[str]) -> list[str]:
+    """Every right answer; only triples may be none."""
+    several = value if isinstance(value, list) and len(value) > 1 else [value]
+    answers = [_text(answer, "answer", repairs) for answer in several]
+    if task != "triples" and not all(answer.strip() for answer in answers):
+        raise UnfitError("empty_answer")
+    return answers
+
+
+def _parts(
+    source: Source, names: Names, fields: dict[str, Any], question_key: str, question: str, repairs: list[str]
+) -> tuple[str, str]:
+    """(instruction, question) where the row has both, else ("", question). Raises UnfitError for an input left over."""
+    mapped = template_fields(source.template) if source.template else set()
+    instruction_key, input_key = names.instruction, names.input
+    if question_key == instruction_key:
+        if not (input_key and fields[input_key]):
+            return "", question
+        if source.template is not None and input_key not in mapped:
+            raise UnfitError("unmapped_input")
+        return question, _text(fields[input_key], "input", repairs)
+    if input_key and input_key != question_key and fields[input_key] and input_key not in mapped:
+        raise UnfitError("unmapped_input")
+    own = fields.get(instruction_key) if instruction_key else ""
+    own = unwrapped(own)
+    return (own, question) if isinstance(own, str) and own.strip() else ("", question)
+
+
+def _choices(fields: dict[str, Any], answer: str) -> str:
+    """The choices of a question that is answered by letters, a line each; "" when it is none."""
+    if "A" not in fields or "B" not in fields:
+        return ""
+    offered = [letter for letter in CHOICES if isinstance(fields.get(letter), str) and fields[letter].strip()]
+    letters = answer.strip()
+    if len(offered) < 2 or not letters or not set(letters) <= set(offered):
+        return ""
+    return "\n".join(f"{letter}. {fields[letter].strip()}" for letter in offered)
+
+
+def _with_title(fields: dict[str, Any]) -> str:
+    """Title and question as one text, as Toyhom's medical files need it.
+
+    An `ask` that is empty of content ("无") leaves the title; a title that `ask` repeats is not said twice.
+    """
+    title, ask = (str(fields.get(name) or "").strip() for name in ("title", "ask"))
+    repeated = title in NOTHING or title in ask
+    question = (title or ask) if ask in NOTHING else ask if repeated else f"{title}，{ask}"
+    if not question:
+        raise UnfitError("empty_question")
+    return question
+
+
+def _system(source: Source, names: Names, fields: dict[str, Any]) -> list[Message]:
+    system = source.system
+    if system is None:
+        own = fields.get(source.columns.get("system") or names.system)
+        system = own if isinstance(own, str) else ""
+    return [{"role": "system", "content": system}] if system.strip() else []
+
+
+def _history(fields: dict[str, Any]) -> list[Message]:
+    history = fields.get("history") or []
+    if not isinstance(history, list):
+        raise UnfitError("history_not_a_list")
+    return turns.earlier(history)
