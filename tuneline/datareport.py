@@ -81,7 +81,7 @@ def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
             first.setdefault((line["source"], line["reason"]), line)
     return [
         {"source": source, "reason": reason, "count": sources[source]["reasons"][reason],
-         "origin": line["origin"], "raw": line["raw"][:SHOWN]}
+         "origin": line["origin"], "raw": " ".join(line["raw"][: 4 * SHOWN].split())[:SHOWN]}
         for (source, reason), line in first.items()
     ]  # fmt: skip
 
