@@ -73,8 +73,9 @@ def account(params: Data, tallies: list[Tally]) -> dict[str, Any]:
         assert row["items"] == sum(row[term] for term in TERMS), f"items were lost or made: {row}"
     if not counts["total"]["train"]:
         raise ValueError(
-            f"data.heldout is {params.heldout} and of {counts['total']['items']} items {counts['total']['leaks']} leak: "
-            "no training row is left; give more data or a smaller data.heldout"
+            "no training row is left: "
+            + ", ".join(f"{counts['total'][term]} {term}" for term in ("items", *TERMS[1:]))
+            + "; give more data or a smaller data.heldout"
         )
     return counts
 

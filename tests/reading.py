@@ -42,7 +42,7 @@ def read(path: Path, changes: dict[str, Any] | None = None, **options: Any) -> R
     for task in tasks_of(params, path.parent, [result.tally]):
         batch = read_batch(task)
         for line in batch.spill.decode().split("\n")[:-1]:
-            head, tail, record = line.split("\t", 2)
+            head, tail, _, record = line.split("\t", 3)
             result.records.append(json.loads(record))
             result.compared.append((head, tail))
         result.rejects.extend(json.loads(line) for line in batch.rejects.decode().split("\n") if line)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -114,7 +115,7 @@ def zoo(folder: Path) -> dict[str, int]:
     add("bom.csv", 1, "question,answer\n带标记的,好\n", "utf-8-sig")
     add("wide.csv", 1, "question,answer\n双字节的,好\n", "utf-16")
     add("quotes.csv", 4, 'question,answer\n甲问,"两\n行"\n乙"问,答\n丙问,"不闭\n丁问,答\n')
-    add("内科.txt", 2, "标题一,问题一\n回答一\n\n\n标题二,问题二\n回答二\n", "gb18030")
+    add("内科.txt", 3, "\n\n\n".join(f"标题{n},问题{n}\n回答{n}" for n in "一二三"), "gb18030")
     add("talk.txt", 1, talk)
     add("talk_crlf.txt", 1, talk.replace("睡不着", "很难过").replace("\n", "\r\n"))
     for name, chat in CHATS.items():
@@ -274,6 +275,23 @@ def test_a_long_constant_instruction_costs_no_row(workspace):
     assert all(record["messages"][0]["content"].startswith(instruction) for record in parts["train"])
 
 
+def test_a_question_of_the_exam_in_the_middle_of_a_dialogue_is_a_leak(workspace):
+    pairs = made_up(60)
+    write(Path("data/raw/a.jsonl"), lines(*pairs))
+    workspace(data={"sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}], "heldout": 20})
+    fresh = made_up(12, 21)
+    talk = {"query": fresh[0]["question"], "response": "答", "history": [["早上好", "您好"]]}
+    write(Path("data/raw/b.jsonl"), lines(talk))
+    exam = next(record for record in convert()["heldout"] if record["source"] == "a")["messages"]
+    shown = {"query": fresh[1]["question"], "response": "答", "history": [[exam[0]["content"], exam[1]["content"]]]}
+    write(Path("data/raw/b.jsonl"), lines(talk, shown))
+    parts = convert()
+    told = [row for row in parts["removed"] if row["source"] == "b"]
+    held = [record for record in parts["heldout"] if record["source"] == "b"]
+    assert [row["why"] for row in told] == ["equal"] or any(len(record["messages"]) == 4 for record in held)
+    assert not any(exam[0]["content"] in json.dumps(record, ensure_ascii=False) for record in parts["train"])
+
+
 def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
     pairs = made_up(30)
     other = [pair | {"answer": "另一个回答"} for pair in pairs[:3]]
@@ -284,6 +302,20 @@ def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
     assert total["duplicates"] == 0
     assert total["conflicts"] + 2 * total["leaks"] >= 6
     assert total["train"] + total["leaks"] == 32
+
+
+def end_at_once(task) -> None:
+    os._exit(9)
+
+
+def test_what_a_killed_worker_leaves_is_a_sentence(workspace, monkeypatch):
+    write(Path("data/raw/a.jsonl"), lines(*made_up(3000)))
+    workspace(data={"sources": [{"path": "a.jsonl"}]})
+    monkeypatch.setenv("TUNELINE_WORKERS", "2")
+    monkeypatch.setattr("tuneline.conversion.read_batch", end_at_once)
+    with pytest.raises(ValueError, match="a worker process was killed, most likely for want of memory"):
+        stages.convert.main()
+    assert list(Path("data/processed").iterdir()) == []
 
 
 @pytest.mark.parametrize("policy", ["keep", "fail"])
@@ -309,7 +341,8 @@ def test_a_heldout_file_of_ones_own(workspace):
     workspace(data={"sources": [{"path": "a.jsonl"}], "heldout_source": {"path": "exam.jsonl"}, "max_reject_rate": 0.5})
     parts, counted = convert(), counts()
     heldout = {record["messages"][0]["content"] for record in parts["heldout"]}
-    assert heldout >= {pair["question"] for pair in made_up(7, 11)}
+    assert heldout == {pair["question"] for pair in pairs[:3] + made_up(7, 11)}, "all of it, also what is in the other"
+    assert counted["sources"]["a"]["duplicates"] == 3
     assert not heldout & {record["messages"][0]["content"] for record in parts["train"]}
     assert counted["sources"]["exam"]["train"] == 0
     assert counted["sources"]["exam"]["rejected"] == 1
@@ -361,6 +394,6 @@ def test_a_failing_stage_leaves_nothing_behind(workspace):
     with pytest.raises(ValueError, match=r"data.heldout is 5"):
         stages.convert.main()
     workspace(data={"heldout": 1})
-    with pytest.raises(ValueError, match=r"no training row is left"):
+    with pytest.raises(ValueError, match=r"no training row is left: 1 items, 1 heldout, 0 duplicates"):
         stages.convert.main()
     assert not Path("data/processed").exists() or not list(Path("data/processed").iterdir())

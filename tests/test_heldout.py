@@ -24,6 +24,8 @@ def test_of_duplicates_the_smallest_raw_hash_stays_wherever_it_stands():
     made["content"][[1, 4, 5]] = made["content"][1]
     made["raw"][[1, 4, 5]] = [30, 10, 20]
     assert kept_of(made).tolist() == [True, False, True, True, True, False]
+    made["source"] = [0, 1, 0, 0, 0, 0]
+    assert kept_of(made, exam=1).tolist() == [True, True, True, True, False, False], "what the user holds out stays"
     half = keys(4)
     half["content"][:, 0] = 7
     assert kept_of(half).all(), "the second half of the hash counts, too"
@@ -37,9 +39,9 @@ def test_an_instruction_that_repeats_is_no_part_of_the_question():
     assert questions[:3].tolist() == [1, 2, 3]
     assert questions[4:7].tolist() == [1, 2, 3]
     assert questions[3] == made["whole"][3]
-    # In another source the same instruction may be a question.
-    made["source"] = [0, 0, 1, 0, 0, 0, 0, 0]
-    assert compared_parts(made, np.ones(8, dtype=bool)).tolist()[:3] == [0, 0, 0]
+    # Where both repeat, the one that repeats more is the constant one; sources count together.
+    both = keys(9, head=[5] * 9, tail=[1, 1, 1, 2, 2, 2, 3, 3, 3], source=[0, 1, 2] * 3)
+    assert compared_parts(both, np.ones(9, dtype=bool)).tolist() == [2] * 9
 
 
 def test_conflicts_are_the_kept_items_that_ask_the_same():

@@ -43,6 +43,25 @@ def test_a_row_with_another_number_of_cells_is_a_reject(tmp_path):
     assert result.reasons == ["3_cells_not_2", "1_cells_not_2"]
 
 
+def test_quotes_and_long_cells_are_text(tmp_path):
+    content = f'question,answer\n"三高"人群能吃什么,{"好" * 200_000}\n"a ""b"" c",d\n'
+    result = read(write(tmp_path / "raw.csv", content))
+    assert [result.contents(n)[0] for n in (0, 1)] == ['"三高"人群能吃什么', 'a "b" c']
+    assert len(result.contents(0)[1]) == 200_000
+
+
+def test_names_of_columns_in_capitals_and_an_index_without_a_name(tmp_path):
+    assert read(write(tmp_path / "a.csv", "Department,Title,Ask,Answer\n内科,标题,详细,答\n")).contents() == [
+        "标题，详细",
+        "答",
+    ]
+    assert read(write(tmp_path / "b.csv", ",question,answer\n0,问,答\n")).contents() == ["问", "答"]
+
+
+def test_line_ends_of_old_macs(tmp_path):
+    assert read(write(tmp_path / "a.csv", "question,answer\r问,答\r问二,答二\r")).contents(1) == ["问二", "答二"]
+
+
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match="names a column twice"):
         read(write(tmp_path / "raw.csv", "question,answer,answer\na,b,c\n"))
@@ -155,6 +174,53 @@ def test_choices_are_part_of_the_question(tmp_path):
     assert result.records[0]["task"] == "label"
 
 
+ODD = {
+    "zero input": ({"instruction": "加一", "input": 0, "output": "1"}, ["加一\n0", "1"]),
+    "blank instruction": ({"instruction": " ", "input": "问", "output": "答"}, ["问", "答"]),
+    "nulls": ({"instruction": "问", "input": None, "output": "答", "system": None, "history": None}, ["问", "答"]),
+    "system in a list": ({"query": "问", "response": "答", "system": ["你"]}, ["你", "问", "答"]),
+    "history in capitals": ({"Query": "问", "Response": "答", "History": [["早", "好"]]}, ["早", "好", "问", "答"]),
+    "history in a cell": ({"query": "问", "response": "答", "history": "[]"}, ["问", "答"]),
+    "no messages": ({"question": "问", "answer": "答", "messages": None}, ["问", "答"]),
+    "no calls": (
+        {
+            "messages": [
+                {"role": "user", "content": "问", "tool_calls": None, "loss": None},
+                {"role": "assistant", "content": "答", "loss": None},
+            ]
+        },
+        ["问", "答"],
+    ),
+    "choices in numbers": ({"question": "1+1", "answer": "B", "A": 1, "B": 2}, ["1+1\nA. 1\nB. 2", "B"]),
+    "a comma after it": ('{"query": "问", "response": "答"},', ["问", "答"]),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_but_whole_rows_are_read(tmp_path, name):
+    given, contents = ODD[name]
+    result = read(write(tmp_path / "raw.jsonl", given if isinstance(given, str) else lines(given)))
+    assert (result.reasons, result.contents() if result.records else None) == ([], contents)
+    assert result.tally.repairs.keys() <= {"number_to_text"}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"query": "问", "response": None}, "empty_answer"),
+        ({"query": None, "response": "答"}, "empty_question"),
+        ({"query": "问", "response": float("nan")}, "answer_not_text"),
+        ({"query": "问", "response": "答", "system": ["甲", "乙"]}, "system_not_text"),
+        ({"instruction": ["甲", "乙"], "question": "问", "answer": "答"}, "instruction_not_text"),
+        ({"question": "问", "answer": ["好", "\ud800"]}, "broken_characters_in_reference"),
+        ({"instruction": json.dumps({"schema": 5, "input": "甲"}), "output": "{}"}, "schema_unreadable"),
+    ],
+)
+def test_odd_rows_that_say_too_little_are_rejected(tmp_path, given, reason):
+    text = json.dumps(given) + "\n" + lines(PAIR)
+    assert read(write(tmp_path / "raw.jsonl", text)).reasons == [reason]
+
+
 def test_labels(tmp_path):
     result = read(write(tmp_path / "raw.jsonl", lines({"text": "很好", "label": "正面"}, {"text": "不好", "label": 0})))
     assert [record["task"] for record in result.records] == ["label", "label"]
@@ -166,6 +232,11 @@ def test_several_right_answers(tmp_path):
     result = read(write(tmp_path / "raw.jsonl", lines({"question": "首都", "answer": ["北京", "北京市"]})))
     assert result.contents() == ["首都", "北京"]
     assert result.records[0]["references"] == ["北京", "北京市"]
+    mended = read(
+        write(tmp_path / "b.jsonl", lines({"question": "你是", "answer": [" {{name}} ", "{{name}} &amp; 友"]})),
+        {"placeholders": {"name": "航"}},
+    )
+    assert mended.records[0]["references"] == ["航", "航 & 友"]
 
 
 CHATS = {
@@ -256,8 +327,13 @@ def test_a_history_that_came_after_the_question(tmp_path):
     opening = {"query": "开头", "response": "答", "history": []}
     later = [opening | {"history": [{"query": f"后来{n}", "response": "答"}]} for n in range(3)]
     other = {"query": "另一个", "response": "答", "history": []}
-    result = read(write(tmp_path / "a.jsonl", lines(opening, *later, other)))
-    assert result.reasons == ["history_after_the_question"] * 3
+    second = [row | {"query": "开头二"} for row in (opening, *later)]
+    result = read(write(tmp_path / "a.jsonl", lines(*later, opening, *second, other)))
+    assert result.reasons == ["history_after_the_question"] * 6
+    few = [{"query": f"问{n}", "response": "答", "history": [["早", "好"]]} for n in range(8)] + [
+        {"query": "问0", "response": "答"}
+    ]
+    assert read(write(tmp_path / "c.jsonl", lines(*few))).rejects == []
     true = {"query": "第二问", "response": "答二", "history": [{"query": "开头", "response": "答"}]}
     assert read(write(tmp_path / "b.jsonl", lines(opening, true, true))).rejects == []
 
@@ -285,6 +361,9 @@ def test_triples_as_lines(tmp_path):
     assert result.tally.repairs == {"repeated_triples": 1}
     broken = read(write(tmp_path / "b.json", [rows[0] | {"output": "甲_合作"}]), task="triples")
     assert broken.reasons == ["triple_of_2_parts"]
+    many = [rows[0] | {"input": f"第{n}句"} for n in range(20)]
+    for order in ([*many, rows[0] | {"output": "没有三元组"}], [rows[0] | {"output": "没有三元组"}, *many]):
+        assert read(write(tmp_path / "c.json", order)).reasons == ["triple_of_1_parts"]
 
 
 def test_triples_as_a_table(tmp_path):
@@ -335,6 +414,8 @@ def test_xml(tmp_path):
     result = read(write(tmp_path / "a.xml", MEDQUAD))
     assert result.contents() == ["What is X ?", "Key Points\n   - a < b"]
     assert result.reasons == ["empty_answer"]
+    inner = MEDQUAD.replace("What is X ?", "What is <i>X</i> ?")
+    assert read(write(tmp_path / "d.xml", inner)).contents()[0] == "What is X ?"
     assert read(write(tmp_path / "b.xml", MEDQUAD[:-40])).reasons == ["broken_xml"]
     bomb = '<!DOCTYPE d [<!ENTITY a "b">]><Document><QAPair><Question>&a;</Question></QAPair></Document>'
     assert read(write(tmp_path / "c.xml", bomb)).reasons == ["xml_with_a_dtd"]
@@ -439,6 +520,35 @@ def test_a_broken_record_of_an_array_costs_itself_only(tmp_path, indent, old, ne
     assert [result.contents(n)[0] for n in range(5)] == ["问0", "问1", "问3", "问4", "问5"]
 
 
+HISTORY = [
+    {"query": f"问{n}", "response": f"答{n}", "history": [{"query": "早", "response": "好"}] * 2} for n in range(6)
+]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_what_is_nested_in_a_broken_record_is_no_record(tmp_path, indent, number):
+    if number == 0 and indent is None:
+        pytest.skip("on one line, and without a whole record before it, nothing tells the nested one from a record")
+    for rows, key in (
+        (HISTORY, "response"),
+        ([{"conversations": CHATS["sharegpt"]["conversations"], "id": f"答{n}"} for n in range(6)], "id"),
+    ):
+        whole = json.dumps(rows, ensure_ascii=False, indent=indent)
+        result = read(write(tmp_path / "raw.json", whole.replace(f'"{key}": "答{number}"', f'"{key}": 答{number}"')))
+        assert (len(result.records), result.reasons) == (5, ["broken_json"])
+
+
+def test_stray_brackets_cost_nothing_else(tmp_path):
+    first, second = (json.dumps(ARRAY[part], ensure_ascii=False) for part in (slice(0, 3), slice(3, 6)))
+    joined = read(write(tmp_path / "a.json", first + "\n" + second))
+    assert (len(joined.records), joined.reasons) == (6, [])
+    stray = read(write(tmp_path / "b.json", first[:-1] + "}}, " + second[1:]))
+    assert (len(stray.records), set(stray.reasons)) == (6, {"stray_bracket"})
+    early = read(write(tmp_path / "c.json", first + ", " + second[1:]))
+    assert (len(early.records), early.reasons) == (6, ["stray_bracket"])
+
+
 def test_two_broken_records_the_first_and_the_last(tmp_path):
     whole = json.dumps(ARRAY, ensure_ascii=False)
     for name in ("答0", "答1", "答5"):
@@ -460,6 +570,10 @@ def test_commas_and_comments_between_records(tmp_path):
     result = read(write(tmp_path / "raw.json", f"// 头\n[\n{body},\n]\n"))
     assert len(result.records) == 6
     assert result.reasons == ["comment"] * 5
+    block = read(
+        write(tmp_path / "c.json", "/* 头 */ [" + json.dumps(ARRAY[0]) + "/* 尾 */, " + json.dumps(ARRAY[1]) + "]")
+    )
+    assert (len(block.records), block.reasons) == (2, ["comment"])
     assert read(write(tmp_path / "b.json", f"{json.dumps(ARRAY)}\nrest")).reasons == ["text_after_the_end"]
 
 
@@ -495,6 +609,9 @@ def test_system_template_columns_and_limit(tmp_path):
     assert read(path, system="", limit=1).roles() == "ua"
     assert read(path, system="新", limit=1).contents()[0] == "新"
     assert read(path, limit=1, template="{missing}{question}").reasons == ["template_field_missing_missing"]
+    assert read(path, limit=1, columns={"system": "无"}).reasons == ["no_system_field"]
+    chat = write(tmp_path / "c.jsonl", lines(CHATS["openai"]))
+    assert read(chat, template="请回答：{question}").contents()[1] == "请回答：问"
     alpaca = write(tmp_path / "b.jsonl", lines({"instruction": "翻译", "input": "天气", "output": "weather"}))
     assert read(alpaca, template="{question}！").reasons == ["unmapped_input"]
 
@@ -508,11 +625,11 @@ def test_placeholders_are_filled_or_reported(tmp_path):
 
 
 def test_repairs_are_named_and_counted_and_only_those(tmp_path):
-    row = {"query": " 3 &gt; 2 对吗\n", "response": "<p>对</p><eoa>"}
+    row = {"query": " 3 &gt; 2 对吗 http://x.cn/?a=1&copy=2\n", "response": "<p>对</p><eoa>\n"}
     path = write(tmp_path / "raw.jsonl", lines(row))
     assert read(path, {"repairs": []}).contents() == [row["query"], row["response"]]
     result = read(path, {"repairs": ["trim", "html_entities", "end_marker", "html_tags"]})
-    assert result.contents() == ["3 > 2 对吗", "对"]
+    assert result.contents() == ["3 > 2 对吗 http://x.cn/?a=1&copy=2", "对"]
     assert result.tally.repairs == {"trim": 1, "html_entities": 1, "end_marker": 1, "html_tags": 1}
 
 

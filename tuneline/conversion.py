@@ -18,10 +18,10 @@ import numpy as np
 from tuneline.heldout import compared_parts, conflicts_of, draw, kept_of, questions_of
 from tuneline.leaks import Exam, Leak
 from tuneline.parallel import ordered_map, workers
-from tuneline.reading import KEYS, Task, read_batch
+from tuneline.reading import EARLIER, KEYS, Task, printable, read_batch
 from tuneline.records import to_line
 from tuneline.sections.data import Data, Source
-from tuneline.sources import NotTextError, Opened, files_of, hub_pieces, opened, pieces_of
+from tuneline.sources import Opened, Piece, UnclaimedError, files_of, hub_pieces, opened, pieces_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,41 +111,59 @@ def read_all(
 
 
 def tasks_of(params: Data, raw: Path, tallies: list[Tally]) -> Iterator[Task]:
-    for number, source in enumerate(sources_of(params)):
-        if source.format == "hub":
-            file = Opened(source.path, "hub")
-            tallies[number].files = 1
-            tallies[number].formats["hub"] += 1
-            pieces = hub_pieces(source, raw)
-            yield from _batches(params, source, number, file, islice(pieces, source.limit))
-            continue
-        paths, left = files_of(source, raw), source.limit
-        for path in paths:
-            if left is not None and left <= 0:
+    """All pieces of all sources in batches, each of one file; fills in what the tallies say of files."""
+    for number, (source, tally) in enumerate(zip(sources_of(params), tallies, strict=True)):
+        left = source.limit
+        for file, pieces in _files(source, raw, tally):
+            tally.files += 1
+            tally.formats[file.format] += 1
+            pieces = islice(pieces, left)
+            while batch := list(islice(pieces, BATCH)):
+                left = None if left is None else left - len(batch)
+                yield Task(params, source, number, file, batch)
+            if left == 0:
                 break
-            try:
-                file = opened(source, path, raw)
-            except (NotTextError, ValueError):
-                # A folder may hold licences and notes; a file that was named must be read.
-                if len(paths) == 1 and (raw / source.path).is_file():
-                    raise
-                tallies[number].skipped.append(path.relative_to(raw).as_posix())
-                continue
-            tallies[number].files += 1
-            tallies[number].formats[file.format] += 1
-            for task in _batches(params, source, number, file, islice(pieces_of(file, raw), left)):
-                left = None if left is None else left - len(task.pieces)
-                yield task
 
 
-def _batches(params: Data, source: Source, number: int, file: Opened, pieces: Iterator[Any]) -> Iterator[Task]:
-    while batch := list(islice(pieces, BATCH)):
-        yield Task(params, source, number, file, batch)
+def _files(source: Source, raw: Path, tally: Tally) -> Iterator[tuple[Opened, Iterator[Piece]]]:
+    """The files of a source that a reader claims, with their pieces."""
+    if source.format == "hub":
+        yield Opened(source.path, "hub"), hub_pieces(source, raw)
+        return
+    # A folder may hold licences and torn files; a file that was named must be read.
+    named = (raw / source.path).is_file()
+    for path in files_of(source, raw):
+        name = path.relative_to(raw).as_posix()
+        try:
+            file = opened(source, path, raw)
+        except ValueError as error:
+            if named:
+                raise
+            if isinstance(error, UnclaimedError):
+                tally.skipped.append(printable(name))
+            else:
+                yield Opened(name, "damaged"), iter([unreadable(error)])
+            continue
+        pieces = pieces_of(file, raw)
+        yield file, pieces if named else _to_the_damage(pieces)
+
+
+def unreadable(error: ValueError) -> Piece:
+    """What stands for a file, or for the rest of one, that a reader claims and can't read."""
+    return Piece("end", str(error), "unreadable_file")
+
+
+def _to_the_damage(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """In a folder a torn file costs only itself."""
+    try:
+        yield from pieces
+    except ValueError as error:
+        yield unreadable(error)
 
 
 def split_of(params: Data, keys: "NDArray[Any]") -> Split:
     """Duplicates and held-out items. Raises ValueError when there are too few different questions."""
-    kept = kept_of(keys)
+    kept = kept_of(keys, len(params.sources) if params.heldout_source else None)
     parts = compared_parts(keys, kept)
     questions = questions_of(keys, parts)
     if params.heldout_source:
@@ -164,7 +182,13 @@ def compared(line: bytes, part: int) -> str:
 
 
 def record_of(line: bytes) -> bytes:
-    return line.split(b"\t", 2)[2]
+    return line.split(b"\t", 3)[3]
+
+
+def questions_in(line: bytes, part: int) -> list[str]:
+    """All that a training row asks: what is compared of it, and its earlier questions, whose answers it holds as well."""
+    earlier = line.split(b"\t", 3)[2].decode()
+    return [compared(line, part), *(earlier.split(EARLIER) if earlier else [])]
 
 
 def exam_of(spill: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[Exam, list[bytes]]:
@@ -198,8 +222,7 @@ def write_parts(
             kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
             conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
             asked = np.flatnonzero(split.kept[rows] & ~held[rows]).tolist()
-            found = exam.leaks([compared(lines[place], parts[place]) for place in asked])
-            leaks = dict(zip(asked, found, strict=True))
+            leaks = _leaks(exam, {place: questions_in(lines[place], parts[place]) for place in asked})
             for place, line in enumerate(lines):
                 tally = tallies[numbers[place]]
                 if not kept[place]:
@@ -228,6 +251,15 @@ def write_parts(
         )
 
 
+def _leaks(exam: Exam, questions: dict[int, list[str]]) -> dict[int, Leak | None]:
+    """For each row the first of its questions' leaks, all judged together."""
+    found = iter(exam.leaks([text for texts in questions.values() for text in texts]))
+    return {
+        place: next((leak for leak in [next(found) for _ in texts] if leak is not None), None)
+        for place, texts in questions.items()
+    }
+
+
 def _removed(line: bytes, why: str, leak: Leak | None, of: str, question: str) -> bytes:
     """A line of removed.jsonl. Questions are normalised and cut: they are there to be looked at."""
     record = json.loads(record_of(line))
@@ -245,14 +277,15 @@ def _origin(line: bytes) -> str:
 def check_rejects(params: Data, tallies: list[Tally]) -> None:
     """Raises ValueError for a source of which too much was rejected, naming the first five reasons."""
     for source, tally in zip(sources_of(params), tallies, strict=True):
+        where = "data.heldout_source" if source is params.heldout_source else "data.sources"
         if not tally.items:
             skipped = f" ({len(tally.skipped)} files skipped, such as {tally.skipped[0]})" if tally.skipped else ""
-            raise ValueError(f"data.sources: {source.path!r} holds no row, expected questions and answers{skipped}")
+            raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}")
         rate = tally.rejected / tally.items
         if rate > params.max_reject_rate or tally.rejected == tally.items:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in tally.reasons.most_common(5))
             raise ValueError(
-                f"data.sources: {tally.rejected} of {tally.items} items of {source.path!r} were rejected ({reasons}), "
+                f"{where}: {tally.rejected} of {tally.items} items of {source.path!r} were rejected ({reasons}), "
                 f"expected at most data.max_reject_rate {params.max_reject_rate:g}: set question, columns, template or "
                 "format of this source, mend the file, or raise the rate"
             )

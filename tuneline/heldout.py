@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REPEATED = 3
-"""Items of a source that share an instruction (or an input) from which on it is not part of the question."""
+"""Items that share an instruction (or an input) from which on it is not part of the question."""
 
 
-def kept_of(keys: "NDArray[Any]") -> "NDArray[np.bool_]":
-    """False for duplicates: of the same normalised turns the item with the smallest hash of its raw text stays."""
-    order = np.lexsort((keys["source"], keys["raw"], keys["content"][:, 1], keys["content"][:, 0]))
+def kept_of(keys: "NDArray[Any]", exam: int | None = None) -> "NDArray[np.bool_]":
+    """False for duplicates: of the same normalised turns the item with the smallest hash of its raw text stays.
+
+    `exam` is the number of a source whose items stay in any case: those that the user holds out.
+    """
+    trained = keys["source"] != (-1 if exam is None else exam)
+    order = np.lexsort((keys["source"], keys["raw"], trained, keys["content"][:, 1], keys["content"][:, 0]))
     content = keys["content"][order]
     first = np.ones(len(keys), dtype=bool)
     first[1:] = (content[1:] != content[:-1]).any(axis=1)
@@ -29,23 +33,23 @@ def kept_of(keys: "NDArray[Any]") -> "NDArray[np.bool_]":
 def compared_parts(keys: "NDArray[Any]", kept: "NDArray[np.bool_]") -> "NDArray[np.uint8]":
     """Which part of the question is compared, for each item: 0 the whole, 1 the head, 2 the tail.
 
-    An instruction that repeats in its source is a constant one and left out, and so is an input that repeats
-    under different instructions (a text that many questions are about). Both or neither: the whole.
+    An instruction that repeats is a constant one and left out, and so is an input that repeats under different
+    instructions (a text that many questions are about). If both repeat, the one that does so more often is
+    left out. Sources count together, so that a held-out file is judged as the training rows are.
     """
     two = keys["head"] != 0
     heads, tails = (_repeats(keys, kept & two, part) for part in ("head", "tail"))
     parts = np.zeros(len(keys), dtype=np.uint8)
-    parts[two & heads & ~tails] = 2
-    parts[two & tails & ~heads] = 1
+    parts[(heads >= REPEATED) & (heads > tails)] = 2
+    parts[(tails >= REPEATED) & (tails > heads)] = 1
     return parts
 
 
-def _repeats(keys: "NDArray[Any]", among: "NDArray[np.bool_]", part: str) -> "NDArray[np.bool_]":
-    repeats = np.zeros(len(keys), dtype=bool)
-    for source in np.unique(keys["source"][among]):
-        places = np.flatnonzero(among & (keys["source"] == source))
-        _, inverse, counts = np.unique(keys[part][places], return_inverse=True, return_counts=True)
-        repeats[places] = counts[inverse] >= REPEATED
+def _repeats(keys: "NDArray[Any]", among: "NDArray[np.bool_]", part: str) -> "NDArray[np.int64]":
+    """How many of these items share the part with an item; 0 for the others."""
+    repeats = np.zeros(len(keys), dtype=np.int64)
+    _, inverse, counts = np.unique(keys[part][among], return_inverse=True, return_counts=True)
+    repeats[among] = counts[inverse]
     return repeats
 
 

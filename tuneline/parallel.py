@@ -5,8 +5,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import TypeVar
+
+from tuneline.guard import die_with
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,11 +34,20 @@ def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int
         return
     # Forking copies locks that other threads hold; spawning starts clean.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with, initargs=(os.getpid(),)) as pool:
         waiting: deque[Future[R]] = deque()
         for batch in chain(beginning, batches):
             waiting.append(pool.submit(function, batch))
             if len(waiting) > AHEAD * processes:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft())
+
+
+def _result(future: Future[R]) -> R:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise ValueError(
+            "a worker process was killed, most likely for want of memory: set TUNELINE_WORKERS=1 or close other programs"
+        ) from None

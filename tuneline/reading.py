@@ -1,5 +1,6 @@
 """Raw pieces to records: what a worker does with a batch of them. The same batch gives the same bytes in any process."""
 
+import csv
 import hashlib
 import html
 import re
@@ -29,14 +30,22 @@ KEYS = np.dtype(
 `content` is of the normalised messages without system prompt, `raw` of the raw text; `whole`, `head` and `tail` are
 of the normalised question, of its instruction and of what follows it, 0 where there is no instruction.
 """
+EARLIER = "\x1f"
+"""Between the earlier questions of a line; normalised text holds no such character, and no tab."""
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
 _TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
+_END = re.compile(r"<eoa>\s*$")
 REPAIRS: dict[str, Callable[[str], str]] = {
-    "trim": str.strip,
-    "html_entities": lambda text: html.unescape(text) if "&" in text else text,
+    # Only what ends in a semicolon: html.unescape also turns the &copy of a link into a sign.
+    "html_entities": lambda text: (
+        _ENTITY.sub(lambda match: html.unescape(match.group()), text) if "&" in text else text
+    ),
     "html_tags": lambda text: _TAG.sub("", text) if "<" in text else text,
-    "end_marker": lambda text: text.removesuffix("<eoa>"),
+    "end_marker": lambda text: _END.sub("", text) if "<eoa>" in text else text,
+    "trim": str.strip,
 }
+"""In the order in which they are made."""
 
 
 class Task(NamedTuple):
@@ -57,7 +66,7 @@ class Batch:
     keys: "NDArray[Any]"
     """KEYS, one for each record."""
     spill: bytes
-    """A line for each record: normalised head, tab, normalised tail, tab, the record as JSON."""
+    """A line for each record, parted by tabs: normalised head, tail and earlier questions, the record as JSON."""
     rejects: bytes
     """Lines of rejects.jsonl."""
     items: int
@@ -75,7 +84,7 @@ def read_batch(task: Task) -> Batch:
     rejects: list[bytes] = []
     seed, name = f"{task.params.seed}\n", task.source.name
     for piece in task.pieces:
-        origin = f"{task.file.path}:{piece.place}"
+        origin = printable(f"{task.file.path}:{piece.place}")
         try:
             if piece.reason is not None:
                 raise UnfitError(piece.reason)
@@ -100,7 +109,7 @@ def understood(source: Source, file: Opened, raw: str) -> Conversation:
         value = unwrapped(parse(file, raw))
     except UnfitError:
         raise
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, csv.Error):
         raise UnfitError(f"broken_{file.format.split('_')[0]}") from None
     if isinstance(value, list) and value and is_turn(value[0]):
         value = {"conversation": value}
@@ -109,7 +118,8 @@ def understood(source: Source, file: Opened, raw: str) -> Conversation:
     if file.history_astray and value.get("history"):
         raise UnfitError("history_after_the_question")
     if not source.question and not source.columns:
-        if key := first(TURNS, value):
+        key = first(TURNS, value)
+        if key and (value[key] or not pairs.names_of(tuple(value)).questions):
             return turns.read(source, value, key)
         if extraction.fits(value):
             return extraction.read(source, value)
@@ -119,21 +129,38 @@ def understood(source: Source, file: Opened, raw: str) -> Conversation:
 def tidy(conversation: Conversation, params: Data, placeholders: Counter[str]) -> None:
     """Fill placeholders and make the repairs that params ask for, in place. Raises UnfitError for broken characters."""
     for message in conversation.messages:
-        text = message["content"]
-        if broken(text):
-            raise UnfitError(f"broken_characters_in_{message['role']}")
-        for name in params.repairs:
-            mended = REPAIRS[name](text)
-            if mended != text:
-                conversation.repairs.append(name)
-                text = mended
-        if "{{" in text or "<NAME>" in text or "<AUTHOR>" in text:
-            text = _filled(text, params.placeholders, placeholders)
-        if not text.strip() and message["role"] != "assistant":
-            raise UnfitError(f"empty_{message['role']}")
-        message["content"] = text
-    if conversation.task != "triples" and not conversation.messages[-1]["content"].strip():
-        raise UnfitError("empty_answer")
+        role = message["role"]
+        message["content"] = _mended(message["content"], role, conversation.repairs, params, placeholders)
+        if not message["content"].strip() and (role != "assistant" or conversation.task != "triples"):
+            raise UnfitError(f"empty_{'answer' if role == 'assistant' else role}")
+    if conversation.references:
+        # The first is the trained one, which is mended and counted already.
+        others = [
+            _mended(text, "reference", conversation.repairs, params, placeholders)
+            for text in conversation.references[1:]
+        ]
+        conversation.references = [conversation.messages[-1]["content"], *others]
+
+
+def _mended(text: str, role: str, repairs: list[str], params: Data, placeholders: Counter[str]) -> str:
+    if broken(text):
+        raise UnfitError(f"broken_characters_in_{role}")
+    given = text
+    for name, repair in REPAIRS.items():
+        if name in params.repairs and (after := repair(text)) != text:
+            repairs.append(name)
+            text = after
+    if "{{" in text or "<NAME>" in text or "<AUTHOR>" in text:
+        text = _filled(text, params.placeholders, placeholders)
+    # &#0; is text before it is mended.
+    if text is not given and broken(text):
+        raise UnfitError(f"broken_characters_in_{role}")
+    return text
+
+
+def printable(text: str) -> str:
+    """Names of files and keys may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def broken(text: str) -> bool:
@@ -178,7 +205,9 @@ def _filed(
     }
     if conversation.references:
         record["references"] = conversation.references
-    line = b"%s\t%s\t%s\n" % (head.encode(), tail.encode(), to_line(record))
+    asked = [text for message, text in zip(messages, plain, strict=True) if message["role"] == "user"]
+    earlier = EARLIER.join(asked[:-1])
+    line = b"%s\t%s\t%s\t%s\n" % (head.encode(), tail.encode(), earlier.encode(), to_line(record))
     key = (
         (_number(turns), int.from_bytes(turns[8:16])),
         _number(_digest(raw)),

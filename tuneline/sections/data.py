@@ -42,7 +42,7 @@ class Source(Section):
     def name(self) -> str:
         """What records call this source: its path, without the suffix of a file."""
         path = PurePosixPath(self.path)
-        return str(path.with_suffix("") if len(path.suffix) in range(2, 9) else path)
+        return str(path.with_suffix("") if path.suffix[1:].isalpha() else path)
 
     @model_validator(mode="after")
     def _inside_raw(self) -> "Source":
@@ -50,6 +50,8 @@ class Source(Section):
             raise ValueError(f"path {self.path!r} inside data/raw, relative to it")
         if self.template is not None and "question" not in template_fields(self.template):
             raise ValueError("a template that contains {question}")
+        if self.template is not None and self.instruction is not None:
+            raise ValueError("template or instruction, not both: write the instruction into the template")
         unknown = set(self.columns) - {"question", "answer", "system"}
         if unknown:
             raise ValueError(f"columns for question, answer or system, not {sorted(unknown)}")
@@ -59,12 +61,12 @@ class Source(Section):
 def template_fields(template: str) -> set[str]:
     """Names in braces. Raises ValueError for a brace left open, or anything but a plain name inside."""
     try:
-        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
     except ValueError:
         raise ValueError("a template with balanced braces (write {{ for a brace)") from None
-    if not all(name.isidentifier() for name in names):
+    if any(not str(name).isidentifier() or spec or conversion for name, spec, conversion in fields):
         raise ValueError("a template with plain column names in braces")
-    return names
+    return {str(name) for name, _, _ in fields}
 
 
 class Data(Section):

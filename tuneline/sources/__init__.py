@@ -3,7 +3,8 @@
 A reader never skips: what it cannot read it gives as a piece with a reason, and files that no reader claims are named.
 """
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from tuneline.sources import (
     xml_pairs,
 )
 from tuneline.sources.shapes import first, unwrapped
-from tuneline.sources.text import HEAD, NotTextError, Piece, encoding_of, open_text
+from tuneline.sources.text import HEAD, Piece, UnclaimedError, encoding_of, open_text
 
 READERS: dict[str, ModuleType] = {
     "json_lines": json_lines,
@@ -38,6 +39,8 @@ READERS: dict[str, ModuleType] = {
     "blocks": blocks,
 }
 """Text formats, in the order in which they are asked. Each has claims(head), pieces(file) and parse(raw)."""
+TRIPLES_SHARE = 0.9
+"""Answers that are triples, from which on a file is one of triples."""
 PEEKED = 256
 """Records at the beginning of a file from which its habits are told."""
 
@@ -60,11 +63,11 @@ class Opened:
 
 
 def files_of(source: Source, raw: Path) -> list[Path]:
-    """The file, or all files below the folder in order of name. Raises ValueError when there is none."""
+    """The file, or all files below the folder in order of name, links followed. Raises ValueError when there is none."""
     path = raw / source.path
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
+    files = sorted(_below(path, {path.resolve()})) if path.is_dir() else []
     if not files:
         raise ValueError(
             f"data.sources: path {source.path!r} is no file in {raw}, nor a folder with files; expected your raw files "
@@ -73,13 +76,28 @@ def files_of(source: Source, raw: Path) -> list[Path]:
     return files
 
 
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Files and broken links; a folder that is linked to twice is entered once."""
+    for path in folder.iterdir():
+        if not path.is_dir():
+            yield path
+        elif (real := path.resolve()) not in seen:
+            seen.add(real)
+            yield from _below(path, seen)
+
+
 def opened(source: Source, path: Path, raw: Path) -> Opened:
-    """Tell the format of a file. Raises ValueError when it is empty, no text, or claimed by no reader."""
+    """Tell the format of a file.
+
+    Raises UnclaimedError when it is empty, no text, or claimed by no reader, other ValueErrors when it is damaged.
+    """
     name = path.relative_to(raw).as_posix()
+    if not path.is_file():
+        raise UnclaimedError(f"{path} is a link to nothing, or no file")
     with path.open("rb") as file:
         start = file.read(8)
         if not start.strip() and not file.read(HEAD).strip():
-            raise ValueError(f"{path} is empty ({path.stat().st_size} bytes), expected questions and answers")
+            raise UnclaimedError(f"{path} is empty ({path.stat().st_size} bytes), expected questions and answers")
     if source.format == "columnar" or (source.format == "auto" and columnar.claims(start)):
         return Opened(name, "columnar")
     encoding = encoding_of(path)
@@ -87,7 +105,7 @@ def opened(source: Source, path: Path, raw: Path) -> Opened:
         head = text.read(HEAD)
     kind = source.format if source.format != "auto" else _claimed(head)
     if kind is None:
-        raise ValueError(
+        raise UnclaimedError(
             f"{path}: no reader knows this format (it begins {head[:60]!r}); expected one of {', '.join(READERS)}, "
             "columnar; set data.sources[].format, or columns for a table with names of your own"
         )
@@ -96,8 +114,9 @@ def opened(source: Source, path: Path, raw: Path) -> Opened:
     found = Opened(name, kind, encoding, tuple(header), delimiter)
     if kind not in ("json_lines", "json", "table"):
         return found
-    values = _peeked(found, raw)
-    return replace(found, triple_lines=_triples_told(values), history_astray=_astray(values))
+    peeked = list(islice(_values(found, raw), PEEKED))
+    astray = any(map(_history, peeked)) and _astray(_values(found, raw))
+    return replace(found, triple_lines=_triples_told(peeked), history_astray=astray)
 
 
 def pieces_of(file: Opened, raw: Path) -> Iterator[Piece]:
@@ -126,40 +145,44 @@ def _claimed(head: str) -> str | None:
     return next((name for name, reader in READERS.items() if reader.claims(head)), None)
 
 
-def _peeked(file: Opened, raw: Path) -> list[dict[str, Any]]:
-    """The first records of a file that can be read."""
-    found: list[dict[str, Any]] = []
-    for piece in islice(pieces_of(file, raw), PEEKED):
+def _values(file: Opened, raw: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file that can be read."""
+    for piece in pieces_of(file, raw):
         try:
-            value = unwrapped(parse(file, piece.raw))
-        except (ValueError, RecursionError):
+            value = unwrapped(parse(file, piece.raw)) if piece.reason is None else None
+        except (ValueError, RecursionError, csv.Error):
             continue
         if isinstance(value, dict):
-            found.append(value)
-    return found
+            yield value
 
 
 def _triples_told(values: list[dict[str, Any]]) -> bool:
-    """Whether every answer that says something consists of lines head_relation_tail."""
+    """Whether the answers that say something consist of lines head_relation_tail, but for a few that are broken."""
     answers = [unwrapped(value[key]) for value in values if (key := first(("output", "answer", "response"), value))]
     spoken = [answer for answer in answers if isinstance(answer, str) and answer.strip()]
-    return bool(spoken) and all(map(extraction.is_triple_lines, spoken))
+    return bool(spoken) and sum(map(extraction.is_triple_lines, spoken)) >= TRIPLES_SHARE * len(spoken)
 
 
-def _astray(values: list[dict[str, Any]]) -> bool:
+def _history(value: dict[str, Any]) -> bool:
+    return bool(value.get(first(("history",), value)))
+
+
+def _astray(values: Iterable[dict[str, Any]]) -> bool:
     """Whether most rows with a history repeat as their last exchange one that is a row without history.
 
     A true history lies before the row's question, so its row can't also be the dialogue's beginning.
     """
-    exchanges = [(_exchange(value), bool(value.get("history"))) for value in values]
-    openings = {exchange for exchange, later in exchanges if not later}
-    followers = [exchange for exchange, later in exchanges if later]
-    return len(followers) > 1 and sum(exchange in openings for exchange in followers) * 2 > len(followers)
+    openings: set[int] = set()
+    followers: set[int] = set()
+    for value in values:
+        asked, answered = (
+            first(("query", "instruction", "question"), value),
+            first(("response", "output", "answer"), value),
+        )
+        if asked and answered:
+            exchange = hash((str(value[asked]), str(value.get("input")), str(value[answered])))
+            (followers if _history(value) else openings).add(exchange)
+    return len(followers) > 1 and len(followers & openings) * 2 > len(followers)
 
 
-def _exchange(value: dict[str, Any]) -> tuple[str, str]:
-    asked, answered = first(("query", "instruction", "question"), value), first(("response", "output", "answer"), value)
-    return str(value.get(asked)), str(value.get(answered))
-
-
-__all__ = ["NotTextError", "Opened", "Piece", "files_of", "hub_pieces", "opened", "parse", "pieces_of"]
+__all__ = ["Opened", "Piece", "UnclaimedError", "files_of", "hub_pieces", "opened", "parse", "pieces_of"]

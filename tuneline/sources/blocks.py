@@ -11,6 +11,8 @@ from typing import TextIO
 
 from tuneline.sources.text import Piece, lines_of
 
+FEWEST = 3
+"""Blocks without which two lines with a comma may be anything."""
 PROBED = 20
 """Blocks that tell the format."""
 
@@ -19,7 +21,7 @@ def claims(head: str) -> bool:
     blocks = [block.strip("\r\n").splitlines() for block in head.replace("\r\n", "\n").split("\n\n")]
     whole = [block for block in blocks if any(line.strip() for line in block)][:PROBED]
     fitting = sum(len(block) == 2 and "," in block[0] for block in whole)
-    return len(whole) > 0 and fitting * 5 >= len(whole) * 4
+    return len(whole) >= FEWEST and fitting * 5 >= len(whole) * 4
 
 
 def pieces(file: TextIO) -> Iterator[Piece]:

@@ -1,6 +1,7 @@
 """What a record is once it is understood, and what stops it from being one."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tuneline.records import Message, Task
 
@@ -26,3 +27,16 @@ class Conversation:
 def joined(*parts: str) -> str:
     """Instruction and question as one text, a line each, as the field's Alpaca scripts do."""
     return "\n".join(part.rstrip("\n") if place + 1 < len(parts) else part for place, part in enumerate(parts) if part)
+
+
+def filled(template: str, fields: dict[str, Any], question: str) -> str:
+    """The template with the row's fields; lists become lines. Raises UnfitError for a field that the row lacks."""
+    values = {name: "" if value is None else _lines(value) for name, value in fields.items()} | {"question": question}
+    try:
+        return template.format_map(values)
+    except KeyError as error:
+        raise UnfitError(f"template_field_{error.args[0]}_missing") from None
+
+
+def _lines(value: Any) -> Any:
+    return "\n".join(map(str, value)) if isinstance(value, list) else value

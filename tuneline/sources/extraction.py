@@ -12,7 +12,7 @@ from typing import Any
 
 from tuneline.records import Message
 from tuneline.sections.data import Source
-from tuneline.sources.conversation import Conversation, UnfitError, joined
+from tuneline.sources.conversation import Conversation, UnfitError, filled, joined
 from tuneline.sources.shapes import TRIPLES, first
 
 SEPARATOR = "_"
@@ -48,8 +48,9 @@ def read(source: Source, fields: dict[str, Any]) -> Conversation:
         head = source.instruction
     repairs = ["canonical_instruction"] if task is not None else []
     answer = canonical(_triples(triples), text, repairs)
+    asked = joined(head, text) if source.template is None else filled(source.template, fields, text)
     messages: list[Message] = [{"role": "system", "content": source.system}] if source.system else []
-    messages += [{"role": "user", "content": joined(head, text)}, {"role": "assistant", "content": answer}]
+    messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     # Only the text is compared: the same text under another schema gives its triples away.
     return Conversation("triples", messages, "", text, [], repairs)
 
@@ -88,8 +89,13 @@ def _decoded(instruction: Any) -> dict[str, Any] | None:
 
 
 def _instruction(schema: Any) -> str:
-    """What is asked for, in words that fit the canonical answer (DeepKE's own ask for JSON)."""
-    names = [entry.get("predicate", "") if isinstance(entry, dict) else str(entry) for entry in schema or []]
+    """What is asked for, in words that fit the canonical answer (DeepKE's own ask for JSON). Raises UnfitError."""
+    if not isinstance(schema, list):
+        raise UnfitError("schema_unreadable")
+    given = [entry.get("predicate") if isinstance(entry, dict) else entry for entry in schema]
+    names = [name for name in given if isinstance(name, str)]
+    if len(names) < len(given):
+        raise UnfitError("schema_unreadable")
     return f"抽取文本中的三元组，每行一个，写作“头实体_关系_尾实体”，没有则留空。关系：{'、'.join(names)}。"
 
 

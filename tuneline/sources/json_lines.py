@@ -30,8 +30,8 @@ def pieces(file: TextIO) -> Iterator[Piece]:
 
 
 def parse(raw: str) -> Any:
-    """Raises ValueError for anything that is no JSON. Tabs and line ends inside strings are let pass."""
-    return json.loads(raw, strict=False)
+    """Raises ValueError for anything that is no JSON. Tabs inside strings, and a comma after the object, are let pass."""
+    return json.loads(raw.strip("\ufeff \t\r\n").removesuffix(","), strict=False)
 
 
 def _value(line: str) -> Any:

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from tuneline.sources import shapes
-from tuneline.sources.text import HEAD, LONGEST, RAW_KEPT, Piece
+from tuneline.sources.text import HEAD, LONGEST, Piece
 
 SEPARATORS = re.compile(r"[\s,]*")
-COMMENT = re.compile(r"//[^\n]*")
+COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 ARRAY = re.compile(r'\[\s*(?:$|[\[{"\]]|//)')
 KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
-START = re.compile(r'(?<=[\s,}\]\[])\{\s*("(?:[^"\\]|\\.)*")\s*:')
-ENTRY = re.compile(r'(?<=[\s,}])"(?:[^"\\\n]|\\.)*"\s*:\s*\{')
+START = re.compile(r'\{\s*"(?:[^"\\\n]|\\.)*"\s*:')
+ENTRY = re.compile(r'"(?:[^"\\\n]|\\.)*"\s*:\s*(?=\{)')
 PARTIAL = ("Unterminated string", "Invalid \\")
 """Complaints of the decoder that may only mean that the block ends here."""
 _decoder = json.JSONDecoder(strict=False)
@@ -30,9 +30,11 @@ def claims(head: str) -> bool:
     kind = text.kind()
     if kind is None:
         return False
-    first = next((piece for piece in text.pieces(kind) if piece.reason is None), None)
-    if first is not None:
-        return shapes.understood(parse(first.raw))
+    broken = False
+    for piece in text.pieces(kind):
+        if piece.reason is None:
+            return shapes.understood(parse(piece.raw)) or (broken and shapes.mentioned(head))
+        broken = True
     # Nothing whole in sight: a first record longer than the head, or broken.
     return shapes.mentioned(head)
 
@@ -55,8 +57,10 @@ class _Text:
     def __init__(self, file: TextIO | None) -> None:
         self.file = file
         self.window, self.at = "", 0
-        self.first_keys: set[str] = set()
-        """First keys of the records so far: by them the next record is found after a broken one."""
+        self.shapes: set[frozenset[str]] = set()
+        """Fields of the records so far: by them the next record is told after a broken one."""
+        self.indent: str | None = None
+        """White space before the present record on its line, None when it begins no line."""
 
     @classmethod
     def of(cls, head: str) -> "_Text":
@@ -106,35 +110,30 @@ class _Text:
         if kind != "records":
             self.at += 1
         while True:
-            self.skip(SEPARATORS)
+            passed = self.skip(SEPARATORS)
+            begins_line, _, indent = passed.rpartition("\n")
+            self.indent = indent if begins_line or passed.startswith("\n") else None
             character = self.here()
             if not character:
                 return
-            if character == "/":
-                yield Piece(f"[{index}]", self.skip(COMMENT) or self._one(), "comment")
-                index += 1
+            if character == "/" and (comment := self.skip(COMMENT)):
+                yield Piece(f"[{index}]", comment, "comment")
             elif character in "]}" and kind != "records":
-                self._one()
+                self.at += 1
                 self.skip(SEPARATORS)
-                if self.here():
-                    yield Piece(f"[{index}]", self._rest(), "text_after_the_end")
-                return
+                if not self.here():
+                    return
+                if self.here() == ("[" if kind == "array" else "{"):
+                    # Files that were put one after the other: the next one begins.
+                    self.at += 1
+                    continue
+                if self.here() in '{"]}':
+                    yield Piece(f"[{index}]", character, "stray_bracket")
+                else:
+                    yield self._broken(f"[{index}]", START if kind == "array" else ENTRY, self.at, "text_after_the_end")
             else:
                 yield self._keyed(index) if kind == "keyed" else self._record(f"[{index}]", self.at)
-                index += 1
-
-    def _one(self) -> str:
-        self.at += 1
-        return self.window[self.at - 1]
-
-    def _rest(self) -> str:
-        rest = ""
-        while len(rest) < LONGEST:
-            rest += self.window[self.at :]
-            self.at = len(self.window)
-            if not self.more():
-                break
-        return rest
+            index += 1
 
     def _keyed(self, index: int) -> Piece:
         while not (key := KEY.match(self.window, self.at)) and len(self.window) - self.at < LONGEST and self.more():
@@ -151,7 +150,7 @@ class _Text:
             begin = self.at + ahead
             try:
                 value, end = _decoder.raw_decode(self.window, begin)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 near_end = getattr(error, "pos", 0) >= len(self.window) - 16
                 partial = near_end or str(error).startswith(PARTIAL)
                 if partial and len(self.window) - self.at < LONGEST and self.more():
@@ -160,32 +159,47 @@ class _Text:
             # A number may go on in the next block.
             if end == len(self.window) and self.more():
                 continue
-            if isinstance(value, dict) and value:
-                self.first_keys.add(next(iter(value)))
+            if isinstance(value, dict):
+                self.shapes.add(frozenset(value))
             raw = self.window[self.at + ahead : end]
             self.at = end
             return Piece(place, raw)
 
-    def _broken(self, place: str, start: re.Pattern[str], begin: int) -> Piece:
+    def _broken(self, place: str, start: re.Pattern[str], begin: int, reason: str = "broken_json") -> Piece:
         """What lies before the next record's beginning."""
         ahead = begin + 1 - self.at
         while True:
             for match in start.finditer(self.window, self.at + ahead):
-                if start is ENTRY or self._begins_record(match):
+                if self._begins_record(match, start):
                     raw = self.window[self.at : match.start()]
                     self.at = match.start()
-                    return Piece(place, raw[:LONGEST], "broken_json")
+                    return Piece(place, raw, reason)
             if len(self.window) - self.at >= LONGEST or not self.more():
                 raw = self.window[self.at :]
                 self.at = len(self.window)
-                return Piece(place, raw, "broken_json")
+                return Piece(place, raw, reason)
 
-    def _begins_record(self, match: re.Match[str]) -> bool:
-        try:
-            key = json.loads(match.group(1), strict=False)
-        except ValueError:
+    def _begins_record(self, match: re.Match[str], start: re.Pattern[str]) -> bool:
+        """Whether a record begins here, and not an object inside the broken one.
+
+        Where records begin lines, it must begin one, as far in as the broken one does. Else it must follow a
+        comma or a bracket, and have the fields of a record that was whole.
+        """
+        before = self.window[max(self.at, match.start() - 200) : match.start()]
+        _, broke, indent = before.rpartition("\n")
+        if self.indent is not None:
+            return bool(broke) and indent == self.indent
+        if before.rstrip()[-1:] not in (",", "}", "]") or before.rstrip().endswith(("[,", "{,")):
             return False
-        return key in self.first_keys if self.first_keys else shapes.is_field(key)
-
-
-assert RAW_KEPT < LONGEST
+        try:
+            value, _ = _decoder.raw_decode(self.window, match.end() if start is ENTRY else match.start())
+        except (ValueError, RecursionError):
+            # Broken as well, or cut off by the end of the window: its first field must do.
+            key = KEY.match(self.window, match.start() + 1)
+            if start is ENTRY or key is None:
+                return False
+            name = json.loads(key.group(1))
+            return any(name in shape for shape in self.shapes) if self.shapes else shapes.is_field(name)
+        if not isinstance(value, dict):
+            return False
+        return frozenset(value) in self.shapes if self.shapes else shapes.understood(value)

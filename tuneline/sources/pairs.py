@@ -5,14 +5,16 @@
 {"input": "关于刑法解释，下列哪一说法是正确的？", "output": "D", "A": "…", "B": "…", "C": "…", "D": "…"}
 """
 
+import json
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tuneline.records import Message, Task
 from tuneline.sections.data import Source, template_fields
 from tuneline.sources import extraction, turns
-from tuneline.sources.conversation import Conversation, UnfitError, joined
-from tuneline.sources.shapes import ANSWER, INSTRUCTION, QUESTION, SYSTEM, present, unwrapped
+from tuneline.sources.conversation import Conversation, UnfitError, filled, joined
+from tuneline.sources.shapes import ANSWER, INSTRUCTION, QUESTION, SYSTEM, first, present, unwrapped
 
 NOTHING = ("", "无", "无。", "没有")
 CHOICES = "ABCDEFGH"
@@ -30,11 +32,12 @@ def read(source: Source, fields: dict[str, Any], triple_lines: bool) -> Conversa
         raise UnfitError("no_answer_field")
     task = _task(source, answer_key, triple_lines)
     answers = _answers(fields[answer_key], task, repairs)
-    titled = question_key.lower() == "ask"
+    titled = question_key.lower() == "ask" and not source.question and "question" not in source.columns
     question = _with_title(fields) if titled else _text(fields[question_key], "question", repairs)
-    if choices := _choices(fields, answers[0]):
+    mapped = template_fields(source.template) if source.template else set()
+    if not mapped & set(CHOICES) and (choices := _choices(fields, answers[0])):
         question, task = joined(question.rstrip(), choices), "label"
-    head, tail = _parts(source, names, fields, question_key, question, repairs)
+    head, tail = _parts(names, fields, question_key, question, mapped, repairs)
     if task == "triples":
         answers = [extraction.canonical_lines(answer, repairs) for answer in answers]
     asked = joined(source.instruction or "" if source.instruction is not None else head, tail)
@@ -42,28 +45,18 @@ def read(source: Source, fields: dict[str, Any], triple_lines: bool) -> Conversa
         asked = filled(source.template, fields, question)
     if not asked.strip():
         raise UnfitError("empty_question")
-    messages = _system(source, names, fields) + _history(fields)
+    history = _history(names, fields)
+    messages = _system(source, names, fields) + history
     messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answers[0]}]
     if source.template is not None or (source.question is not None and head):
         # The user has said which part is the question: the other one is not compared.
         head, tail = "", question
     elif source.instruction is not None:
         head = ""
+    if history and len(tail.strip()) < turns.SHORTEST:
+        tail = "\n".join([turn["content"] for turn in history if turn["role"] == "user"] + [tail])
     compared = None if not head and tail == asked else tail
     return Conversation(task, messages, head, compared, answers if len(answers) > 1 else [], repairs)
-
-
-def filled(template: str, fields: dict[str, Any], question: str) -> str:
-    """The template with the row's fields; lists become lines. Raises UnfitError for a field that the row lacks."""
-    values = {name: _lines(value) for name, value in fields.items()} | {"question": question}
-    try:
-        return template.format_map(values)
-    except KeyError as error:
-        raise UnfitError(f"template_field_{error.args[0]}_missing") from None
-
-
-def _lines(value: Any) -> Any:
-    return "\n".join(map(str, value)) if isinstance(value, list) else value
 
 
 class Names(NamedTuple):
@@ -74,6 +67,7 @@ class Names(NamedTuple):
     instruction: str
     input: str
     system: str
+    history: str
 
 
 @lru_cache(maxsize=4096)
@@ -81,13 +75,20 @@ def names_of(fields: tuple[str, ...]) -> Names:
     def one(names: tuple[str, ...]) -> str:
         return next(iter(present(names, fields)), "")
 
-    return Names(present(QUESTION, fields), one(ANSWER), one(INSTRUCTION), one(("input",)), one(SYSTEM))
+    return Names(
+        present(QUESTION, fields), one(ANSWER), one(INSTRUCTION), one(("input",)), one(SYSTEM), one(("history",))
+    )
+
+
+def said(value: Any) -> bool:
+    """Whether a field says anything: 0 does, white space does not."""
+    return bool(value.strip()) if isinstance(value, str) else value not in ([], {}, None)
 
 
 def _asked(names: Names, fields: dict[str, Any]) -> str:
     """The first known field that says something; an empty `instruction` leaves the question to `input`."""
     for name in names.questions:
-        if fields[name] not in ("", [], None):
+        if said(fields[name]):
             return name
     return names.questions[0] if names.questions else ""
 
@@ -102,13 +103,13 @@ def _task(source: Source, answer_key: str, triple_lines: bool) -> Task:
 
 def _text(value: Any, what: str, repairs: list[str]) -> str:
     value = unwrapped(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if not said(value) and (what != "answer" or value is None):
+        raise UnfitError(f"empty_{what}")
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         repairs.append("number_to_text")
         return str(value)
     if not isinstance(value, str):
         raise UnfitError(f"{what}_not_text")
-    if what == "question" and not value.strip():
-        raise UnfitError("empty_question")
     return value
 
 
@@ -122,33 +123,32 @@ def _answers(value: Any, task: Task, repairs: list[str]) -> list[str]:
 
 
 def _parts(
-    source: Source, names: Names, fields: dict[str, Any], question_key: str, question: str, repairs: list[str]
+    names: Names, fields: dict[str, Any], question_key: str, question: str, mapped: set[str], repairs: list[str]
 ) -> tuple[str, str]:
     """(instruction, question) where the row has both, else ("", question). Raises UnfitError for an input left over."""
-    mapped = template_fields(source.template) if source.template else set()
     instruction_key, input_key = names.instruction, names.input
     if question_key == instruction_key:
-        if not (input_key and fields[input_key]):
+        if not (input_key and said(fields[input_key])):
             return "", question
-        if source.template is not None and input_key not in mapped:
+        if mapped and input_key not in mapped:
             raise UnfitError("unmapped_input")
         return question, _text(fields[input_key], "input", repairs)
-    if input_key and input_key != question_key and fields[input_key] and input_key not in mapped:
+    if input_key and input_key != question_key and said(fields[input_key]) and input_key not in mapped:
         raise UnfitError("unmapped_input")
-    own = fields.get(instruction_key) if instruction_key else ""
-    own = unwrapped(own)
-    return (own, question) if isinstance(own, str) and own.strip() else ("", question)
+    if not instruction_key or not said(fields[instruction_key]):
+        return "", question
+    return _text(fields[instruction_key], "instruction", repairs), question
 
 
 def _choices(fields: dict[str, Any], answer: str) -> str:
     """The choices of a question that is answered by letters, a line each; "" when it is none."""
     if "A" not in fields or "B" not in fields:
         return ""
-    offered = [letter for letter in CHOICES if isinstance(fields.get(letter), str) and fields[letter].strip()]
+    offered = [letter for letter in CHOICES if said(fields.get(letter))]
     letters = answer.strip()
     if len(offered) < 2 or not letters or not set(letters) <= set(offered):
         return ""
-    return "\n".join(f"{letter}. {fields[letter].strip()}" for letter in offered)
+    return "\n".join(f"{letter}. {str(fields[letter]).strip()}" for letter in offered)
 
 
 def _with_title(fields: dict[str, Any]) -> str:
@@ -156,7 +156,7 @@ def _with_title(fields: dict[str, Any]) -> str:
 
     An `ask` that is empty of content ("无") leaves the title; a title that `ask` repeats is not said twice.
     """
-    title, ask = (str(fields.get(name) or "").strip() for name in ("title", "ask"))
+    title, ask = (str(fields.get(first((name,), fields)) or "").strip() for name in ("title", "ask"))
     repeated = title in NOTHING or title in ask
     question = (title or ask) if ask in NOTHING else ask if repeated else f"{title}，{ask}"
     if not question:
@@ -167,13 +167,24 @@ def _with_title(fields: dict[str, Any]) -> str:
 def _system(source: Source, names: Names, fields: dict[str, Any]) -> list[Message]:
     system = source.system
     if system is None:
-        own = fields.get(source.columns.get("system") or names.system)
-        system = own if isinstance(own, str) else ""
+        key = source.columns.get("system") or names.system
+        if key and key not in fields:
+            raise UnfitError("no_system_field")
+        own = unwrapped(fields[key]) if key and said(fields[key]) else ""
+        if not isinstance(own, str):
+            raise UnfitError("system_not_text")
+        system = own
     return [{"role": "system", "content": system}] if system.strip() else []
 
 
-def _history(fields: dict[str, Any]) -> list[Message]:
-    history = fields.get("history") or []
+def _history(names: Names, fields: dict[str, Any]) -> list[Message]:
+    history = fields[names.history] if names.history and said(fields[names.history]) else []
+    if isinstance(history, str):
+        # A cell of a table.
+        try:
+            history = json.loads(history)
+        except (ValueError, RecursionError):
+            raise UnfitError("history_not_a_list") from None
     if not isinstance(history, list):
         raise UnfitError("history_not_a_list")
     return turns.earlier(history)

@@ -52,8 +52,10 @@ def is_turn(value: Any) -> bool:
     """Whether the value is one turn of a dialogue, of any kind."""
     if not isinstance(value, dict):
         return False
-    names = {name.lower() for name in value}
-    return (bool(names & set(ROLE)) and bool(names & set(CONTENT))) or names <= set(ROLES)
+    role, content = first(ROLE, value), first(CONTENT, value)
+    if role and content:
+        return str(value[role]).lower() in ROLES
+    return {name.lower() for name in value} <= set(ROLES)
 
 
 def unwrapped(value: Any) -> Any:

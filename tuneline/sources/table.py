@@ -7,6 +7,7 @@ A record may span several lines inside quotes, and a stray quote inside an unquo
 """
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
@@ -15,19 +16,24 @@ from tuneline.sources.conversation import UnfitError
 from tuneline.sources.shapes import ANSWER, QUESTION
 from tuneline.sources.text import LONGEST, Piece, lines_of
 
+# csv raises for a cell over 128 KiB, and a long answer is no error.
+csv.field_size_limit(LONGEST)
 SPAN = 2**20
 """Characters over which a quoted cell may run on: what is longer is a quote that was never closed."""
 
 
 def claims(head: str) -> bool:
     cells = {cell.strip().lower() for cell in header_of(head)}
-    return bool(cells & {*QUESTION, *ANSWER}) and "" not in cells
+    return bool(cells & set(ANSWER)) or (len(cells) > 1 and bool(cells & set(QUESTION)))
 
 
 def header_of(text: str) -> list[str]:
     """Names of the columns, from the first line."""
-    line = text.split("\n", 1)[0].rstrip("\r")
-    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter_of(line)), [])]
+    line = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    try:
+        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter_of(line)), [])]
+    except csv.Error:
+        return []
 
 
 def delimiter_of(header: str) -> str:
@@ -36,12 +42,11 @@ def delimiter_of(header: str) -> str:
 
 def pieces(file: TextIO) -> Iterator[Piece]:
     """The records after the header. Raises ValueError for a header that names a column twice."""
-    # csv raises for a cell over 128 KiB, and a long answer is no error.
-    csv.field_size_limit(LONGEST)
     feed = _Feed(lines_of(file))
     first = next(feed, "")
     header, delimiter = header_of(first), delimiter_of(first)
-    if len(set(header)) != len(header):
+    named = [name for name in header if name]
+    if len(set(named)) != len(named):
         raise ValueError(f"the header names a column twice, expected different names: {header}")
     while True:
         feed.taken.clear()
@@ -68,8 +73,13 @@ def pieces(file: TextIO) -> Iterator[Piece]:
 
 
 def parse(raw: str, header: list[str], delimiter: str) -> dict[str, str]:
-    """Raises UnfitError for another number of cells than the header has."""
-    row = next(csv.reader([raw.rstrip("\r\n").replace("\r\n", "\n")], delimiter=delimiter))
+    """Raises UnfitError or csv.Error for another number of cells than the header has."""
+    text = raw.rstrip("\r\n").replace("\r\n", "\n")
+    try:
+        row = next(csv.reader([text], delimiter=delimiter, strict=True))
+    except csv.Error:
+        # Words in quotes at the beginning of a cell: its quotes are text, and stay.
+        row = next(csv.reader([text], delimiter=delimiter, quoting=csv.QUOTE_NONE))
     if len(row) != len(header):
         raise UnfitError(f"{len(row)}_cells_not_{len(header)}")
     return dict(zip(header, row, strict=True))

@@ -18,8 +18,8 @@ JUDGED = 5000
 """Lines that are not ASCII from which the encoding of a damaged file is told."""
 
 
-class NotTextError(ValueError):
-    """The file is no text in an encoding that we know."""
+class UnclaimedError(ValueError):
+    """The file holds nothing for us: it is empty, no text, or of no format that we know."""
 
 
 class Piece(NamedTuple):
@@ -38,7 +38,7 @@ def encoding_of(path: Path) -> str:
     """The encoding by BOM, else UTF-8, else GB18030 (a superset of GBK and GB2312); of a damaged file the likelier one.
 
     UTF-8 goes first: text in UTF-8 often decodes as GB18030 without an error, into other characters.
-    Raises NotTextError when neither fits.
+    Raises UnclaimedError when neither fits.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -57,13 +57,13 @@ def encoding_of(path: Path) -> str:
 
 
 def _likelier(path: Path) -> str:
-    """The encoding in which fewer lines break. Raises NotTextError when most break in both."""
+    """The encoding in which fewer lines break. Raises UnclaimedError when most break in both."""
     with path.open("rb") as file:
         lines = list(islice((line for line in iter(lambda: file.readline(2**20), b"") if not line.isascii()), JUDGED))
     broken = {encoding: sum(not _decodes(line, encoding) for line in lines) for encoding in ("utf-8", "gb18030")}
     best = min(broken, key=lambda encoding: broken[encoding])
     if broken[best] * 2 > len(lines):
-        raise NotTextError(
+        raise UnclaimedError(
             f"{path} is neither UTF-8 nor GB18030 nor UTF-16 with a BOM ({broken[best]} of {len(lines)} lines that are "
             "not ASCII break in the likeliest); convert it, for example with iconv"
         )

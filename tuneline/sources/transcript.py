@@ -40,5 +40,5 @@ def parse(raw: str) -> dict[str, Any]:
         elif turns:
             turns[-1]["content"] += "\n" + line
     for turn in turns:
-        turn["content"] = re.sub(r"\n\n+", "\n", turn["content"]).strip()
+        turn["content"] = turn["content"].strip()
     return {"conversation": turns}

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneline.records import Message, Role
 from tuneline.sections.data import Source
-from tuneline.sources.conversation import Conversation, UnfitError
+from tuneline.sources.conversation import Conversation, UnfitError, filled, joined
 from tuneline.sources.shapes import ANSWER, CONTENT, QUESTION, ROLE, ROLES, SYSTEM, first
 
 SHORTEST = 8
@@ -35,8 +35,10 @@ def read(source: Source, fields: dict[str, Any], key: str) -> Conversation:
         system = source.system
     turns = _alternating(turns, repairs)
     tail = compared(turns)
-    if source.instruction:
-        turns[0]["content"] = f"{source.instruction}\n{turns[0]['content']}"
+    if source.template is not None:
+        turns[0]["content"] = filled(source.template, fields, turns[0]["content"])
+    elif source.instruction:
+        turns[0]["content"] = joined(source.instruction, turns[0]["content"])
     messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
     task = "qa" if source.task == "auto" else source.task
     return Conversation(task, messages + turns, "", tail, [], repairs)
@@ -71,11 +73,11 @@ def _turns(entry: Any, repairs: list[str]) -> Iterator[Message]:
     if role_key:
         name = entry[role_key]
         role = ROLES.get(name.lower()) if isinstance(name, str) else None
-        if role == "tool" or {"tool_calls", "function_call"} & set(entry):
+        if role == "tool" or entry.get("tool_calls") or entry.get("function_call"):
             raise UnfitError("tool_turn")
         if role is None:
             raise UnfitError("unknown_speaker")
-        if role == "assistant" and not (entry.get("loss", True) and entry.get("loss_weight", 1)):
+        if role == "assistant" and (entry.get("loss") is False or entry.get("loss_weight") == 0):
             repairs.append("dropped_loss_weight")
         yield {"role": _role(role), "content": _content(entry.get(content_key))}
         return

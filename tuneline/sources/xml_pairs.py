@@ -38,4 +38,9 @@ def pieces(file: TextIO) -> Iterator[Piece]:
 
 def parse(raw: str) -> dict[str, Any]:
     pair = ElementTree.fromstring(raw)
-    return {"question": pair.findtext("Question") or "", "answer": pair.findtext("Answer") or ""}
+    return {"question": _text(pair.find("Question")), "answer": _text(pair.find("Answer"))}
+
+
+def _text(element: Any) -> str:
+    """All text inside, that of inner elements (<b>, <i>) included."""
+    return "" if element is None else "".join(element.itertext())
