@@ -5,10 +5,12 @@
 Reads section `base`; writes models/base and metrics/base.json. A base whose perplexity is not sane fails here.
 """
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tuneline.chatglm import config as chatglm
 from tuneline.doors import checkpoint
 from tuneline.outputs import building, write_json
 from tuneline.params import load
@@ -38,8 +40,6 @@ def main() -> None:
 
 def canonical(source: Path, gguf: str | None, params: Base, folder: Path) -> tuple[str, str]:
     """Write the checkpoint at `source` into `folder`; returns (family, whose chat template was kept)."""
-    import shutil
-
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, logging
@@ -47,6 +47,8 @@ def canonical(source: Path, gguf: str | None, params: Base, folder: Path) -> tup
     from tuneline.prompt import Prompter
 
     logging.set_verbosity_error()
+    if not gguf and chatglm.is_chatglm(config := read_config(source)):
+        return canonical_chatglm(source, config, params, folder)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
     if gguf:
@@ -70,9 +72,54 @@ def canonical(source: Path, gguf: str | None, params: Base, folder: Path) -> tup
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for path in (*source.glob("LICENSE*"), *source.glob("NOTICE*")):
-        shutil.copyfile(path, folder / path.name)
+    copy_notices(source, folder)
     return prompter.family.name, template
+
+
+def canonical_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> tuple[str, str]:
+    """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
+    from transformers import GenerationConfig
+
+    from tuneline.chatglm.tokenizer import build
+    from tuneline.chatglm.weights import convert
+    from tuneline.prompt import Prompter
+
+    try:
+        shape = chatglm.shape_of(config)
+        tokenizer = build(source / "tokenizer.model")
+        prompter = Prompter(tokenizer)
+        if max(prompter.control) >= shape.words:
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens and the embedding {shape.words} rows: they do not fit"
+            )
+        convert(source, shape, params.dtype, folder)
+    except ValueError as error:
+        raise ValueError(f"base.source {params.source!r}: {error}") from None
+    pad = tokenizer.pad_token_id
+    chatglm.native_config(shape, params.dtype, pad, prompter.stop_ids).save_pretrained(folder)
+    GenerationConfig(eos_token_id=prompter.stop_ids, pad_token_id=pad).save_pretrained(folder)
+    template = keep_template(tokenizer, prompter)
+    tokenizer.save_pretrained(folder)
+    copy_notices(source, folder)
+    return prompter.family.name, template
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """config.json. Raises ValueError when it is no JSON object."""
+    try:
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{source / 'config.json'} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{source / 'config.json'} holds {type(config).__name__}, expected an object")
+    return config
+
+
+def copy_notices(source: Path, folder: Path) -> None:
+    import shutil
+
+    for path in (*source.glob("LICENSE*"), *source.glob("NOTICE*"), *source.glob("MODEL_LICENSE*")):
+        shutil.copyfile(path, folder / path.name)
 
 
 def read_gguf_once() -> None:

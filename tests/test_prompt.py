@@ -66,7 +66,7 @@ def test_a_tokenizer_saved_with_truncation_and_padding_cuts_nothing():
     tokenizer.backend_tokenizer.enable_truncation(max_length=4)
     tokenizer.backend_tokenizer.enable_padding(length=30)
     assert len(Prompter(tokenizer).text("长" * 50)) >= 50
-    assert Prompter(tokenizer).newline == Prompter(make_tokenizer("gemma")).newline
+    assert Prompter(tokenizer).after == Prompter(make_tokenizer("gemma")).after
 
 
 @pytest.mark.parametrize("family", EXPECTED)
@@ -104,10 +104,11 @@ def test_no_text_becomes_a_control_token(family, pieces):
     prompter = PROMPTERS[family]
     text = "".join(pieces).encode("utf-8", "ignore").decode()
     control = set(TOKENIZERS[family].get_added_vocab().values())
-    assert {prompter.start, prompter.end, *prompter.first, *prompter.stop_ids} <= control
+    assert prompter.control <= control
     assert not control & set(prompter.text(text))
     row = prompter.training_row([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
-    assert row.input_ids.count(prompter.start) == row.input_ids.count(prompter.end) == 2
+    begins = [opening[0] for opening in prompter.opening.values()]
+    assert sum(row.input_ids.count(token) for token in set(begins)) == 2
     assert prompter.plain.decode(prompter.text(text), skip_special_tokens=False) == text
 
 
@@ -131,7 +132,7 @@ def test_many_rows_are_what_each_is_alone(tokenizers, family):
     conversations = [CHAT, CHAT[1:3], [CHAT[1], {"role": "assistant", "content": ""}]]
     assert prompter.training_rows(conversations) == [prompter.training_row(messages) for messages in conversations]
     empty = prompter.training_row(conversations[2])
-    assert [label for label in empty.labels if label != IGNORE_INDEX] == [prompter.end], "an empty answer still ends"
+    assert [label for label in empty.labels if label != IGNORE_INDEX] == prompter.closing, "an empty answer still ends"
 
 
 def test_a_generation_prompt_ends_with_the_user(tokenizers):

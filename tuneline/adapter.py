@@ -26,6 +26,15 @@ def add_lora(model: Any, params: Lora) -> Any:
     return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
+CHATGLM_NAMES = {
+    "query_key_value": ("q_proj", "k_proj", "v_proj"),
+    "dense": ("o_proj",),
+    "dense_h_to_4h": ("gate_up_proj",),
+    "dense_4h_to_h": ("down_proj",),
+}
+"""What ChatGLM3's recipes call the layers that native `Glm` has."""
+
+
 def resolve_targets(model: Any, targets: list[str]) -> set[str]:
     """Last names of the linear layers to adapt; `all` is every one but embeddings and LM head."""
     import torch
@@ -35,6 +44,8 @@ def resolve_targets(model: Any, targets: list[str]) -> set[str]:
     known = {name.rpartition(".")[2] for name in linear if model.get_submodule(name) not in excluded}
     if targets == ["all"]:
         return known
+    if model.config.model_type == "glm":
+        targets = [native for name in targets for native in CHATGLM_NAMES.get(name, (name,))]
     wrong = sorted(set(targets) - known)
     if wrong:
         raise ValueError(

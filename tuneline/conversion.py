@@ -86,7 +86,7 @@ def read_all(
     # On disk first: a list of arrays and their concatenation would be held at the same time.
     with (
         tempfile.TemporaryFile(dir=folder) as keys,
-        tqdm(desc="convert: reading", unit="item", unit_scale=True, dynamic_ncols=True) as bar,
+        tqdm(desc="convert: reading", unit="item", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
     ):
         order: list[int] = []
 
@@ -215,7 +215,9 @@ def write_parts(
     held[split.heldout] = True
     names = [json.loads(record)["id"] for record in records]
     worst: list[tuple[float, str]] = []
-    with tqdm(total=len(keys), desc="convert: writing", unit="item", unit_scale=True, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=len(keys), desc="convert: writing", unit="item", unit_scale=True, delay=1, dynamic_ncols=True
+    ) as bar:
         for begin in range(0, len(keys), WRITTEN):
             lines = list(islice(spill, WRITTEN))
             rows = slice(begin, begin + len(lines))

@@ -48,17 +48,18 @@ def data_report(
 
 def mask_preview(row: Encoded, prompter: Prompter, tokenizer: Any) -> list[dict[str, Any]]:
     """Every token of a row as text, with whether it is learnt and whether it is a control token."""
-    control = {prompter.start, prompter.end, *prompter.first, *prompter.stop_ids}
     tokens: list[dict[str, Any]] = []
     group: list[int] = []
     for token, label in zip(row.input_ids, row.labels, strict=True):
         # A character may take several byte tokens: hold them until they decode to whole text.
         group.append(token)
         text = tokenizer.decode(group)
-        if "\ufffd" in text and token not in control:
+        if "\ufffd" in text and token not in prompter.control:
             continue
         identifiers = " ".join(map(str, group))
-        tokens.append({"id": identifiers, "text": text, "learnt": label != IGNORE_INDEX, "control": token in control})
+        tokens.append(
+            {"id": identifiers, "text": text, "learnt": label != IGNORE_INDEX, "control": token in prompter.control}
+        )
         group = []
     return tokens
 

@@ -14,7 +14,9 @@ from tuneline.packages import Package, catalogue, find, unpack
 from tuneline.sections.base import Base
 
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*")
-"""Never *.bin (pickle) and never *.py (code)."""
+"""Never *.py (code)."""
+PLAIN_FILES = (*HUB_FILES, "pytorch_model*.bin")
+"""With PyTorch's files, which are read as plain tensors or not at all: for a checkpoint that has no safetensors."""
 
 
 @contextmanager
@@ -58,7 +60,10 @@ def _hub(base: Base) -> Path:
             f"base.revision is null, expected the 40 hex digits of a commit of {base.source} (its hub page)"
         )
     try:
-        return Path(snapshot_download(base.source, revision=base.revision, allow_patterns=list(HUB_FILES)))
+        folder = Path(snapshot_download(base.source, revision=base.revision, allow_patterns=list(HUB_FILES)))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(base.source, revision=base.revision, allow_patterns=list(PLAIN_FILES)))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -71,7 +76,8 @@ def _folder(base: Base) -> Path:
     folder = Path(base.source).expanduser()
     if not folder.is_dir():
         raise ValueError(f"base.source is {base.source!r}, expected a folder, and there is none")
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+    weights = any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+    if not (folder / "config.json").is_file() or not weights:
         raise ValueError(
             f"base.source {base.source!r} holds no model: expected config.json and *.safetensors weights there"
         )

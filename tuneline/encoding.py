@@ -91,7 +91,7 @@ def encode_all(
 
     summary = Summary()
     with (
-        tqdm(total=total, desc="tokenize", unit="record", unit_scale=True, dynamic_ncols=True) as bar,
+        tqdm(total=total, desc="tokenize", unit="record", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
         ThreadPoolExecutor(1) as thread,
     ):
         for batch, encoded in _ahead(thread, _batches(records), lambda batch: _texts(batch, prompter)):

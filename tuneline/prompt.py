@@ -24,25 +24,42 @@ IGNORE_INDEX = -100
 
 @dataclass(frozen=True)
 class Family:
-    """The turn markers of one family of chat models.
+    """The turn markers of one family of chat models; all are single control tokens.
 
-    A turn is start + role name + "\\n" + content + end + "\\n". Source: the families' published templates.
+    A turn is start + role name + "\\n" + content + end + "\\n"; or, where each role has a token of its own and
+    nothing ends a turn, that token + "\\n" + content. Sources: the families' published templates, and
+    tokenization_chatglm.py of THUDM/chatglm3-6b.
     """
 
     name: str
-    start: str
-    end: str
-    begins_with: str | None
-    """Control token before the first turn."""
-    assistant: str
+    begins_with: tuple[str, ...]
+    """Before the first turn."""
+    start: str = ""
+    end: str = ""
+    assistant: str = "assistant"
     """The assistant's role name."""
-    system_turn: bool
+    roles: tuple[str, str, str] | None = None
+    """Tokens of system, user and assistant, where they have their own."""
+    stops: tuple[str, ...] = ()
+    """What ends an answer besides `end` and the tokenizer's end of text."""
+    system_turn: bool = True
     """Whether a system prompt has a turn of its own, or else goes before the first user turn."""
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Tokens by which a tokenizer is told to be of this family."""
+        return (*self.begins_with, *(self.roles or (self.start, self.end)))
 
 
 FAMILIES = (
-    Family("gemma", "<start_of_turn>", "<end_of_turn>", "<bos>", "model", system_turn=False),
-    Family("chatml", "<|im_start|>", "<|im_end|>", None, "assistant", system_turn=True),
+    Family("gemma", ("<bos>",), "<start_of_turn>", "<end_of_turn>", "model", system_turn=False),
+    Family("chatml", (), "<|im_start|>", "<|im_end|>"),
+    Family(
+        "chatglm3",
+        ("[gMASK]", "sop"),
+        roles=("<|system|>", "<|user|>", "<|assistant|>"),
+        stops=("<|user|>", "<|observation|>"),
+    ),
 )
 
 
@@ -61,29 +78,34 @@ def family_of(tokenizer: Any) -> Family:
     """
     vocabulary = tokenizer.get_vocab()
     for family in FAMILIES:
-        if family.start in vocabulary and family.end in vocabulary:
+        if all(marker in vocabulary for marker in family.markers):
             return family
-    markers = " or ".join(f"{family.start} ({family.name})" for family in FAMILIES)
-    raise ValueError(f"the base's tokenizer has no turn markers that we know: expected {markers} in its vocabulary")
+    known = " or ".join(f"{(family.roles or (family.start,))[0]} ({family.name})" for family in FAMILIES)
+    raise ValueError(f"the base's tokenizer has no turn markers that we know: expected {known} in its vocabulary")
 
 
 class Prompter:
     """Encodes messages for one tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.family = family_of(tokenizer)
+        self.family = family = family_of(tokenizer)
         self.plain = _without_control_tokens(tokenizer)
         ids = tokenizer.convert_tokens_to_ids
-        self.start, self.end = ids(self.family.start), ids(self.family.end)
-        self.first = [ids(self.family.begins_with)] if self.family.begins_with else []
-        self.newline = self.text("\n")
-        self.closing = [self.end, *self.newline]
-        self.roles = {
-            "system": self._header("system"),
-            "user": self._header("user"),
-            "assistant": self._header(self.family.assistant),
-        }
-        self.stop_ids = sorted({self.end, *_as_list(tokenizer.eos_token_id)})
+        ends = _as_list(tokenizer.eos_token_id)
+        newline, nothing = self.text("\n"), list[int]()
+        self.first = [ids(token) for token in family.begins_with]
+        if family.roles:
+            tokens = zip(("system", "user", "assistant"), family.roles, strict=True)
+            self.opening = {role: [ids(token)] for role, token in tokens}
+            # A model of this family says the line end after its role itself.
+            self.lead, self.closing, self.after, self.last = newline, nothing, nothing, ends[:1]
+        else:
+            names = {"system": "system", "user": "user", "assistant": family.assistant}
+            self.opening = {role: [ids(family.start), *self.text(f"{name}\n")] for role, name in names.items()}
+            self.lead, self.closing, self.after, self.last = nothing, [ids(family.end)], newline, nothing
+        self.stop_ids = sorted({*self.closing, *ends, *map(ids, family.stops)})
+        self.control = {*self.first, *self.stop_ids, *(opening[0] for opening in self.opening.values())}
+        """Ids that this class places, and text never becomes."""
 
     def text(self, content: str) -> list[int]:
         """Ids of plain text: never a control token, whatever it says."""
@@ -93,10 +115,11 @@ class Prompter:
         """Ids up to where the assistant's answer begins. The last message must be the user's."""
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("a generation prompt ends with a user's message")
-        return self._turns(messages, "none").input_ids + self.roles["assistant"]
+        (turns,) = _with_ids(self.encode([messages]))
+        return self._ids(turns) + self.opening["assistant"]
 
     def training_row(self, messages: Sequence[Message], mask: Mask = "all_answers") -> Encoded:
-        """Ids and labels of a whole conversation, which ends with the assistant's answer and its end token.
+        """Ids and labels of a whole conversation, which ends with the assistant's answer and what ends it.
 
         Raises ValueError when nothing would be learnt, or for an unknown role or a late system prompt.
         """
@@ -119,38 +142,38 @@ class Prompter:
             if not turns or turns[-1][0] != "assistant":
                 raise ValueError("a training row ends with an assistant's message")
             row = self._row(turns, mask)
-            # The newline after the last end token belongs to the next turn, which there is not.
-            del row.input_ids[-len(self.newline) :], row.labels[-len(self.newline) :]
             if row.labels.count(IGNORE_INDEX) == len(row.labels):
                 raise ValueError("no token of the row is learnt")
-            prompt = self._ids(turns[:-1]) + self.roles["assistant"]
+            prompt = self._ids(turns[:-1]) + self.opening["assistant"]
             assert row.input_ids[: len(prompt)] == prompt, "training and generation prompts differ"
             rows.append(row)
         return rows
 
-    def _turns(self, messages: Sequence[Message], mask: Mask) -> Encoded:
-        (turns,) = _with_ids(self.encode([messages]))
-        return self._row(turns, mask)
-
-    def _row(self, turns: Sequence[Turn], mask: Mask) -> Encoded:
-        labels = [IGNORE_INDEX] * len(self.first)
-        for number, (role, content) in enumerate(turns, start=1):
-            learn = role == "assistant" and (mask == "all_answers" or (mask == "last_answer" and number == len(turns)))
-            labels += [IGNORE_INDEX] * len(self.roles[role])
-            labels += [*content, self.end] if learn else [IGNORE_INDEX] * (len(content) + 1)
-            labels += [IGNORE_INDEX] * len(self.newline)
-        return Encoded(self._ids(turns), labels)
-
     def _ids(self, turns: Sequence[Turn]) -> list[int]:
         ids = list(self.first)
         for role, content in turns:
-            ids += self.roles[role]
+            ids += self.opening[role]
+            ids += self.lead
             ids += content
             ids += self.closing
+            ids += self.after
         return ids
 
-    def _header(self, role: str) -> list[int]:
-        return [self.start, *self.text(f"{role}\n")]
+    def _row(self, turns: Sequence[Turn], mask: Mask) -> Encoded:
+        labels = [IGNORE_INDEX] * len(self.first)
+        learn = False
+        for number, (role, content) in enumerate(turns, start=1):
+            opening = self.opening[role]
+            # Where nothing ends a turn, the token of the next role does, and the answer before it learns that.
+            labels += opening if learn and not self.closing else [IGNORE_INDEX] * len(opening)
+            learn = role == "assistant" and (mask == "all_answers" or (mask == "last_answer" and number == len(turns)))
+            said = [*self.lead, *content, *self.closing]
+            labels += said if learn else [IGNORE_INDEX] * len(said)
+            labels += [IGNORE_INDEX] * len(self.after)
+        # What follows the last end token belongs to the next turn, which there is not.
+        kept = len(labels) - len(self.after)
+        ends = self.last if learn else [IGNORE_INDEX] * len(self.last)
+        return Encoded(self._ids(turns)[:kept] + self.last, labels[:kept] + ends)
 
 
 def _with_ids(encoded: Texts) -> list[list[Turn]]:

@@ -7,7 +7,6 @@
 (`datasets.save_to_disk` writes a fingerprint of the mapping function into its files: not the same bytes.)
 """
 
-import json
 import shutil
 import tempfile
 from array import array
@@ -18,17 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tuneline.prompt import IGNORE_INDEX, Encoded
+from tuneline.shards import header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 class TokenWriter:
-    """Writes rows one by one, so that a file may be larger than memory; the file is whole after `finish`.
-
-    The layout is that of safetensors (https://github.com/huggingface/safetensors, "Format"): the size of a JSON
-    header as uint64, the header, and the tensors one after the other.
-    """
+    """Writes rows one by one, so that a file may be larger than memory; the file is whole after `finish`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,14 +48,9 @@ class TokenWriter:
             ("input_ids", "I32", tokens, 4),
             ("learnt", "U8", tokens, 1),
         )
-        header, begin = {}, 0
-        for name, dtype, count, size in columns:
-            header[name] = {"dtype": dtype, "shape": [count], "data_offsets": [begin, begin + count * size]}
-            begin += count * size
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        entries = [(name, dtype, (count,), count * size) for name, dtype, count, size in columns]
         with self.path.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text + self.offsets.tobytes())
+            file.write(header(entries) + self.offsets.tobytes())
             for part in (self.ids, self.learnt):
                 part.seek(0)
                 shutil.copyfileobj(part, file, 2**20)

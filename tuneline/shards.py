@@ -1,0 +1,85 @@
+"""Write safetensors files a tensor at a time, so that a model larger than memory can be written.
+
+Layout: the size of a JSON header as uint64, the header, the tensors one after the other
+(https://github.com/huggingface/safetensors, "Format").
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+NAMES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
+"""A dtype in the format's words, and its bytes."""
+LARGEST = 4_000_000_000
+"""Bytes of a file, unless one tensor alone is larger."""
+
+
+class Tensor(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    read: "Callable[[], torch.Tensor]"
+
+
+def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str] | None = None) -> bytes:
+    """The beginning of a file of (name, dtype in the format's words, shape, bytes), in this order."""
+    described: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    begin = 0
+    for name, dtype, shape, size in entries:
+        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, begin + size]}
+        begin += size
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str) -> None:
+    """Write the tensors, which all are of `dtype`, as model.safetensors, or as several files with an index."""
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, width = NAMES[dtype]
+    shards = _shards(tensors, width)
+    names = [
+        "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        for number in range(1, len(shards) + 1)
+    ]
+    with tqdm(total=len(tensors), desc="base: weights", unit="tensor", delay=1, dynamic_ncols=True) as bar:
+        for name, shard in zip(names, shards, strict=True):
+            entries = [(tensor.name, kind, tensor.shape, width * prod(tensor.shape)) for tensor in shard]
+            with (folder / name).open("wb") as file:
+                file.write(header(entries, {"format": "pt"}))
+                for tensor in shard:
+                    file.write(_bytes(tensor))
+                    bar.update()
+    if len(shards) > 1:
+        total = sum(width * prod(tensor.shape) for tensor in tensors)
+        weight_map = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        path = folder / "model.safetensors.index.json"
+        path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _shards(tensors: Sequence[Tensor], width: int) -> list[list[Tensor]]:
+    shards: list[list[Tensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        bytes_ = width * prod(tensor.shape)
+        if shards[-1] and size + bytes_ > LARGEST:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += bytes_
+    return shards
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    value = tensor.read().contiguous()
+    assert tuple(value.shape) == tensor.shape, f"{tensor.name} has shape {tuple(value.shape)}, not {tensor.shape}"
+    return value.view(torch.uint8).reshape(-1).numpy().data
