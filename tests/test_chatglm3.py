@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save_file
 import stages.base
 from tests.conftest import ROOT, TEXTS, base_section, dvc
 from tuneline.adapter import resolve_targets
+from tuneline.chatglm.adapter import import_adapter
 from tuneline.chatglm.config import shape_of
 from tuneline.chatglm.names import parts
 from tuneline.chatglm.tokenizer import build
-from tuneline.model import load_model, load_tokenizer
+from tuneline.model import load_adapter, load_model, load_tokenizer
 from tuneline.prompt import IGNORE_INDEX, Prompter
 from tuneline.sections.base import Base
 
@@ -551,3 +552,65 @@ def test_all_stages_on_a_chatglm3_checkpoint(project, pieces, tmp_path):
     bare = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert bare.returncode == 0, bare.stderr[-2000:]
     assert bare.stdout.split()[-1] == "GlmForCausalLM"
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ("self_attention.query_key_value",),
+        ("self_attention.query_key_value", "self_attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+    ],
+)
+def test_an_adapter_from_the_remote_code_is_the_same_function(tmp_path, pieces, modules):
+    tensors, config = checkpoint(tmp_path / "source", pieces["identity"][0], SIZES["grouped"])
+    base = converted(tmp_path / "source", tmp_path / "native")
+    torch.manual_seed(11)
+    adapter, merged = {}, dict(tensors)
+    for layer in range(config["num_layers"]):
+        for module in modules:
+            name = f"transformer.encoder.layers.{layer}.{module}"
+            rows, columns = tensors[f"{name}.weight"].shape
+            a, b = torch.randn(4, columns) / 4, torch.randn(rows, 4) / 4
+            adapter |= {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}
+            merged[f"{name}.weight"] = tensors[f"{name}.weight"] + 16 / 4 * b @ a
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    save_file(adapter, theirs / "adapter_model.safetensors")
+    settings_ = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 16,
+        "lora_dropout": 0.1,
+        "bias": "none",
+        "task_type": "CAUSAL_LM",
+    }
+    settings_ |= {"target_modules": [module.rpartition(".")[2] for module in modules], "inference_mode": True}
+    (theirs / "adapter_config.json").write_text(json.dumps(settings_))
+    import_adapter(theirs, base, tmp_path / "ours")
+    tuned = load_adapter(load_model(base, torch.float32), tmp_path / "ours")
+    ids = list(range(5, 40))
+    with torch.inference_mode():
+        found = tuned(input_ids=torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(found.double(), equations(merged, config, ids), rtol=0, atol=5e-5)
+    assert (found.double() - equations(tensors, config, ids)).abs().max() > 0.1, "the adapter does something"
+
+
+def test_an_adapter_of_another_kind_is_refused(tmp_path, pieces):
+    checkpoint(tmp_path / "source", pieces["identity"][0], SIZES["grouped"])
+    base = converted(tmp_path / "source", tmp_path / "native")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "use_dora": True}))
+    with pytest.raises(ValueError, match=r"with \['use_dora'\], expected plain LoRA"):
+        import_adapter(theirs, base, tmp_path / "ours")
+    (theirs / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(ValueError, match="holds neither"):
+        import_adapter(theirs, base, tmp_path / "ours")
+    name = "base_model.model.transformer.encoder.layers.0.self_attention.query_key_value.lora_B.weight"
+    save_file({name: torch.ones(10, 4)}, theirs / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"has 10 rows, expected 64 = \[32, 16, 16\]"):
+        import_adapter(theirs, base, tmp_path / "ours")
+    save_file({"base_model.model.lm_head.lora_B.weight": torch.ones(10, 4)}, theirs / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="expected LoRA tensors of"):
+        import_adapter(theirs, base, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
