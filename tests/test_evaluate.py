@@ -58,7 +58,7 @@ def test_a_left_padded_batch_says_what_single_prompts_say(tiny, records):
 
 def test_an_answer_ends_at_its_stop_token_and_says_so(tiny, monkeypatch):
     model, tokenizer = tiny
-    stop = Prompter(tokenizer).end
+    (stop,) = Prompter(tokenizer).closing
     monkeypatch.setattr(
         model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[60, 61, stop, 62]])], 1)
     )

@@ -110,14 +110,14 @@ def _add_safetensors(stored: Stored, file: Path, stack: ExitStack) -> None:
 
 
 def _add_pytorch(stored: Stored, file: Path, stack: ExitStack) -> None:
-    import pickle
+    from pickle import UnpicklingError
 
     import torch
 
     try:
         # Memory-mapped, and weights only: no object but tensors is ever made.
         tensors: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, EOFError, OSError, UnpicklingError) as error:
         raise ValueError(
             f"{file} can't be read as plain PyTorch weights: {' '.join(str(error).split())[:200]}"
         ) from None
