@@ -25,7 +25,7 @@ from tuneline.adapter import resolve_targets
 from tuneline.chatglm.adapter import import_adapter
 from tuneline.chatglm.config import shape_of
 from tuneline.chatglm.names import parts
-from tuneline.chatglm.tokenizer import build
+from tuneline.chatglm.tokenizer import CONTROL, build
 from tuneline.model import load_adapter, load_model, load_tokenizer
 from tuneline.prompt import IGNORE_INDEX, Prompter
 from tuneline.sections.base import Base
@@ -392,6 +392,21 @@ def test_ids_are_sentencepieces_for_any_text(pieces, rule, text):
     ids = plain.encode(text, add_special_tokens=False).ids
     assert ids == reference.encode(text)
     assert tokenizer.decode(ids) == reference.decode(ids)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=150, deadline=None)
+@given(
+    words=st.lists(st.sampled_from([*CONTROL, "</s>", "<s>", "<unk>", "<0x0A>", "▁", "\n", "你好", " "]), max_size=8)
+)
+def test_no_text_becomes_a_control_token(pieces, rule, words):
+    _, reference, tokenizer, plain = pieces[rule]
+    text = "".join(words)
+    ids = plain.encode(text, add_special_tokens=False).ids
+    control = set(tokenizer.get_added_vocab().values())
+    assert {*tokenizer.convert_tokens_to_ids(list(CONTROL)), tokenizer.eos_token_id} <= control
+    assert not control & set(ids) - {tokenizer.unk_token_id}
+    assert ids == reference.encode(text)
 
 
 def test_ids_are_sentencepieces_for_all_real_text(golden, samples):
