@@ -1,5 +1,6 @@
 """Raw files in: formats and encodings told from content, everything unreadable named and kept."""
 
+import hashlib
 import json
 
 import pytest
@@ -592,8 +593,6 @@ def test_a_line_that_is_too_long_is_kept_in_part_with_its_hash(tmp_path, monkeyp
     (reject,) = result.rejects
     assert reject["reason"] == "longer_than_100000_characters"
     assert len(reject["raw"]) == 64 * 1024
-    import hashlib
-
     assert reject["sha256"] == hashlib.sha256(content.split("\n")[1].encode() + b"\n").hexdigest()
     assert [result.contents(n)[0] for n in (0, 1)] == ["感冒怎么办", "二"]
 
@@ -656,6 +655,27 @@ def test_a_missing_file_and_an_unknown_format(tmp_path):
 def test_a_format_that_was_named_is_not_told_from_content(tmp_path):
     path = write(tmp_path / "raw.txt", "甲,乙\n问,答\n")
     assert read(path, format="table", columns={"question": "甲", "answer": "乙"}).contents() == ["问", "答"]
+
+
+def test_a_format_that_does_not_fit_is_an_error(tmp_path):
+    path = write(tmp_path / "raw.txt", "prose\n")
+    with pytest.raises(ValueError, match="expected an array or objects: format json does not fit"):
+        read(path, format="json")
+    assert read(path, format="json_lines").reasons == ["broken_json"]
+    assert read(path, format="xml").reasons == ["broken_xml"]
+    assert read(path, format="transcript").reasons == ["no_turns"]
+    assert read(path, format="dialogue").reasons == ["broken_dialogue"]
+    assert read(path, format="relations").reasons == ["1_cells_not_4"]
+    assert read(path, format="blocks").reasons == ["block_of_1_lines"]
+    with pytest.raises(ValueError, match="can't be read as Parquet or Arrow"):
+        read(path, format="columnar")
+
+
+def test_a_whole_file_that_is_too_long_is_one_reject(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "LONGEST", 1000)
+    (reject,) = read(write(tmp_path / "a.txt", "来访者：" + "长" * 3000)).rejects
+    assert reject["reason"] == "longer_than_1000_characters"
+    assert reject["sha256"] == hashlib.sha256(("来访者：" + "长" * 3000).encode()).hexdigest()
 
 
 def test_the_shipped_medical_sample_is_whole():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from tuneline.sources import shapes
-from tuneline.sources.text import LONGEST, RAW_KEPT, Piece
+from tuneline.sources.text import Piece, whole_of
 
 _OPENING = re.compile(r"\s*\[\s*")
 
@@ -27,11 +27,7 @@ def claims(head: str) -> bool:
 
 
 def pieces(file: TextIO) -> Iterator[Piece]:
-    text = file.read(LONGEST)
-    if len(text) == LONGEST:
-        yield Piece("1", text[:RAW_KEPT], f"longer_than_{LONGEST}_characters")
-    else:
-        yield Piece("1", text)
+    yield whole_of(file)
 
 
 def parse(raw: str) -> dict[str, Any]:

@@ -40,9 +40,13 @@ def claims(head: str) -> bool:
 
 
 def pieces(file: TextIO) -> Iterator[Piece]:
+    """Raises ValueError for a text that does not begin as JSON, when the user has said that it is."""
     text = _Text(file)
     kind = text.kind()
-    assert kind is not None, "claims() has found one, or the user asked for this format"
+    if kind is None:
+        raise ValueError(
+            f"{file.name} begins {text.window[:40]!r}, expected an array or objects: format json does not fit"
+        )
     return text.pieces(kind)
 
 

@@ -84,6 +84,17 @@ def open_text(path: Path, encoding: str) -> TextIO:
     return path.open(encoding=encoding, errors=errors, newline="")
 
 
+def whole_of(file: TextIO) -> Piece:
+    """The whole file as one piece; of one that is too long the beginning, with a reason."""
+    text = file.read(LONGEST)
+    if len(text) < LONGEST:
+        return Piece("1", text)
+    digest = hashlib.sha256(text.encode(errors="surrogatepass"))
+    while rest := file.read(LONGEST):
+        digest.update(rest.encode(errors="surrogatepass"))
+    return Piece("1", text[:RAW_KEPT], f"longer_than_{LONGEST}_characters", digest.hexdigest())
+
+
 def lines_of(file: TextIO) -> Iterator[Piece]:
     """Every line, with its end; one that is too long is cut to its beginning and says so."""
     number = 0

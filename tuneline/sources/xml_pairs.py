@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from tuneline.sources.text import LONGEST, RAW_KEPT, Piece
+from tuneline.sources.text import Piece, whole_of
 
 PAIR = "QAPair"
 _PROLOGUE = re.compile(r"^\s*(<\?xml[^>]*\?>\s*)?(<!--.*?-->\s*)*<", re.DOTALL)
@@ -22,10 +22,11 @@ def claims(head: str) -> bool:
 
 def pieces(file: TextIO) -> Iterator[Piece]:
     """One piece a pair. A document that is no well-formed XML is one reject; a DTD is refused (entity bombs)."""
-    text = file.read(LONGEST)
-    if len(text) == LONGEST:
-        yield Piece("1", text[:RAW_KEPT], f"longer_than_{LONGEST}_characters")
+    whole = whole_of(file)
+    if whole.reason:
+        yield whole
         return
+    text = whole.raw
     try:
         # Text has been decoded already: what the prologue says of the encoding no longer holds.
         root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text), forbid_dtd=True)
