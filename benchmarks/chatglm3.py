@@ -30,6 +30,7 @@ CONFIG = {
     "layernorm_epsilon": 1e-5, "seq_length": 8192,
 }  # fmt: skip
 WORK = ("copy", "float16", "bfloat16")
+ROUNDS = 3
 
 
 def main() -> None:
@@ -46,13 +47,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         folder = Path(scratch)
         size = build(folder / "source", options.layers)
-        results = {}
-        for work in WORK:
+        results: dict[str, dict[str, float]] = {}
+        # The disk's mood changes while this runs: each in turn, and the best of each.
+        for work in WORK * ROUNDS:
             command = [sys.executable, "-m", "benchmarks.chatglm3", "--work", work, "--folder", scratch]
             run = subprocess.run(
                 [*command, "--layers", str(options.layers)], stdout=subprocess.PIPE, text=True, check=True
             )
-            results[work] = json.loads(run.stdout.splitlines()[-1])
+            result = json.loads(run.stdout.splitlines()[-1])
+            if work not in results or result["seconds"] < results[work]["seconds"]:
+                results[work] = result
             shutil.rmtree(folder / "target")
     print(
         f"{options.layers} layers, {size / 1e9:.2f} GB of float16, largest file {results['copy']['largest'] / 1e9:.2f} GB"
