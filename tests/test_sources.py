@@ -39,6 +39,15 @@ def test_a_quote_that_closes_far_away_does_not_swallow_rows(tmp_path):
     assert len(result.records) == 50
 
 
+def test_a_quote_that_runs_on_too_far_is_given_up_before_the_end_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneline.sources.table.SPAN", 100)
+    content = 'question,answer\nq1,"a1\n' + "".join(f"q{n},a{n}\n" for n in range(2, 300)) + 'q300,"a""300"\n'
+    result = read(write(tmp_path / "raw.csv", content))
+    assert [reject["raw"] for reject in result.rejects] == ['q1,"a1']
+    assert len(result.records) == 299
+    assert result.contents(298) == ["q300", 'a"300']
+
+
 def test_a_row_with_another_number_of_cells_is_a_reject(tmp_path):
     result = read(write(tmp_path / "raw.csv", "question,answer\na,b,c\nd\ne,f\n"))
     assert result.reasons == ["3_cells_not_2", "1_cells_not_2"]

@@ -82,21 +82,13 @@ def read_all(
     """
     from tqdm import tqdm
 
-    tasks = tasks_of(params, raw, tallies)
     # On disk first: a list of arrays and their concatenation would be held at the same time.
     with (
         tempfile.TemporaryFile(dir=folder) as keys,
         tqdm(desc="convert: reading", unit="item", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
     ):
-        order: list[int] = []
-
-        def noted(tasks: Iterator[Task]) -> Iterator[Task]:
-            for task in tasks:
-                order.append(task.number)
-                yield task
-
-        for place, batch in enumerate(ordered_map(read_batch, noted(tasks), workers())):
-            tally = tallies[order[place]]
+        for batch in ordered_map(read_batch, tasks_of(params, raw, tallies), workers()):
+            tally = tallies[batch.source]
             spill.write(batch.spill)
             rejects.write(batch.rejects)
             keys.write(batch.keys.tobytes())
@@ -267,8 +259,8 @@ def _removed(line: bytes, why: str, leak: Leak | None, of: str, question: str) -
     record = json.loads(record_of(line))
     entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {"why": why}
     if leak is not None:
-        asked = " ".join(compared(line, 0).split())
-        entry |= {"of": of, "similarity": leak.similarity, "question": asked[:SHOWN], "heldout": question[:SHOWN]}
+        asked = compared(line, 0)[:SHOWN]
+        entry |= {"of": of, "similarity": leak.similarity, "question": asked, "heldout": question[:SHOWN]}
     return to_line(entry) + b"\n"
 
 

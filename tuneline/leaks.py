@@ -72,8 +72,9 @@ class Exam:
         if not self.owners or not rows:
             return []
         hits = self.filter[_slots("\n".join(rows))]
-        ends = np.cumsum([len(row) + 1 for row in rows])
-        begins = ends - np.array([len(row) + 1 for row in rows])
+        sizes = np.array([len(row) + 1 for row in rows])
+        ends = np.cumsum(sizes)
+        begins = ends - sizes
         totals = np.concatenate([[0], np.cumsum(hits)])
         last = len(hits)
         counts = totals[np.minimum(ends, last)] - totals[np.minimum(begins, last)]

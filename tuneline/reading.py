@@ -13,7 +13,7 @@ import numpy as np
 
 from tuneline.records import Record, normalise, to_line, turns_digest
 from tuneline.sections.data import Data, Source
-from tuneline.sources import Opened, Piece, extraction, pairs, parse, turns
+from tuneline.sources import Opened, Piece, extraction, has_history, pairs, parse, turns
 from tuneline.sources.conversation import Conversation, UnfitError
 from tuneline.sources.shapes import TURNS, first, is_turn, unwrapped
 from tuneline.sources.text import RAW_KEPT
@@ -63,6 +63,8 @@ class Task(NamedTuple):
 class Batch:
     """What became of a batch."""
 
+    source: int
+    """Its source's number."""
     keys: "NDArray[Any]"
     """KEYS, one for each record."""
     spill: bytes
@@ -100,7 +102,9 @@ def read_batch(task: Task) -> Batch:
         rows.append(key)
         spill.append(line)
     keys = np.array(rows, dtype=KEYS)
-    return Batch(keys, b"".join(spill), b"".join(rejects), len(task.pieces), reasons, repairs, placeholders)
+    return Batch(
+        task.number, keys, b"".join(spill), b"".join(rejects), len(task.pieces), reasons, repairs, placeholders
+    )
 
 
 def understood(source: Source, file: Opened, raw: str) -> Conversation:
@@ -115,7 +119,7 @@ def understood(source: Source, file: Opened, raw: str) -> Conversation:
         value = {"conversation": value}
     if not isinstance(value, dict):
         raise UnfitError("not_an_object")
-    if file.history_astray and value.get("history"):
+    if file.history_astray and has_history(value):
         raise UnfitError("history_after_the_question")
     if not source.question and not source.columns:
         key = first(TURNS, value)

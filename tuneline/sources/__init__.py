@@ -115,7 +115,7 @@ def opened(source: Source, path: Path, raw: Path) -> Opened:
     if kind not in ("json_lines", "json", "table"):
         return found
     peeked = list(islice(_values(found, raw), PEEKED))
-    astray = any(map(_history, peeked)) and _astray(_values(found, raw))
+    astray = any(map(has_history, peeked)) and _astray(_values(found, raw))
     return replace(found, triple_lines=_triples_told(peeked), history_astray=astray)
 
 
@@ -163,7 +163,8 @@ def _triples_told(values: list[dict[str, Any]]) -> bool:
     return bool(spoken) and sum(map(extraction.is_triple_lines, spoken)) >= TRIPLES_SHARE * len(spoken)
 
 
-def _history(value: dict[str, Any]) -> bool:
+def has_history(value: dict[str, Any]) -> bool:
+    """Whether a record has earlier turns in a field of their own."""
     return bool(value.get(first(("history",), value)))
 
 
@@ -181,8 +182,8 @@ def _astray(values: Iterable[dict[str, Any]]) -> bool:
         )
         if asked and answered:
             exchange = hash((str(value[asked]), str(value.get("input")), str(value[answered])))
-            (followers if _history(value) else openings).add(exchange)
+            (followers if has_history(value) else openings).add(exchange)
     return len(followers) > 1 and len(followers & openings) * 2 > len(followers)
 
 
-__all__ = ["Opened", "Piece", "UnclaimedError", "files_of", "hub_pieces", "opened", "parse", "pieces_of"]
+__all__ = ["Opened", "Piece", "UnclaimedError", "files_of", "has_history", "hub_pieces", "opened", "parse", "pieces_of"]

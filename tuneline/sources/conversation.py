@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneline.records import Message, Task
+from tuneline.sections.data import Source
 
 
 class UnfitError(ValueError):
@@ -29,7 +30,22 @@ def joined(*parts: str) -> str:
     return "\n".join(part.rstrip("\n") if place + 1 < len(parts) else part for place, part in enumerate(parts) if part)
 
 
-def filled(template: str, fields: dict[str, Any], question: str) -> str:
+def prompted(source: Source, fields: dict[str, Any], head: str, text: str, question: str) -> str:
+    """The user's turn: the source's template with `question`, or its instruction, else the row's own `head`, and `text`.
+
+    Raises UnfitError for a field of the template that the row lacks.
+    """
+    if source.template is not None:
+        return _filled(source.template, fields, question)
+    return joined(head if source.instruction is None else source.instruction, text)
+
+
+def led(system: str) -> list[Message]:
+    """The system prompt as the first message, none when it says nothing."""
+    return [{"role": "system", "content": system}] if system.strip() else []
+
+
+def _filled(template: str, fields: dict[str, Any], question: str) -> str:
     """The template with the row's fields; lists become lines. Raises UnfitError for a field that the row lacks."""
     values = {name: "" if value is None else _lines(value) for name, value in fields.items()} | {"question": question}
     try:

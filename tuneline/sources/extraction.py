@@ -10,9 +10,8 @@ No triple is a right answer: the empty one.
 import json
 from typing import Any
 
-from tuneline.records import Message
 from tuneline.sections.data import Source
-from tuneline.sources.conversation import Conversation, UnfitError, filled, joined
+from tuneline.sources.conversation import Conversation, UnfitError, led, prompted
 from tuneline.sources.shapes import TRIPLES, first
 
 SEPARATOR = "_"
@@ -44,12 +43,10 @@ def read(source: Source, fields: dict[str, Any]) -> Conversation:
         triples = fields.get("label") if "label" in fields else fields.get("output")
     if not isinstance(text, str) or not text.strip():
         raise UnfitError("empty_question")
-    if source.instruction is not None:
-        head = source.instruction
     repairs = ["canonical_instruction"] if task is not None else []
     answer = canonical(_triples(triples), text, repairs)
-    asked = joined(head, text) if source.template is None else filled(source.template, fields, text)
-    messages: list[Message] = [{"role": "system", "content": source.system}] if source.system else []
+    asked = prompted(source, fields, head, text, text)
+    messages = led(source.system or "")
     messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     # Only the text is compared: the same text under another schema gives its triples away.
     return Conversation("triples", messages, "", text, [], repairs)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tuneline.records import Message, Task
 from tuneline.sections.data import Source, template_fields
 from tuneline.sources import extraction, turns
-from tuneline.sources.conversation import Conversation, UnfitError, filled, joined
+from tuneline.sources.conversation import Conversation, UnfitError, joined, led, prompted
 from tuneline.sources.shapes import ANSWER, INSTRUCTION, QUESTION, SYSTEM, first, present, unwrapped
 
 NOTHING = ("", "无", "无。", "没有")
@@ -40,9 +40,7 @@ def read(source: Source, fields: dict[str, Any], triple_lines: bool) -> Conversa
     head, tail = _parts(names, fields, question_key, question, mapped, repairs)
     if task == "triples":
         answers = [extraction.canonical_lines(answer, repairs) for answer in answers]
-    asked = joined(source.instruction or "" if source.instruction is not None else head, tail)
-    if source.template is not None:
-        asked = filled(source.template, fields, question)
+    asked = prompted(source, fields, head, tail, question)
     if not asked.strip():
         raise UnfitError("empty_question")
     history = _history(names, fields)
@@ -53,8 +51,7 @@ def read(source: Source, fields: dict[str, Any], triple_lines: bool) -> Conversa
         head, tail = "", question
     elif source.instruction is not None:
         head = ""
-    if history and len(tail.strip()) < turns.SHORTEST:
-        tail = "\n".join([turn["content"] for turn in history if turn["role"] == "user"] + [tail])
+    tail = turns.compared([*history, {"role": "user", "content": tail}])
     compared = None if not head and tail == asked else tail
     return Conversation(task, messages, head, compared, answers if len(answers) > 1 else [], repairs)
 
@@ -174,7 +171,7 @@ def _system(source: Source, names: Names, fields: dict[str, Any]) -> list[Messag
         if not isinstance(own, str):
             raise UnfitError("system_not_text")
         system = own
-    return [{"role": "system", "content": system}] if system.strip() else []
+    return led(system)
 
 
 def _history(names: Names, fields: dict[str, Any]) -> list[Message]:

@@ -49,7 +49,7 @@ def pieces(file: TextIO) -> Iterator[Piece]:
     if len(set(named)) != len(named):
         raise ValueError(f"the header names a column twice, expected different names: {header}")
     while True:
-        feed.taken.clear()
+        feed.begin()
         if (line := feed.plain()) is not None:
             if line.raw.strip("\r\n"):
                 yield line
@@ -92,22 +92,33 @@ class _Feed:
         self.lines = lines
         self.waiting: deque[Piece] = deque()
         self.taken: list[Piece] = []
+        self.size = 0
+        """Characters taken."""
 
     def __iter__(self) -> "_Feed":
         return self
 
     def __next__(self) -> str:
-        if len(self.taken) > 1 and sum(len(piece.raw) for piece in self.taken) > SPAN:
+        if len(self.taken) > 1 and self.size > SPAN:
             raise StopIteration
-        piece = self.waiting.popleft() if self.waiting else next(self.lines, None)
+        piece = self._next()
         if piece is None:
             raise StopIteration
         self.taken.append(piece)
+        self.size += len(piece.raw)
         return piece.raw
+
+    def _next(self) -> Piece | None:
+        return self.waiting.popleft() if self.waiting else next(self.lines, None)
+
+    def begin(self) -> None:
+        """A new record: forget what was taken."""
+        self.taken.clear()
+        self.size = 0
 
     def plain(self) -> Piece | None:
         """The next line when it holds no quote, and so is a record whole; else None, and nothing is taken."""
-        piece = self.waiting.popleft() if self.waiting else next(self.lines, None)
+        piece = self._next()
         if piece is not None and ('"' in piece.raw or piece.reason):
             self.waiting.appendleft(piece)
             return None

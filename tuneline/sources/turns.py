@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneline.records import Message, Role
 from tuneline.sections.data import Source
-from tuneline.sources.conversation import Conversation, UnfitError, filled, joined
+from tuneline.sources.conversation import Conversation, UnfitError, led, prompted
 from tuneline.sources.shapes import ANSWER, CONTENT, QUESTION, ROLE, ROLES, SYSTEM, first
 
 SHORTEST = 8
@@ -35,13 +35,9 @@ def read(source: Source, fields: dict[str, Any], key: str) -> Conversation:
         system = source.system
     turns = _alternating(turns, repairs)
     tail = compared(turns)
-    if source.template is not None:
-        turns[0]["content"] = filled(source.template, fields, turns[0]["content"])
-    elif source.instruction:
-        turns[0]["content"] = joined(source.instruction, turns[0]["content"])
-    messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
+    turns[0]["content"] = prompted(source, fields, "", turns[0]["content"], turns[0]["content"])
     task = "qa" if source.task == "auto" else source.task
-    return Conversation(task, messages + turns, "", tail, [], repairs)
+    return Conversation(task, led(system) + turns, "", tail, [], repairs)
 
 
 def compared(turns: list[Message]) -> str:
