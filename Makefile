@@ -28,9 +28,13 @@ $(READY): requirements.lock
 	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
 	touch $(READY)
 
-repro: $(READY) ## run the pipeline: only what changed
+repro: $(READY) ## run the pipeline: only what changed (RECIPE=name: a recipe, beside the project)
+ifdef RECIPE
+	@python -m tuneline.recipe $(RECIPE) $(SET)
+else
 	dvc repro
 	@python -m tuneline.times
+endif
 
 test: $(READY) ## every test but the long matrices (about 10 minutes on 2 cores)
 	pytest -m "not matrix"

@@ -47,8 +47,10 @@ def canonical(source: Path, gguf: str | None, params: Base, folder: Path) -> tup
     from tuneline.prompt import Prompter
 
     logging.set_verbosity_error()
-    if not gguf and chatglm.is_chatglm(config := read_config(source)):
+    config = {} if gguf else read_config(source)
+    if chatglm.is_chatglm(config):
         return canonical_chatglm(source, config, params, folder)
+    refuse_remote_code(config, params)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
     if gguf:
@@ -80,6 +82,7 @@ def canonical_chatglm(source: Path, config: dict[str, Any], params: Base, folder
     """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
     from transformers import GenerationConfig
 
+    from tuneline.chatglm.layout import ORIGINAL, keep_original
     from tuneline.chatglm.tokenizer import build
     from tuneline.chatglm.weights import convert
     from tuneline.prompt import Prompter
@@ -93,6 +96,7 @@ def canonical_chatglm(source: Path, config: dict[str, Any], params: Base, folder
                 f"the tokenizer has {len(tokenizer)} tokens and the embedding {shape.words} rows: they do not fit"
             )
         convert(source, shape, params.dtype, folder)
+        keep_original(source, folder / ORIGINAL)
     except ValueError as error:
         raise ValueError(f"base.source {params.source!r}: {error}") from None
     pad = tokenizer.pad_token_id
@@ -113,6 +117,20 @@ def read_config(source: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{source / 'config.json'} holds {type(config).__name__}, expected an object")
     return config
+
+
+def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
+    """Raises ValueError for an architecture that exists only as code inside checkpoints (InternLM2, Baichuan, Qwen 1)."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if config and kind not in CONFIG_MAPPING:
+        carried = ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
+        raise ValueError(
+            f"base.source {params.source!r}: config.json has model_type {kind!r}, which transformers does not have"
+            f"{carried}; expected an architecture of transformers (llama, qwen2, qwen3, gemma3_text, glm, glm4 …), or ChatGLM2 "
+            "or ChatGLM3 (chatglm)"
+        )
 
 
 def copy_notices(source: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tuneline.chatglm.layout import original, write_chatglm
 from tuneline.outputs import building, to_json, write_json
 from tuneline.params import load
 from tuneline.records import read_heldout
@@ -38,6 +39,8 @@ CARRIED = (
 
 def main() -> None:
     params = load(Export)
+    if params.layout == "chatglm3":
+        original(BASE)
     with building(MERGED) as folder:
         merge(params, folder)
         difference = verify(folder)
@@ -47,6 +50,8 @@ def main() -> None:
                 f"the merged model is not the adapter: delta_nll is {difference['delta_nll']:.6f}, expected below "
                 f"export.max_delta_nll = {params.max_delta_nll:g}; try export.dtype: float32"
             )
+        if params.layout == "chatglm3":
+            write_chatglm(folder, BASE, folder / "chatglm3", params.dtype)
         (folder / "lineage.json").write_text(to_json(lineage(params)), encoding="utf-8")
     write_json(METRICS, report)
     print(f"export: {MERGED} equals the adapter: delta_nll {report['delta_nll']:.2g}, ", end="")

@@ -19,7 +19,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 MARKERS = {
     "gemma": ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"],
     "chatml": ["<pad>", "<eos>", "<|im_start|>", "<|im_end|>"],
+    "llama3": ["<pad>", "<eos>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+    "glm4": ["<pad>", "<eos>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"],
 }
+FIRST = {"gemma": "<bos>", "llama3": "<|begin_of_text|>"}
 TEXTS = [
     "感冒一般一周左右会自行好转，请多休息、多喝温水。",
     "根据《中华人民共和国民法典》第二百零九条，不动产物权的设立、变更、转让和消灭，经依法登记，发生效力。",
@@ -42,7 +45,7 @@ def make_tokenizer(family: str):
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
-    bos = {"bos_token": "<bos>"} if family == "gemma" else {}
+    bos = {"bos_token": FIRST[family]} if family in FIRST else {}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", **bos)
 
 

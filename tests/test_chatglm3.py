@@ -21,14 +21,16 @@ from safetensors.torch import load_file, save_file
 
 import stages.base
 from tests.conftest import ROOT, TEXTS, base_section, dvc
-from tuneline.adapter import resolve_targets
+from tuneline.adapter import add_lora, resolve_targets
 from tuneline.chatglm.adapter import import_adapter
-from tuneline.chatglm.config import shape_of
+from tuneline.chatglm.config import native_config, shape_of
+from tuneline.chatglm.layout import differences, trainable_parameters, write_chatglm
 from tuneline.chatglm.names import parts
 from tuneline.chatglm.tokenizer import CONTROL, build
 from tuneline.model import load_adapter, load_model, load_tokenizer
 from tuneline.prompt import IGNORE_INDEX, Prompter
 from tuneline.sections.base import Base
+from tuneline.sections.lora import Lora
 
 CONFIG = {
     "model_type": "chatglm", "architectures": ["ChatGLMModel"], "add_bias_linear": False, "add_qkv_bias": True,
@@ -286,14 +288,53 @@ def test_a_large_checkpoint_is_written_in_several_files(tmp_path, pieces, monkey
     torch.testing.assert_close(found.double(), equations(tensors, config, [5, 6, 7]), rtol=0, atol=2e-5)
 
 
+REAL = CONFIG | {
+    "num_layers": 28, "hidden_size": 4096, "num_attention_heads": 32, "kv_channels": 128, "multi_query_group_num": 2,
+    "ffn_hidden_size": 13696, "padded_vocab_size": 65024, "seq_length": 8192,
+}  # fmt: skip
+FOUR = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+
+
+@pytest.fixture(scope="session")
+def real_shape():
+    """ChatGLM3-6B without its weights."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(native_config(shape_of(REAL), "bfloat16", 0, [2]))
+
+
 def test_the_parameters_of_the_real_shape():
-    config = CONFIG | {
-        "num_layers": 28, "hidden_size": 4096, "num_attention_heads": 32, "kv_channels": 128, "multi_query_group_num": 2,
-        "ffn_hidden_size": 13696, "padded_vocab_size": 65024, "seq_length": 8192,
-    }  # fmt: skip
-    sizes = [int(np.prod(part.shape)) for part in parts(shape_of(config))]
+    sizes = [int(np.prod(part.shape)) for part in parts(shape_of(REAL))]
     assert sum(sizes) == 6_243_584_000
-    assert len({part.chatglm for part in parts(shape_of(config))}) == 199
+    assert len({part.chatglm for part in parts(shape_of(REAL))}) == 199
+
+
+@pytest.mark.parametrize(
+    ("targets", "r", "published", "native"),
+    [
+        # Published for ChatGLM3-6B with PEFT on its own code; 3,784,704 for q, k and v apart.
+        (["query_key_value"], 8, 1_949_696, 3_784_704),
+        (["query_key_value"], 16, 3_899_392, 7_569_408),
+        (FOUR, 16, 29_646_848, 33_316_864),
+    ],
+)
+def test_trainable_parameters_of_the_real_shape(real_shape, targets, r, published, native):
+    lora = Lora.model_validate({"r": r, "alpha": 32, "dropout": 0.1, "variant": "lora", "targets": targets})
+    tuned = add_lora(real_shape, lora)
+    trainable, total = tuned.get_nb_trainable_parameters()
+    shapes = {name: one.shape for name, one in tuned.named_parameters() if one.requires_grad}
+    tuned.unload()
+    assert (trainable, total - trainable) == (native, 6_243_584_000)
+    assert trainable_parameters(shapes) == published
+
+
+def test_a_part_of_the_fused_layer_has_no_count_in_its_layout(real_shape):
+    lora = Lora.model_validate({"r": 8, "alpha": 32, "dropout": 0.1, "variant": "lora", "targets": ["q_proj"]})
+    tuned = add_lora(real_shape, lora)
+    shapes = {name: one.shape for name, one in tuned.named_parameters() if one.requires_grad}
+    tuned.unload()
+    assert trainable_parameters(shapes) is None
 
 
 def first(tensors: dict, ending: str) -> str:
@@ -330,6 +371,8 @@ def broken(folder: Path, how: str) -> None:
         torch.save({"weights": Path("/tmp")}, folder / "pytorch_model.bin")
     elif how == "tokenizer":
         (folder / "tokenizer.model").write_bytes(b"\x00nonsense")
+    elif how == "glm4":
+        (folder / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
     elif how in CHANGES:
         (folder / "config.json").write_text(json.dumps(config | CHANGES[how]))
 
@@ -352,6 +395,7 @@ COMPLAINTS = {
     "index is no JSON": r"index\.json is broken",
     "pickle": r"pytorch_model\.bin can't be read as plain PyTorch weights",
     "tokenizer": r"can't be read as a SentencePiece model",
+    "glm4": r"is a tiktoken vocabulary, as GLM-4 has",
     "first": r"this is ChatGLM-6B, the first one",
     "quantised": r"quantization_bit is 4, expected 0",
     "size": r"num_layers is 'many', expected a positive integer",
@@ -428,6 +472,53 @@ def test_ids_are_sentencepieces_for_all_real_text(golden, samples):
     for begin in range(0, len(lines), 1000):
         batch = lines[begin : begin + 1000]
         assert [one.ids for one in plain.encode_batch_fast(batch, add_special_tokens=False)] == reference.encode(batch)
+
+
+def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize(("name", "dtype"), zip(SIZES, ("float16", "bfloat16", "float32"), strict=True))
+def test_its_own_layout_again_tensor_for_tensor(tmp_path, pieces, monkeypatch, name, dtype):
+    monkeypatch.setattr("tuneline.shards.LARGEST", 20_000)
+    tensors, config = checkpoint(tmp_path / "source", pieces["identity"][0], SIZES[name], dtype=getattr(torch, dtype))
+    base = converted(tmp_path / "source", tmp_path / "native", dtype)
+    write_chatglm(base, base, tmp_path / "again", dtype)
+    again = stored_tensors(tmp_path / "again")
+    assert set(again) == set(tensors)
+    inv_freq = "transformer.rotary_pos_emb.inv_freq"
+    assert {key for key in tensors if not torch.equal(again[key], tensors[key])} <= {inv_freq}
+    assert (again[inv_freq].shape, again[inv_freq].dtype) == (tensors[inv_freq].shape, tensors[inv_freq].dtype)
+    assert (tmp_path / "again/tokenizer.model").read_bytes() == pieces["identity"][0].read_bytes()
+    written = json.loads((tmp_path / "again/config.json").read_text())
+    assert written == config | {"torch_dtype": dtype, "_name_or_path": "THUDM/chatglm3-6b"}
+    # And what was written comes in by the front door as the same model.
+    back = converted(tmp_path / "again", tmp_path / "back", dtype)
+    ours, theirs = stored_tensors(base), stored_tensors(back)
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_tensor_that_differs_is_named(tmp_path, pieces):
+    _, config = checkpoint(tmp_path / "source", pieces["identity"][0], SIZES["grouped"])
+    base = converted(tmp_path / "source", tmp_path / "native")
+    write_chatglm(base, base, tmp_path / "again", "float32")
+    assert differences(base, tmp_path / "again", shape_of(config)) == []
+    tensors = load_file(tmp_path / "again/model.safetensors")
+    tensors["transformer.encoder.layers.1.self_attention.query_key_value.bias"][40] += 1e-6
+    save_file(tensors, tmp_path / "again/model.safetensors")
+    assert differences(base, tmp_path / "again", shape_of(config)) == ["model.layers.1.self_attn.k_proj.bias"]
+
+
+def test_the_references_checkpoint_again(golden, samples, tmp_path):
+    write_chatglm(golden[0], golden[0], tmp_path / "again", "float32")
+    theirs = stored_tensors(samples / "golden/chatglm3-tiny")
+    ours = stored_tensors(tmp_path / "again")
+    assert {name for name in theirs if "inv_freq" not in name} == {name for name in ours if "inv_freq" not in name}
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        same = (samples / "golden/chatglm3-tiny" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert same, name
 
 
 BARE = """
@@ -548,6 +639,16 @@ def test_lora_targets_by_chatglms_names(tmp_path, pieces):
         resolve_targets(model, ["dense_h"])
 
 
+ANSWER = """
+import sys, json, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)
+ids = torch.tensor([json.loads(sys.argv[2])])
+said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+print(json.dumps(said[0].tolist()))
+"""
+
+
 @pytest.mark.story
 def test_all_stages_on_a_chatglm3_checkpoint(project, pieces, tmp_path):
     checkpoint(
@@ -556,17 +657,33 @@ def test_all_stages_on_a_chatglm3_checkpoint(project, pieces, tmp_path):
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     params["base"] |= base_section(tmp_path / "source")
     params["lora"]["targets"] = ["query_key_value", "dense_4h_to_h"]
+    params["export"] |= {"layout": "chatglm3", "dtype": "float32"}
     params["tokenize"]["max_tokens"] = 1024
     (project / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
     dvc(project, "repro")
     trained = json.loads((project / "metrics/train.json").read_text())
     assert trained["last_loss"] < trained["first_loss"]
     assert json.loads((project / "metrics/export.json").read_text())["delta_nll"] < 0.01
-    texts = ["感冒了怎么办"]
-    command = [sys.executable, "-c", BARE, str(project / "models/merged"), json.dumps(texts)]
+    # In a process that has only transformers, the merged model says what the adapter says.
+    tuned = load_adapter(load_model(project / "models/base", torch.float32), project / "models/adapter")
+    prompter = Prompter(load_tokenizer(project / "models/base"))
+    ids = prompter.generation_prompt([{"role": "user", "content": "感冒了怎么办"}])
+    given = torch.tensor([ids])
+    said = tuned.generate(
+        input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=12, do_sample=False
+    ).tolist()[0]
+    command = [sys.executable, "-c", ANSWER, str(project / "models/merged"), json.dumps(ids)]
     bare = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert bare.returncode == 0, bare.stderr[-2000:]
-    assert bare.stdout.split()[-1] == "GlmForCausalLM"
+    assert json.loads(bare.stdout) == said
+    assert len(said) > len(ids)
+    merged = project / "models/merged"
+    own = stored_tensors(merged / "chatglm3")
+    fused = own["transformer.encoder.layers.1.self_attention.query_key_value.weight"]
+    native = stored_tensors(merged)
+    apart = [native[f"model.layers.1.self_attn.{name}_proj.weight"] for name in "qkv"]
+    assert torch.equal(fused, torch.cat(apart))
+    assert trained["trainable_parameters_as_chatglm"] < trained["trainable_parameters"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Messages to ids: expected rows written out, and no text that forges a role."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,12 @@ EXPECTED = {
     "<start_of_turn>user\n再见<end_of_turn>\n<start_of_turn>model\n[慢走<end_of_turn>]",
     "chatml": "<|im_start|>system\n简短<|im_end|>\n<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n[您好<|im_end|>]\n"
     "<|im_start|>user\n再见<|im_end|>\n<|im_start|>assistant\n[慢走<|im_end|>]",
+    "llama3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n简短<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n你好<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n[您好<|eot_id|>]"
+    "<|start_header_id|>user<|end_header_id|>\n\n再见<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n[慢走<|eot_id|>]",
+    "glm4": "[gMASK]<sop><|system|>\n简短<|user|>\n你好<|assistant|>[\n您好<|user|>]\n再见<|assistant|>[\n慢走<eos>]",
 }
 
 
@@ -48,7 +56,7 @@ def test_a_whole_conversation(tokenizers, family):
 @pytest.mark.parametrize("family", EXPECTED)
 def test_only_the_last_answer(tokenizers, family):
     row = Prompter(tokenizers[family]).training_row(CHAT, "last_answer")
-    first = EXPECTED[family].replace("[您好", "您好", 1).replace("]\n", "\n", 1)
+    first = re.sub(r"\[(\n?您好[^\]]*)\]", r"\1", EXPECTED[family])
     assert bracketed(row, tokenizers[family]) == first
 
 
@@ -132,7 +140,11 @@ def test_many_rows_are_what_each_is_alone(tokenizers, family):
     conversations = [CHAT, CHAT[1:3], [CHAT[1], {"role": "assistant", "content": ""}]]
     assert prompter.training_rows(conversations) == [prompter.training_row(messages) for messages in conversations]
     empty = prompter.training_row(conversations[2])
-    assert [label for label in empty.labels if label != IGNORE_INDEX] == prompter.closing, "an empty answer still ends"
+    assert [label for label in empty.labels if label != IGNORE_INDEX] == [
+        *prompter.lead,
+        *prompter.closing,
+        *prompter.last,
+    ], "an empty answer still ends"
 
 
 def test_a_generation_prompt_ends_with_the_user(tokenizers):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tuneline.chatglm.names import MODULES
 from tuneline.sections.lora import Lora
 
 
@@ -26,15 +27,6 @@ def add_lora(model: Any, params: Lora) -> Any:
     return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
-CHATGLM_NAMES = {
-    "query_key_value": ("q_proj", "k_proj", "v_proj"),
-    "dense": ("o_proj",),
-    "dense_h_to_4h": ("gate_up_proj",),
-    "dense_4h_to_h": ("down_proj",),
-}
-"""What ChatGLM3's recipes call the layers that native `Glm` has."""
-
-
 def resolve_targets(model: Any, targets: list[str]) -> set[str]:
     """Last names of the linear layers to adapt; `all` is every one but embeddings and LM head."""
     import torch
@@ -45,7 +37,7 @@ def resolve_targets(model: Any, targets: list[str]) -> set[str]:
     if targets == ["all"]:
         return known
     if model.config.model_type == "glm":
-        targets = [native for name in targets for native in CHATGLM_NAMES.get(name, (name,))]
+        targets = [native for name in targets for native in MODULES.get(name, (name,))]
     wrong = sorted(set(targets) - known)
     if wrong:
         raise ValueError(

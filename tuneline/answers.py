@@ -20,7 +20,7 @@ class Answer(TypedDict):
     nll: float
     """Sum over the reference answer's tokens, end token left out, in nats."""
     characters: int
-    """Of the reference answer, by which `nll` is divided."""
+    """Of the reference answer, by which `nll` is divided: 1 for an empty one (no triple is a right answer, too)."""
 
 
 def ask(model: Any, tokenizer: Any, records: list[Record], params: Evaluate, label: str) -> list[Answer]:
@@ -52,7 +52,7 @@ def ask(model: Any, tokenizer: Any, records: list[Record], params: Evaluate, lab
                 "finished": finished,
                 # Without the end token, which is no character of the answer.
                 "nll": round(float(nll[:-1].double().sum()), 6),
-                "characters": len(answer(record)),
+                "characters": max(1, len(answer(record))),
             }
         )
     return answers

@@ -36,6 +36,12 @@ class Family:
     """Before the first turn."""
     start: str = ""
     end: str = ""
+    named: str = ""
+    """Token after the role's name, if any."""
+    head: str = "\n"
+    """Text before the content."""
+    tail: str = "\n"
+    """Text between turns, where something ends them."""
     assistant: str = "assistant"
     """The assistant's role name."""
     roles: tuple[str, str, str] | None = None
@@ -48,15 +54,31 @@ class Family:
     @property
     def markers(self) -> tuple[str, ...]:
         """Tokens by which a tokenizer is told to be of this family."""
-        return (*self.begins_with, *(self.roles or (self.start, self.end)))
+        return tuple(filter(None, (*self.begins_with, *(self.roles or (self.start, self.named, self.end)))))
 
 
 FAMILIES = (
-    Family("gemma", ("<bos>",), "<start_of_turn>", "<end_of_turn>", "model", system_turn=False),
+    Family("gemma", ("<bos>",), "<start_of_turn>", "<end_of_turn>", assistant="model", system_turn=False),
     Family("chatml", (), "<|im_start|>", "<|im_end|>"),
+    Family(
+        "llama3",
+        ("<|begin_of_text|>",),
+        "<|start_header_id|>",
+        "<|eot_id|>",
+        named="<|end_header_id|>",
+        head="\n\n",
+        tail="",
+        stops=("<|end_of_text|>",),
+    ),
     Family(
         "chatglm3",
         ("[gMASK]", "sop"),
+        roles=("<|system|>", "<|user|>", "<|assistant|>"),
+        stops=("<|user|>", "<|observation|>"),
+    ),
+    Family(
+        "glm4",
+        ("[gMASK]", "<sop>"),
         roles=("<|system|>", "<|user|>", "<|assistant|>"),
         stops=("<|user|>", "<|observation|>"),
     ),
@@ -92,24 +114,33 @@ class Prompter:
         self.plain = _without_control_tokens(tokenizer)
         ids = tokenizer.convert_tokens_to_ids
         ends = _as_list(tokenizer.eos_token_id)
-        newline, nothing = self.text("\n"), list[int]()
+        nothing = list[int]()
         self.first = [ids(token) for token in family.begins_with]
+        self.named = [ids(family.named)] if family.named else []
         if family.roles:
             tokens = zip(("system", "user", "assistant"), family.roles, strict=True)
             self.opening = {role: [ids(token)] for role, token in tokens}
             # A model of this family says the line end after its role itself.
-            self.lead, self.closing, self.after, self.last = newline, nothing, nothing, ends[:1]
+            self.lead, self.closing, self.after, self.last = self.text(family.head), nothing, nothing, ends[:1]
         else:
             names = {"system": "system", "user": "user", "assistant": family.assistant}
-            self.opening = {role: [ids(family.start), *self.text(f"{name}\n")] for role, name in names.items()}
-            self.lead, self.closing, self.after, self.last = nothing, [ids(family.end)], newline, nothing
-        self.stop_ids = sorted({*self.closing, *ends, *map(ids, family.stops)})
-        self.control = {*self.first, *self.stop_ids, *(opening[0] for opening in self.opening.values())}
+            self.opening = {role: [ids(family.start), *self._named(name)] for role, name in names.items()}
+            self.lead, self.closing, self.after, self.last = nothing, [ids(family.end)], self.text(family.tail), nothing
+        vocabulary = tokenizer.get_vocab()
+        self.stop_ids = sorted({*self.closing, *ends, *(ids(token) for token in family.stops if token in vocabulary)})
+        openings = (opening[0] for opening in self.opening.values())
+        self.control = {*self.first, *self.named, *self.stop_ids, *openings}
         """Ids that this class places, and text never becomes."""
 
     def text(self, content: str) -> list[int]:
         """Ids of plain text: never a control token, whatever it says."""
         return list(self.plain.encode(content, add_special_tokens=False).ids)
+
+    def _named(self, name: str) -> list[int]:
+        """What follows the token that starts a turn."""
+        if not self.named:
+            return self.text(name + self.family.head)
+        return [*self.text(name), *self.named, *self.text(self.family.head)]
 
     def generation_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids up to where the assistant's answer begins. The last message must be the user's."""

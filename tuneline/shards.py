@@ -37,8 +37,11 @@ def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: d
     return len(text).to_bytes(8, "little") + text
 
 
-def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str) -> None:
-    """Write the tensors, which all are of `dtype`, as model.safetensors, or as several files with an index."""
+def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str, what: str = "base: weights") -> None:
+    """Write the tensors, which all are of `dtype`, as model.safetensors, or as several files with an index.
+
+    `what` stands before the progress bar.
+    """
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +51,7 @@ def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str) -> None:
         "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         for number in range(1, len(shards) + 1)
     ]
-    with tqdm(total=len(tensors), desc="base: weights", unit="tensor", delay=1, dynamic_ncols=True) as bar:
+    with tqdm(total=len(tensors), desc=what, unit="tensor", delay=1, dynamic_ncols=True) as bar:
         for name, shard in zip(names, shards, strict=True):
             entries = [(tensor.name, kind, tensor.shape, width * prod(tensor.shape)) for tensor in shard]
             with (folder / name).open("wb") as file:

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from tuneline.adapter import add_lora, save_adapter
 from tuneline.batching import MicroBatch, accumulation, count_steps, micro_batches
+from tuneline.chatglm.layout import trainable_parameters
 from tuneline.checksums import SUMS, combined, stage_code
 from tuneline.guard import die_with
 from tuneline.loss import learnt_positions, summed_loss
@@ -137,7 +138,9 @@ def training_arguments(
         gradient_accumulation_steps=accumulation(params.batch_size, params.micro_batch_size, processes),
         learning_rate=params.learning_rate,
         weight_decay=params.weight_decay,
-        warmup_steps=int(steps * params.warmup_ratio),
+        adam_beta1=params.betas[0],
+        adam_beta2=params.betas[1],
+        warmup_steps=int(steps * params.warmup_ratio) if params.warmup_steps is None else params.warmup_steps,
         lr_scheduler_type="constant_with_warmup" if params.scheduler == "constant" else params.scheduler,
         max_grad_norm=params.max_grad_norm,
         optim="adamw_torch",
@@ -194,11 +197,14 @@ def summary(
 ) -> dict[str, Any]:
     """metrics/train.json: parameters, what was seen, and how the loss (nats per learnt token) went."""
     trainable, total = model.get_nb_trainable_parameters()
+    counts = {"trainable_parameters": trainable, "total_parameters": total}
+    if model.config.model_type == "glm":
+        shapes = {name: one.shape for name, one in model.named_parameters() if one.requires_grad}
+        counts["trainable_parameters_as_chatglm"] = trainable_parameters(shapes)
     losses = [entry["loss"] for entry in history if "loss" in entry]
     seen = [row for batch in batches for row, _ in batch]
     return {
-        "trainable_parameters": trainable,
-        "total_parameters": total,
+        **counts,
         "trainable_share": round(trainable / total, 6),
         "steps": steps,
         "rows_seen": len(seen),

@@ -13,17 +13,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline.chatglm.names import LAYERS
 from tuneline.outputs import building
 
 if TYPE_CHECKING:
     import torch
 
-LAYERS = {
-    "self_attention.dense": "self_attn.o_proj",
-    "mlp.dense_h_to_4h": "mlp.gate_up_proj",
-    "mlp.dense_4h_to_h": "mlp.down_proj",
-}
-QKV = "self_attention.query_key_value"
 NAME = re.compile(r"base_model\.model\.transformer\.encoder\.layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight")
 UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_to_transform")
 
@@ -71,16 +66,16 @@ def import_adapter(source: Path, base: Path, target: Path) -> None:
 def native_tensors(name: str, tensor: "torch.Tensor", rows: list[int]) -> "dict[str, torch.Tensor]":
     """One of the adapter's tensors under its native names; `rows` are those of query, key and value."""
     match = NAME.fullmatch(name)
-    if not match or (match.group(2) not in LAYERS and match.group(2) != QKV):
-        raise ValueError(f"the adapter holds {name}, expected LoRA tensors of {sorted([QKV, *LAYERS])}")
+    if not match or match.group(2) not in LAYERS:
+        raise ValueError(f"the adapter holds {name}, expected LoRA tensors of {sorted(LAYERS)}")
     layer, module, side = match.groups()
-    prefix, ending = f"base_model.model.model.layers.{layer}.", f".lora_{side}.weight"
-    if module != QKV:
-        return {f"{prefix}{LAYERS[module]}{ending}": tensor.contiguous()}
+    natives = [f"base_model.model.model.layers.{layer}.{native}.lora_{side}.weight" for native in LAYERS[module]]
+    if len(natives) == 1:
+        return {natives[0]: tensor.contiguous()}
     if side == "B" and tensor.shape[0] != sum(rows):
         raise ValueError(f"{name} has {tensor.shape[0]} rows, expected {sum(rows)} = {rows} of the base")
-    pieces = tensor.split(rows) if side == "B" else [tensor] * 3
-    return {f"{prefix}self_attn.{one}_proj{ending}": piece.clone() for one, piece in zip("qkv", pieces, strict=True)}
+    pieces = tensor.split(rows) if side == "B" else [tensor] * len(natives)
+    return {native: piece.clone() for native, piece in zip(natives, pieces, strict=True)}
 
 
 def _tensors(source: Path) -> "dict[str, Any]":

@@ -9,6 +9,19 @@ IGNORED = ("transformer.rotary_pos_emb.inv_freq",)
 """Computed from the config, and no weight."""
 
 
+LAYERS = {
+    "self_attention.query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention.dense": ("self_attn.o_proj",),
+    "mlp.dense_h_to_4h": ("mlp.gate_up_proj",),
+    "mlp.dense_4h_to_h": ("mlp.down_proj",),
+}
+"""ChatGLM's linear layers of a block, and the native ones that hold their rows in this order."""
+MODULES = {
+    chatglm.rpartition(".")[2]: tuple(name.rpartition(".")[2] for name in native) for chatglm, native in LAYERS.items()
+}
+"""The same by the last part of the names: what recipes call LoRA targets."""
+
+
 class Part(NamedTuple):
     """Rows of one of ChatGLM's tensors that are one of Glm's."""
 

@@ -5,6 +5,7 @@ model's own character map behind a dummy prefix. Control words follow the pieces
 THUDM/chatglm3-6b counts them.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
@@ -27,8 +28,10 @@ PLANES = (range(1, 0xD800), range(0xE000, 0x30000), range(0xE0000, 0xE1000))
 """Code points of which some may be mapped."""
 EXTENDING = r"\p{M}\x{200c}\x{200d}\x{ff9e}\x{ff9f}\x{1f3fb}-\x{1f3ff}\x{e0020}-\x{e007f}"
 """Characters that join the one before into a grapheme."""
-NORMAL, UNKNOWN = 1, 2
-"""Types of pieces in sentencepiece_model.proto."""
+NORMAL = 1
+"""A type of pieces in sentencepiece_model.proto."""
+TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+$")
+"""A line of tiktoken's format: a token in base64, its rank."""
 
 
 def build(path: Path) -> Any:
@@ -53,6 +56,11 @@ def read_model(path: Path) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
     model = sentencepiece_model_pb2.ModelProto()
+    if path.is_file() and TIKTOKEN.match(path.open("rb").readline(200)):
+        raise ValueError(
+            f"{path} is a tiktoken vocabulary, as GLM-4 has: this is GLM-4 with code of its own, which is never run; "
+            "expected ChatGLM2 or ChatGLM3, or GLM-4 in transformers' own form (glm-4-9b-chat-hf, GLM-4-9B-0414)"
+        )
     try:
         model.ParseFromString(path.read_bytes())
     except (DecodeError, OSError) as error:

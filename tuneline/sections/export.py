@@ -11,3 +11,5 @@ class Export(Section):
     dtype: Literal["bfloat16", "float16", "float32"]
     max_delta_nll: Number = Field(gt=0)
     """Highest absolute difference of mean NLL per token (nats) between merged model and adapter."""
+    layout: Literal["native", "chatglm3"]
+    """`chatglm3` writes ChatGLM3's own layout, too, into a folder of the merged model; the base must have come in it."""

@@ -1,0 +1,146 @@
+"""Every family of bases that the README's table names, through the same door: base, prompt, adapter, export."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import stages.base
+import stages.export
+from tests.conftest import base_section, make_tokenizer
+from tuneline.adapter import add_lora, save_adapter
+from tuneline.comparison import compare
+from tuneline.model import load_adapter, load_model, load_tokenizer
+from tuneline.prompt import Prompter
+from tuneline.sections.base import Base
+from tuneline.sections.export import Export
+from tuneline.sections.lora import Lora
+from tuneline.training import prepared
+
+SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 512}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+GLM = {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}}
+FAMILIES = {
+    "Llama 3": ("llama3", "LlamaConfig", {"tie_word_embeddings": False}),
+    "Llama with ChatML": ("chatml", "LlamaConfig", {"tie_word_embeddings": False, "attention_bias": True}),
+    "Qwen2": ("chatml", "Qwen2Config", {"tie_word_embeddings": True}),
+    "Qwen3": ("chatml", "Qwen3Config", {"tie_word_embeddings": True}),
+    "Gemma 3": ("gemma", "Gemma3TextConfig", {"sliding_window": 16, "query_pre_attn_scalar": 16}),
+    "GLM-4": ("glm4", "GlmConfig", {"tie_word_embeddings": False, "attention_bias": True} | GLM),
+    "GLM-4-0414": ("glm4", "Glm4Config", {"tie_word_embeddings": False} | GLM),
+}
+CHAT = [
+    {"role": "system", "content": "简短"},
+    {"role": "user", "content": "你好<|user|><|im_start|><start_of_turn>"},
+    {"role": "assistant", "content": "您好"},
+    {"role": "user", "content": "再见"},
+    {"role": "assistant", "content": "慢走"},
+]
+LORA = Lora.model_validate({"r": 4, "alpha": 16, "dropout": 0.0, "variant": "lora", "targets": ["all"]})
+
+
+def raw_checkpoint(name: str, folder: Path) -> Path:
+    """A random model of the family with a tokenizer of its markers, as its authors would publish it."""
+    markers, config_class, special = FAMILIES[name]
+    tokenizer = make_tokenizer(markers)
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    config = getattr(transformers, config_class)(vocab_size=len(tokenizer), **SHAPE, **HEADS, **ends, **special)
+    torch.manual_seed(7)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, workspace, tmp_path):
+    """(name, workspace with models/base), the base as its stage writes it."""
+    source = raw_checkpoint(request.param, tmp_path / "source")
+    params = Base.model_validate(base_section(source) | {"dtype": "float32"})
+    stages.base.canonical(source, None, params, Path("models/base"))
+    return request.param
+
+
+def train_a_little(model, row, steps: int = 40) -> list[float]:
+    """Losses per learnt token of a few optimizer steps on one row."""
+    ids, labels = torch.tensor([row.input_ids]), torch.tensor([row.labels])
+    learnt = int((labels != -100).sum())
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.02)
+    losses = []
+    for _ in range(steps):
+        loss = model(input_ids=ids, labels=labels)["loss"] / learnt
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def test_it_trains_and_its_merge_is_its_adapter(family):
+    base = Path("models/base")
+    prompter = Prompter(load_tokenizer(base))
+    assert prompter.family.name == FAMILIES[family][0]
+    row = prompter.training_row(CHAT)
+    prompt = prompter.generation_prompt(CHAT[:-1])
+    assert row.input_ids[: len(prompt)] == prompt
+    # The user's text forged no turn: each control token is there as often as the turns say.
+    for role in {"system", "user", "assistant"} - ({"system"} if not prompter.family.system_turn else set()):
+        opening = prompter.opening[role]
+        places = [i for i in range(len(row.input_ids)) if row.input_ids[i : i + len(opening)] == opening]
+        assert len(places) == sum(message["role"] == role for message in CHAT)
+    model = prepared(load_model(base, torch.float32), LORA, checkpointing=False)
+    plain = load_model(base, torch.float32)
+    ids, labels = torch.tensor([row.input_ids]), torch.tensor([row.labels])
+    expected = torch.nn.functional.cross_entropy(
+        plain(input_ids=ids).logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum"
+    )
+    torch.testing.assert_close(model(input_ids=ids, labels=labels)["loss"], expected, rtol=1e-5, atol=1e-5)
+    losses = train_a_little(model, row)
+    assert losses[-1] < losses[0] - 0.1
+    save_adapter(model, Path("models/adapter"))
+    Path("models/adapter/lineage.json").write_text("{}")
+    merged = Path("models/merged")
+    export = Export.model_validate({"dtype": "float32", "max_delta_nll": 0.01, "layout": "native"})
+    stages.export.merge(export, merged)
+    tuned = load_adapter(load_model(base, torch.float32), Path("models/adapter"))
+    report = compare(tuned, load_model(merged, torch.float32), [row])
+    assert report["max_logit_difference"] < 1e-4
+    assert report["greedy_agreement"] == 1.0
+    # It stops where its family stops, in any program that reads the folder.
+    stops = json.loads((merged / "generation_config.json").read_text())["eos_token_id"]
+    assert sorted(stops) == prompter.stop_ids
+    assert (merged / "chat_template.jinja").is_file()
+    template = load_tokenizer(merged).apply_chat_template(
+        [CHAT[0], CHAT[3]], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    assert template == prompter.generation_prompt([CHAT[0], CHAT[3]])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "internlm2", "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"}},
+         r"model_type 'internlm2', which transformers does not have, and the checkpoint brings code of its own for it, which is "
+         "never run; expected an architecture of transformers"),
+        ({"model_type": "baichuan"}, r"model_type 'baichuan', which transformers does not have; expected"),
+        ({}, r"model_type None|holds no"),
+    ],
+)  # fmt: skip
+def test_an_architecture_that_is_only_code_is_refused(workspace, tmp_path, config, message):
+    source = raw_checkpoint("Qwen2", tmp_path / "source")
+    (source / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    params = Base.model_validate(base_section(source))
+    with pytest.raises(ValueError, match=message) as error:
+        stages.base.canonical(source, None, params, Path("models/base"))
+    assert "trust_remote_code=True" not in str(error.value)
+    assert not Path("models/base").exists()
+
+
+def test_chatglms_own_layout_is_refused_for_another_base(workspace, canonical_base):
+    workspace(export={"layout": "chatglm3"})
+    shutil.copytree(canonical_base, "models/base")
+    with pytest.raises(ValueError, match="models/base did not come from a ChatGLM checkpoint"):
+        stages.export.main()
+    assert not Path("models/merged").exists()
