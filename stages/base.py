@@ -125,7 +125,9 @@ def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
 
     kind = config.get("model_type")
     if config and kind not in CONFIG_MAPPING:
-        carried = ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
+        carried = (
+            ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
+        )
         raise ValueError(
             f"base.source {params.source!r}: config.json has model_type {kind!r}, which transformers does not have"
             f"{carried}; expected an architecture of transformers (llama, qwen2, qwen3, gemma3_text, glm, glm4 …), or ChatGLM2 "

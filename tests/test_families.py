@@ -11,7 +11,7 @@ import transformers
 import stages.base
 import stages.export
 from tests.conftest import base_section, make_tokenizer
-from tuneline.adapter import add_lora, save_adapter
+from tuneline.adapter import save_adapter
 from tuneline.comparison import compare
 from tuneline.model import load_adapter, load_model, load_tokenizer
 from tuneline.prompt import Prompter
@@ -122,8 +122,8 @@ def test_it_trains_and_its_merge_is_its_adapter(family):
     ("config", "message"),
     [
         ({"model_type": "internlm2", "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"}},
-         r"model_type 'internlm2', which transformers does not have, and the checkpoint brings code of its own for it, which is "
-         "never run; expected an architecture of transformers"),
+         r"model_type 'internlm2', which transformers does not have, and the checkpoint brings code of its own for it, "
+         "which is never run; expected an architecture of transformers"),
         ({"model_type": "baichuan"}, r"model_type 'baichuan', which transformers does not have; expected"),
         ({}, r"model_type None|holds no"),
     ],

@@ -9,7 +9,24 @@ import yaml
 from tests.conftest import ROOT, base_section, git, python
 from tests.test_chatglm3 import SIZES, checkpoint, train_pieces
 
-ILLS = ["感冒", "头痛", "咳嗽", "失眠", "发烧", "腹泻", "胃痛", "过敏", "便秘", "贫血", "湿疹", "痛风", "哮喘", "鼻炎", "牙痛", "扭伤"]
+ILLS = [
+    "感冒",
+    "头痛",
+    "咳嗽",
+    "失眠",
+    "发烧",
+    "腹泻",
+    "胃痛",
+    "过敏",
+    "便秘",
+    "贫血",
+    "湿疹",
+    "痛风",
+    "哮喘",
+    "鼻炎",
+    "牙痛",
+    "扭伤",
+]
 CARES = ["多休息", "多喝水", "少熬夜", "早就医"]
 
 
@@ -20,7 +37,11 @@ def write_lines(path: Path, rows: list) -> None:
 
 def legal(raw: Path) -> None:
     rows = [
-        {"instruction": f"第{n}条：{ill}时单位能否辞退我？", "input": "", "output": f"不能。{CARES[n % 4]}，并保留证据。"}
+        {
+            "instruction": f"第{n}条：{ill}时单位能否辞退我？",
+            "input": "",
+            "output": f"不能。{CARES[n % 4]}，并保留证据。",
+        }
         for n, ill in enumerate(ILLS)
     ]
     (raw / "legal").mkdir()
@@ -48,7 +69,11 @@ def psychology(raw: Path) -> None:
 
 def triples(raw: Path) -> None:
     rows = [
-        {"instruction": "抽取三元组。", "input": f"第{n}号病人因{ill}入院。", "output": f"病人{n}_诊断_{ill}" if n % 5 else ""}
+        {
+            "instruction": "抽取三元组。",
+            "input": f"第{n}号病人因{ill}入院。",
+            "output": f"病人{n}_诊断_{ill}" if n % 5 else "",
+        }
         for n, ill in enumerate(ILLS)
     ]
     write_lines(raw / "triples/spo.jsonl", rows)
@@ -150,7 +175,7 @@ def test_files_that_went_away_go_away_in_the_copy_too(project):
         return project / result.stdout.strip()
 
     run = prepare()
-    assert recipe.RUNS / "self-cognition" == run.relative_to(project)
+    assert run.relative_to(project) == recipe.RUNS / "self-cognition"
     assert (run / "docs/concepts.md").is_file()
     (run / "dvc.lock").write_text("the copy's own")
     (project / "docs/concepts.md").unlink()

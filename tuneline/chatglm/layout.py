@@ -58,7 +58,9 @@ def original(base: Path) -> Path:
     """The ChatGLM config that the base came with. Raises ValueError when there is none."""
     path = base / ORIGINAL / "config.json"
     if not path.is_file():
-        raise ValueError(f"export.layout is 'chatglm3', expected 'native': {base} did not come from a ChatGLM checkpoint")
+        raise ValueError(
+            f"export.layout is 'chatglm3', expected 'native': {base} did not come from a ChatGLM checkpoint"
+        )
     return path
 
 
