@@ -60,14 +60,14 @@ def opened(name: str, max_new_tokens: int) -> Any:
     from transformers import TextStreamer
     from transformers.utils import logging
 
-    from tuneline.model import ADAPTER, BASE, MERGED, load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
+    from tuneline.model import ADAPTER, BASE, MERGED, load_adapter, load_merged, load_tokenizer, pick_device, pick_dtype
     from tuneline.prompt import Prompter
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = MERGED if name == "merged" else BASE
     device = pick_device()
-    model = load_model(folder, pick_dtype("auto", device), device)
+    model = load_merged(folder, pick_dtype("auto", device), device)
     if name == "adapter":
         model = load_adapter(model, ADAPTER)
     tokenizer = load_tokenizer(folder)

@@ -61,18 +61,37 @@ def main() -> None:
 
 
 def merge(params: Export, folder: Path) -> None:
-    """merge_and_unload in float32, one cast, and everything of the base's folder that a user of the model needs."""
+    """merge_and_unload in float32, one cast, and everything of the base's folder that a user of the model needs.
+
+    Virtual tokens can't be merged: then the base is at the folder's root, and the adapter beside it, in `adapter/`.
+    """
     import shutil
 
     import torch
 
-    from tuneline.model import load_adapter, load_model
+    from tuneline.model import BESIDE, can_merge, load_adapter, load_model
 
-    # One cast of the sum: casting the difference and then the sum would round twice (peft#1388).
-    merged = load_adapter(load_model(BASE, torch.float32), ADAPTER).merge_and_unload(safe_merge=True)
-    merged.to(getattr(torch, params.dtype)).save_pretrained(folder)
+    model = load_adapter(load_model(BASE, torch.float32), ADAPTER)
+    if can_merge(model):
+        # One cast of the sum: casting the difference and then the sum would round twice (peft#1388).
+        model = model.merge_and_unload(safe_merge=True) if hasattr(model, "merge_and_unload") else model
+    else:
+        print(f"export: virtual tokens can't be merged: {folder.name} holds the base, and the adapter in {BESIDE}/")
+        model = model.get_base_model()
+        keep_beside(folder / BESIDE)
+    model.to(getattr(torch, params.dtype)).save_pretrained(folder)
     for path in (path for name in CARRIED for path in BASE.glob(f"{name}*")):
         shutil.copyfile(path, folder / path.name)
+
+
+def keep_beside(folder: Path) -> None:
+    """The adapter for the base one folder up."""
+    import shutil
+
+    shutil.copytree(ADAPTER, folder)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(to_json(config | {"base_model_name_or_path": ".."}), encoding="utf-8")
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -80,7 +99,7 @@ def verify(folder: Path) -> dict[str, Any]:
     import torch
 
     from tuneline.comparison import compare
-    from tuneline.model import load_adapter, load_model, load_tokenizer, pick_device
+    from tuneline.model import load_adapter, load_merged, load_model, load_tokenizer, pick_device
     from tuneline.prompt import Prompter
 
     prompter = Prompter(load_tokenizer(folder))
@@ -88,7 +107,7 @@ def verify(folder: Path) -> dict[str, Any]:
     device = pick_device()
     note(device=device.type)
     adapter = load_adapter(load_model(BASE, torch.float32, device), ADAPTER)
-    return dict(compare(adapter, load_model(folder, torch.float32, device), rows))
+    return dict(compare(adapter, load_merged(folder, torch.float32, device), rows))
 
 
 def lineage(params: Export) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
     python -m stages.train
 
-Reads data/processed/tokens.safetensors, models/base and sections `tune`, `lora`, `train`, `deepspeed`; writes
-models/adapter, metrics/train.json and metrics/loss.csv. A run that was stopped goes on where it was saved.
+Reads data/processed/tokens.safetensors, models/base and sections `tune`, `lora`, `ptuning`, `freeze`, `train`,
+`deepspeed`; writes models/adapter, metrics/train.json and metrics/loss.csv. A run that was stopped goes on where it was saved.
 """
 
 import json
@@ -15,7 +15,9 @@ from tuneline.guard import locked
 from tuneline.params import load
 from tuneline.scratch import FACTS, fingerprint, newest_complete, scratch_folder
 from tuneline.sections.deepspeed import DeepSpeed
+from tuneline.sections.freeze import Freeze
 from tuneline.sections.lora import Lora
+from tuneline.sections.ptuning import PTuning
 from tuneline.sections.train import Train
 from tuneline.sections.tune import Tune
 from tuneline.stage import note, run
@@ -50,12 +52,15 @@ def main() -> None:
 
 def check() -> tuple[DeepSpeed, int, dict[str, object]]:
     """(how to launch, processes, all that determines the result), every mistake found before any process starts."""
+    from tuneline import engine, methods
     from tuneline.batching import accumulation
     from tuneline.launch import count_processes
     from tuneline.model import device_name, pick_device, pick_dtype
 
-    loaded = (load(Tune), load(Lora), load(Train), load(DeepSpeed))
-    _, _, train, deepspeed = loaded
+    loaded = (load(Tune), load(Lora), load(PTuning), load(Freeze), load(Train), load(DeepSpeed))
+    train, deepspeed = loaded[-2:]
+    methods.refuse(methods.Method(*loaded[:4]), train)
+    engine.check(deepspeed)
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     accumulation(train.batch_size, train.micro_batch_size, processes)
     device = pick_device()

@@ -1,5 +1,7 @@
 """What tests share: a tiny random base with a tokenizer trained here, a project folder, and the real samples."""
 
+import copy
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +30,19 @@ TEXTS = [
     "根据《中华人民共和国民法典》第二百零九条，不动产物权的设立、变更、转让和消灭，经依法登记，发生效力。",
     "The quick brown fox jumps over the lazy dog.\n\nuser model assistant system",
 ]
+
+
+CONFIG = {
+    "model_type": "chatglm", "architectures": ["ChatGLMModel"], "add_bias_linear": False, "add_qkv_bias": True,
+    "apply_residual_connection_post_layernorm": False, "multi_query_attention": True, "original_rope": True,
+    "post_layer_norm": True, "rmsnorm": True, "layernorm_epsilon": 1e-5, "seq_length": 256, "quantization_bit": 0,
+}  # fmt: skip
+"""Of a ChatGLM3 checkpoint, sizes left out."""
+REAL = CONFIG | {
+    "num_layers": 28, "hidden_size": 4096, "num_attention_heads": 32, "kv_channels": 128, "multi_query_group_num": 2,
+    "ffn_hidden_size": 13696, "padded_vocab_size": 65024, "seq_length": 8192,
+}  # fmt: skip
+"""ChatGLM3-6B."""
 
 
 def make_tokenizer(family: str):
@@ -99,6 +114,74 @@ def base_section(folder: Path) -> dict:
 
     section = {"source": str(folder), "revision": None, "sha256": folder_sha256(folder), "dtype": "bfloat16"}
     return section | {"max_perplexity_zh": None, "max_perplexity_en": None}
+
+
+def method(name: str = "lora", **sections: dict):
+    """A Method of the shipped params with changes, section by section."""
+    from tuneline.methods import Method
+    from tuneline.sections.freeze import Freeze
+    from tuneline.sections.lora import Lora
+    from tuneline.sections.ptuning import PTuning
+    from tuneline.sections.tune import Tune
+
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values = {key: shipped[key] | sections.get(key, {}) for key in ("lora", "ptuning", "freeze")}
+    return Method(
+        Tune(method=name),
+        Lora.model_validate(values["lora"]),
+        PTuning.model_validate(values["ptuning"]),
+        Freeze.model_validate(values["freeze"]),
+    )
+
+
+@pytest.fixture(scope="session")
+def real_shape():
+    """ChatGLM3-6B without its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tuneline.chatglm.config import native_config, shape_of
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(native_config(shape_of(REAL), "bfloat16", 0, [2]))
+
+
+CHATS = [
+    [{"role": "user", "content": question}, {"role": "assistant", "content": "多休息，多喝水。"}]
+    for question in ("感冒怎么办", "头痛怎么办", "失眠了", "我咳嗽", "发烧三天", "牙痛", "胃不舒服", "腰酸")
+]
+
+
+def make_workspace(folder: Path, base: Path, changes: dict) -> None:
+    """A folder as `tokenize` leaves it, with params of a method."""
+    from tuneline.model import load_tokenizer
+    from tuneline.prompt import Prompter
+    from tuneline.tokens import write_tokens
+
+    (folder / "models").mkdir(parents=True)
+    (folder / "models/base").symlink_to(base)
+    for name in ("dvc.yaml", "stages", "tuneline"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "data/processed").mkdir(parents=True)
+    prompter = Prompter(load_tokenizer(base))
+    write_tokens(folder / "data/processed/tokens.safetensors", [prompter.training_row(chat) for chat in CHATS])
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["lora"] |= {"r": 4, "alpha": 8, "dropout": 0.1}
+    params["train"] |= {"max_steps": 8, "epochs": 9, "learning_rate": 0.03, "batch_size": 4, "micro_batch_size": 2}
+    params["train"] |= {"save_steps": 4, "dtype": "float32"}
+    params["export"]["dtype"] = "float32"
+    for section, values in copy.deepcopy(changes).items():
+        params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+    rows = [
+        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa", "messages": chat}
+        for n, chat in enumerate(CHATS[:3])
+    ]
+    for name in ("train", "heldout"):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"data/processed/{name}.jsonl").write_text(text, encoding="utf-8")
+    (folder / "metrics").mkdir()
+    (folder / "metrics/eval.json").write_text("{}")
 
 
 @pytest.fixture

@@ -20,23 +20,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import stages.base
-from tests.conftest import ROOT, TEXTS, base_section, dvc
-from tuneline.adapter import add_lora, resolve_targets
+from tests.conftest import CONFIG, REAL, ROOT, TEXTS, base_section, dvc, method
+from tuneline import methods
+from tuneline.adapter import resolve_targets
 from tuneline.chatglm.adapter import import_adapter
-from tuneline.chatglm.config import native_config, shape_of
+from tuneline.chatglm.config import shape_of
 from tuneline.chatglm.layout import differences, trainable_parameters, write_chatglm
 from tuneline.chatglm.names import parts
 from tuneline.chatglm.tokenizer import CONTROL, build
 from tuneline.model import load_adapter, load_model, load_tokenizer
 from tuneline.prompt import IGNORE_INDEX, Prompter
 from tuneline.sections.base import Base
-from tuneline.sections.lora import Lora
 
-CONFIG = {
-    "model_type": "chatglm", "architectures": ["ChatGLMModel"], "add_bias_linear": False, "add_qkv_bias": True,
-    "apply_residual_connection_post_layernorm": False, "multi_query_attention": True, "original_rope": True,
-    "post_layer_norm": True, "rmsnorm": True, "layernorm_epsilon": 1e-5, "seq_length": 256, "quantization_bit": 0,
-}  # fmt: skip
 SIZES = {
     "grouped": {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "kv_channels": 8, "multi_query_group_num": 2,
                 "ffn_hidden_size": 48},
@@ -288,20 +283,7 @@ def test_a_large_checkpoint_is_written_in_several_files(tmp_path, pieces, monkey
     torch.testing.assert_close(found.double(), equations(tensors, config, [5, 6, 7]), rtol=0, atol=2e-5)
 
 
-REAL = CONFIG | {
-    "num_layers": 28, "hidden_size": 4096, "num_attention_heads": 32, "kv_channels": 128, "multi_query_group_num": 2,
-    "ffn_hidden_size": 13696, "padded_vocab_size": 65024, "seq_length": 8192,
-}  # fmt: skip
 FOUR = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
-
-
-@pytest.fixture(scope="session")
-def real_shape():
-    """ChatGLM3-6B without its weights."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(native_config(shape_of(REAL), "bfloat16", 0, [2]))
 
 
 def test_the_parameters_of_the_real_shape():
@@ -320,8 +302,7 @@ def test_the_parameters_of_the_real_shape():
     ],
 )
 def test_trainable_parameters_of_the_real_shape(real_shape, targets, r, published, native):
-    lora = Lora.model_validate({"r": r, "alpha": 32, "dropout": 0.1, "variant": "lora", "targets": targets})
-    tuned = add_lora(real_shape, lora)
+    tuned = methods.prepare(real_shape, method(lora={"r": r, "targets": targets}))
     trainable, total = tuned.get_nb_trainable_parameters()
     shapes = {name: one.shape for name, one in tuned.named_parameters() if one.requires_grad}
     tuned.unload()
@@ -330,8 +311,7 @@ def test_trainable_parameters_of_the_real_shape(real_shape, targets, r, publishe
 
 
 def test_a_part_of_the_fused_layer_has_no_count_in_its_layout(real_shape):
-    lora = Lora.model_validate({"r": 8, "alpha": 32, "dropout": 0.1, "variant": "lora", "targets": ["q_proj"]})
-    tuned = add_lora(real_shape, lora)
+    tuned = methods.prepare(real_shape, method(lora={"r": 8, "targets": ["q_proj"]}))
     shapes = {name: one.shape for name, one in tuned.named_parameters() if one.requires_grad}
     tuned.unload()
     assert trainable_parameters(shapes) is None

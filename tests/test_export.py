@@ -8,24 +8,24 @@ import pytest
 import torch
 
 import stages.export
-from tuneline.adapter import add_lora, save_adapter
+from tests.conftest import method
+from tuneline import methods
 from tuneline.checksums import folder_sha256
 from tuneline.model import load_adapter, load_model, load_tokenizer
-from tuneline.sections.lora import Lora
 
-LORA = Lora.model_validate({"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]})
+LORA = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
 
 
 @pytest.fixture
 def trained(workspace, canonical_base):
     """A workspace as evaluate leaves it, its adapter random and strong."""
     shutil.copytree(canonical_base, "models/base")
-    model = add_lora(load_model(Path("models/base"), torch.float32), LORA)
+    model = methods.prepare(load_model(Path("models/base"), torch.float32), LORA)
     torch.manual_seed(2)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    save_adapter(model, Path("models/adapter"))
+    methods.save(model, LORA, Path("models/adapter"))
     Path("models/adapter/lineage.json").write_text(json.dumps({"params": {}}))
     Path("data/processed").mkdir()
     Path("metrics").mkdir()
@@ -87,9 +87,9 @@ def test_a_merge_that_is_not_the_adapter_fails_and_leaves_nothing(trained, monke
 
 
 def test_an_adapter_that_changes_nothing_is_refused(trained):
-    model = add_lora(load_model(Path("models/base"), torch.float32), LORA)
+    model = methods.prepare(load_model(Path("models/base"), torch.float32), LORA)
     with pytest.raises(ValueError, match="every lora_B is zero"):
-        save_adapter(model, Path("models/zero"))
+        methods.save(model, LORA, Path("models/zero"))
     model.save_pretrained("models/zero")
     with pytest.raises(ValueError, match="changes nothing in"):
         load_adapter(load_model(Path("models/base"), torch.float32), Path("models/zero"))

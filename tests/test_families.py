@@ -10,14 +10,13 @@ import transformers
 
 import stages.base
 import stages.export
-from tests.conftest import base_section, make_tokenizer
-from tuneline.adapter import save_adapter
+from tests.conftest import base_section, make_tokenizer, method
+from tuneline import methods
 from tuneline.comparison import compare
 from tuneline.model import load_adapter, load_model, load_tokenizer
 from tuneline.prompt import Prompter
 from tuneline.sections.base import Base
 from tuneline.sections.export import Export
-from tuneline.sections.lora import Lora
 from tuneline.training import prepared
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 512}
@@ -39,7 +38,7 @@ CHAT = [
     {"role": "user", "content": "再见"},
     {"role": "assistant", "content": "慢走"},
 ]
-LORA = Lora.model_validate({"r": 4, "alpha": 16, "dropout": 0.0, "variant": "lora", "targets": ["all"]})
+LORA = method(lora={"r": 4, "alpha": 16, "dropout": 0.0})
 
 
 def raw_checkpoint(name: str, folder: Path) -> Path:
@@ -99,7 +98,7 @@ def test_it_trains_and_its_merge_is_its_adapter(family):
     torch.testing.assert_close(model(input_ids=ids, labels=labels)["loss"], expected, rtol=1e-5, atol=1e-5)
     losses = train_a_little(model, row)
     assert losses[-1] < losses[0] - 0.1
-    save_adapter(model, Path("models/adapter"))
+    methods.save(model, LORA, Path("models/adapter"))
     Path("models/adapter/lineage.json").write_text("{}")
     merged = Path("models/merged")
     export = Export.model_validate({"dtype": "float32", "max_delta_nll": 0.01, "layout": "native"})

@@ -50,7 +50,14 @@ def test_positions_are_those_before_a_learnt_token():
     assert targets.tolist() == [5, 6, 7]
 
 
-def test_a_trainable_head_is_refused():
-    head = torch.randn(10, 4, requires_grad=True)
-    with pytest.raises(ValueError, match="freeze the head"):
-        summed_loss(torch.randn(2, 4), head, torch.tensor([0, 1]))
+@pytest.mark.parametrize("rows", [1, 7, 900])
+def test_a_trainable_head_gets_the_plain_losss_gradient(rows):
+    torch.manual_seed(rows)
+    states = torch.randn(rows, 12, dtype=torch.float32, requires_grad=True)
+    head = (torch.randn(50, 12) / 3).requires_grad_()
+    targets = torch.randint(0, 50, (rows,))
+    plain = torch.nn.functional.cross_entropy(states @ head.T, targets, reduction="sum") * 0.5
+    wanted = torch.autograd.grad(plain, (states, head))
+    found = torch.autograd.grad(summed_loss(states, head, targets) * 0.5, (states, head))
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

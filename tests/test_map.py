@@ -127,7 +127,12 @@ def test_the_stage_is_as_the_map_says(name):
         ("evaluate", "deps", "tuneline/scoring/words.py", "dep missing: tuneline/scoring/words.py"),
         ("evaluate", "deps", "models/adapter", "path not listed: models/adapter"),
         ("convert", "outs", "data/processed/rejects.jsonl", "path not listed: data/processed/rejects.jsonl"),
-        ("train", "params", "lora", "params are ['deepspeed', 'train', 'tune'], loaded ['deepspeed', 'lora'"),
+        (
+            "train",
+            "params",
+            "lora",
+            "params are ['deepspeed', 'freeze', 'ptuning', 'train', 'tune'], loaded ['deepspeed', 'freeze', 'lora'",
+        ),
     ],
 )
 def test_a_planted_omission_is_found(name, key, entry, complaint):

@@ -13,12 +13,14 @@ from tuneline.sections.deepspeed import DeepSpeed
 from tuneline.sections.evaluate import Evaluate
 from tuneline.sections.export import Export
 from tuneline.sections.fetch import Fetch
+from tuneline.sections.freeze import Freeze
 from tuneline.sections.lora import Lora
+from tuneline.sections.ptuning import PTuning
 from tuneline.sections.tokenize import Tokenize
 from tuneline.sections.train import Train
 from tuneline.sections.tune import Tune
 
-SECTIONS = (Fetch, Base, Data, Tokenize, Tune, Lora, Train, DeepSpeed, Evaluate, Export)
+SECTIONS = (Fetch, Base, Data, Tokenize, Tune, Lora, PTuning, Freeze, Train, DeepSpeed, Evaluate, Export)
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
 
 
@@ -47,12 +49,16 @@ def test_scientific_notation_written_by_dvc_is_a_number(workspace):
         (Lora, "r", True, "lora.r is True, expected an integer"),
         (Lora, "r", 0, "lora.r is 0, expected greater than 0"),
         (Lora, "targets", [], "lora.targets is []"),
-        (Lora, "variant", "qlora", "lora.variant is 'qlora', expected 'lora' or 'rslora'"),
+        (Lora, "variant", "qlora", "lora.variant is 'qlora', expected 'lora', 'rslora', 'dora', 'pissa' or 'loraplus'"),
         (Train, "epochs", -1, "train.epochs is -1, expected greater than 0"),
         (Train, "learning_rate", "fast", "train.learning_rate is 'fast', expected a number"),
         (Train, "learning_rate", ".nan", "expected a"),
         (Train, "gradient_checkpointing", "yes please", "train.gradient_checkpointing is 'yes please'"),
-        (DeepSpeed, "zero_stage", 7, "deepspeed.zero_stage is 7, expected 0, 1 or 2"),
+        (DeepSpeed, "zero_stage", 7, "deepspeed.zero_stage is 7, expected 0, 1, 2 or 3"),
+        (DeepSpeed, "offload", "param", "offload param needs zero_stage 3 (it is 1)"),
+        (DeepSpeed, "extra", {"bf16": {"enabled": True}}, "no ['bf16']: sections train and deepspeed say that"),
+        (Train, "early_stopping", 3, "early_stopping needs eval_fraction above 0"),
+        (Train, "betas", [0.9, 1.5], "train.betas.1 is 1.5, expected less than 1"),
         (DeepSpeed, "processes", 0, "deepspeed.processes is 0, expected auto or an integer above 0"),
         (DeepSpeed, "processes", "many", "deepspeed.processes is 'many', expected auto or an integer above 0"),
         (Data, "sources", [{"path": "a.csv", "template": "{question"}], "balanced braces"),

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, make_base, python
-from tuneline.adapter import add_lora, resolve_targets
+from tests.conftest import ROOT, make_base, method, python
+from tuneline import methods
+from tuneline.adapter import resolve_targets
 from tuneline.model import load_model
 from tuneline.prompt import IGNORE_INDEX, Encoded
-from tuneline.sections.lora import Lora
 from tuneline.tokens import write_tokens
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]}
@@ -75,7 +75,7 @@ def test_it_learns_and_resumes_to_the_same_bytes(ready):
     assert Path("metrics/loss.csv").read_bytes() == curve
 
 
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [0, 2, 3])
 def test_other_zero_stages_learn_the_same(ready, stage):
     # Logging less often than there are steps: first and last are on the curve all the same.
     ready(deepspeed={"zero_stage": 1}, train={"log_steps": 50})
@@ -150,7 +150,7 @@ def test_all_linear_layers_but_the_head(tiny):
 def test_a_fresh_adapter_changes_nothing_and_counts_by_hand(tiny):
     ids = torch.arange(5, 15)[None]
     before = tiny(input_ids=ids).logits
-    tuned = add_lora(tiny, Lora.model_validate(LORA))
+    tuned = methods.prepare(tiny, method(lora=LORA))
     assert torch.equal(tuned.eval()(input_ids=ids).logits, before)
     # r (in + out) for q, k, v, o, gate, up, down of two layers.
     shapes = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 64), (32, 64), (64, 32)]

@@ -1,4 +1,4 @@
-"""The adapter: built by PEFT on the frozen base, saved as the same bytes for the same weights."""
+"""The adapter: LoRA in PEFT's terms on the frozen base, and its files in a fixed order."""
 
 import json
 from pathlib import Path
@@ -7,24 +7,30 @@ from typing import Any
 from tuneline.chatglm.names import MODULES
 from tuneline.sections.lora import Lora
 
+CHANGED = "changed.safetensors"
+"""In an adapter's folder: tensors of the base that were trained themselves, by name."""
 
-def add_lora(model: Any, params: Lora) -> Any:
-    """The model with fresh float32 LoRA layers, in PEFT's terms; B is zero, so it begins as the base.
+
+def lora_config(model: Any, params: Lora) -> Any:
+    """PEFT's LoRA for this model; B is zero, so it begins as the base (PiSSA's begins as the base, too).
 
     Raises ValueError for a target that no linear layer has, or that is tied to the embeddings.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
-    config = LoraConfig(
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.r,
         # PEFT declares an int and only ever divides by r.
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
         use_rslora=params.variant == "rslora",
+        use_dora=params.variant == "dora",
+        # The fast singular value decomposition: the full one takes minutes a layer at 6B.
+        init_lora_weights="pissa_niter_16" if params.variant == "pissa" else True,
         target_modules=sorted(resolve_targets(model, params.targets)),
+        modules_to_save=sorted(resolve_modules(model, params.modules_to_save)) or None,
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 def resolve_targets(model: Any, targets: list[str]) -> set[str]:
@@ -47,22 +53,28 @@ def resolve_targets(model: Any, targets: list[str]) -> set[str]:
     return set(targets)
 
 
-def save_adapter(model: Any, folder: Path) -> None:
-    """Write adapter_model.safetensors and adapter_config.json in a fixed order, without PEFT's empty model card.
+def resolve_modules(model: Any, names: list[str]) -> set[str]:
+    """Last names of the modules to train whole beside the adapter: with parameters, and none that is tied."""
+    known = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if any(True for _ in module.parameters(False))
+    }
+    tied = {"embed_tokens", "lm_head"} if model.config.tie_word_embeddings else set()
+    wrong = sorted(name for name in names if name not in known - tied)
+    if wrong:
+        raise ValueError(
+            f"lora.modules_to_save holds {wrong}, expected some of {sorted(known - tied)}"
+            + (" (this base ties embeddings and LM head, so one can't change without the other)" if tied else "")
+        )
+    return set(names)
 
-    Raises ValueError when a tensor is empty (ZeRO-3 can do that, peft#2500) or every B is zero (nothing was learnt).
-    """
-    from safetensors import safe_open
 
-    model.save_pretrained(str(folder))
+def normalise_config(folder: Path) -> None:
+    """Put PEFT's adapter_config.json into a fixed order, and take its empty model card away."""
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     # PEFT turns a set into a list in hash order, which changes from run to run.
-    config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
+    for name in ("target_modules", "modules_to_save"):
+        if isinstance(config.get(name), list):
+            config[name] = sorted(config[name])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    empty = [name for name, tensor in tensors.items() if not tensor.numel()]
-    if empty or not any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name):
-        raise ValueError(f"the trained adapter is empty ({empty or 'every lora_B is zero'}): nothing was learnt")

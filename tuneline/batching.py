@@ -25,6 +25,18 @@ def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> int:
     return batch_size // per_pass
 
 
+def split(rows: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(row numbers to train on, row numbers to validate on), both in order; at least one of each when there is a fraction.
+
+    Raises ValueError when too few rows are left to train on.
+    """
+    count = max(1, round(rows * fraction)) if fraction else 0
+    if count >= rows:
+        raise ValueError(f"train.eval_fraction is {fraction:g} of {rows} rows, expected to leave rows to train on")
+    order = np.random.default_rng([seed, rows]).permutation(rows)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
 def count_steps(rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
     """Optimizer steps of the run; the last step is filled up with rows of the next pass, so all are full."""
     steps = math.ceil(rows * epochs / batch_size)

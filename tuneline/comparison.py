@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 import torch
 
 from tuneline.loss import nll_parts, pieces, scores
-from tuneline.nll import answer_states, head_weight
+from tuneline.nll import answer_states, head_weight, plain
 from tuneline.prompt import Encoded
 
 
@@ -23,10 +23,10 @@ class Difference(TypedDict):
 
 @torch.inference_mode()
 def compare(adapter: Any, merged: Any, rows: list[Encoded]) -> Difference:
-    """Compare two models in the dtype they are in; `adapter` is a PEFT model, `merged` a plain one."""
+    """Compare two models in the dtype they are in; each is a plain or a PEFT model."""
     from tqdm import tqdm
 
-    heads = (head_weight(adapter.get_base_model()), head_weight(merged))
+    heads = (head_weight(plain(adapter)), head_weight(plain(merged)))
     sums, largest, agreed, tokens = [0.0, 0.0], 0.0, 0, 0
     for row in tqdm(rows, desc="export: adapter and merged", unit="item", dynamic_ncols=True):
         (ours, targets), (theirs, _) = answer_states(adapter, row), answer_states(merged, row)

@@ -39,7 +39,7 @@ def count_processes(params: DeepSpeed, shares: int) -> int:
 
 def arguments(params: DeepSpeed, processes: int, own: list[str]) -> list[str]:
     """The launcher's command line; `own` are the training module's arguments."""
-    flags = ["--no_local_rank", "--master_port", str(_free_port()), "--quiet"]
+    flags = ["--no_local_rank", "--master_port", str(params.master_port or _free_port()), "--quiet"]
     if params.hostfile is not None:
         flags += ["--hostfile", params.hostfile]
     else:

@@ -1,9 +1,9 @@
-"""Cross-entropy of a frozen LM head, without ever holding the logits of a whole batch.
+"""Cross-entropy of the LM head, without ever holding the logits of a whole batch.
 
 The head's logits are [tokens, vocabulary]: 262,144 words for the default base, in float32 1 MB a token.
 So only learnt positions pass the head, a chunk at a time, and each chunk's gradient is formed in the
 same pass while its logits are there (the idea of Cut Your Losses, Wijmans et al. 2024, arXiv:2411.09009,
-in plain torch). The head is frozen, so nothing is kept or recomputed for the backward pass.
+in plain torch). Nothing is kept or recomputed for the backward pass but the gradients.
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,9 @@ def learnt_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.
 
 
 def summed_loss(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of -log p(target) in nats, a float32 scalar; differentiable in `states` [n, H], not in `head` [V, H]."""
-    if head.requires_grad:
-        raise ValueError("the LM head is trainable, and this loss has no gradient for it: freeze the head")
-    return _FrozenHeadLoss.apply(states, head, targets)
+    """Sum of -log p(target) in nats, a float32 scalar; differentiable in `states` [n, H] and, if it trains, `head` [V, H]."""
+    loss: torch.Tensor = _HeadLoss.apply(states, head, targets)
+    return loss
 
 
 def token_nll(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -59,21 +58,27 @@ def nll_parts(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor
     return sums.log() + highest - wanted, exponentials, sums
 
 
-class _FrozenHeadLoss(torch.autograd.Function):
+class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         gradients = []
+        learnt = torch.zeros(head.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
         for piece, wanted in pieces(states, targets):
             nll, exponentials, sums = nll_parts(scores(piece, head), wanted)
             total += nll.sum()
             # d nll / d state = sum over words of p(word) head[word], minus head[target].
             expected = (exponentials.to(head.dtype) @ head).float() / sums[:, None]
             gradients.append((expected - head[wanted].float()).to(states.dtype))
-        ctx.save_for_backward(torch.cat(gradients))
+            if learnt is not None:
+                # d nll / d head[word] = p(word) state, minus the state for the target's row.
+                learnt += (exponentials / sums[:, None]).T @ piece.float()
+                learnt.index_add_(0, wanted, -piece.float())
+        ctx.save_for_backward(torch.cat(gradients), learnt if learnt is None else learnt.to(head.dtype))
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0].to(gradient.dtype), None, None
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        gradient, learnt = ctx.saved_tensors
+        scale = grad_outputs[0]
+        return gradient * scale.to(gradient.dtype), None if learnt is None else learnt * scale.to(learnt.dtype), None

@@ -6,12 +6,16 @@ torch and transformers are imported inside, so that `--help` of a stage stays in
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneline.adapter import CHANGED
+
 if TYPE_CHECKING:
     import torch
 
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
+BESIDE = "adapter"
+"""In the merged folder: an adapter that can't be merged."""
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
@@ -24,10 +28,12 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
 
 
-def load_model(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:
+def load_model(
+    folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None, quantize: str | None = None
+) -> Any:
     """The folder's causal language model in `dtype`, in eval mode, frozen, its key-value cache left on.
 
-    Raises ValueError when the folder holds no weights.
+    `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the folder holds no weights.
     """
     from transformers import AutoModelForCausalLM
 
@@ -35,19 +41,39 @@ def load_model(folder: Path, dtype: "torch.dtype", device: "torch.device | None"
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+        **_quantization(quantize, dtype),
+    )  # fmt: skip
     model.requires_grad_(False).eval()
     return model if device is None else model.to(device)
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
-    """The model with the adapter on top, unmerged, in eval mode.
+def _quantization(quantize: str | None, dtype: "torch.dtype") -> dict[str, Any]:
+    import importlib.util
 
-    Raises ValueError when the adapter is missing or would change nothing.
+    if quantize is None:
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            f"lora.quantize is {quantize!r}, which needs bitsandbytes: uv pip install bitsandbytes, or set null"
+        )
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The model with what was trained on top, unmerged, in eval mode; or, for `freeze` and `full`, in place.
+
+    Raises ValueError when the adapter is missing, does not fit, or would change nothing.
     """
     from peft import PeftModel
 
+    if (folder / CHANGED).is_file():
+        return _with_changed(model, folder / CHANGED)
     _need(folder / "adapter_config.json", folder)
     tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
@@ -56,6 +82,35 @@ def load_adapter(model: Any, folder: Path) -> Any:
             f"{folder} changes nothing in {len(zero)} layers (lora_B is all zero, first {zero[0]}): train again"
         )
     return tuned.eval()
+
+
+def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:
+    """What export wrote: a plain model or, where the method can't be merged, the base with its adapter beside it."""
+    model = load_model(folder, dtype, device)
+    beside = folder / BESIDE
+    return load_adapter(model, beside) if beside.is_dir() else model
+
+
+def can_merge(model: Any) -> bool:
+    """Whether what was trained is a change of weights, and not virtual tokens."""
+    return not (hasattr(model, "active_peft_config") and model.active_peft_config.is_prompt_learning)
+
+
+def _with_changed(model: Any, path: Path) -> Any:
+    import torch
+    from safetensors.torch import load_file
+
+    named = dict(model.named_parameters())
+    tensors = load_file(path)
+    wrong = [name for name, one in tensors.items() if name not in named or named[name].shape != one.shape]
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit the base: {len(wrong)} tensors are not there, or of another shape, first {wrong[0]}"
+        )
+    with torch.no_grad():
+        for name, one in tensors.items():
+            named[name].copy_(one)
+    return model
 
 
 def pick_device() -> "torch.device":

@@ -1,36 +1,39 @@
-"""One process of a training run: Hugging Face Trainer on DeepSpeed, a PEFT adapter on the frozen base.
+"""One process of a training run: Hugging Face Trainer on DeepSpeed, what the method trains on the frozen rest.
 
     python -m stages.train            (starts it; DeepSpeed's launcher runs one such process per device)
 
-The base is frozen in the compute dtype, adapter and optimizer are float32, and the forward pass runs
+What is frozen is in the compute dtype, what trains and the optimizer are float32, and the forward pass runs
 under autocast: DeepSpeed's own bf16 mode stays off, because it would cast the adapter and lose small updates.
 """
 
 import argparse
 import json
+import os
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging
 
-from tuneline.adapter import add_lora, save_adapter
-from tuneline.batching import MicroBatch, accumulation, count_steps, micro_batches
-from tuneline.chatglm.layout import trainable_parameters
+from tuneline import methods
+from tuneline.batching import MicroBatch, accumulation, count_steps, micro_batches, split
 from tuneline.checksums import SUMS, combined, stage_code
+from tuneline.engine import deepspeed_config
+from tuneline.forward import supervise
 from tuneline.guard import die_with
-from tuneline.loss import learnt_positions, summed_loss
 from tuneline.model import ADAPTER, BASE, device_name, load_model, pick_device, pick_dtype
-from tuneline.nll import head_weight
 from tuneline.outputs import building, to_json, write_json
 from tuneline.params import load
 from tuneline.progress import Progress
 from tuneline.scratch import FACTS
 from tuneline.sections.deepspeed import DeepSpeed
+from tuneline.sections.freeze import Freeze
 from tuneline.sections.lora import Lora
+from tuneline.sections.ptuning import PTuning
 from tuneline.sections.train import Train
 from tuneline.sections.tune import Tune
 from tuneline.stage import machine, peak_memory
@@ -59,38 +62,92 @@ def main() -> None:
 
 
 def train(scratch: Path, resume: Path | None) -> None:
-    params, lora, deepspeed = load(Train), load(Lora), load(DeepSpeed)
+    params, deepspeed = load(Train), load(DeepSpeed)
+    method = methods.Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
     device = pick_device()
     if device.type == "cpu":
         avoid_compiler()
     tokens = Tokens(TOKENS)
-    settings = training_arguments(params, deepspeed, scratch, count_steps_of(params, tokens), device)
+    batches, validation = batches_of(params, tokens)
+    steps = len(batches) * params.micro_batch_size // params.batch_size
+    settings = training_arguments(params, deepspeed, scratch, steps, device)
+    join(settings)
+    make_deterministic(params, device)
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype")
-    model = prepared(load_model(BASE, dtype), lora, params.gradient_checkpointing)
-    batches = batches_of(params, tokens)
-    per_step = len(batches) // settings.max_steps
-    sizes = [sum(int(tokens.lengths[row]) for row, _ in batch) for batch in batches]
-    progress = Progress(CURVE, [sum(sizes[i : i + per_step]) for i in range(0, len(sizes), per_step)])
+    model = prepared(load_model(BASE, dtype, quantize=method.lora.quantize), method, params.gradient_checkpointing)
+    initial = keep_initial(model, method, scratch)
+    progress = Progress(CURVE, tokens_per_step(tokens, batches, steps))
     trainer = SupervisedTrainer(
-        model=model, args=settings, tokens=tokens, batches=batches, dtype=dtype, pad=model.config.pad_token_id or 0
-    )
+        model=model, args=settings, tokens=tokens, batches=batches, validation=validation, dtype=dtype,
+        pad=model.config.pad_token_id or 0, faster_b=method.lora.loraplus_ratio if is_loraplus(method) else None,
+    )  # fmt: skip
     stop = Stop()
     trainer.remove_callback(PrinterCallback)
-    for callback in (stop, Seal(), *([progress] if trainer.is_world_process_zero() else [])):
+    patience = [] if params.early_stopping is None else [EarlyStoppingCallback(params.early_stopping)]
+    for callback in (stop, Seal(), *patience, *([progress] if trainer.is_world_process_zero() else [])):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if stop.asked:
         sys.exit(STOPPED)
+    tuned = trainer.accelerator.unwrap_model(trainer.model)
+    with gathered(tuned):
+        if trainer.is_world_process_zero():
+            report = summary(tuned, trainer.state, tokens, batches, params)
+            with building(ADAPTER) as folder:
+                methods.save(tuned, method, folder, initial)
+                (folder / "lineage.json").write_text(to_json(lineage()), encoding="utf-8")
+            write_json(METRICS, report)
     if trainer.is_world_process_zero():
-        report = summary(model, trainer.state.log_history, tokens, batches, settings.max_steps)
-        with building(ADAPTER) as folder:
-            save_adapter(trainer.accelerator.unwrap_model(trainer.model), folder)
-            (folder / "lineage.json").write_text(to_json(lineage()), encoding="utf-8")
-        write_json(METRICS, report)
         facts = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}
         facts |= {"device": device_name(device), "peak_memory_gb": _peak(device), "resumed": resume is not None}
         (scratch / FACTS).write_text(json.dumps(facts | machine()), encoding="utf-8")
+
+
+def make_deterministic(params: Train, device: torch.device) -> None:
+    """On GPUs and if asked for, only kernels whose results are the same bytes each time; others raise an error."""
+    if params.deterministic and device.type == "cuda":
+        # cuBLAS reads this when it starts (its documentation, "Results reproducibility").
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def is_loraplus(method: methods.Method) -> bool:
+    return method.tune.method == "lora" and method.lora.variant == "loraplus"
+
+
+def keep_initial(model: Any, method: methods.Method, scratch: Path) -> Path | None:
+    """PiSSA's adapter as it begins, by which it becomes an adapter of the unchanged base at the end."""
+    if method.tune.method != "lora" or method.lora.variant != "pissa":
+        return None
+    folder = scratch / "initial"
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save_pretrained(str(folder))
+    return folder
+
+
+def gathered(model: Any) -> AbstractContextManager[Any]:
+    """Under ZeRO-3, what trains is whole inside this context, on every process."""
+    shards = [one for one in model.parameters() if one.requires_grad and hasattr(one, "ds_id")]
+    if not shards:
+        return nullcontext()
+    from deepspeed.runtime.zero import GatheredParameters
+
+    context: AbstractContextManager[Any] = GatheredParameters(shards)
+    return context
+
+
+def join(settings: TrainingArguments) -> None:
+    """Let the processes find one another, and DeepSpeed know of it, which ZeRO-3 needs before it shards the base.
+
+    DeepSpeed else takes each process for the only one while the base loads (transformers 5.23, on CPU).
+    """
+    import deepspeed
+
+    # Reading the device is what starts torch.distributed.
+    assert settings.device.type == pick_device().type
+    deepspeed.init_distributed(verbose=False)
 
 
 def avoid_compiler() -> None:
@@ -104,30 +161,16 @@ def avoid_compiler() -> None:
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def prepared(model: Any, lora: Lora, checkpointing: bool) -> Any:
-    """The base with a fresh adapter, whose forward pass returns the summed loss and never the logits of a batch."""
-    model.config.use_cache = False
-    head = head_weight(model)
-
-    def forward(input_ids: torch.Tensor, labels: torch.Tensor, **unused: Any) -> dict[str, torch.Tensor]:
-        # No attention_mask: padding is on the right, where a causal model never looks.
-        hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-        states, targets = learnt_positions(hidden, labels)
-        return {"loss": summed_loss(states, head, targets)}
-
-    tuned = add_lora(model, lora)
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.forward = forward
-    return tuned
+def prepared(model: Any, method: methods.Method, checkpointing: bool) -> Any:
+    """The base with the method's parameters trainable, and a forward pass that returns the summed loss."""
+    supervise(model, checkpointing)
+    return methods.prepare(model, method)
 
 
 def training_arguments(
     params: Train, deepspeed: DeepSpeed, scratch: Path, steps: int, device: torch.device
 ) -> TrainingArguments:
     """Everything Trainer and DeepSpeed need; DeepSpeed's "auto" values are filled from the same numbers."""
-    import os
-
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return TrainingArguments(
         output_dir=str(scratch),
@@ -143,48 +186,55 @@ def training_arguments(
         warmup_steps=int(steps * params.warmup_ratio) if params.warmup_steps is None else params.warmup_steps,
         lr_scheduler_type="constant_with_warmup" if params.scheduler == "constant" else params.scheduler,
         max_grad_norm=params.max_grad_norm,
+        neftune_noise_alpha=params.neftune_alpha,
         optim="adamw_torch",
         save_strategy="steps",
         save_steps=params.save_steps,
-        save_total_limit=2,
+        save_total_limit=3 if params.eval_fraction else 2,
+        eval_strategy="steps" if params.eval_fraction else "no",
+        eval_steps=params.save_steps,
+        load_best_model_at_end=bool(params.eval_fraction),
+        metric_for_best_model="eval_loss" if params.eval_fraction else None,
+        greater_is_better=False if params.eval_fraction else None,
         logging_steps=params.log_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=[],
+        report_to=params.report_to,
         disable_tqdm=True,
         dataloader_num_workers=0,
         remove_unused_columns=False,
-        deepspeed={
-            "train_batch_size": "auto",
-            "train_micro_batch_size_per_gpu": "auto",
-            "gradient_accumulation_steps": "auto",
-            "gradient_clipping": "auto",
-            "zero_optimization": {"stage": deepspeed.zero_stage},
-            "bf16": {"enabled": False},
-            "fp16": {"enabled": False},
-            "steps_per_print": 10**9,
-        },
+        deepspeed=deepspeed_config(deepspeed),
     )
 
 
-def count_steps_of(params: Train, tokens: Tokens) -> int:
-    return count_steps(len(tokens), params.batch_size, params.epochs, params.max_steps)
-
-
-def batches_of(params: Train, tokens: Tokens) -> list[MicroBatch]:
-    return micro_batches(
-        tokens.lengths,
-        tokens.learnt_per_row,
+def batches_of(params: Train, tokens: Tokens) -> tuple[list[MicroBatch], list[MicroBatch]]:
+    """Micro-batches of the run in order, and of the validation rows."""
+    rows, held = split(len(tokens), params.eval_fraction, params.seed)
+    lengths, learnt = tokens.lengths, tokens.learnt_per_row
+    batches = micro_batches(
+        lengths[rows],
+        learnt[rows],
         batch_size=params.batch_size,
         micro_batch_size=params.micro_batch_size,
-        steps=count_steps_of(params, tokens),
+        steps=count_steps(len(rows), params.batch_size, params.epochs, params.max_steps),
         seed=params.seed,
     )
+    batches = [[(int(rows[row]), count) for row, count in batch] for batch in batches]
+    ordered = sorted(held.tolist(), key=lambda row: (int(lengths[row]), row))
+    total = int(learnt[held].sum())
+    size = params.micro_batch_size
+    return batches, [[(row, total) for row in ordered[i : i + size]] for i in range(0, len(ordered), size)]
+
+
+def tokens_per_step(tokens: Tokens, batches: list[MicroBatch], steps: int) -> list[int]:
+    sizes = [sum(int(tokens.lengths[row]) for row, _ in batch) for batch in batches]
+    per_step = len(batches) // steps
+    return [sum(sizes[i : i + per_step]) for i in range(0, len(sizes), per_step)]
 
 
 def lineage() -> dict[str, Any]:
     """What made the adapter, by content: parameters, base, tokens and the code that trained."""
-    sections = (load(Tune), load(Lora), load(Train), load(DeepSpeed))
+    sections = (load(Tune), load(Lora), load(PTuning), load(Freeze), load(Train), load(DeepSpeed))
     return {
         "params": {type(section).__name__.lower(): section.model_dump() for section in sections},
         "inputs": combined([TOKENS, BASE / SUMS]),
@@ -193,26 +243,25 @@ def lineage() -> dict[str, Any]:
 
 
 def summary(
-    model: Any, history: list[dict[str, float]], tokens: Tokens, batches: list[MicroBatch], steps: int
+    model: Any, state: TrainerState, tokens: Tokens, batches: list[MicroBatch], params: Train
 ) -> dict[str, Any]:
     """metrics/train.json: parameters, what was seen, and how the loss (nats per learnt token) went."""
-    trainable, total = model.get_nb_trainable_parameters()
-    counts = {"trainable_parameters": trainable, "total_parameters": total}
-    if model.config.model_type == "glm":
-        shapes = {name: one.shape for name, one in model.named_parameters() if one.requires_grad}
-        counts["trainable_parameters_as_chatglm"] = trainable_parameters(shapes)
-    losses = [entry["loss"] for entry in history if "loss" in entry]
-    seen = [row for batch in batches for row, _ in batch]
-    return {
-        **counts,
-        "trainable_share": round(trainable / total, 6),
-        "steps": steps,
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    seen = [row for batch in batches for row, _ in batch][: state.global_step * params.batch_size]
+    report = {
+        **methods.counts(model),
+        "steps": state.global_step,
         "rows_seen": len(seen),
         "tokens": int(tokens.lengths[seen].sum()),
         "learnt_tokens": int(tokens.learnt_per_row[seen].sum()),
         "first_loss": float(f"{losses[0]:.6g}"),
         "last_loss": float(f"{losses[-1]:.6g}"),
+        "same_bytes_again": pick_device().type == "cpu" or params.deterministic,
     }
+    if params.eval_fraction:
+        best = min((entry for entry in state.log_history if "eval_loss" in entry), key=lambda entry: entry["eval_loss"])
+        report |= {"best_step": best["step"], "validation_loss": float(f"{best['eval_loss']:.6g}")}
+    return report
 
 
 def _peak(device: torch.device) -> float:

@@ -1,0 +1,195 @@
+"""Every method: it learns, goes on to the same bytes, answers, and is exported as what was trained."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import stages.export
+from tests.conftest import ROOT, make_base, make_workspace, method
+from tuneline import methods
+from tuneline.answers import ask
+from tuneline.checksums import write_sums
+from tuneline.model import load_adapter, load_merged, load_model, load_tokenizer
+from tuneline.sections.evaluate import Evaluate
+from tuneline.sections.train import Train
+
+METHODS: dict[str, dict] = {
+    "lora": {"lora": {}},
+    "rslora": {"lora": {"variant": "rslora"}},
+    "dora": {"lora": {"variant": "dora"}},
+    "pissa": {"lora": {"variant": "pissa"}},
+    "loraplus": {"lora": {"variant": "loraplus", "loraplus_ratio": 4}},
+    "lora and a norm": {"lora": {"targets": ["q_proj", "v_proj"], "modules_to_save": ["norm"]}},
+    "neftune": {"lora": {}, "train": {"neftune_alpha": 5}},
+    "p_tuning": {"tune": {"method": "p_tuning"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden": 16}},
+    "prefix": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "projection": False}},
+    "prefix through a network": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden": 16}},
+    "prompt": {"tune": {"method": "prompt"}, "ptuning": {"num_virtual_tokens": 6}, "train": {"learning_rate": 0.5}},
+    "freeze": {"tune": {"method": "freeze"}, "freeze": {"layers": 1, "patterns": ["model.norm.*"]}},
+    "full": {"tune": {"method": "full"}, "train": {"learning_rate": 0.005}},
+}  # fmt: skip
+MANY = """
+import json, os, sys, warnings
+from pathlib import Path
+from transformers.utils import logging
+import tuneline.training as training
+logging.set_verbosity_error()
+warnings.filterwarnings("ignore")
+for folder, resume in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    Path("scratch").mkdir(exist_ok=True)
+    training.train(Path("scratch"), Path(resume) if resume else None)
+"""
+
+
+def train_all(jobs: list[tuple[str, str | None]]) -> None:
+    """Train in each (folder, checkpoint to go on from), all in one process: what takes time is starting one."""
+    env = os.environ | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    env |= {"PYTHONPATH": str(ROOT), "MASTER_PORT": str(29000 + os.getpid() % 500), "DS_ACCELERATOR": "cpu"}
+    command = [sys.executable, "-c", MANY, json.dumps(jobs)]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = make_base(tmp_path_factory.mktemp("methods-base") / "base", "chatml", "llama")
+    write_sums(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory) -> dict[str, Path]:
+    """Every method trained in a folder of its own, and once more from the middle in another."""
+    root = tmp_path_factory.mktemp("methods")
+    folders = {name: root / name.replace(" ", "-") for name in METHODS}
+    for name, folder in folders.items():
+        make_workspace(folder, base, METHODS[name])
+        make_workspace(folder.with_name(f"{folder.name}-again"), base, METHODS[name])
+    train_all([(str(folder), None) for folder in folders.values()])
+    jobs = []
+    for folder in folders.values():
+        again = folder.with_name(f"{folder.name}-again")
+        shutil.copytree(folder / "scratch", again / "scratch")
+        shutil.rmtree(again / "scratch/checkpoint-8")
+        shutil.copy(folder / "metrics/loss.csv", again / "metrics/loss.csv")
+        jobs.append((str(again), "scratch/checkpoint-4"))
+    train_all(jobs)
+    return folders
+
+
+def weights(folder: Path) -> bytes:
+    (path,) = (folder / "models/adapter").glob("*.safetensors")
+    return path.read_bytes()
+
+
+@pytest.mark.story
+@pytest.mark.parametrize("name", METHODS)
+def test_it_learns_resumes_answers_and_exports(trained, base, monkeypatch, name):
+    folder = trained[name]
+    monkeypatch.chdir(folder)
+    report = json.loads(Path("metrics/train.json").read_text())
+    assert report["last_loss"] < report["first_loss"] - 0.02
+    assert 0 < report["trainable_parameters"] <= report["total_parameters"]
+    again = folder.with_name(f"{folder.name}-again")
+    assert weights(again) == weights(folder)
+    assert (again / "metrics/train.json").read_bytes() == Path("metrics/train.json").read_bytes()
+    # It answers, otherwise than the base.
+    plain = load_model(base, torch.float32)
+    tuned = load_adapter(load_model(base, torch.float32), Path("models/adapter"))
+    params = Evaluate(max_new_tokens=12, batch_size=2, dtype="float32")
+    records = [json.loads(line) for line in Path("data/processed/heldout.jsonl").read_text().splitlines()]
+    before = ask(plain, load_tokenizer(base), records, params, "base")
+    after = ask(tuned, load_tokenizer(base), records, params, "tuned")
+    assert sum(one["nll"] for one in after) < sum(one["nll"] for one in before)
+    # And what is exported is what was trained.
+    stages.export.main()
+    exported = json.loads(Path("metrics/export.json").read_text())
+    assert exported["max_logit_difference"] < 1e-4
+    assert exported["greedy_agreement"] == 1.0
+    beside = Path("models/merged/adapter")
+    assert beside.is_dir() == (report_method() in methods.PROMPTS)
+    if beside.is_dir():
+        assert json.loads((beside / "adapter_config.json").read_text())["base_model_name_or_path"] == ".."
+    from_disk = ask(load_merged(Path("models/merged"), torch.float32), load_tokenizer(base), records, params, "merged")
+    assert [one["prediction"] for one in from_disk] == [one["prediction"] for one in after]
+
+
+def report_method() -> str:
+    return yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["tune"]["method"]
+
+
+def test_what_trains_and_what_stays(base):
+    model = methods.prepare(
+        load_model(base, torch.float32), method("freeze", freeze={"layers": 1, "patterns": ["model.norm.*"]})
+    )
+    learnt = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert "model.norm.weight" in learnt
+    assert {name.split(".")[2] for name in learnt if "layers" in name} == {"1"}
+    with pytest.raises(ValueError, match=r"freeze.layers is 3, expected at most the 2 layers"):
+        methods.prepare(model, method("freeze", freeze={"layers": 3}))
+    with pytest.raises(ValueError, match=r"freeze.patterns holds \['nothing.\*'\], expected names like"):
+        methods.prepare(model, method("freeze", freeze={"layers": 1, "patterns": ["nothing.*"]}))
+    with pytest.raises(ValueError, match=r"lora.modules_to_save holds \['nothing'\], expected some of"):
+        methods.prepare(model, method(lora={"modules_to_save": ["nothing"]}))
+
+
+def test_what_is_trained_is_float32_and_the_rest_as_it_was(base):
+    for name in ("lora", "prefix", "freeze", "full"):
+        model = methods.prepare(load_model(base, torch.bfloat16), method(name, freeze={"layers": 1}))
+        dtypes = {(one.requires_grad, one.dtype) for one in model.parameters()}
+        assert dtypes <= {(True, torch.float32), (False, torch.bfloat16)}
+        assert (True, torch.float32) in dtypes
+
+
+def test_tied_embeddings_are_not_trained_apart(canonical_base):
+    model = load_model(canonical_base, torch.float32)
+    assert model.config.tie_word_embeddings
+    with pytest.raises(ValueError, match=r"holds \['embed_tokens'\].*ties embeddings"):
+        methods.prepare(model, method(lora={"modules_to_save": ["embed_tokens"]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "sections", "train", "message"),
+    [
+        (
+            "prefix",
+            {},
+            {"gradient_checkpointing": True},
+            "tune.method is prefix and train.gradient_checkpointing is true",
+        ),
+        ("prompt", {}, {"neftune_alpha": 5}, "tune.method is prompt and train.neftune_alpha is 5"),
+        ("freeze", {"freeze": {"layers": 0}}, {}, "nothing would be trained"),
+        ("lora", {"lora": {"variant": "pissa", "quantize": "nf4"}}, {}, "PiSSA changes the base's weights"),
+    ],
+)
+def test_what_can_not_be_is_refused_at_once(params, name, sections, train, message):
+    with pytest.raises(ValueError, match=message):
+        methods.refuse(method(name, **sections), Train.model_validate(params["train"] | train))
+
+
+def test_an_adapter_that_does_not_fit_is_refused(base, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"model.norm.weight": torch.ones(3)}, tmp_path / "changed.safetensors")
+    with pytest.raises(
+        ValueError, match="does not fit the base: 1 tensors are not there, or of another shape, first model.norm"
+    ):
+        load_adapter(load_model(base, torch.float32), tmp_path)
+
+
+def test_chatglm3s_published_counts(real_shape):
+    """Prefix of 128 tokens without a network: 1,835,008; the last four layers: 815,843,328 (ChatGLM3-6B, its own code)."""
+    prefix = methods.prepare(real_shape, method("prefix", ptuning={"num_virtual_tokens": 128, "projection": False}))
+    assert methods.counts(prefix)["trainable_parameters"] == 1_835_008
+    real_shape.requires_grad_(False)
+    frozen = methods.prepare(real_shape, method("freeze", freeze={"layers": 4}))
+    assert methods.counts(frozen)["trainable_parameters"] == 815_843_328
+    real_shape.requires_grad_(False)

@@ -1,0 +1,41 @@
+"""The forward pass of training: from a batch to the summed loss of its learnt tokens, and never to logits."""
+
+from typing import Any
+
+import torch
+
+from tuneline.loss import learnt_positions, summed_loss
+from tuneline.nll import head_weight
+
+
+def supervise(model: Any, checkpointing: bool) -> None:
+    """Let the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
+
+    Rows are padded on the right, where a causal model never looks, so there is no attention mask. Virtual tokens come
+    as embeddings before the row, or as keys and values of earlier positions; PEFT lengthens the labels by the former.
+    """
+    model.config.use_cache = False
+    head = head_weight(model)
+    if hasattr(head, "ds_id"):
+        # ZeRO-3 gathers what a module owns, and this weight is used outside of its module.
+        from deepspeed.runtime.zero import register_external_parameter
+
+        register_external_parameter(model, head)
+
+    def forward(
+        input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        **unused: Any,
+    ) -> dict[str, torch.Tensor]:
+        assert labels is not None, "a batch of training has labels"
+        hidden = model.base_model(
+            input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False
+        ).last_hidden_state
+        states, targets = learnt_positions(hidden, labels)
+        return {"loss": summed_loss(states, head, targets)}
+
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.forward = forward
