@@ -57,8 +57,9 @@ format: $(READY) ## format and mend what can be mended
 demo: $(READY) ## chat with the merged model in the terminal
 	python -m chat
 
-plan: $(READY) ## what this machine offers and what the params need
-	python -m tuneline.doctor
+plan: $(READY) ## parameters, memory and time of the current params, before they are paid for
+	dvc repro --quiet tokenize
+	python -m tuneline.plan
 
 bench: $(READY) ## speed and memory, side by side
 	python -m benchmarks.loss

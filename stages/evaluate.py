@@ -56,7 +56,7 @@ def main() -> None:
     metrics = compare(rows)
     facts = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (TRAINED, COUNTS)}
     with CURVE.open(encoding="utf-8") as file:
-        curve = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+        curve = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
     with ExitStack() as stack:
         outputs = (stack.enter_context(building(path)) for path in (PREDICTIONS, SCORES, INTERVALS, REPORT))
         predictions, scores, intervals, page = outputs

@@ -61,6 +61,7 @@ def check() -> tuple[DeepSpeed, int, dict[str, object]]:
     train, deepspeed = loaded[-2:]
     methods.refuse(methods.Method(*loaded[:4]), train)
     engine.check(deepspeed)
+    engine.check_reports(train.report_to)
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     accumulation(train.batch_size, train.micro_batch_size, processes)
     device = pick_device()

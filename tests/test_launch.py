@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from tuneline import engine
 from tuneline.launch import arguments, count_processes
 from tuneline.sections.deepspeed import DeepSpeed
 
 
 def section(**values) -> DeepSpeed:
     return DeepSpeed.model_validate(
-        {"zero_stage": 1, "offload": "none", "processes": "auto", "hostfile": None} | values
+        {"zero_stage": 1, "offload": "none", "processes": "auto", "hostfile": None, "master_port": None, "extra": {}}
+        | values
     )
 
 
@@ -72,3 +74,45 @@ def test_a_hostfile_counts_its_slots(tmp_path):
 def test_a_missing_hostfile_is_named():
     with pytest.raises(ValueError, match="deepspeed.hostfile is './none', expected a file of lines `host slots=n`"):
         count_processes(section(hostfile="./none"), 4)
+
+
+def test_a_given_port_is_kept():
+    assert parsed(section(master_port=29999)).master_port == 29999
+
+
+def test_what_deepspeed_is_told():
+    config = engine.deepspeed_config(
+        section(zero_stage=3, offload="param", extra={"zero_optimization": {"reduce_bucket_size": 1000}})
+    )
+    assert config["zero_optimization"] == {
+        "stage": 3,
+        "offload_optimizer": {"device": "cpu"},
+        "offload_param": {"device": "cpu"},
+        "reduce_bucket_size": 1000,
+    }
+    assert config["bf16"] == config["fp16"] == {"enabled": False}
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"wall_clok": True}, r"deepspeed.extra holds \['wall_clok'\], which DeepSpeed does not read"),
+        ({"zero_optimization": {"bucket": 5}}, "deepspeed.extra is refused by DeepSpeed: bucket: Extra inputs"),
+        ({"zero_optimization": {"reduce_bucket_size": "big"}}, "reduce_bucket_size: Input should be a valid integer"),
+    ],
+)
+def test_a_mistake_in_deepspeeds_own_options_is_found_before_training(extra, message):
+    with pytest.raises(ValueError, match=message):
+        engine.check(section(extra=extra))
+
+
+def test_deepspeeds_own_options_pass():
+    engine.check(section(extra={"wall_clock_breakdown": True, "zero_optimization": {"reduce_bucket_size": 10**6}}))
+
+
+def test_where_curves_are_sent_is_checked():
+    with pytest.raises(ValueError, match=r"train.report_to holds \['tensorbord'\], expected some of"):
+        engine.check_reports(["tensorbord"])
+    with pytest.raises(ValueError, match=r"train.report_to holds \['neptune'\], which is not installed"):
+        engine.check_reports(["neptune"])
+    engine.check_reports([])

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from tests.conftest import ROOT, make_base, method, python
 from tuneline import methods
 from tuneline.adapter import resolve_targets
-from tuneline.model import load_model
+from tuneline.batching import split
+from tuneline.model import load_adapter, load_model
+from tuneline.nll import answer_nll
 from tuneline.prompt import IGNORE_INDEX, Encoded
-from tuneline.tokens import write_tokens
+from tuneline.tokens import Tokens, write_tokens
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]}
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(ROOT)}
@@ -75,23 +77,36 @@ def test_it_learns_and_resumes_to_the_same_bytes(ready):
     assert Path("metrics/loss.csv").read_bytes() == curve
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_other_zero_stages_learn_the_same(ready, stage):
-    # Logging less often than there are steps: first and last are on the curve all the same.
-    ready(deepspeed={"zero_stage": 1}, train={"log_steps": 50})
-    assert train().returncode == 0
-    one = json.loads(Path("metrics/train.json").read_text())
-    shutil.rmtree("models/adapter")
-    ready(deepspeed={"zero_stage": stage})
-    result = train(scratch="other")
+def test_validation_rows_choose_the_checkpoint_and_end_the_run(ready):
+    """A rate so high that the loss rises again: the best step is kept, and training stops before its end."""
+    ready(
+        train={
+            "eval_fraction": 0.25,
+            "early_stopping": 2,
+            "save_steps": 1,
+            "max_steps": 40,
+            "epochs": 99,
+            "log_steps": 50,
+        }
+    )
+    ready(train={"learning_rate": 0.2})
+    result = train()
     assert result.returncode == 0, result.stderr[-3000:]
-    other = json.loads(Path("metrics/train.json").read_text())
-    assert other["first_loss"] == pytest.approx(one["first_loss"], abs=1e-4)
-    assert other["last_loss"] == pytest.approx(one["last_loss"], abs=1e-4)
+    summary = json.loads(Path("metrics/train.json").read_text())
+    assert summary["best_step"] == summary["steps"] - 2 < 38
+    assert summary["rows_seen"] == 4 * summary["steps"]
+    # And the loss that was printed is the loss of the rows that were held back, computed in one go.
+    _, held = split(24, 0.25, 17)
+    assert len(held) == 6
+    model = load_adapter(load_model(Path("models/base"), torch.float32), Path("models/adapter"))
+    tokens = Tokens(Path("data/processed/tokens.safetensors"))
+    rows = [Encoded(ids.tolist(), labels.tolist()) for ids, labels in map(tokens.row, held)]
+    losses = torch.cat([answer_nll(model, row) for row in rows])
+    assert summary["validation_loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
+    # Logging less often than there are steps: first and last are on the curve all the same.
     with Path("metrics/loss.csv").open(newline="") as file:
         curve = list(csv.DictReader(file))
-    assert [row["step"] for row in curve] == ["1", "6"]
-    assert all(row["grad_norm"] == "" or float(row["grad_norm"]) > 0 for row in curve)
+    assert curve[0]["step"] == "1"
 
 
 def test_dtypes_after_deepspeed_initialize_are_bf16_base_and_fp32_adapter(ready):

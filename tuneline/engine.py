@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration, from our sections and what the user adds; checked before any process starts."""
+"""What runs the training: DeepSpeed's configuration and where curves are sent, checked before any process starts."""
 
 import copy
 from typing import Any
@@ -86,3 +86,16 @@ def check(params: DeepSpeed) -> None:
     unknown = sorted(set(params.extra) - config.asked)
     if unknown:
         raise ValueError(f"deepspeed.extra holds {unknown}, which DeepSpeed does not read: see its configuration page")
+
+
+def check_reports(names: list[str]) -> None:
+    """Raises ValueError for a name of `train.report_to` that transformers does not know, or that is not installed."""
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    wrong = sorted(set(names) - set(INTEGRATION_TO_CALLBACK))
+    if wrong:
+        raise ValueError(f"train.report_to holds {wrong}, expected some of {sorted(INTEGRATION_TO_CALLBACK)}")
+    missing = sorted(set(names) - set(get_available_reporting_integrations()))
+    if missing:
+        raise ValueError(f"train.report_to holds {missing}, which is not installed: uv pip install {' '.join(missing)}")

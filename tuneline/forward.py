@@ -1,5 +1,6 @@
 """The forward pass of training: from a batch to the summed loss of its learnt tokens, and never to logits."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,8 +8,11 @@ import torch
 from tuneline.loss import learnt_positions, summed_loss
 from tuneline.nll import head_weight
 
+Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(hidden [B, T, H], labels [B, T]) to (states [n, H], targets [n])."""
 
-def supervise(model: Any, checkpointing: bool) -> None:
+
+def supervise(model: Any, checkpointing: bool, choose: Choose = learnt_positions) -> None:
     """Let the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
 
     Rows are padded on the right, where a causal model never looks, so there is no attention mask. Virtual tokens come
@@ -33,7 +37,7 @@ def supervise(model: Any, checkpointing: bool) -> None:
         hidden = model.base_model(
             input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False
         ).last_hidden_state
-        states, targets = learnt_positions(hidden, labels)
+        states, targets = choose(hidden, labels)
         return {"loss": summed_loss(states, head, targets)}
 
     if checkpointing:

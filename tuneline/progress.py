@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from tuneline.outputs import building
 
-COLUMNS = ("step", "loss", "learning_rate", "grad_norm")
+COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 
 
 class Progress(TrainerCallback):
@@ -31,11 +31,10 @@ class Progress(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        rows = [row for row in state.log_history if "loss" in row]
-        if rows and self.bar is not None:
-            self.bar.set_postfix(
-                {"loss": f"{rows[-1]['loss']:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
-            )
+        rows = curve_rows(state.log_history)
+        losses = [row["loss"] for row in rows if "loss" in row]
+        if losses and self.bar is not None:
+            self.bar.set_postfix({"loss": f"{losses[-1]:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"})
         with building(self.curve) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
@@ -48,6 +47,16 @@ class Progress(TrainerCallback):
         """Real tokens (no padding) per second since this start, over all processes."""
         done = sum(self.tokens_per_step[self.first_step : state.global_step])
         return done / max(time.monotonic() - self.started, 1e-9)
+
+
+def curve_rows(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """One row a step of what Trainer logged: training and validation are apart there."""
+    rows: dict[float, dict[str, float]] = {}
+    for entry in history:
+        if "loss" in entry or "eval_loss" in entry:
+            named = {"validation_loss" if name == "eval_loss" else name: value for name, value in entry.items()}
+            rows.setdefault(entry["step"], {}).update(named)
+    return [rows[step] for step in sorted(rows)]
 
 
 def _short(value: float) -> float | int:

@@ -113,6 +113,11 @@ class SupervisedTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Nothing: DeepSpeed's checkpoint has what trains. Trainer would clone the whole base to save the adapter again."""
+        assert output_dir is not None, "only checkpoints are saved by Trainer"
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.args.device.type, self.dtype, enabled=self.dtype != torch.float32)
 

@@ -146,25 +146,27 @@ def normaliser(charsmap: bytes) -> Any:
     )
 
 
+@lru_cache
 def decode_charsmap(charsmap: bytes) -> dict[str, str]:
     """The map's entries: text to text. Source: Darts double array as SentencePiece's normalizer.cc stores it."""
-    import struct
+    import numpy as np
 
-    size = struct.unpack_from("<I", charsmap)[0]
-    units = struct.unpack_from(f"<{size // 4}I", charsmap, 4)
+    size = int.from_bytes(charsmap[:4], "little")
+    units = np.frombuffer(charsmap, np.dtype("<u4"), size // 4, 4)
     texts = charsmap[4 + size :]
     entries: dict[str, str] = {}
-    waiting = [(_offset(units[0]), b"")]
+    every = np.arange(1, 256, dtype=np.int64)
+    waiting = [(_offset(int(units[0])), b"")]
     while waiting:
         place, key = waiting.pop()
-        for byte in range(1, 256):
-            found = place ^ byte
-            if found >= len(units) or units[found] & 0x800000FF != byte:
-                continue
-            below = found ^ _offset(units[found])
-            longer = key + bytes([byte])
-            if units[found] >> 8 & 1:
-                begin = units[below] & 0x7FFFFFFF
+        found = place ^ every
+        inside = found < len(units)
+        found, labels = found[inside], every[inside]
+        for child in found[(units[found] & 0x800000FF) == labels].tolist():
+            unit = int(units[child])
+            below, longer = child ^ _offset(unit), key + bytes([unit & 0xFF])
+            if unit >> 8 & 1:
+                begin = int(units[below]) & 0x7FFFFFFF
                 entries[longer.decode()] = texts[begin : texts.index(b"\0", begin)].decode()
             waiting.append((below, longer))
     return entries
@@ -184,8 +186,10 @@ def changed_by_nfkc(charsmap: bytes) -> tuple[str, ...]:
 
     entries = decode_charsmap(charsmap)
     after = normalizers.Sequence([normalizers.NFKC(), normalizers.Precompiled(charsmap)])
-    characters = (chr(code) for plane in PLANES for code in plane)
-    found = tuple(one for one in characters if one not in entries and after.normalize_str(one) != one)
+    # All at once is a hundred times faster than one by one. What stands between them joins neither side.
+    characters = [one for plane in PLANES for one in map(chr, plane) if one not in entries and one != ESCAPE]
+    mapped = after.normalize_str(ESCAPE.join(characters)).split(ESCAPE)
+    found = tuple(one for one, other in zip(characters, mapped, strict=True) if one != other)
     if len(found) > len(CHARACTERS):
         raise ValueError(
             f"the SentencePiece model's character map leaves {len(found)} characters as they are that NFKC changes, "

@@ -1,0 +1,162 @@
+"""How much memory a training step takes, found without doing it: the step is run on tensors that have no data.
+
+PyTorch's FakeTensorMode runs the real code of model, adapter, loss and optimizer, shapes and dtypes only, while every
+storage that comes and goes is counted. So it holds for any architecture and method, and needs no weights.
+"""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from tuneline import methods
+from tuneline.forward import supervise
+from tuneline.loss import CHUNK
+
+GB = 1e9
+PACKED = 256
+"""Positions from which on oneDNN packs the matrix; measured."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Bytes of one process's step without sharding."""
+
+    weights: int
+    """Of the frozen base, as it is computed with."""
+    trained: int
+    """Of what trains, float32."""
+    optimizer: int
+    """AdamW's two moments."""
+    gradients: int
+    activations: int
+    """Kept from the forward pass for the backward pass."""
+    temporary: int
+    """At the highest moment, beyond all of the above: a chunk of logits and its gradient, mostly."""
+    packed: int
+    """The copy of the LM head that a CPU makes to multiply by it in bfloat16; nothing on a GPU."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.trained + self.optimizer + self.gradients + self.activations + self.temporary
+
+
+def measure(
+    config: Any, method: methods.Method, *, rows: int, length: int, learnt: int, dtype: str, checkpointing: bool
+) -> Step:
+    """One optimizer step of a model of this transformers config: [rows, length] tokens, `learnt` of them with loss.
+
+    dtype: of the frozen base and of the forward pass ("bfloat16", "float32").
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
+    kind = getattr(torch, dtype)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=kind)
+        model.requires_grad_(False)
+        tuned = methods.prepare(model, without_data(method))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _give_storage(tuned)
+        # How many positions are learnt is data, and there is none.
+        supervise(model, checkpointing, lambda hidden, labels: _first(hidden, labels, learnt))
+        tuned.train()
+        parameters = {id(one): one for one in tuned.parameters()}.values()
+        trained = [one for one in parameters if one.requires_grad]
+        optimizer = torch.optim.AdamW(trained)
+        alive = _alive()
+        for one in (*parameters, *tuned.buffers()):
+            alive.add(one)
+        with alive:
+            # Twice: the moments of the optimizer come with the first step.
+            for _ in range(2):
+                before = alive.now
+                alive.peak = alive.now
+                ids = torch.zeros(rows, length, dtype=torch.long)
+                with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+                    loss = tuned(input_ids=ids, labels=ids)["loss"]
+                kept = alive.now - before
+                loss.backward()
+                del loss
+                peak = alive.peak
+                optimizer.step()
+                optimizer.zero_grad()
+    size = sum(one.numel() * one.element_size() for one in trained)
+    weights = sum(one.numel() * one.element_size() for one in parameters) - size
+    head = model.get_output_embeddings().weight
+    packs = dtype == "bfloat16" and min(learnt, CHUNK) >= PACKED
+    return Step(
+        weights=weights,
+        trained=size,
+        optimizer=2 * size,
+        gradients=size,
+        activations=kept,
+        temporary=max(0, peak - before - kept - size),
+        packed=head.numel() * kind.itemsize if packs else 0,
+    )
+
+
+def without_data(method: methods.Method) -> methods.Method:
+    """PiSSA takes its beginning from the weights, which there are none of; its sizes are LoRA's."""
+    if method.lora.variant == "pissa":
+        return method._replace(lora=method.lora.model_copy(update={"variant": "lora"}))
+    return method
+
+
+def _first(hidden: Any, labels: Any, learnt: int) -> tuple[Any, Any]:
+    return hidden.reshape(-1, hidden.shape[-1])[:learnt], labels.reshape(-1)[:learnt]
+
+
+def _give_storage(model: Any) -> None:
+    """Put fake CPU tensors in the place of meta ones, tied ones once."""
+    import torch
+
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, one in module._parameters.items():
+            if one is not None:
+                new = made.get(id(one))
+                if new is None:
+                    new = torch.nn.Parameter(torch.empty(one.shape, dtype=one.dtype), requires_grad=one.requires_grad)
+                made[id(one)] = module._parameters[name] = new
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        for name, tokens in getattr(module, "prompt_tokens", {}).items():
+            # PEFT keeps the numbers of its virtual tokens outside of the buffers.
+            module.prompt_tokens[name] = torch.empty(tokens.shape, dtype=tokens.dtype)
+
+
+def _alive() -> Any:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Alive(TorchDispatchMode):
+        """Counts the bytes of all storages that exist, and their highest sum."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.now = self.peak = 0
+            self.known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+        def add(self, tensor: torch.Tensor) -> None:
+            storage = tensor.untyped_storage()
+            if storage not in self.known:
+                size = storage.nbytes()
+                self.known[storage] = size
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._drop, size)
+
+        def _drop(self, size: int) -> None:
+            self.now -= size
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            for leaf in tree_leaves(result):
+                if isinstance(leaf, torch.Tensor):
+                    self.add(leaf)
+            return result
+
+    return Alive()
