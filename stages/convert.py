@@ -22,6 +22,7 @@ from tuneline.conversion import (
 )
 from tuneline.outputs import building, write_json
 from tuneline.params import load
+from tuneline.records import TERMS
 from tuneline.sections.data import Data
 from tuneline.stage import run
 
@@ -31,8 +32,6 @@ HELDOUT = Path("data/processed/heldout.jsonl")
 REJECTS = Path("data/processed/rejects.jsonl")
 REMOVED = Path("data/processed/removed.jsonl")
 METRICS = Path("metrics/convert.json")
-TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
-"""What an item can become."""
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from tuneline.generation import greedy, plan_batches
 from tuneline.model import load_model, load_tokenizer
 from tuneline.nll import answer_nll
 from tuneline.prompt import Prompter
-from tuneline.records import record_id
 from tuneline.report import report
 from tuneline.sections.evaluate import Evaluate
 
@@ -34,7 +33,8 @@ def records():
         [{"role": "user", "content": row["query"]}, {"role": "assistant", "content": row["response"]}] for row in rows
     ]
     return [
-        {"id": record_id("s", chat), "source": "s", "origin": "f", "task": "qa", "messages": chat} for chat in chats
+        {"id": f"s:{number}", "source": "s", "origin": "f", "task": "qa", "messages": chat}
+        for number, chat in enumerate(chats)
     ]
 
 

@@ -12,7 +12,7 @@ from benchmarks.plan import Point, compare
 from tests.conftest import REAL, make_base, method
 from tuneline import plan
 from tuneline.checksums import write_sums
-from tuneline.memory import measure
+from tuneline.memory import Step, measure
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_what_a_step_holds_is_counted_exactly(tiny):
 
 
 def test_zero_divides_what_it_shards():
-    step = plan.Step(weights=800, trained=40, optimizer=80, gradients=40, activations=10, temporary=5, packed=0)
+    step = Step(weights=800, trained=40, optimizer=80, gradients=40, activations=10, temporary=5, packed=0)
     alone = plan.per_process(step, None, 0, 4, on_cpu=False)
     assert alone["together"] == step.total
     sharded = plan.per_process(step, None, 3, 4, on_cpu=False)

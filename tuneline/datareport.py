@@ -11,8 +11,8 @@ import jsonlines
 from tuneline.encoding import STEP, Preview, Summary
 from tuneline.pages import render
 from tuneline.prompt import IGNORE_INDEX, Encoded, Prompter
+from tuneline.records import TERMS
 
-TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
 COLUMNS = ("items", *TERMS, "conflicts")
 BINS = 32
 WORST = 12

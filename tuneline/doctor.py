@@ -72,13 +72,15 @@ def demands(offers: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     from tuneline.sections.evaluate import Evaluate
     from tuneline.sections.export import Export
     from tuneline.sections.fetch import Fetch
+    from tuneline.sections.freeze import Freeze
     from tuneline.sections.lora import Lora
+    from tuneline.sections.ptuning import PTuning
     from tuneline.sections.tokenize import Tokenize
     from tuneline.sections.train import Train
     from tuneline.sections.tune import Tune
 
     base, train, deepspeed = load(Base), load(Train), load(DeepSpeed)
-    for section in (Fetch, Data, Tokenize, Tune, Lora, Evaluate, Export):
+    for section in (Fetch, Data, Tokenize, Tune, Lora, PTuning, Freeze, Evaluate, Export):
         load(section)
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     device = pick_device()

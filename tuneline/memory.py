@@ -12,7 +12,6 @@ from tuneline import methods
 from tuneline.forward import supervise
 from tuneline.loss import CHUNK
 
-GB = 1e9
 PACKED = 256
 """Positions from which on oneDNN packs the matrix; measured."""
 

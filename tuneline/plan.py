@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuneline.memory import GB, Step
+if TYPE_CHECKING:
+    from tuneline.memory import Step
 
+GB = 1e9
 CPU_FIXED = 0.1 * GB
 """What oneDNN and DeepSpeed hold on a CPU beside tensors; measured, see benchmarks/results/*-plan.md."""
 CPU_KEPT = 0.2
@@ -81,7 +83,7 @@ def show(shape: Path | None) -> bool:
     return fits
 
 
-def measured(config: Any, method: Any, train: Any, rows: Rows, dtype: str) -> Step:
+def measured(config: Any, method: Any, train: Any, rows: Rows, dtype: str) -> "Step":
     from tuneline.memory import measure
 
     return measure(
@@ -95,7 +97,7 @@ def measured(config: Any, method: Any, train: Any, rows: Rows, dtype: str) -> St
     )
 
 
-def per_process(step: Step, quantize: str | None, stage: int, processes: int, *, on_cpu: bool) -> dict[str, float]:
+def per_process(step: "Step", quantize: str | None, stage: int, processes: int, *, on_cpu: bool) -> dict[str, float]:
     """Bytes by part of one process, after sharding (Rajbhandari et al. 2019), and together."""
     shards = [processes if stage >= needed else 1 for needed in (1, 2, 3)]
     # Of the base's weights nearly all are in linear layers, which is what is quantised.

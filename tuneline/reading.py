@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tuneline.records import Record, normalise, to_line, turns_digest
+from tuneline.records import Record, normalise, record_id, to_line, turns_digest
 from tuneline.sections.data import Data, Source
 from tuneline.sources import Opened, Piece, extraction, has_history, pairs, parse, turns
 from tuneline.sources.conversation import Conversation, UnfitError
@@ -201,7 +201,7 @@ def _filed(
     head = normalise(conversation.head)
     tail = plain[-2] if conversation.tail is None else normalise(conversation.tail)
     record: Record = {
-        "id": f"{source}:{content.hex()[:12]}",
+        "id": record_id(source, content),
         "source": source,
         "origin": origin,
         "task": conversation.task,

@@ -28,6 +28,10 @@ class Message(TypedDict):
     content: str
 
 
+TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
+"""What a raw item can become."""
+
+
 class Record(TypedDict):
     id: str
     source: str
@@ -49,19 +53,15 @@ def normalise(text: str) -> str:
     return " ".join(plain.casefold().split())
 
 
-def content_hash(messages: list[Message]) -> str:
-    """sha256 of the normalised messages: equal for exact duplicates, whatever their order or source."""
-    return turns_digest(messages, [normalise(message["content"]) for message in messages]).hex()
-
-
 def turns_digest(messages: list[Message], plain: list[str]) -> bytes:
-    """The same for content that is normalised already."""
+    """sha256 of messages, by their normalised contents: equal for exact duplicates, whatever their order or source."""
     roles = [message["role"] for message in messages]
     return hashlib.sha256(orjson.dumps(list(zip(roles, plain, strict=True)))).digest()
 
 
-def record_id(source: str, messages: list[Message]) -> str:
-    return f"{source}:{content_hash(messages)[:12]}"
+def record_id(source: str, content: bytes) -> str:
+    """`content` is the digest of the messages."""
+    return f"{source}:{content.hex()[:12]}"
 
 
 def answer(record: Record) -> str:

@@ -33,9 +33,6 @@ class TokenWriter:
         self.learnt = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.offsets = array("q", [0])
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
     def add(self, row: Encoded) -> None:
         self.ids.write(array("i", row.input_ids).tobytes())
         self.learnt.write((np.array(row.labels, dtype=np.int32) != IGNORE_INDEX).tobytes())
