@@ -1,5 +1,6 @@
 """Every method: it learns, goes on to the same bytes, answers, and is exported as what was trained."""
 
+import copy
 import json
 import os
 import shutil
@@ -193,3 +194,30 @@ def test_chatglm3s_published_counts(real_shape):
     frozen = methods.prepare(real_shape, method("freeze", freeze={"layers": 4}))
     assert methods.counts(frozen)["trainable_parameters"] == 815_843_328
     real_shape.requires_grad_(False)
+
+
+@pytest.mark.story
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_that_shard_everything_learn_the_same(base, tmp_path, name):
+    """ZeRO 3 on two processes, through the launcher, against one process: the same losses."""
+    reports = []
+    for stage, processes in ((1, 1), (3, 2)):
+        folder = tmp_path / str(stage)
+        changes = copy.deepcopy(METHODS[name]) | {"deepspeed": {"zero_stage": stage, "processes": processes}}
+        # Dropout and noise are drawn for each process's own rows.
+        changes.setdefault("lora", {})["dropout"] = 0.0
+        changes.setdefault("train", {})["neftune_alpha"] = None
+        make_workspace(folder, base, changes)
+        env = os.environ | {
+            "TUNELINE_SCRATCH": str(folder / "scratch"),
+            "DS_ACCELERATOR": "cpu",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", "stages.train"]
+        result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+        reports.append(json.loads((folder / "metrics/train.json").read_text()))
+        tuned = load_adapter(load_model(base, torch.float32), folder / "models/adapter")
+        assert all(torch.isfinite(one).all() for one in tuned.parameters())
+    assert reports[0] == pytest.approx(reports[1], abs=1e-4)

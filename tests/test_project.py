@@ -11,7 +11,8 @@ from tests.conftest import ROOT, python
 CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 ENTRIES = [
     *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py"))),
-    "chat", "tuneline.doctor", "tuneline.times", "tuneline.recipe", "tuneline.plan", "benchmarks.loss", "benchmarks.plan", "benchmarks.methods",
+    "chat", "tuneline.doctor", "tuneline.times", "tuneline.recipe", "tuneline.plan",
+    "benchmarks.loss", "benchmarks.plan", "benchmarks.methods",
 ]  # fmt: skip
 
 
