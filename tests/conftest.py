@@ -109,6 +109,16 @@ def canonical_base(raw_base, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def llama_base(tmp_path_factory) -> Path:
+    """A tiny Llama with ChatML turns, as `models/base` holds one."""
+    from tuneline.checksums import write_sums
+
+    folder = make_base(tmp_path_factory.mktemp("llama-base") / "base", "chatml", "llama")
+    write_sums(folder)
+    return folder
+
+
 def base_section(folder: Path) -> dict:
     from tuneline.checksums import folder_sha256
 

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -316,6 +318,23 @@ def test_what_a_killed_worker_leaves_is_a_sentence(workspace, monkeypatch):
     with pytest.raises(ValueError, match="a worker process was killed, most likely for want of memory"):
         stages.convert.main()
     assert list(Path("data/processed").iterdir()) == []
+
+
+def test_a_killed_worker_is_a_sentence_also_while_a_large_batch_is_on_its_way(tmp_path):
+    """python/cpython#94777: the pool of Python 3.11.2 waits for ever then."""
+    program = (
+        "import os\n"
+        "from tests.test_convert import end_at_once\n"
+        "from tuneline.parallel import ordered_map\n"
+        "if __name__ == '__main__':\n"
+        "    list(ordered_map(end_at_once, [bytes(20_000_000)] * 8, 2))\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"PYTHONPATH": "."}
+    )
+    assert "ValueError: a worker process was killed" in result.stderr
 
 
 @pytest.mark.parametrize("policy", ["keep", "fail"])

@@ -13,10 +13,9 @@ import torch
 import yaml
 
 import stages.export
-from tests.conftest import ROOT, make_base, make_workspace, method
+from tests.conftest import ROOT, make_workspace, method
 from tuneline import methods
 from tuneline.answers import ask
-from tuneline.checksums import write_sums
 from tuneline.model import load_adapter, load_merged, load_model, load_tokenizer
 from tuneline.sections.evaluate import Evaluate
 from tuneline.sections.train import Train
@@ -60,20 +59,13 @@ def train_all(jobs: list[tuple[str, str | None]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("methods-base") / "base", "chatml", "llama")
-    write_sums(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(base, tmp_path_factory) -> dict[str, Path]:
+def trained(llama_base, tmp_path_factory) -> dict[str, Path]:
     """Every method trained in a folder of its own, and once more from the middle in another."""
     root = tmp_path_factory.mktemp("methods")
     folders = {name: root / name.replace(" ", "-") for name in METHODS}
     for name, folder in folders.items():
-        make_workspace(folder, base, METHODS[name])
-        make_workspace(folder.with_name(f"{folder.name}-again"), base, METHODS[name])
+        make_workspace(folder, llama_base, METHODS[name])
+        make_workspace(folder.with_name(f"{folder.name}-again"), llama_base, METHODS[name])
     train_all([(str(folder), None) for folder in folders.values()])
     jobs = []
     for folder in folders.values():
@@ -93,7 +85,7 @@ def weights(folder: Path) -> bytes:
 
 @pytest.mark.story
 @pytest.mark.parametrize("name", METHODS)
-def test_it_learns_resumes_answers_and_exports(trained, base, monkeypatch, name):
+def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch, name):
     folder = trained[name]
     monkeypatch.chdir(folder)
     report = json.loads(Path("metrics/train.json").read_text())
@@ -103,12 +95,12 @@ def test_it_learns_resumes_answers_and_exports(trained, base, monkeypatch, name)
     assert weights(again) == weights(folder)
     assert (again / "metrics/train.json").read_bytes() == Path("metrics/train.json").read_bytes()
     # It answers, otherwise than the base.
-    plain = load_model(base, torch.float32)
-    tuned = load_adapter(load_model(base, torch.float32), Path("models/adapter"))
+    plain = load_model(llama_base, torch.float32)
+    tuned = load_adapter(load_model(llama_base, torch.float32), Path("models/adapter"))
     params = Evaluate(max_new_tokens=12, batch_size=2, dtype="float32")
     records = [json.loads(line) for line in Path("data/processed/heldout.jsonl").read_text().splitlines()]
-    before = ask(plain, load_tokenizer(base), records, params, "base")
-    after = ask(tuned, load_tokenizer(base), records, params, "tuned")
+    before = ask(plain, load_tokenizer(llama_base), records, params, "base")
+    after = ask(tuned, load_tokenizer(llama_base), records, params, "tuned")
     assert sum(one["nll"] for one in after) < sum(one["nll"] for one in before)
     # And what is exported is what was trained.
     stages.export.main()
@@ -119,7 +111,9 @@ def test_it_learns_resumes_answers_and_exports(trained, base, monkeypatch, name)
     assert beside.is_dir() == (report_method() in methods.PROMPTS)
     if beside.is_dir():
         assert json.loads((beside / "adapter_config.json").read_text())["base_model_name_or_path"] == ".."
-    from_disk = ask(load_merged(Path("models/merged"), torch.float32), load_tokenizer(base), records, params, "merged")
+    from_disk = ask(
+        load_merged(Path("models/merged"), torch.float32), load_tokenizer(llama_base), records, params, "merged"
+    )
     assert [one["prediction"] for one in from_disk] == [one["prediction"] for one in after]
 
 
@@ -127,9 +121,9 @@ def report_method() -> str:
     return yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["tune"]["method"]
 
 
-def test_what_trains_and_what_stays(base):
+def test_what_trains_and_what_stays(llama_base):
     model = methods.prepare(
-        load_model(base, torch.float32), method("freeze", freeze={"layers": 1, "patterns": ["model.norm.*"]})
+        load_model(llama_base, torch.float32), method("freeze", freeze={"layers": 1, "patterns": ["model.norm.*"]})
     )
     learnt = {name for name, one in model.named_parameters() if one.requires_grad}
     assert "model.norm.weight" in learnt
@@ -142,9 +136,9 @@ def test_what_trains_and_what_stays(base):
         methods.prepare(model, method(lora={"modules_to_save": ["nothing"]}))
 
 
-def test_what_is_trained_is_float32_and_the_rest_as_it_was(base):
+def test_what_is_trained_is_float32_and_the_rest_as_it_was(llama_base):
     for name in ("lora", "prefix", "freeze", "full"):
-        model = methods.prepare(load_model(base, torch.bfloat16), method(name, freeze={"layers": 1}))
+        model = methods.prepare(load_model(llama_base, torch.bfloat16), method(name, freeze={"layers": 1}))
         dtypes = {(one.requires_grad, one.dtype) for one in model.parameters()}
         assert dtypes <= {(True, torch.float32), (False, torch.bfloat16)}
         assert (True, torch.float32) in dtypes
@@ -176,14 +170,14 @@ def test_what_can_not_be_is_refused_at_once(params, name, sections, train, messa
         methods.refuse(method(name, **sections), Train.model_validate(params["train"] | train))
 
 
-def test_an_adapter_that_does_not_fit_is_refused(base, tmp_path):
+def test_an_adapter_that_does_not_fit_is_refused(llama_base, tmp_path):
     from safetensors.torch import save_file
 
     save_file({"model.norm.weight": torch.ones(3)}, tmp_path / "changed.safetensors")
     with pytest.raises(
         ValueError, match="does not fit the base: 1 tensors are not there, or of another shape, first model.norm"
     ):
-        load_adapter(load_model(base, torch.float32), tmp_path)
+        load_adapter(load_model(llama_base, torch.float32), tmp_path)
 
 
 def test_chatglm3s_published_counts(real_shape):
@@ -199,7 +193,7 @@ def test_chatglm3s_published_counts(real_shape):
 @pytest.mark.story
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", METHODS)
-def test_two_processes_that_shard_everything_learn_the_same(base, tmp_path, name):
+def test_two_processes_that_shard_everything_learn_the_same(llama_base, tmp_path, name):
     """ZeRO 3 on two processes, through the launcher, against one process: the same losses."""
     reports = []
     for stage, processes in ((1, 1), (3, 2)):
@@ -208,7 +202,7 @@ def test_two_processes_that_shard_everything_learn_the_same(base, tmp_path, name
         # Dropout and noise are drawn for each process's own rows.
         changes.setdefault("lora", {})["dropout"] = 0.0
         changes.setdefault("train", {})["neftune_alpha"] = None
-        make_workspace(folder, base, changes)
+        make_workspace(folder, llama_base, changes)
         env = os.environ | {
             "TUNELINE_SCRATCH": str(folder / "scratch"),
             "DS_ACCELERATOR": "cpu",
@@ -218,6 +212,6 @@ def test_two_processes_that_shard_everything_learn_the_same(base, tmp_path, name
         result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr[-3000:]
         reports.append(json.loads((folder / "metrics/train.json").read_text()))
-        tuned = load_adapter(load_model(base, torch.float32), folder / "models/adapter")
+        tuned = load_adapter(load_model(llama_base, torch.float32), folder / "models/adapter")
         assert all(torch.isfinite(one).all() for one in tuned.parameters())
     assert reports[0] == pytest.approx(reports[1], abs=1e-4)

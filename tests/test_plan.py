@@ -9,17 +9,10 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig
 
 from benchmarks.plan import Point, compare
-from tests.conftest import REAL, make_base, method
+from tests.conftest import REAL, method
 from tuneline import plan
 from tuneline.checksums import write_sums
 from tuneline.memory import Step, measure
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("plan") / "base", "chatml", "llama")
-    write_sums(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +43,8 @@ def default_shape(tmp_path_factory) -> Path:
     [Point(1, 128, False, 0), Point(8, 1024, False, 1), Point(4, 512, True, 2), Point(8, 512, False, 1, "full")],
     ids=lambda point: "-".join(map(str, point)),
 )
-def test_the_peak_of_a_tiny_model(tiny, point):
-    predicted, measured = compare(tiny, point)
+def test_the_peak_of_a_tiny_model(llama_base, point):
+    predicted, measured = compare(llama_base, point)
     assert predicted == pytest.approx(measured, rel=0.15)
 
 
@@ -62,9 +55,9 @@ def test_the_peak_of_the_default_shape(default_shape):
     assert predicted == pytest.approx(measured, rel=0.15)
 
 
-def test_what_a_step_holds_is_counted_exactly(tiny):
+def test_what_a_step_holds_is_counted_exactly(llama_base):
     """Weights, what trains and its moments by hand; checkpointing keeps less; twice the rows keep twice as much."""
-    config = AutoConfig.from_pretrained(tiny)
+    config = AutoConfig.from_pretrained(llama_base)
     settings = {"length": 64, "learnt": 64, "dtype": "float32"}
     tuned = method(lora={"r": 4, "dropout": 0.0})
     one = measure(config, tuned, rows=1, checkpointing=False, **settings)
@@ -90,9 +83,9 @@ def test_zero_divides_what_it_shards():
 
 
 @pytest.mark.parametrize("name", ["p_tuning", "prefix", "prompt", "freeze", "full"])
-def test_every_method_can_be_planned(tiny, name):
+def test_every_method_can_be_planned(llama_base, name):
     step = measure(
-        AutoConfig.from_pretrained(tiny), method(name, freeze={"layers": 1}),
+        AutoConfig.from_pretrained(llama_base), method(name, freeze={"layers": 1}),
         rows=2, length=32, learnt=50, dtype="bfloat16", checkpointing=False,
     )  # fmt: skip
     assert step.trained > 0

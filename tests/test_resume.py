@@ -14,8 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import make_base, make_workspace
-from tuneline.checksums import write_sums
+from tests.conftest import make_workspace
 from tuneline.scratch import newest_complete
 
 pytestmark = pytest.mark.story
@@ -25,13 +24,6 @@ SETUPS = [(stage, processes) for processes in (1, 2) for stage in (0, 1, 2, 3)]
 EXACT = [(0, 1), (1, 1), (2, 1), (1, 2)]
 """Of these, resumed runs are compared byte for byte."""
 LIMIT = 180
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    folder = make_base(tmp_path_factory.mktemp("resume-base") / "base", "chatml", "llama")
-    write_sums(folder)
-    return folder
 
 
 def workspace(folder: Path, base: Path, stage: int, processes: int, **train) -> Path:
@@ -93,13 +85,13 @@ def curve(folder: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def straight(base, tmp_path_factory) -> Callable[[int, int], Path]:
+def straight(llama_base, tmp_path_factory) -> Callable[[int, int], Path]:
     """A run that nobody killed, of a ZeRO stage and number of processes; made when first asked for."""
     root = tmp_path_factory.mktemp("straight")
 
     @functools.cache
     def made(stage: int, processes: int) -> Path:
-        folder = workspace(root / f"{stage}-{processes}", base, stage, processes)
+        folder = workspace(root / f"{stage}-{processes}", llama_base, stage, processes)
         run(folder)
         return folder
 
@@ -115,9 +107,9 @@ def test_one_process_and_two_learn_the_same_under_any_zero(straight):
 
 
 @pytest.mark.parametrize("setup", EXACT)
-def test_a_torn_checkpoint_is_never_used(base, straight, tmp_path, setup):
+def test_a_torn_checkpoint_is_never_used(llama_base, straight, tmp_path, setup):
     """Killed after two checkpoints, every file of the newest deleted, cut and flipped: the one before is taken."""
-    folder = workspace(tmp_path / "run", base, *setup)
+    folder = workspace(tmp_path / "run", llama_base, *setup)
     process = start(folder)
     deadline = time.monotonic() + LIMIT
     while len(list(folder.glob("scratch/train/*/checkpoint-*/manifest.json"))) < 2:
@@ -167,8 +159,8 @@ def killed_again_and_again(folder: Path, seed: int, kills: int, seconds: float) 
     run(folder)
 
 
-def test_killed_at_random_moments(base, straight, tmp_path):
-    folder = workspace(tmp_path / "run", base, 1, 1)
+def test_killed_at_random_moments(llama_base, straight, tmp_path):
+    folder = workspace(tmp_path / "run", llama_base, 1, 1)
     killed_again_and_again(folder, seed=int(time.time()) % 100_000, kills=4, seconds=11)
     assert adapter(folder) == adapter(straight(1, 1))
     assert curve(folder) == curve(straight(1, 1))
@@ -176,15 +168,15 @@ def test_killed_at_random_moments(base, straight, tmp_path):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("setup", EXACT)
-def test_killed_a_hundred_times(base, straight, tmp_path, setup):
+def test_killed_a_hundred_times(llama_base, straight, tmp_path, setup):
     for number in range(5):
-        folder = workspace(tmp_path / str(number), base, *setup)
+        folder = workspace(tmp_path / str(number), llama_base, *setup)
         killed_again_and_again(folder, seed=int(time.time()) % 100_000, kills=5, seconds=12)
         assert adapter(folder) == adapter(straight(*setup))
 
 
-def test_another_parameter_never_goes_on_from_this_run(base, tmp_path):
-    folder = workspace(tmp_path / "run", base, 1, 1)
+def test_another_parameter_never_goes_on_from_this_run(llama_base, tmp_path):
+    folder = workspace(tmp_path / "run", llama_base, 1, 1)
     process = start(folder)
     deadline = time.monotonic() + LIMIT
     while not list(folder.glob("scratch/train/*/checkpoint-*/manifest.json")):
@@ -197,9 +189,9 @@ def test_another_parameter_never_goes_on_from_this_run(base, tmp_path):
     assert "from the start" in run(folder)
 
 
-def test_a_disk_that_is_full_loses_checkpoints_and_not_the_run(base, straight, tmp_path):
+def test_a_disk_that_is_full_loses_checkpoints_and_not_the_run(llama_base, straight, tmp_path):
     """Files may not grow beyond 30 KB, which optimizer states do: training says so, and goes on."""
-    folder = workspace(tmp_path / "run", base, 1, 1)
+    folder = workspace(tmp_path / "run", llama_base, 1, 1)
     limit = "import resource, signal, runpy; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000));"
     limit += "runpy.run_module('stages.train', run_name='__main__', alter_sys=True)"

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -36,18 +37,25 @@ def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with, initargs=(os.getpid(),)) as pool:
         waiting: deque[Future[R]] = deque()
-        for batch in chain(beginning, batches):
-            waiting.append(pool.submit(function, batch))
-            if len(waiting) > AHEAD * processes:
-                yield _result(waiting.popleft())
-        while waiting:
-            yield _result(waiting.popleft())
+        try:
+            for batch in chain(beginning, batches):
+                waiting.append(pool.submit(function, batch))
+                if len(waiting) > AHEAD * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            _unblock(pool)
+            raise ValueError(
+                "a worker process was killed, most likely for want of memory: set TUNELINE_WORKERS=1 or close other programs"
+            ) from None
 
 
-def _result(future: Future[R]) -> R:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise ValueError(
-            "a worker process was killed, most likely for want of memory: set TUNELINE_WORKERS=1 or close other programs"
-        ) from None
+def _unblock(pool: ProcessPoolExecutor) -> None:
+    """Let the pool end: a thread of it may be writing a batch that no worker is left to read (python/cpython#94777).
+
+    Python does so itself since 3.11.5; in Debian 12's 3.11.2 the pool would wait for ever.
+    """
+    queue = getattr(pool, "_call_queue", None)
+    if sys.version_info < (3, 11, 5) and queue is not None:
+        queue._reader.close()
