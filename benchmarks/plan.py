@@ -57,9 +57,9 @@ def compare(base: Path, point: Point) -> tuple[float, float]:
         folder = Path(name)
         prepare(folder, base, point)
         predicted = run(folder, PREDICT)
-        run(folder, TRAIN, RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port()))
-        facts = json.loads((folder / "scratch/facts.json").read_text(encoding="utf-8"))
-    return float(predicted.split()[-1]), float(facts["peak_memory_gb"])
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        measured = run(folder, TRAIN, MASTER_PORT=str(port()), **alone)
+    return float(predicted.split()[-1]), float(measured.split()[-1])
 
 
 PREDICT = """
@@ -86,10 +86,17 @@ print(parts["together"] / 1e9)
 """
 TRAIN = """
 from pathlib import Path
+import torch
 import tuneline.training as training
 Path("scratch").mkdir()
 training.train(Path("scratch"), None)
+if torch.cuda.is_available():
+    print(torch.cuda.max_memory_allocated() / 1e9)
+else:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(float(status["VmHWM"].split()[0]) * 1024 / 1e9)
 """
+"""Prints the peak in GB. (getrusage's would be at least that of the process that started this one.)"""
 
 
 def prepare(folder: Path, base: Path, point: Point) -> None:

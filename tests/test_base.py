@@ -110,7 +110,7 @@ def test_remote_code_is_never_run(tmp_path):
     config |= {"model_type": "strange", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("raise SystemExit('remote code ran')")
-    with pytest.raises(ValueError, match="does not load with transformers' own classes"):
+    with pytest.raises(ValueError, match="brings code of its own for it, which is never run"):
         stages.base.canonical(folder, None, section(source=str(folder)), tmp_path / "out")
 
 

@@ -143,8 +143,8 @@ def started(project: Path, until: str) -> subprocess.Popen:
 
 
 def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same_bytes(project):
-    set_param(project, "train", epochs=100, max_steps=400, save_steps=50)
-    process = started(project, "checkpoint-50")
+    set_param(project, "train", epochs=100, max_steps=150, save_steps=25)
+    process = started(project, "checkpoint-25")
     family = descendants(process.pid)
     assert len(family) >= 3, "the stage, DeepSpeed's launcher and the training process"
     # While it runs, a second run in this workspace is refused, with the pid of the first.
