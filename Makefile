@@ -36,7 +36,7 @@ else
 	@python -m tuneline.times
 endif
 
-test: $(READY) ## every test but the long matrices (about 10 minutes on 2 cores)
+test: $(READY) ## every test but the long matrices (about 17 minutes on 2 cores)
 	pytest -m "not matrix"
 
 fast: $(READY) ## the tests that take seconds
