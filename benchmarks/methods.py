@@ -52,9 +52,8 @@ def main() -> None:
         first = Path(name) / "first"
         settings = QUICK if options.quick else FULL
         begin(first, options.data, settings)
-        rows = [base_row(first)]
-        print(header(), flush=True)
-        print(rows[0], flush=True)
+        print(header())
+        print(base_row(first), flush=True)
         for method in options.only or METHODS:
             folder = Path(name) / "method"
             begun(first, folder, method, settings)

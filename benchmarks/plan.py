@@ -63,26 +63,8 @@ def compare(base: Path, point: Point) -> tuple[float, float]:
 
 
 PREDICT = """
-import sys
-from pathlib import Path
-from tuneline.launch import count_processes
-from tuneline.methods import Method
-from tuneline.model import pick_device, pick_dtype
-from tuneline.params import load
-from tuneline.plan import measured, per_process, read_config, run_rows
-from tuneline.sections.deepspeed import DeepSpeed
-from tuneline.sections.freeze import Freeze
-from tuneline.sections.lora import Lora
-from tuneline.sections.ptuning import PTuning
-from tuneline.sections.train import Train
-from tuneline.sections.tune import Tune
-train, deepspeed = load(Train), load(DeepSpeed)
-method = Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
-device = pick_device()
-dtype = str(pick_dtype(train.dtype, device)).removeprefix("torch.")
-step = measured(read_config(Path("models/base/config.json")), method, train, run_rows(train), dtype)
-parts = per_process(step, None, deepspeed.zero_stage, 1, on_cpu=device.type == "cpu")
-print(parts["together"] / 1e9)
+from tuneline.plan import predict
+print(predict(None).parts["together"] / 1e9)
 """
 TRAIN = """
 from pathlib import Path

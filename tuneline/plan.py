@@ -49,8 +49,34 @@ def main() -> None:
     sys.exit(0 if fits else 1)
 
 
+class Prediction(NamedTuple):
+    """What is run, on what, and what it holds in memory."""
+
+    config: Any
+    method: Any
+    train: Any
+    device: Any
+    dtype: str
+    processes: int
+    rows: Rows | None
+    """None for a shape without tokens."""
+    parts: dict[str, float]
+    """Bytes of one process, by part and together."""
+
+
 def show(shape: Path | None) -> bool:
     """Print the plan; returns whether it fits."""
+    plan = predict(shape)
+    title = f"{plan.config.model_type}, {plan.method.tune.method}, {plan.dtype}, {plan.device.type}"
+    report(title, facts(plan.config, plan.method, plan.train, plan.rows), plan.parts)
+    fits = judge(plan.parts["together"], plan.processes, plan.device)
+    if plan.rows is not None and fits:
+        estimate(plan.method, plan.train, plan.dtype, plan.rows, plan.processes)
+    return fits
+
+
+def predict(shape: Path | None) -> Prediction:
+    """The run of the current params; with `shape`, a config.json, of that architecture and the longest rows allowed."""
     from tuneline.launch import count_processes
     from tuneline.methods import Method, refuse
     from tuneline.model import BASE, pick_device, pick_dtype
@@ -74,13 +100,7 @@ def show(shape: Path | None) -> bool:
     config = read_config(shape or BASE / "config.json")
     step = measured(config, method, train, rows or Rows(0, 0, longest, longest * train.micro_batch_size), dtype)
     parts = per_process(step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=device.type == "cpu")
-    report(
-        f"{config.model_type}, {method.tune.method}, {dtype}, {device.type}", facts(config, method, train, rows), parts
-    )
-    fits = judge(parts["together"], processes, device)
-    if rows is not None and fits:
-        estimate(method, train, dtype, rows, processes)
-    return fits
+    return Prediction(config, method, train, device, dtype, processes, rows, parts)
 
 
 def measured(config: Any, method: Any, train: Any, rows: Rows, dtype: str) -> "Step":
