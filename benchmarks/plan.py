@@ -2,7 +2,7 @@
 
     python -m benchmarks.plan [--base models/base] [--quick]
 
-Each point is a real training run of three steps in a process of its own, on random rows of one length.
+Each point is a real training run of two steps in a process of its own, on random rows of one length.
 """
 
 import argparse
@@ -95,13 +95,13 @@ def prepare(folder: Path, base: Path, point: Point) -> None:
         (folder / name).symlink_to(ROOT / name)
     words = json.loads((base / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     rng = np.random.default_rng(1)
-    ids = rng.integers(5, words - 5, (3 * point.rows, point.length)).tolist()
+    ids = rng.integers(5, words - 5, (2 * point.rows, point.length)).tolist()
     prompt = point.length // 6
     rows = [Encoded(row, [IGNORE_INDEX] * prompt + row[prompt:]) for row in ids]
     write_tokens(folder / "data/processed/tokens.safetensors", rows)
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["tune"]["method"] = point.method
-    params["train"] |= {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": 3, "epochs": 1}
+    params["train"] |= {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": 2, "epochs": 1}
     params["train"] |= {"gradient_checkpointing": point.checkpointing, "dtype": point.dtype, "save_steps": 100}
     params["deepspeed"]["zero_stage"] = point.zero_stage
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

@@ -15,11 +15,7 @@ from tuneline.guard import locked
 from tuneline.params import load
 from tuneline.scratch import FACTS, fingerprint, newest_complete, scratch_folder
 from tuneline.sections.deepspeed import DeepSpeed
-from tuneline.sections.freeze import Freeze
-from tuneline.sections.lora import Lora
-from tuneline.sections.ptuning import PTuning
 from tuneline.sections.train import Train
-from tuneline.sections.tune import Tune
 from tuneline.stage import note, run
 
 TOKENS = Path("data/processed/tokens.safetensors")
@@ -57,9 +53,8 @@ def check() -> tuple[DeepSpeed, int, dict[str, object]]:
     from tuneline.launch import count_processes
     from tuneline.model import device_name, pick_device, pick_dtype
 
-    loaded = (load(Tune), load(Lora), load(PTuning), load(Freeze), load(Train), load(DeepSpeed))
-    train, deepspeed = loaded[-2:]
-    methods.refuse(methods.Method(*loaded[:4]), train)
+    method, train, deepspeed = methods.chosen_method(), load(Train), load(DeepSpeed)
+    methods.refuse(method, train)
     engine.check(deepspeed)
     engine.check_reports(train.report_to)
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
@@ -73,7 +68,7 @@ def check() -> tuple[DeepSpeed, int, dict[str, object]]:
     for path in (TOKENS, BASE / "SHA256SUMS"):
         if not path.is_file():
             raise ValueError(f"{path} is missing: run `dvc repro`, which makes it")
-    facts: dict[str, object] = {type(section).__name__: section.model_dump() for section in loaded}
+    facts: dict[str, object] = {type(section).__name__: section.model_dump() for section in (*method, train, deepspeed)}
     return deepspeed, processes, facts | {"dtype": str(dtype), "device": device_name(device)}
 
 

@@ -73,7 +73,7 @@ def test_what_a_step_holds_is_counted_exactly(llama_base):
 
 
 def test_zero_divides_what_it_shards():
-    step = Step(weights=800, trained=40, optimizer=80, gradients=40, activations=10, temporary=5, packed=0)
+    step = Step(weights=800, trained=40, optimizer=80, gradients=40, activations=10, temporary=5)
     alone = plan.per_process(step, None, 0, 4, on_cpu=False)
     assert alone["together"] == step.total
     sharded = plan.per_process(step, None, 3, 4, on_cpu=False)

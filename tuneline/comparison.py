@@ -31,7 +31,7 @@ def compare(adapter: Any, merged: Any, rows: list[Encoded]) -> Difference:
     for row in tqdm(rows, desc="export: adapter and merged", unit="item", dynamic_ncols=True):
         (ours, targets), (theirs, _) = answer_states(adapter, row), answer_states(merged, row)
         for ours_part, theirs_part, wanted in pieces(ours, theirs, targets):
-            logits = (scores(ours_part, heads[0]), scores(theirs_part, heads[1]))
+            logits = (scores(ours_part, heads[0]).float(), scores(theirs_part, heads[1]).float())
             largest = max(largest, float((logits[0] - logits[1]).abs_().max()))
             agreed += int((logits[0].argmax(1) == logits[1].argmax(1)).sum())
             nll = (nll_parts(one, wanted)[0] for one in logits)

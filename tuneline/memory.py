@@ -10,10 +10,6 @@ from typing import Any
 
 from tuneline import methods
 from tuneline.forward import supervise
-from tuneline.loss import CHUNK
-
-PACKED = 256
-"""Positions from which on oneDNN packs the matrix; measured."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,6 @@ class Step:
     """Kept from the forward pass for the backward pass."""
     temporary: int
     """At the highest moment, beyond all of the above: a chunk of logits and its gradient, mostly."""
-    packed: int
-    """The copy of the LM head that a CPU makes to multiply by it in bfloat16; nothing on a GPU."""
 
     @property
     def total(self) -> int:
@@ -82,8 +76,6 @@ def measure(
                 optimizer.zero_grad()
     size = sum(one.numel() * one.element_size() for one in trained)
     weights = sum(one.numel() * one.element_size() for one in parameters) - size
-    head = model.get_output_embeddings().weight
-    packs = dtype == "bfloat16" and min(learnt, CHUNK) >= PACKED
     return Step(
         weights=weights,
         trained=size,
@@ -91,7 +83,6 @@ def measure(
         gradients=size,
         activations=kept,
         temporary=max(0, peak - before - kept - size),
-        packed=head.numel() * kind.itemsize if packs else 0,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tuneline.adapter import CHANGED, lora_config, normalise_config
 from tuneline.chatglm.layout import trainable_parameters
+from tuneline.params import load
 from tuneline.sections.freeze import Freeze
 from tuneline.sections.lora import Lora
 from tuneline.sections.ptuning import PTuning
@@ -25,6 +26,11 @@ class Method(NamedTuple):
     lora: Lora
     ptuning: PTuning
     freeze: Freeze
+
+
+def chosen_method() -> Method:
+    """The sections of params.yaml that say what is trained."""
+    return Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
 
 
 def refuse(method: Method, train: Train) -> None:
@@ -124,7 +130,9 @@ def save(model: Any, method: Method, folder: Path, initial: Path | None = None) 
         learnt = [name for name in names if "lora_B" in name] or names
         empty = [name for name in names if 0 in file.get_slice(name).get_shape()]
         if empty or not any(bool(file.get_tensor(name).any()) for name in learnt):
-            raise ValueError(f"the trained adapter is empty ({empty or 'every lora_B is zero'}): nothing was learnt")
+            raise ValueError(
+                f"the trained adapter is empty ({empty or f'{learnt[0]} and all like it are zero'}): nothing was learnt"
+            )
 
 
 def counts(model: Any) -> dict[str, Any]:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from tuneline.memory import Step
 
 GB = 1e9
-CPU_FIXED = 0.1 * GB
+CPU_FIXED = 0.2 * GB
 """What oneDNN and DeepSpeed hold on a CPU beside tensors; measured, see benchmarks/results/*-plan.md."""
 CPU_KEPT = 0.2
 """Share of short-lived memory that the C library keeps on top of what is in use; measured likewise."""
 
 
-class Rows(NamedTuple):
+class Workload(NamedTuple):
     """What the training rows are like."""
 
     steps: int
@@ -58,7 +58,7 @@ class Prediction(NamedTuple):
     device: Any
     dtype: str
     processes: int
-    rows: Rows | None
+    rows: Workload | None
     """None for a shape without tokens."""
     parts: dict[str, float]
     """Bytes of one process, by part and together."""
@@ -78,19 +78,15 @@ def show(shape: Path | None) -> bool:
 def predict(shape: Path | None) -> Prediction:
     """The run of the current params; with `shape`, a config.json, of that architecture and the longest rows allowed."""
     from tuneline.launch import count_processes
-    from tuneline.methods import Method, refuse
+    from tuneline.methods import chosen_method, refuse
     from tuneline.model import BASE, pick_device, pick_dtype
     from tuneline.params import load
     from tuneline.sections.deepspeed import DeepSpeed
-    from tuneline.sections.freeze import Freeze
-    from tuneline.sections.lora import Lora
-    from tuneline.sections.ptuning import PTuning
     from tuneline.sections.tokenize import Tokenize
     from tuneline.sections.train import Train
-    from tuneline.sections.tune import Tune
 
     train, deepspeed = load(Train), load(DeepSpeed)
-    method = Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
+    method = chosen_method()
     refuse(method, train)
     device = pick_device()
     dtype = str(pick_dtype(train.dtype, device, "train.dtype")).removeprefix("torch.")
@@ -98,12 +94,12 @@ def predict(shape: Path | None) -> Prediction:
     longest = load(Tokenize).max_tokens
     rows = None if shape else run_rows(train)
     config = read_config(shape or BASE / "config.json")
-    step = measured(config, method, train, rows or Rows(0, 0, longest, longest * train.micro_batch_size), dtype)
+    step = measured(config, method, train, rows or Workload(0, 0, longest, longest * train.micro_batch_size), dtype)
     parts = per_process(step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=device.type == "cpu")
     return Prediction(config, method, train, device, dtype, processes, rows, parts)
 
 
-def measured(config: Any, method: Any, train: Any, rows: Rows, dtype: str) -> "Step":
+def measured(config: Any, method: Any, train: Any, rows: Workload, dtype: str) -> "Step":
     from tuneline.memory import measure
 
     return measure(
@@ -135,7 +131,6 @@ def per_process(step: "Step", quantize: str | None, stage: int, processes: int, 
     if on_cpu:
         parts["libraries"] = libraries()
         parts["kept by malloc"] = CPU_FIXED + CPU_KEPT * (step.activations + step.temporary)
-        parts["kept by malloc"] += step.packed
     return parts | {"together": sum(parts.values())}
 
 
@@ -163,7 +158,7 @@ def read_config(path: Path) -> Any:
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
-def run_rows(train: Any) -> Rows:
+def run_rows(train: Any) -> Workload:
     """What the run will see. Raises ValueError when there are no tokens yet."""
     from tuneline.tokens import Tokens
     from tuneline.training import TOKENS, batches_of
@@ -172,7 +167,7 @@ def run_rows(train: Any) -> Rows:
     batches, _ = batches_of(train, tokens)
     lengths, learnt = tokens.lengths, tokens.learnt_per_row
     widest = max(batches, key=lambda batch: max(int(lengths[row]) for row, _ in batch))
-    return Rows(
+    return Workload(
         steps=len(batches) * train.micro_batch_size // train.batch_size,
         tokens=sum(int(lengths[row]) for batch in batches for row, _ in batch),
         length=max(int(lengths[row]) for row, _ in widest),
@@ -180,7 +175,7 @@ def run_rows(train: Any) -> Rows:
     )
 
 
-def facts(config: Any, method: Any, train: Any, rows: Rows | None) -> dict[str, str]:
+def facts(config: Any, method: Any, train: Any, rows: Workload | None) -> dict[str, str]:
     """Parameters and steps, in words."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -231,15 +226,17 @@ def judge(need: float, processes: int, device: Any) -> bool:
     return fits
 
 
-def estimate(method: Any, train: Any, dtype: str, rows: Rows, processes: int) -> None:
+def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int) -> None:
     """Run two steps of the real work on this machine, alone, and print how long all will take."""
     import torch
 
     from tuneline.model import BASE, load_model, pick_device
     from tuneline.tokens import Tokens
+    from tuneline.trainer import Rows, collate
     from tuneline.training import TOKENS, batches_of, prepared
 
     tokens, device = Tokens(TOKENS), pick_device()
+    stored = Rows(tokens)
     batches, _ = batches_of(train, tokens)
     per_step = train.batch_size // train.micro_batch_size
     kind = getattr(torch, dtype)
@@ -249,13 +246,11 @@ def estimate(method: Any, train: Any, dtype: str, rows: Rows, processes: int) ->
     for first in (0, per_step):
         started, seen = time.monotonic(), 0
         for batch in batches[first : first + per_step] or batches[:per_step]:
-            pairs = [tokens.row(row) for row, _ in batch]
-            pad = torch.nn.utils.rnn.pad_sequence
-            ids = pad([torch.from_numpy(ids) for ids, _ in pairs], batch_first=True).to(device)
-            labels = pad([torch.from_numpy(one) for _, one in pairs], batch_first=True, padding_value=-100).to(device)
+            inputs = collate([stored[row] for row in batch], pad=0)
+            ids, labels = inputs["input_ids"].to(device), inputs["labels"].to(device)
             with torch.autocast(device.type, kind, enabled=kind != torch.float32):
-                (model(input_ids=ids, labels=labels)["loss"] / batch[0][1]).backward()
-            seen += sum(len(ids) for ids, _ in pairs)
+                (model(input_ids=ids, labels=labels)["loss"] / inputs["step_tokens"]).backward()
+            seen += sum(int(tokens.lengths[row]) for row, _ in batch)
         optimizer.step()
         optimizer.zero_grad()
         if device.type == "cuda":

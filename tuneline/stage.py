@@ -6,6 +6,7 @@ import platform
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +47,8 @@ def run(main: Callable[[], None], description: str | None) -> None:
     if (dvc := dvc_pid()) is not None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
         die_with(dvc)
+    # Of libraries about one another's deprecations, which no user can mend.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     start = time.monotonic()
     try:
         main()
@@ -61,8 +64,17 @@ def run(main: Callable[[], None], description: str | None) -> None:
 
 def peak_memory() -> float:
     """Peak resident memory in GB (1e9 bytes) of this process or the largest of its children so far."""
-    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    kilobytes = max(_own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     return round(kilobytes * 1024 / 1e9, 2)
+
+
+def _own_peak() -> int:
+    """In kB. getrusage's is at least that of the process that started this one; Linux also keeps the own one."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    values = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+    return int(values["VmHWM"].split()[0])
 
 
 def machine() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,6 +50,16 @@ class Batches:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         return iter(self.batches)
+
+
+def collate(rows: list[tuple[torch.Tensor, torch.Tensor, int]], pad: int) -> dict[str, torch.Tensor]:
+    """input_ids and labels [B, T], padded on the right, and step_tokens, a scalar."""
+    padded = torch.nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": padded([ids for ids, _, _ in rows], batch_first=True, padding_value=pad),
+        "labels": padded([labels for _, labels, _ in rows], batch_first=True, padding_value=IGNORE_INDEX),
+        "step_tokens": torch.tensor(rows[0][2]),
+    }
 
 
 class SupervisedTrainer(Trainer):
@@ -99,7 +110,7 @@ class SupervisedTrainer(Trainer):
         for place in range(rank, -(-len(self.validation) // world) * world, world):
             # Under ZeRO-3 all processes must go forward together, so the last ones may do so for nothing.
             batch = self.validation[min(place, len(self.validation) - 1)]
-            inputs = self._prepare_inputs(self.collate([self.rows[row] for row in batch]))
+            inputs = self._prepare_inputs(collate([self.rows[row] for row in batch], self.pad))
             with torch.no_grad(), self.autocast():
                 loss = self.model_wrapped(input_ids=inputs["input_ids"], labels=inputs["labels"])["loss"]
             if place < len(self.validation):
@@ -140,18 +151,9 @@ class SupervisedTrainer(Trainer):
             )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=self.collate)
+        loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=partial(collate, pad=self.pad))
         prepared_loader: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared_loader
-
-    def collate(self, rows: list[tuple[torch.Tensor, torch.Tensor, int]]) -> dict[str, torch.Tensor]:
-        """input_ids and labels [B, T], padded on the right, and step_tokens, a scalar."""
-        pad = torch.nn.utils.rnn.pad_sequence
-        return {
-            "input_ids": pad([ids for ids, _, _ in rows], batch_first=True, padding_value=self.pad),
-            "labels": pad([labels for _, labels, _ in rows], batch_first=True, padding_value=IGNORE_INDEX),
-            "step_tokens": torch.tensor(rows[0][2]),
-        }
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         step_tokens = inputs.pop("step_tokens")

@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging
 
-from tuneline import methods
+from tuneline import cpu, methods
 from tuneline.batching import MicroBatch, accumulation, count_steps, micro_batches, split
 from tuneline.checksums import SUMS, combined, stage_code
 from tuneline.engine import deepspeed_config
@@ -31,11 +32,7 @@ from tuneline.params import load
 from tuneline.progress import Progress
 from tuneline.scratch import FACTS
 from tuneline.sections.deepspeed import DeepSpeed
-from tuneline.sections.freeze import Freeze
-from tuneline.sections.lora import Lora
-from tuneline.sections.ptuning import PTuning
 from tuneline.sections.train import Train
-from tuneline.sections.tune import Tune
 from tuneline.stage import machine, peak_memory
 from tuneline.tokens import Tokens
 from tuneline.trainer import Seal, Stop, SupervisedTrainer
@@ -56,6 +53,8 @@ def main() -> None:
     if options.starter:
         die_with(options.starter)
     logging.set_verbosity_error()
+    # It says that it takes DeepSpeed's accumulation steps, as it should.
+    getLogger("accelerate").setLevel(ERROR)
     # Of libraries about one another's deprecations, which no user can mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     train(options.scratch, options.resume)
@@ -63,10 +62,12 @@ def main() -> None:
 
 def train(scratch: Path, resume: Path | None) -> None:
     params, deepspeed = load(Train), load(DeepSpeed)
-    method = methods.Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
+    method = methods.chosen_method()
     device = pick_device()
     if device.type == "cpu":
-        avoid_compiler()
+        cpu.avoid_compiler()
+        cpu.keep_few_kernels()
+        cpu.give_back_large_blocks()
     tokens = Tokens(TOKENS)
     batches, validation = batches_of(params, tokens)
     steps = len(batches) * params.micro_batch_size // params.batch_size
@@ -150,17 +151,6 @@ def join(settings: TrainingArguments) -> None:
     deepspeed.init_distributed(verbose=False)
 
 
-def avoid_compiler() -> None:
-    """Keep DeepSpeed from compiling its shared-memory collectives: gloo serves, and no compiler may be there.
-
-    `is_compatible` of that op asks only for Linux, so init_distributed would fail without c++ (deepspeed 0.19.8).
-    """
-    from deepspeed import ops
-
-    assert "deepspeed_shm_comm" in ops.__compatible_ops__, "DeepSpeed has renamed deepspeed_shm_comm"
-    ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
 def prepared(model: Any, method: methods.Method, checkpointing: bool) -> Any:
     """The base with the method's parameters trainable, and a forward pass that returns the summed loss."""
     supervise(model, checkpointing)
@@ -234,7 +224,7 @@ def tokens_per_step(tokens: Tokens, batches: list[MicroBatch], steps: int) -> li
 
 def lineage() -> dict[str, Any]:
     """What made the adapter, by content: parameters, base, tokens and the code that trained."""
-    sections = (load(Tune), load(Lora), load(PTuning), load(Freeze), load(Train), load(DeepSpeed))
+    sections = (*methods.chosen_method(), load(Train), load(DeepSpeed))
     return {
         "params": {type(section).__name__.lower(): section.model_dump() for section in sections},
         "inputs": combined([TOKENS, BASE / SUMS]),
