@@ -31,15 +31,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "Freeze (last 4 layers)": {"tune": {"method": "freeze"}, "train": {"learning_rate": 2e-4}},
     "Full": {"tune": {"method": "full"}, "train": {"learning_rate": 1e-4}},
 }
-FULL = {"train": {"max_steps": 150, "epochs": 9}, "data": {"heldout": 50}, "evaluate": {"max_new_tokens": 160}}
-QUICK = {"train": {"max_steps": 6, "epochs": 9}, "data": {"heldout": 10}, "evaluate": {"max_new_tokens": 40}}
+FULL = {"train": {"max_steps": 100, "epochs": 9}, "data": {"heldout": 50}, "evaluate": {"max_new_tokens": 160}}
+QUICK = {
+    "train": {"max_steps": 3, "epochs": 9, "batch_size": 4, "micro_batch_size": 4},
+    "data": {"heldout": 5},
+    "evaluate": {"max_new_tokens": 24},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="six steps and ten items of each")
+    parser.add_argument("--quick", action="store_true", help="three steps and five items of each")
     parser.add_argument(
         "--data", type=Path, default=ROOT / "data/raw/lawbench/entities.jsonl", help="question-answer rows"
     )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -125,13 +126,13 @@ def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def started(project: Path, until: str) -> subprocess.Popen:
+def started(project: Path, until: str, command: Sequence[str] = ("repro", "train")) -> subprocess.Popen:
     """`dvc repro train`, running, once a checkpoint of that name is there."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": ""}
     # dash, the usual /bin/sh of Debian, stays between dvc and the stage.
     environment["SHELL"] = "/bin/sh"
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "train"], cwd=project, env=environment,
+        [sys.executable, "-m", "dvc", *command], cwd=project, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 240
@@ -164,6 +165,24 @@ def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same
     dvc(project, "repro", "-f", "-s", "train")
     assert adapter.read_bytes() == after_kill
     assert (project / "metrics/loss.csv").read_bytes() == curve
+
+
+@pytest.mark.matrix
+def test_a_killed_experiment_goes_on_in_its_next_temporary_folder(project):
+    set_param(project, "train", epochs=100, max_steps=6, save_steps=25)
+    dvc(project, "repro", "tokenize")
+    git(project, "add", "-A")
+    git(project, "commit", "-q", "-m", "Tokens")
+    command = ("exp", "run", "--temp", "-S", "train.max_steps=150", "train")
+    process = started(project, "checkpoint-25", command)
+    family = descendants(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    resumed = dvc(project, *command)
+    assert "going on from checkpoint-" in resumed.stdout
+    assert not list(project.parent.glob("scratch/train/*"))
 
 
 def test_sigterm_to_the_stage_saves_and_stops(project):

@@ -40,6 +40,7 @@ from tuneline.trainer import Seal, Stop, SupervisedTrainer
 TOKENS = Path("data/processed/tokens.safetensors")
 METRICS = Path("metrics/train.json")
 CURVE = Path("metrics/loss.csv")
+LIVE = "dvclive"
 STOPPED = 143
 """Exit status after SIGTERM, as a shell gives it."""
 
@@ -86,7 +87,8 @@ def train(scratch: Path, resume: Path | None) -> None:
     stop = Stop()
     trainer.remove_callback(PrinterCallback)
     patience = [] if params.early_stopping is None else [EarlyStoppingCallback(params.early_stopping)]
-    for callback in (stop, Seal(), *patience, *([progress] if trainer.is_world_process_zero() else [])):
+    watching = [progress, *live_curves(params)] if trainer.is_world_process_zero() else []
+    for callback in (stop, Seal(), *patience, *watching):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if stop.asked:
@@ -112,6 +114,14 @@ def make_deterministic(params: Train, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+
+
+def live_curves(params: Train) -> list[Any]:
+    if LIVE not in params.report_to:
+        return []
+    from tuneline.live import LiveCurves
+
+    return [LiveCurves()]
 
 
 def is_loraplus(method: methods.Method) -> bool:
@@ -189,7 +199,7 @@ def training_arguments(
         logging_steps=params.log_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=params.report_to,
+        report_to=[name for name in params.report_to if name != LIVE],
         disable_tqdm=True,
         dataloader_num_workers=0,
         remove_unused_columns=False,
