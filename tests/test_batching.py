@@ -15,8 +15,10 @@ def batched(batches: list, size: int) -> Iterator[list]:
     return (batches[start : start + size] for start in range(0, len(batches), size))
 
 
-def plan(micro: int, steps: int = 5, batch: int = 4, seed: int = 17) -> list:
-    return micro_batches(LENGTHS, LENGTHS - 1, batch_size=batch, micro_batch_size=micro, steps=steps, seed=seed)
+def plan(micro: int, steps: int = 5, batch: int = 4, seed: int = 17, padded: bool = False) -> list:
+    return micro_batches(
+        LENGTHS, LENGTHS - 1, batch_size=batch, micro_batch_size=micro, steps=steps, seed=seed, padded=padded
+    )
 
 
 def steps_of(batches: list, per_step: int) -> list:
@@ -34,11 +36,18 @@ def test_every_row_is_seen_once_per_pass():
     assert sorted(twice) == sorted([*range(10), *range(10)])
 
 
-def test_rows_of_like_length_share_a_micro_batch_and_know_the_tokens_of_their_step():
-    for step in batched(plan(2), 2):
+def test_padded_rows_of_like_length_share_a_micro_batch_and_know_the_tokens_of_their_step():
+    for step in batched(plan(2, padded=True), 2):
         lengths = [LENGTHS[row] for batch in step for row, _ in batch]
         assert lengths == sorted(lengths)
         assert {tokens for batch in step for _, tokens in batch} == {sum(length - 1 for length in lengths)}
+
+
+def test_rows_in_line_make_micro_batches_of_like_size():
+    for step in batched(plan(2), 2):
+        (shortest, longest), (second, third) = ([int(LENGTHS[row]) for row, _ in batch] for batch in step)
+        assert shortest <= second <= third <= longest
+        assert {tokens for batch in step for _, tokens in batch} == {shortest + second + third + longest - 4}
 
 
 def test_seeds_give_different_orders_and_the_same_seed_the_same():

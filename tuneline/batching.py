@@ -1,7 +1,8 @@
 """Which rows make each optimizer step: fixed by seed and batch size alone, whatever the number of processes.
 
-Rows of one step are sorted by length and cut into micro-batches, so rows of like length share a
-padded tensor. Micro-batch k of a step goes to process k modulo the number of processes.
+Rows of one step are dealt to its micro-batches so that these are of like size, which keeps the highest memory low and
+processes from waiting for one another; or, where rows are padded, rows of like length share a micro-batch.
+Micro-batch k of a step goes to process k modulo the number of processes.
 """
 
 import math
@@ -51,20 +52,33 @@ def micro_batches(
     micro_batch_size: int,
     steps: int,
     seed: int,
+    padded: bool,
 ) -> list[MicroBatch]:
     """All micro-batches of the run in order, `batch_size // micro_batch_size` a step.
 
     lengths, learnt: tokens and learnt tokens per row, shape [rows].
     """
-    rows = _shuffled(len(lengths), seed)
+    deal = _alike if padded else _level
+    order = _shuffled(len(lengths), seed)
     batches: list[MicroBatch] = []
     for _ in range(steps):
-        chosen = [next(rows) for _ in range(batch_size)]
+        chosen = [next(order) for _ in range(batch_size)]
         chosen.sort(key=lambda row: (int(lengths[row]), row))
         tokens = int(learnt[chosen].sum())
-        for start in range(0, batch_size, micro_batch_size):
-            batches.append([(row, tokens) for row in chosen[start : start + micro_batch_size]])
+        batches += [[(row, tokens) for row in dealt] for dealt in deal(chosen, batch_size // micro_batch_size)]
     return batches
+
+
+def _alike(rows: list[int], count: int) -> list[list[int]]:
+    size = len(rows) // count
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _level(rows: list[int], count: int) -> list[list[int]]:
+    """Of rows in order of size, dealt there and back again: the smallest goes with the largest of the next round."""
+    rounds = [rows[start : start + count] for start in range(0, len(rows), count)]
+    dealt = [one if turn % 2 == 0 else one[::-1] for turn, one in enumerate(rounds)]
+    return [list(batch) for batch in zip(*dealt, strict=True)]
 
 
 def _shuffled(rows: int, seed: int) -> Iterator[int]:

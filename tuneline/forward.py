@@ -15,8 +15,9 @@ Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor
 def supervise(model: Any, checkpointing: bool, choose: Choose = learnt_positions) -> None:
     """Let the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
 
-    Rows are padded on the right, where a causal model never looks, so there is no attention mask. Virtual tokens come
-    as embeddings before the row, or as keys and values of earlier positions; PEFT lengthens the labels by the former.
+    Rows lie end to end, with `lengths` and positions, or are padded on the right, where a causal model never looks: there
+    is no attention mask. Virtual tokens come as embeddings before the row, or as keys and values of earlier positions;
+    PEFT lengthens the labels by the former.
     """
     model.config.use_cache = False
     head = head_weight(model)
@@ -31,11 +32,14 @@ def supervise(model: Any, checkpointing: bool, choose: Choose = learnt_positions
         labels: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         past_key_values: Any = None,
+        position_ids: torch.Tensor | None = None,
+        lengths: tuple[int, ...] | None = None,
         **unused: Any,
     ) -> dict[str, torch.Tensor]:
         assert labels is not None, "a batch of training has labels"
+        where = {} if lengths is None else {"position_ids": position_ids, "lengths": lengths}
         hidden = model.base_model(
-            input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False
+            input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False, **where
         ).last_hidden_state
         states, targets = choose(hidden, labels)
         return {"loss": summed_loss(states, head, targets)}

@@ -74,7 +74,7 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         gradient = torch.empty_like(states)
         learnt = torch.zeros(head.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
-        weight, room = head.to(_compute_dtype(head)), None
+        weight, room = head.to(compute_dtype(head)), None
         for piece, wanted, slot in pieces(states, targets, gradient):
             # One room for all chunks: fresh memory costs a CPU as much as the exponentials do.
             room = weight.new_empty(len(piece), len(weight)) if room is None else room
@@ -98,7 +98,7 @@ class _HeadLoss(torch.autograd.Function):
         return gradient * scale.to(gradient.dtype), None if learnt is None else learnt * scale.to(learnt.dtype), None
 
 
-def _compute_dtype(head: torch.Tensor) -> torch.dtype:
+def compute_dtype(head: torch.Tensor) -> torch.dtype:
     """What autocast would multiply in; writing into a given tensor goes round it."""
     kind = head.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.dtype

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneline import methods
+from tuneline.collate import collator
 from tuneline.forward import supervise
+from tuneline.fused import fuse
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Step:
 
 
 def measure(
-    config: Any, method: methods.Method, *, rows: int, length: int, learnt: int, dtype: str, checkpointing: bool
+    config: Any, method: methods.Method, *, lengths: tuple[int, ...], learnt: int, dtype: str, checkpointing: bool
 ) -> Step:
-    """One optimizer step of a model of this transformers config: [rows, length] tokens, `learnt` of them with loss.
+    """One optimizer step of a model of this transformers config: rows of these lengths, `learnt` of the tokens with loss.
 
     dtype: of the frozen base and of the forward pass ("bfloat16", "float32").
     """
@@ -48,10 +50,12 @@ def measure(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=kind)
         model.requires_grad_(False)
+        collate = collator(model, method)
         tuned = methods.prepare(model, without_data(method))
     with FakeTensorMode(allow_non_fake_inputs=True):
         _give_storage(tuned)
         # How many positions are learnt is data, and there is none.
+        fuse(tuned)
         supervise(model, checkpointing, lambda hidden, labels: _first(hidden, labels, learnt))
         tuned.train()
         parameters = {id(one): one for one in tuned.parameters()}.values()
@@ -65,9 +69,9 @@ def measure(
             for _ in range(2):
                 before = alive.now
                 alive.peak = alive.now
-                ids = torch.zeros(rows, length, dtype=torch.long)
+                rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
                 with torch.autocast("cpu", kind, enabled=kind != torch.float32):
-                    loss = tuned(input_ids=ids, labels=ids)["loss"]
+                    loss = tuned(**collate([(row, row, learnt) for row in rows]))["loss"]
                 kept = alive.now - before
                 loss.backward()
                 del loss

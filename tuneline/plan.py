@@ -30,8 +30,8 @@ class Workload(NamedTuple):
     steps: int
     tokens: int
     """Of the run, without padding."""
-    length: int
-    """Of the longest micro-batch."""
+    lengths: tuple[int, ...]
+    """Of the rows of the longest micro-batch."""
     learnt: int
     """Tokens with loss in it."""
 
@@ -92,9 +92,10 @@ def predict(shape: Path | None) -> Prediction:
     dtype = str(pick_dtype(train.dtype, device, "train.dtype")).removeprefix("torch.")
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     longest = load(Tokenize).max_tokens
-    rows = None if shape else run_rows(train)
+    rows = None if shape else run_rows(train, method)
     config = read_config(shape or BASE / "config.json")
-    step = measured(config, method, train, rows or Workload(0, 0, longest, longest * train.micro_batch_size), dtype)
+    most = Workload(0, 0, (longest,) * train.micro_batch_size, longest * train.micro_batch_size)
+    step = measured(config, method, train, rows or most, dtype)
     parts = per_process(step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=device.type == "cpu")
     return Prediction(config, method, train, device, dtype, processes, rows, parts)
 
@@ -105,8 +106,7 @@ def measured(config: Any, method: Any, train: Any, rows: Workload, dtype: str) -
     return measure(
         config,
         method,
-        rows=train.micro_batch_size,
-        length=rows.length,
+        lengths=rows.lengths,
         learnt=rows.learnt,
         dtype=dtype,
         checkpointing=train.gradient_checkpointing,
@@ -158,19 +158,19 @@ def read_config(path: Path) -> Any:
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
-def run_rows(train: Any) -> Workload:
+def run_rows(train: Any, method: Any) -> Workload:
     """What the run will see. Raises ValueError when there are no tokens yet."""
     from tuneline.tokens import Tokens
     from tuneline.training import TOKENS, batches_of
 
     tokens = Tokens(TOKENS)
-    batches, _ = batches_of(train, tokens)
+    batches, _ = batches_of(train, method, tokens)
     lengths, learnt = tokens.lengths, tokens.learnt_per_row
-    widest = max(batches, key=lambda batch: max(int(lengths[row]) for row, _ in batch))
+    widest = max(batches, key=lambda batch: sum(int(lengths[row]) for row, _ in batch))
     return Workload(
         steps=len(batches) * train.micro_batch_size // train.batch_size,
         tokens=sum(int(lengths[row]) for batch in batches for row, _ in batch),
-        length=max(int(lengths[row]) for row, _ in widest),
+        lengths=tuple(int(lengths[row]) for row, _ in widest),
         learnt=sum(int(learnt[row]) for row, _ in widest),
     )
 
@@ -194,7 +194,7 @@ def facts(config: Any, method: Any, train: Any, rows: Workload | None) -> dict[s
         result["as ChatGLM counts"] = f"{counted['trainable_parameters_as_chatglm']:,}"
     if rows is not None:
         result |= {"optimizer steps": f"{rows.steps:,}", "tokens of the run": f"{rows.tokens:,}"}
-        result["longest rows"] = f"{rows.length} tokens, {train.micro_batch_size} at a time"
+        result["most at a time"] = f"{sum(rows.lengths)} tokens in {len(rows.lengths)} rows"
     return result
 
 
@@ -229,27 +229,31 @@ def judge(need: float, processes: int, device: Any) -> bool:
 def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int) -> None:
     """Run two steps of the real work on this machine, alone, and print how long all will take."""
     import torch
+    from accelerate.utils import send_to_device
 
+    from tuneline.collate import collator
     from tuneline.model import BASE, load_model, pick_device
     from tuneline.tokens import Tokens
-    from tuneline.trainer import Rows, collate
+    from tuneline.trainer import Rows
     from tuneline.training import TOKENS, batches_of, prepared
 
     tokens, device = Tokens(TOKENS), pick_device()
     stored = Rows(tokens)
-    batches, _ = batches_of(train, tokens)
+    batches, _ = batches_of(train, method, tokens)
     per_step = train.batch_size // train.micro_batch_size
     kind = getattr(torch, dtype)
-    model = prepared(load_model(BASE, kind, device), method, train.gradient_checkpointing).train()
+    base = load_model(BASE, kind, device)
+    collate = collator(base, method)
+    model = prepared(base, method, train.gradient_checkpointing).train()
     optimizer = torch.optim.AdamW(one for one in model.parameters() if one.requires_grad)
     seconds = 0.0
     for first in (0, per_step):
         started, seen = time.monotonic(), 0
         for batch in batches[first : first + per_step] or batches[:per_step]:
-            inputs = collate([stored[row] for row in batch], pad=0)
-            ids, labels = inputs["input_ids"].to(device), inputs["labels"].to(device)
+            inputs = send_to_device(collate([stored[row] for row in batch]), device)
+            learnt = inputs.pop("step_tokens")
             with torch.autocast(device.type, kind, enabled=kind != torch.float32):
-                (model(input_ids=ids, labels=labels)["loss"] / inputs["step_tokens"]).backward()
+                (model(**inputs)["loss"] / learnt).backward()
             seen += sum(int(tokens.lengths[row]) for row, _ in batch)
         optimizer.step()
         optimizer.zero_grad()

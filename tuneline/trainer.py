@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
 
 from tuneline.batching import MicroBatch
-from tuneline.prompt import IGNORE_INDEX
+from tuneline.collate import Collate, Row
 from tuneline.scratch import seal
 from tuneline.tokens import Tokens
 
@@ -24,13 +23,13 @@ SAVE_SECONDS = 30.0
 """Time after which a checkpoint is due, however many steps `train.save_steps` says."""
 
 
-class Rows(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
+class Rows(Dataset[Row]):
     """A row is asked for by (row number, learnt tokens of its step)."""
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
 
-    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def __getitem__(self, index: tuple[int, int]) -> Row:
         row, step_tokens = index
         ids, labels = self.tokens.row(row)
         return torch.from_numpy(ids), torch.from_numpy(labels), step_tokens
@@ -52,16 +51,6 @@ class Batches:
         return iter(self.batches)
 
 
-def collate(rows: list[tuple[torch.Tensor, torch.Tensor, int]], pad: int) -> dict[str, torch.Tensor]:
-    """input_ids and labels [B, T], padded on the right, and step_tokens, a scalar."""
-    padded = torch.nn.utils.rnn.pad_sequence
-    return {
-        "input_ids": padded([ids for ids, _, _ in rows], batch_first=True, padding_value=pad),
-        "labels": padded([labels for _, labels, _ in rows], batch_first=True, padding_value=IGNORE_INDEX),
-        "step_tokens": torch.tensor(rows[0][2]),
-    }
-
-
 class SupervisedTrainer(Trainer):
     """Trainer with our batches, and with the loss divided by the learnt tokens of the whole step."""
 
@@ -75,11 +64,11 @@ class SupervisedTrainer(Trainer):
         batches: list[MicroBatch],
         validation: list[MicroBatch],
         dtype: torch.dtype,
-        pad: int,
+        collate: Collate,
         faster_b: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self.rows, self.batches, self.dtype, self.pad = Rows(tokens), Batches(batches), dtype, pad
+        self.rows, self.batches, self.dtype, self.collate = Rows(tokens), Batches(batches), dtype, collate
         self.validation, self.faster_b = validation, faster_b
         super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
 
@@ -110,9 +99,10 @@ class SupervisedTrainer(Trainer):
         for place in range(rank, -(-len(self.validation) // world) * world, world):
             # Under ZeRO-3 all processes must go forward together, so the last ones may do so for nothing.
             batch = self.validation[min(place, len(self.validation) - 1)]
-            inputs = self._prepare_inputs(collate([self.rows[row] for row in batch], self.pad))
+            inputs = self._prepare_inputs(self.collate([self.rows[row] for row in batch]))
+            inputs.pop("step_tokens")
             with torch.no_grad(), self.autocast():
-                loss = self.model_wrapped(input_ids=inputs["input_ids"], labels=inputs["labels"])["loss"]
+                loss = self.model_wrapped(**inputs)["loss"]
             if place < len(self.validation):
                 total += float(loss) / batch[0][1]
         self.model_wrapped.train()
@@ -151,7 +141,7 @@ class SupervisedTrainer(Trainer):
             )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=partial(collate, pad=self.pad))
+        loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=self.collate)
         prepared_loader: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared_loader
 

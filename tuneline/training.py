@@ -23,8 +23,10 @@ from transformers.utils import logging
 from tuneline import cpu, methods
 from tuneline.batching import MicroBatch, accumulation, count_steps, micro_batches, split
 from tuneline.checksums import SUMS, combined, stage_code
+from tuneline.collate import collator
 from tuneline.engine import deepspeed_config
 from tuneline.forward import supervise
+from tuneline.fused import fuse
 from tuneline.guard import die_with
 from tuneline.model import ADAPTER, BASE, device_name, load_model, pick_device, pick_dtype
 from tuneline.outputs import building, to_json, write_json
@@ -70,19 +72,21 @@ def train(scratch: Path, resume: Path | None) -> None:
         cpu.keep_few_kernels()
         cpu.give_back_large_blocks()
     tokens = Tokens(TOKENS)
-    batches, validation = batches_of(params, tokens)
+    batches, validation = batches_of(params, method, tokens)
     steps = len(batches) * params.micro_batch_size // params.batch_size
     settings = training_arguments(params, deepspeed, scratch, steps, device)
     join(settings)
     make_deterministic(params, device)
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype")
-    model = prepared(load_model(BASE, dtype, quantize=method.lora.quantize), method, params.gradient_checkpointing)
+    base = load_model(BASE, dtype, quantize=method.lora.quantize)
+    collate = collator(base, method)
+    model = prepared(base, method, params.gradient_checkpointing)
     initial = keep_initial(model, method, scratch)
     progress = Progress(CURVE, tokens_per_step(tokens, batches, steps))
     trainer = SupervisedTrainer(
         model=model, args=settings, tokens=tokens, batches=batches, validation=validation, dtype=dtype,
-        pad=model.config.pad_token_id or 0, faster_b=method.lora.loraplus_ratio if is_loraplus(method) else None,
+        collate=collate, faster_b=method.lora.loraplus_ratio if is_loraplus(method) else None,
     )  # fmt: skip
     stop = Stop()
     trainer.remove_callback(PrinterCallback)
@@ -164,7 +168,9 @@ def join(settings: TrainingArguments) -> None:
 def prepared(model: Any, method: methods.Method, checkpointing: bool) -> Any:
     """The base with the method's parameters trainable, and a forward pass that returns the summed loss."""
     supervise(model, checkpointing)
-    return methods.prepare(model, method)
+    tuned = methods.prepare(model, method)
+    fuse(tuned)
+    return tuned
 
 
 def training_arguments(
@@ -207,7 +213,7 @@ def training_arguments(
     )
 
 
-def batches_of(params: Train, tokens: Tokens) -> tuple[list[MicroBatch], list[MicroBatch]]:
+def batches_of(params: Train, method: methods.Method, tokens: Tokens) -> tuple[list[MicroBatch], list[MicroBatch]]:
     """Micro-batches of the run in order, and of the validation rows."""
     rows, held = split(len(tokens), params.eval_fraction, params.seed)
     lengths, learnt = tokens.lengths, tokens.learnt_per_row
@@ -218,6 +224,7 @@ def batches_of(params: Train, tokens: Tokens) -> tuple[list[MicroBatch], list[Mi
         micro_batch_size=params.micro_batch_size,
         steps=count_steps(len(rows), params.batch_size, params.epochs, params.max_steps),
         seed=params.seed,
+        padded=not methods.in_one_line(method),
     )
     batches = [[(int(rows[row]), count) for row, count in batch] for batch in batches]
     ordered = sorted(held.tolist(), key=lambda row: (int(lengths[row]), row))

@@ -1,0 +1,125 @@
+"""The loss and gradients that training uses are the plain ones, for every family: in one line, padded, in both dtypes."""
+
+import itertools
+
+import pytest
+import torch
+import transformers
+
+from tests.conftest import method
+from tests.test_families import FAMILIES, HEADS, SHAPE
+from tuneline.collate import collator, padded
+from tuneline.training import prepared
+
+LORA = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
+LENGTHS = (40, 7, 23)
+"""The first is longer than Gemma's window of 16."""
+
+
+def made(family: str, dtype: torch.dtype):
+    _, config_class, special = FAMILIES[family]
+    config = getattr(transformers, config_class)(vocab_size=200, **SHAPE, **HEADS, pad_token_id=0, **special)
+    torch.manual_seed(5)
+    return transformers.AutoModelForCausalLM.from_config(config).to(dtype).requires_grad_(False)
+
+
+def rows() -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+    torch.manual_seed(6)
+    result = []
+    for length in LENGTHS:
+        ids = torch.randint(1, 200, (length,))
+        labels = ids.clone()
+        labels[: length // 3] = -100
+        result.append((ids, labels, 1))
+    return result
+
+
+def wake(model) -> list[torch.nn.Parameter]:
+    """What trains; LoRA's B begins as zero, and would hide A's gradient."""
+    torch.manual_seed(7)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    for one in trained:
+        torch.nn.init.normal_(one, std=0.1)
+    return trained
+
+
+def plain(family: str, dtype: torch.dtype, weights: torch.dtype | None = None) -> tuple[float, torch.Tensor]:
+    """Every row alone, whole logits, torch's cross-entropy in float32: summed loss, and all gradients [n].
+
+    `weights`: what the weights are rounded to before.
+    """
+    from peft import get_peft_model
+
+    from tuneline.adapter import lora_config
+
+    model = made(family, weights or dtype).to(dtype)
+    tuned = get_peft_model(model, lora_config(model, LORA.lora), autocast_adapter_dtype=True)
+    trained = wake(tuned)
+    total = torch.zeros(())
+    for ids, labels, _ in rows():
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+            logits = tuned(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        total = total + torch.nn.functional.cross_entropy(logits.float(), labels[1:], reduction="sum")
+    return float(total.detach()), flat(torch.autograd.grad(total, trained))
+
+
+def flat(gradients) -> torch.Tensor:
+    return torch.cat([one.flatten() for one in gradients])
+
+
+def distance(found: torch.Tensor, right: torch.Tensor) -> float:
+    return float((found - right).norm() / right.norm())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_in_one_line_give_the_loss_and_gradients_of_rows_alone(family, dtype, tolerance, checkpointing):
+    """In bfloat16, as near to float32's as the plain way in bfloat16 is."""
+    wanted, gradients = plain(family, torch.float32, weights=dtype)
+    model = made(family, dtype)
+    collate = collator(model, LORA)
+    tuned = prepared(model, LORA, checkpointing).train()
+    trained = wake(tuned)
+    batch = collate(rows())
+    assert batch["input_ids"].shape == (1, sum(LENGTHS))
+    batch.pop("step_tokens")
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        loss = tuned(**batch)["loss"]
+    assert float(loss.detach()) == pytest.approx(wanted, rel=tolerance)
+    rounding = 0.0 if dtype == torch.float32 else distance(plain(family, dtype)[1], gradients)
+    assert distance(flat(torch.autograd.grad(loss, trained)), gradients) <= 1.2 * rounding + tolerance
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padded_rows_give_the_same(family):
+    wanted, gradients = plain(family, torch.float32)
+    tuned = prepared(made(family, torch.float32), LORA, checkpointing=False).train()
+    trained = wake(tuned)
+    batch = padded(rows(), pad=0)
+    loss = tuned(input_ids=batch["input_ids"], labels=batch["labels"])["loss"]
+    assert float(loss.detach()) == pytest.approx(wanted, rel=1e-5)
+    assert distance(flat(torch.autograd.grad(loss, trained)), gradients) <= 1e-5
+
+
+def test_a_row_does_not_see_its_neighbours():
+    """Another row beside it, and not one bit of its hidden states changes; of rows in a padded batch they would."""
+    model = made("Gemma 3", torch.float32)
+    collate = collator(model, LORA)
+    states = []
+    for first in (3, 9):
+        ids = torch.full((12,), first)
+        other = torch.arange(1, 30)
+        batch = collate([(ids, ids, 1), (other, other, 1)])
+        where = {"position_ids": batch["position_ids"], "lengths": batch["lengths"]}
+        states.append(model.base_model(input_ids=batch["input_ids"], use_cache=False, **where).last_hidden_state[0])
+    assert torch.equal(states[0][12:], states[1][12:])
+    assert not torch.equal(states[0][:12], states[1][:12])
+
+
+def test_the_end_of_a_row_does_not_learn_the_beginning_of_the_next():
+    """Even where a row's first token has a label."""
+    collate = collator(made("Llama 3", torch.float32), LORA)
+    ids = torch.arange(1, 6)
+    labels = collate([(ids, ids, 1)] * 3)["labels"][0]
+    assert labels.tolist() == list(itertools.chain(*[[-100, 2, 3, 4, 5]] * 3))
