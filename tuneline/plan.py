@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tuneline.memory import Step
 
 GB = 1e9
-CPU_FIXED = 0.2 * GB
+CPU_FIXED = 0.08 * GB
 """What oneDNN and DeepSpeed hold on a CPU beside tensors; measured, see benchmarks/results/*-plan.md."""
-CPU_KEPT = 0.2
-"""Share of short-lived memory that the C library keeps on top of what is in use; measured likewise."""
+CPU_KEPT = 0.12
+"""Share of what is in use that the C library and oneDNN's reordered copies hold on top of it; measured likewise."""
 
 
 class Workload(NamedTuple):
@@ -130,7 +130,7 @@ def per_process(step: "Step", quantize: str | None, stage: int, processes: int, 
     }
     if on_cpu:
         parts["libraries"] = libraries()
-        parts["kept by malloc"] = CPU_FIXED + CPU_KEPT * (step.activations + step.temporary)
+        parts["kept by malloc"] = CPU_FIXED + CPU_KEPT * (step.weights + step.activations + step.temporary)
     return parts | {"together": sum(parts.values())}
 
 
