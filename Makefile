@@ -65,7 +65,7 @@ bench: $(READY) ## speed and memory, side by side
 	python -m benchmarks.loss
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
-	uv pip compile --quiet --all-extras --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
+	uv pip compile --quiet --extra dev --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
 	  --python-version 3.11 pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 

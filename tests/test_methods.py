@@ -1,6 +1,7 @@
 """Every method: it learns, goes on to the same bytes, answers, and is exported as what was trained."""
 
 import copy
+import importlib.util
 import json
 import os
 import shutil
@@ -35,6 +36,10 @@ METHODS: dict[str, dict] = {
     "freeze": {"tune": {"method": "freeze"}, "freeze": {"layers": 1, "patterns": ["model.norm.*"]}},
     "full": {"tune": {"method": "full"}, "train": {"learning_rate": 0.005}},
 }  # fmt: skip
+QUANTISED = {kind: {"lora": {"quantize": kind, "dropout": 0.0}} for kind in ("nf4", "int8")}
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes, an extra, is not installed"
+)
 MANY = """
 import json, os, sys, warnings
 from pathlib import Path
@@ -115,6 +120,23 @@ def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch,
         load_merged(Path("models/merged"), torch.float32), load_tokenizer(llama_base), records, params, "merged"
     )
     assert [one["prediction"] for one in from_disk] == [one["prediction"] for one in after]
+
+
+@needs_bitsandbytes
+@pytest.mark.story
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_a_quantised_base_is_trained_on_and_the_whole_one_exported(llama_base, tmp_path, monkeypatch, kind):
+    make_workspace(tmp_path / "run", llama_base, QUANTISED[kind])
+    monkeypatch.chdir(tmp_path / "run")
+    quantised = load_model(llama_base, torch.float32, quantize=kind)
+    assert type(quantised.model.layers[0].mlp.up_proj).__module__.startswith("bitsandbytes")
+    train_all([(str(tmp_path / "run"), None)])
+    report = json.loads(Path("metrics/train.json").read_text())
+    assert report["last_loss"] < report["first_loss"] - 0.02
+    stages.export.main()
+    assert json.loads(Path("metrics/export.json").read_text())["max_logit_difference"] < 1e-4
+    merged = load_merged(Path("models/merged"), torch.float32)
+    assert all(one.dtype == torch.float32 for one in merged.parameters())
 
 
 def report_method() -> str:
