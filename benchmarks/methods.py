@@ -18,9 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
+from benchmarks import folder as folders
 
-ROOT = Path(__file__).parent.parent
 PROMPT = "提取句子里的实体，每种写成“类型:实体、实体”，用分号隔开。\n{question}"
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"tune": {"method": "lora"}, "train": {"learning_rate": 1e-3}},
@@ -45,11 +44,11 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="three steps and five items of each")
     parser.add_argument(
-        "--data", type=Path, default=ROOT / "data/raw/lawbench/entities.jsonl", help="question-answer rows"
+        "--data", type=Path, default=folders.ROOT / "data/raw/lawbench/entities.jsonl", help="question-answer rows"
     )
     parser.add_argument("--only", nargs="*", choices=list(METHODS), help="some of the methods")
     options = parser.parse_args()
-    for needed, how in ((ROOT / "models/base/config.json", "base"), (options.data, "fetch")):
+    for needed, how in ((folders.ROOT / "models/base/config.json", "base"), (options.data, "fetch")):
         if not needed.is_file():
             sys.exit(f"methods: {needed} is missing: run `dvc repro {how}`")
     with tempfile.TemporaryDirectory(prefix="tuneline-methods-") as name:
@@ -69,11 +68,7 @@ def main() -> None:
 
 def begin(folder: Path, data: Path, settings: dict[str, Any]) -> None:
     """Convert, tokenize and ask the base, once for all methods."""
-    for name in ("models", "metrics", "data/raw"):
-        (folder / name).mkdir(parents=True)
-    (folder / "models/base").symlink_to(ROOT / "models/base")
-    for name in ("tuneline", "stages", "dvc.yaml"):
-        (folder / name).symlink_to(ROOT / name)
+    folders.make(folder, folders.ROOT / "models/base")
     shutil.copy(data, folder / "data/raw/rows.jsonl")
     write_params(folder, settings)
     for name in ("convert", "tokenize", "predict_base"):
@@ -87,16 +82,11 @@ def begun(first: Path, folder: Path, method: str, settings: dict[str, Any]) -> N
 
 def write_params(folder: Path, *changes: dict[str, Any]) -> None:
     """The shipped params with the benchmark's and the method's changes."""
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     entities = "句子:" in (folder / "data/raw/rows.jsonl").read_text(encoding="utf-8")[:2000]
     source = {"path": "rows.jsonl", "system": "", "template": PROMPT} if entities else {"path": "rows.jsonl"}
-    params["data"] |= {"sources": [source], "leak_policy": "remove"}
-    params["train"] |= {"batch_size": 8, "micro_batch_size": 8, "warmup_ratio": 0.1, "save_steps": 1000}
-    params["tokenize"]["max_tokens"] = 512
-    for change in changes:
-        for section, values in change.items():
-            params[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+    ours: dict[str, Any] = {"data": {"sources": [source], "leak_policy": "remove"}, "tokenize": {"max_tokens": 512}}
+    train = {"train": {"batch_size": 8, "micro_batch_size": 8, "warmup_ratio": 0.1, "save_steps": 1000}}
+    folders.write_params(folder, ours, train, *changes)
 
 
 def stage(folder: Path, name: str) -> None:

@@ -15,9 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-ROOT = Path(__file__).parent.parent
+from benchmarks import folder as folders
 
 
 class Point(NamedTuple):
@@ -40,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--base", type=Path, default=ROOT / "models/base")
+    parser.add_argument("--base", type=Path, default=folders.ROOT / "models/base")
     parser.add_argument("--quick", action="store_true", help="four points")
     options = parser.parse_args()
     print("| rows | length | checkpointing | ZeRO | method | dtype | predicted GB | measured GB | ratio |")
@@ -57,8 +55,7 @@ def compare(base: Path, point: Point) -> tuple[float, float]:
         folder = Path(name)
         prepare(folder, base, point)
         predicted = run(folder, PREDICT)
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        measured = run(folder, TRAIN, MASTER_PORT=str(port()), **alone)
+        measured = run(folder, TRAIN, MASTER_PORT=folders.free_port(), **folders.ALONE)
     return float(predicted.split()[-1]), float(measured.split()[-1])
 
 
@@ -88,41 +85,27 @@ def prepare(folder: Path, base: Path, point: Point) -> None:
     from tuneline.prompt import IGNORE_INDEX, Encoded
     from tuneline.tokens import write_tokens
 
-    for name in ("models", "data/processed", "metrics"):
-        (folder / name).mkdir(parents=True)
-    (folder / "models/base").symlink_to(base)
-    for name in ("tuneline", "stages", "dvc.yaml"):
-        (folder / name).symlink_to(ROOT / name)
+    folders.make(folder, base)
     words = json.loads((base / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     rng = np.random.default_rng(1)
     ids = rng.integers(5, words - 5, (2 * point.rows, point.length)).tolist()
     prompt = point.length // 6
     rows = [Encoded(row, [IGNORE_INDEX] * prompt + row[prompt:]) for row in ids]
     write_tokens(folder / "data/processed/tokens.safetensors", rows)
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["tune"]["method"] = point.method
-    params["train"] |= {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": 2, "epochs": 1}
-    params["train"] |= {"gradient_checkpointing": point.checkpointing, "dtype": point.dtype, "save_steps": 100}
-    params["deepspeed"]["zero_stage"] = point.zero_stage
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    train: dict[str, Any] = {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": 2, "epochs": 1}
+    train |= {"gradient_checkpointing": point.checkpointing, "dtype": point.dtype, "save_steps": 100}
+    zero = {"deepspeed": {"zero_stage": point.zero_stage}}
+    folders.write_params(folder, {"tune": {"method": point.method}, "train": train}, zero)
 
 
 def run(folder: Path, program: str, **env: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **env}
+    environment = os.environ | {"PYTHONPATH": str(folders.ROOT), "PYTHONWARNINGS": "ignore", **env}
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     if result.returncode:
         sys.exit(f"plan: {result.stderr[-2000:]}")
     return result.stdout
-
-
-def port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
