@@ -23,14 +23,14 @@ from benchmarks import folder as folders
 PROMPT = "提取句子里的实体，每种写成“类型:实体、实体”，用分号隔开。\n{question}"
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"tune": {"method": "lora"}, "train": {"learning_rate": 1e-3}},
-    "DoRA": {"tune": {"method": "lora"}, "lora": {"variant": "dora"}, "train": {"learning_rate": 1e-3}},
     "P-Tuning (embedding)": {"tune": {"method": "p_tuning"}, "train": {"learning_rate": 1e-2}},
     "P-Tuning v2 (prefix, projection)": {"tune": {"method": "prefix"}, "train": {"learning_rate": 1e-2}},
-    "Prompt tuning": {"tune": {"method": "prompt"}, "train": {"learning_rate": 3e-2}},
     "Freeze (last 4 layers)": {"tune": {"method": "freeze"}, "train": {"learning_rate": 2e-4}},
+    "DoRA": {"tune": {"method": "lora"}, "lora": {"variant": "dora"}, "train": {"learning_rate": 1e-3}},
+    "Prompt tuning": {"tune": {"method": "prompt"}, "train": {"learning_rate": 3e-2}},
     "Full": {"tune": {"method": "full"}, "train": {"learning_rate": 1e-4}},
 }
-FULL = {"train": {"max_steps": 100, "epochs": 9}, "data": {"heldout": 50}, "evaluate": {"max_new_tokens": 160}}
+FULL = {"train": {"max_steps": 40, "epochs": 9}, "data": {"heldout": 50}, "evaluate": {"max_new_tokens": 96}}
 QUICK = {
     "train": {"max_steps": 3, "epochs": 9, "batch_size": 4, "micro_batch_size": 4},
     "data": {"heldout": 5},
