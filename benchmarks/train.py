@@ -89,10 +89,9 @@ def set_up() -> None:
 
 def make_job(base: Path, data: Path, steps: int) -> dict[str, Any]:
     """Everything that the contenders have in common."""
-    from transformers import AutoConfig
-
     from tuneline.adapter import resolve_targets
     from tuneline.model import load_tokenizer
+    from tuneline.plan import read_config
     from tuneline.prompt import Prompter
     from tuneline.records import Message
 
@@ -113,7 +112,7 @@ def make_job(base: Path, data: Path, steps: int) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(base)
+    config = read_config(base / "config.json")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings().weight.numel()

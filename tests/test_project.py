@@ -12,7 +12,7 @@ CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") fo
 ENTRIES = [
     *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py"))),
     "chat", "tuneline.doctor", "tuneline.times", "tuneline.recipe", "tuneline.plan",
-    "benchmarks.loss", "benchmarks.plan", "benchmarks.methods",
+    "benchmarks.loss", "benchmarks.plan", "benchmarks.methods", "benchmarks.train", "benchmarks.gpu",
 ]  # fmt: skip
 
 
@@ -43,7 +43,8 @@ def test_nothing_is_loaded_unsafely():
 def test_models_are_loaded_in_one_place():
     loader = re.compile(r"\.from_pretrained\(")
     users = {str(path.relative_to(ROOT)) for path in CODE if loader.search(path.read_text())}
-    # The base stage reads foreign checkpoints; everything after it reads what that stage wrote.
+    # The base stage reads foreign checkpoints; everything after it reads what that stage wrote. Peers load as they do.
+    users = {name for name in users if not name.startswith("benchmarks/contenders/")}
     assert users == {"stages/base.py", "tuneline/model.py"}
 
 
