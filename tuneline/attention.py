@@ -34,6 +34,8 @@ def rows_attention(
     Causal within each row; with `sliding_window` w a position sees itself and the w - 1 before it.
     """
     assert attention_mask is None, "rows in one line have no mask"
+    more = [name for name in ("s_aux", "softcap", "position_bias") if unused.get(name) is not None]
+    assert not more, f"{type(module).__name__} attends with {more}, which in_one_line should have ruled out"
     assert sum(lengths) == query.shape[2], f"lengths {lengths} of {query.shape[2]} positions"
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):
@@ -53,13 +55,13 @@ def rows_attention(
 
 def two_products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
     """Causal attention [1, heads, T, d]; the heads of a group are one matrix, and probabilities [heads, T, T] are kept."""
-    _, heads, length, size = q.shape
+    _, heads, length, _ = q.shape
     groups = k.shape[1]
     together = (groups, heads // groups * length, -1)
     scores = ((q * scaling).reshape(together) @ k[0].transpose(1, 2)).view(heads, length, length)
     ahead = torch.ones(length, length, dtype=torch.bool, device=q.device).triu_(1)
     probabilities = scores.masked_fill_(ahead, float("-inf")).softmax(-1)
-    return (probabilities.reshape(together) @ v[0]).view(1, heads, length, size)
+    return (probabilities.reshape(together) @ v[0]).view(1, heads, length, v.shape[-1])
 
 
 def banded(length: int, window: int, device: torch.device) -> torch.Tensor:

@@ -4,9 +4,10 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from tuneline.attention import NAME
-from tuneline.methods import Method, in_one_line
+from tuneline.methods import PROMPTS, Method
 from tuneline.prompt import IGNORE_INDEX
 
 Row = tuple[torch.Tensor, torch.Tensor, int]
@@ -17,12 +18,42 @@ class Collate(Protocol):
     def __call__(self, rows: list[Row]) -> dict[str, Any]: ...
 
 
-def collator(model: Any, method: Method) -> Collate:
-    """How rows go into this model, whose attention is set to it: padded for virtual tokens, or an attention of its own."""
-    if not in_one_line(method) or not model._supports_attention_backend:
+def in_one_line(config: Any, method: Method, neftune: float | None) -> bool:
+    """Whether rows may lie end to end in a model of this transformers config.
+
+    Not with virtual tokens, which PEFT puts before the first position alone; with NEFTune, whose noise goes by the length of
+    its input; in a model with layers that are no attention, or whose attention torch's own kernel could not do (sinks, caps).
+    """
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    layers = set(getattr(config, "layer_types", None) or ())
+    usual = (
+        kind._supports_attention_backend and kind._supports_sdpa and layers <= {"full_attention", "sliding_attention"}
+    )
+    return bool(usual) and method.tune.method not in PROMPTS and not neftune
+
+
+def collator(model: Any, *, line: bool) -> Collate:
+    """How rows go into this model: end to end, its attention set to it, or padded."""
+    if not line:
         return partial(padded, pad=model.config.pad_token_id or 0)
     model.set_attn_implementation(NAME)
     return in_line
+
+
+@torch.no_grad()
+def rows_stay_apart(model: Any) -> bool:
+    """Whether a row keeps every bit, whatever row lies before it: tried, since no list of architectures is ever whole."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    ids = [torch.arange(start, start + 24) % model.config.vocab_size for start in (5, 50, 95)]
+    states = []
+    for first in ids[:2]:
+        line = in_line([(first, first, 1), (ids[2], ids[2], 1)])
+        given = {name: line[name].to(model.device) for name in ("input_ids", "position_ids")}
+        said = model.base_model(**given, lengths=line["lengths"], use_cache=False)
+        states.append(said.last_hidden_state[0, len(first) :])
+    model.set_attn_implementation(before)
+    return torch.equal(*states)
 
 
 def in_line(rows: list[Row]) -> dict[str, Any]:

@@ -36,7 +36,14 @@ class Step:
 
 
 def measure(
-    config: Any, method: methods.Method, *, lengths: tuple[int, ...], learnt: int, dtype: str, checkpointing: bool
+    config: Any,
+    method: methods.Method,
+    *,
+    lengths: tuple[int, ...],
+    learnt: int,
+    dtype: str,
+    checkpointing: bool,
+    line: bool,
 ) -> Step:
     """One optimizer step of a model of this transformers config: rows of these lengths, `learnt` of the tokens with loss.
 
@@ -50,7 +57,7 @@ def measure(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=kind)
         model.requires_grad_(False)
-        collate = collator(model, method)
+        collate = collator(model, line=line)
         tuned = methods.prepare(model, without_data(method))
     with FakeTensorMode(allow_non_fake_inputs=True):
         _give_storage(tuned)

@@ -33,11 +33,6 @@ def chosen_method() -> Method:
     return Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
 
 
-def in_one_line(method: Method) -> bool:
-    """Whether rows may lie end to end: PEFT puts virtual tokens before the first position alone."""
-    return method.tune.method not in PROMPTS
-
-
 def refuse(method: Method, train: Train) -> None:
     """Raises ValueError for what a library would refuse after minutes, or do wrong without a word."""
     name = method.tune.method

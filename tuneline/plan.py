@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tuneline.memory import Step
+    from tuneline.tokens import Tokens
 
 GB = 1e9
 CPU_FIXED = 0.08 * GB
@@ -77,6 +78,7 @@ def show(shape: Path | None) -> bool:
 
 def predict(shape: Path | None) -> Prediction:
     """The run of the current params; with `shape`, a config.json, of that architecture and the longest rows allowed."""
+    from tuneline.collate import in_one_line
     from tuneline.launch import count_processes
     from tuneline.methods import chosen_method, refuse
     from tuneline.model import BASE, pick_device, pick_dtype
@@ -84,6 +86,8 @@ def predict(shape: Path | None) -> Prediction:
     from tuneline.sections.deepspeed import DeepSpeed
     from tuneline.sections.tokenize import Tokenize
     from tuneline.sections.train import Train
+    from tuneline.tokens import Tokens
+    from tuneline.training import TOKENS
 
     train, deepspeed = load(Train), load(DeepSpeed)
     method = chosen_method()
@@ -92,15 +96,17 @@ def predict(shape: Path | None) -> Prediction:
     dtype = str(pick_dtype(train.dtype, device, "train.dtype")).removeprefix("torch.")
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     longest = load(Tokenize).max_tokens
-    rows = None if shape else run_rows(train, method)
+    tokens = None if shape else Tokens(TOKENS)
     config = read_config(shape or BASE / "config.json")
+    line = in_one_line(config, method, train.neftune_alpha)
+    rows = None if tokens is None else run_rows(train, tokens, line=line)
     most = Workload(0, 0, (longest,) * train.micro_batch_size, longest * train.micro_batch_size)
-    step = measured(config, method, train, rows or most, dtype)
+    step = measured(config, method, train, rows or most, dtype, line=line)
     parts = per_process(step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=device.type == "cpu")
     return Prediction(config, method, train, device, dtype, processes, rows, parts)
 
 
-def measured(config: Any, method: Any, train: Any, rows: Workload, dtype: str) -> "Step":
+def measured(config: Any, method: Any, train: Any, rows: Workload, dtype: str, *, line: bool) -> "Step":
     from tuneline.memory import measure
 
     return measure(
@@ -110,6 +116,7 @@ def measured(config: Any, method: Any, train: Any, rows: Workload, dtype: str) -
         learnt=rows.learnt,
         dtype=dtype,
         checkpointing=train.gradient_checkpointing,
+        line=line,
     )
 
 
@@ -158,15 +165,18 @@ def read_config(path: Path) -> Any:
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
-def run_rows(train: Any, method: Any) -> Workload:
-    """What the run will see. Raises ValueError when there are no tokens yet."""
-    from tuneline.tokens import Tokens
-    from tuneline.training import TOKENS, batches_of
+def run_rows(train: Any, tokens: "Tokens", *, line: bool) -> Workload:
+    """What the run will see."""
+    from tuneline.training import batches_of
 
-    tokens = Tokens(TOKENS)
-    batches, _ = batches_of(train, method, tokens)
+    batches, _ = batches_of(train, tokens, line=line)
     lengths, learnt = tokens.lengths, tokens.learnt_per_row
-    widest = max(batches, key=lambda batch: sum(int(lengths[row]) for row, _ in batch))
+
+    def size(batch: list[tuple[int, int]]) -> int:
+        sizes = [int(lengths[row]) for row, _ in batch]
+        return sum(sizes) if line else len(sizes) * max(sizes)
+
+    widest = max(batches, key=size)
     return Workload(
         steps=len(batches) * train.micro_batch_size // train.batch_size,
         tokens=sum(int(lengths[row]) for batch in batches for row, _ in batch),
@@ -231,7 +241,8 @@ def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int
     import torch
     from accelerate.utils import send_to_device
 
-    from tuneline.collate import collator
+    from tuneline import cpu
+    from tuneline.collate import collator, in_one_line
     from tuneline.model import BASE, load_model, pick_device
     from tuneline.tokens import Tokens
     from tuneline.trainer import Rows
@@ -239,11 +250,15 @@ def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int
 
     tokens, device = Tokens(TOKENS), pick_device()
     stored = Rows(tokens)
-    batches, _ = batches_of(train, method, tokens)
+    line = in_one_line(read_config(BASE / "config.json"), method, train.neftune_alpha)
+    batches, _ = batches_of(train, tokens, line=line)
     per_step = train.batch_size // train.micro_batch_size
+    if device.type == "cpu":
+        cpu.keep_few_kernels()
+        cpu.give_back_large_blocks()
     kind = getattr(torch, dtype)
     base = load_model(BASE, kind, device)
-    collate = collator(base, method)
+    collate = collator(base, line=line)
     model = prepared(base, method, train.gradient_checkpointing).train()
     optimizer = torch.optim.AdamW(one for one in model.parameters() if one.requires_grad)
     seconds = 0.0

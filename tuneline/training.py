@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, TrainingArguments, set_seed
+from transformers import AutoConfig, EarlyStoppingCallback, PrinterCallback, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging
 
 from tuneline import cpu, methods
 from tuneline.batching import MicroBatch, accumulation, count_steps, micro_batches, split
 from tuneline.checksums import SUMS, combined, stage_code
-from tuneline.collate import collator
+from tuneline.collate import collator, in_one_line, rows_stay_apart
 from tuneline.engine import deepspeed_config
 from tuneline.forward import supervise
 from tuneline.fused import fuse
@@ -72,7 +72,9 @@ def train(scratch: Path, resume: Path | None) -> None:
         cpu.keep_few_kernels()
         cpu.give_back_large_blocks()
     tokens = Tokens(TOKENS)
-    batches, validation = batches_of(params, method, tokens)
+    values = json.loads((BASE / "config.json").read_text(encoding="utf-8"))
+    line = in_one_line(AutoConfig.for_model(**values), method, params.neftune_alpha)
+    batches, validation = batches_of(params, tokens, line=line)
     steps = len(batches) * params.micro_batch_size // params.batch_size
     settings = training_arguments(params, deepspeed, scratch, steps, device)
     join(settings)
@@ -80,7 +82,9 @@ def train(scratch: Path, resume: Path | None) -> None:
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype")
     base = load_model(BASE, dtype, quantize=method.lora.quantize)
-    collate = collator(base, method)
+    # Shards of ZeRO-3 can't be asked before DeepSpeed gathers them.
+    whole = not any(hasattr(one, "ds_id") for one in base.parameters())
+    collate = collator(base, line=line and (not whole or rows_stay_apart(base)))
     model = prepared(base, method, params.gradient_checkpointing)
     initial = keep_initial(model, method, scratch)
     progress = Progress(CURVE, tokens_per_step(tokens, batches, steps))
@@ -213,7 +217,7 @@ def training_arguments(
     )
 
 
-def batches_of(params: Train, method: methods.Method, tokens: Tokens) -> tuple[list[MicroBatch], list[MicroBatch]]:
+def batches_of(params: Train, tokens: Tokens, *, line: bool) -> tuple[list[MicroBatch], list[MicroBatch]]:
     """Micro-batches of the run in order, and of the validation rows."""
     rows, held = split(len(tokens), params.eval_fraction, params.seed)
     lengths, learnt = tokens.lengths, tokens.learnt_per_row
@@ -224,7 +228,7 @@ def batches_of(params: Train, method: methods.Method, tokens: Tokens) -> tuple[l
         micro_batch_size=params.micro_batch_size,
         steps=count_steps(len(rows), params.batch_size, params.epochs, params.max_steps),
         seed=params.seed,
-        padded=not methods.in_one_line(method),
+        padded=not line,
     )
     batches = [[(int(rows[row]), count) for row, count in batch] for batch in batches]
     ordered = sorted(held.tolist(), key=lambda row: (int(lengths[row]), row))
