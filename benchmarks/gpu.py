@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
-PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+from benchmarks import folder as folders
+
+PARAMS: dict[str, Any] = yaml.safe_load((folders.ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
 class Setting(NamedTuple):
@@ -103,7 +104,7 @@ def main() -> None:
 def apart(setting: Setting) -> dict[str, float] | str:
     """What a process of its own measured, or what it said when it failed: out of memory, mostly."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--one", json.dumps(setting._asdict())]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folders.ROOT)
     return json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0 else run.stderr
 
 

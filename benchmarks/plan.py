@@ -64,18 +64,13 @@ from tuneline.plan import predict
 print(predict(None).parts["together"] / 1e9)
 """
 TRAIN = """
+import json
 from pathlib import Path
-import torch
 import tuneline.training as training
 Path("scratch").mkdir()
 training.train(Path("scratch"), None)
-if torch.cuda.is_available():
-    print(torch.cuda.max_memory_allocated() / 1e9)
-else:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(float(status["VmHWM"].split()[0]) * 1024 / 1e9)
+print(json.loads(Path("scratch", training.FACTS).read_text())["peak_memory_gb"])
 """
-"""Prints the peak in GB. (getrusage's would be at least that of the process that started this one.)"""
 
 
 def prepare(folder: Path, base: Path, point: Point) -> None:

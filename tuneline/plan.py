@@ -63,6 +63,8 @@ class Prediction(NamedTuple):
     """None for a shape without tokens."""
     parts: dict[str, float]
     """Bytes of one process, by part and together."""
+    line: bool
+    """Whether rows lie end to end."""
 
 
 def show(shape: Path | None) -> bool:
@@ -72,7 +74,7 @@ def show(shape: Path | None) -> bool:
     report(title, facts(plan.config, plan.method, plan.train, plan.rows), plan.parts)
     fits = judge(plan.parts["together"], plan.processes, plan.device)
     if plan.rows is not None and fits:
-        estimate(plan.method, plan.train, plan.dtype, plan.rows, plan.processes)
+        estimate(plan.method, plan.train, plan.dtype, plan.rows, plan.processes, line=plan.line)
     return fits
 
 
@@ -103,7 +105,7 @@ def predict(shape: Path | None) -> Prediction:
     most = Workload(0, 0, (longest,) * train.micro_batch_size, longest * train.micro_batch_size)
     step = measured(config, method, train, rows or most, dtype, line=line)
     parts = per_process(step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=device.type == "cpu")
-    return Prediction(config, method, train, device, dtype, processes, rows, parts)
+    return Prediction(config, method, train, device, dtype, processes, rows, parts, line)
 
 
 def measured(config: Any, method: Any, train: Any, rows: Workload, dtype: str, *, line: bool) -> "Step":
@@ -236,13 +238,13 @@ def judge(need: float, processes: int, device: Any) -> bool:
     return fits
 
 
-def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int) -> None:
+def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int, *, line: bool) -> None:
     """Run two steps of the real work on this machine, alone, and print how long all will take."""
     import torch
     from accelerate.utils import send_to_device
 
     from tuneline import cpu
-    from tuneline.collate import collator, in_one_line
+    from tuneline.collate import collator
     from tuneline.model import BASE, load_model, pick_device
     from tuneline.tokens import Tokens
     from tuneline.trainer import Rows
@@ -250,7 +252,6 @@ def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int
 
     tokens, device = Tokens(TOKENS), pick_device()
     stored = Rows(tokens)
-    line = in_one_line(read_config(BASE / "config.json"), method, train.neftune_alpha)
     batches, _ = batches_of(train, tokens, line=line)
     per_step = train.batch_size // train.micro_batch_size
     if device.type == "cpu":
