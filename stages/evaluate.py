@@ -17,6 +17,7 @@ from typing import Any
 import jsonlines
 
 from tuneline.answers import Answer, ask, pair
+from tuneline.cpu import keep_blocks
 from tuneline.outputs import building, write_json
 from tuneline.params import load
 from tuneline.records import Record, last_question, read_heldout, references, write_jsonl
@@ -50,6 +51,7 @@ def main() -> None:
     device = pick_device()
     dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
     note(device=device.type, dtype=str(dtype))
+    keep_blocks()
     model = load_adapter(load_model(BASE, dtype, device), ADAPTER)
     tuned = ask(model, load_tokenizer(BASE), records, params, "evaluate")
     rows = [predicted(*item) for item in zip(records, base, tuned, strict=True)]

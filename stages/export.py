@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.chatglm.layout import original, write_chatglm
+from tuneline.cpu import keep_blocks
 from tuneline.outputs import building, to_json, write_json
 from tuneline.params import load
 from tuneline.records import read_heldout
@@ -106,6 +107,7 @@ def verify(folder: Path) -> dict[str, Any]:
     rows = [prompter.training_row(record["messages"], "last_answer") for record in read_heldout(HELDOUT)]
     device = pick_device()
     note(device=device.type)
+    keep_blocks()
     adapter = load_adapter(load_model(BASE, torch.float32, device), ADAPTER)
     return dict(compare(adapter, load_merged(folder, torch.float32, device), rows))
 

@@ -8,6 +8,7 @@ data/processed/base_answers.jsonl. It reads nothing of training, so ablations do
 
 from pathlib import Path
 
+from tuneline.cpu import keep_blocks
 from tuneline.outputs import building
 from tuneline.params import load
 from tuneline.records import read_heldout, write_jsonl
@@ -28,6 +29,7 @@ def main() -> None:
     device = pick_device()
     dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
     note(device=device.type, dtype=str(dtype))
+    keep_blocks()
     answers = ask(load_model(BASE, dtype, device), load_tokenizer(BASE), records, params, "predict_base")
     with building(ANSWERS) as path:
         write_jsonl(path, answers)

@@ -138,3 +138,17 @@ def test_missing_inputs_name_what_makes_them(workspace, canonical_base):
     with pytest.raises(ValueError, match="heldout.jsonl is missing: run `dvc repro convert`"):
         stages.evaluate.main()
     assert not Path("metrics").exists()
+
+
+def test_the_head_is_fed_one_position_in_one_piece(tiny, records):
+    model, tokenizer = tiny
+    prompts = [Prompter(tokenizer).generation_prompt(record["messages"][:1]) for record in records]
+    fed = []
+    head = model.get_output_embeddings()
+    spy = head.register_forward_hook(lambda _, states, __: fed.append((states[0].shape[1], states[0].is_contiguous())))
+    try:
+        generate(model, tokenizer, prompts, 4)
+    finally:
+        spy.remove()
+    assert len(fed) > 2 and set(fed) == {(1, True)}
+    assert not head._forward_pre_hooks

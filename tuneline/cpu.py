@@ -1,9 +1,9 @@
-"""What a training process on a CPU sets before it begins: no compiler, and no memory that nobody uses."""
+"""What a process on a CPU sets before it begins: no compiler, and memory that goes back or stays, as its work needs."""
 
 import ctypes
 import os
 
-M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """glibc's malloc.h."""
 LARGE = 2 * 1024 * 1024
 
@@ -20,11 +20,13 @@ def avoid_compiler() -> None:
 
 
 def keep_few_kernels() -> None:
-    """Bound oneDNN's cache of kernels, of which it keeps 1,024 and 100 MB for each shape of a batch.
+    """Bound oneDNN's cache of kernels, and that of ideep, through which PyTorch calls it: each keeps 1,024.
 
-    One shape needs about 60, and to make one again takes a millisecond (measured: benchmarks/LOG.md).
+    One shape of a batch needs about 60, which is 100 MB, and to make one again takes a millisecond; ideep's cache grew by
+    24 MB in each step, and a small one costs no time (measured: benchmarks/LOG.md).
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "8")
 
 
 def give_back_large_blocks() -> None:
@@ -33,6 +35,21 @@ def give_back_large_blocks() -> None:
     By default it raises that limit to 32 MB as it goes (mallopt(3), M_MMAP_THRESHOLD) and keeps a heap full of holes:
     up to 1.5 GB here, for no gain in speed (measured: benchmarks/LOG.md).
     """
+    _mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
+def keep_blocks() -> None:
+    """Let malloc keep what is freed, where the C library is glibc: for work that asks for the same large blocks again.
+
+    Else each token of a batch gets its logits in fresh pages: a fifth of the time of generation, and a third of
+    export's comparison (measured: benchmarks/LOG.md).
+    """
+    _mallopt(M_MMAP_MAX, 0)
+    # An int in C: 2 GB is the most that can be said.
+    _mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _mallopt(name: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE)
+        mallopt(name, value)
