@@ -129,14 +129,16 @@ def row(folder: Path, method: str) -> str:
 
 
 def line(cells: list[str], said: list[str], right: list[str], seconds: float) -> str:
-    from tuneline.scoring.extraction import micro_f1
+    from tuneline.scoring.counts import kinds_of, micro_f1, precision, recall, tensor
+    from tuneline.scoring.extraction import counted
+    from tuneline.statistics import counted_interval
 
-    f1 = micro_f1(said, right)
-    scores = [
-        f"{f1['value']:.1f} ({f1['low']:.1f} … {f1['high']:.1f})",
-        f"{f1['precision']:.1f}",
-        f"{f1['recall']:.1f}",
-    ]
+    items = [counted(one, [other]) for one, other in zip(said, right, strict=True)]
+    counts = tensor(items, kinds_of(items))
+    f1 = counted_interval(counts, micro_f1)
+    sums = counts.sum(0)
+    scores = [f"{f1['value']:.1f} ({f1['low']:.1f} … {f1['high']:.1f})"]
+    scores += [f"{figure(sums):.1f}" for figure in (precision, recall)]
     return f"| {' | '.join([*cells, *scores, f'{seconds:.0f}'])} |"
 
 

@@ -1,8 +1,9 @@
-"""Predicted and measured peak memory of training, side by side.
+"""Predicted and measured peak memory of training, side by side, and how time and memory grow with rows and length.
 
     python -m benchmarks.plan [--base models/base] [--quick]
 
-Each point is a real training run of two steps in a process of its own, on random rows of one length.
+Each point is a real training run of four steps in a process of its own, on random rows of between half the length and the
+whole; the first step is left out of the time.
 """
 
 import argparse
@@ -27,6 +28,7 @@ class Point(NamedTuple):
     dtype: str = "auto"
 
 
+STEPS = 4
 QUICK = [Point(1, 128, False, 1), Point(2, 512, False, 1), Point(2, 512, True, 1), Point(4, 256, False, 0)]
 GRID = [Point(*one) for one in itertools.product((1, 2, 4, 8), (128, 256, 512, 1024), (False, True), (1,))]
 GRID += [Point(2, 256, False, stage) for stage in (0, 2)]
@@ -41,40 +43,48 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=folders.ROOT / "models/base")
     parser.add_argument("--quick", action="store_true", help="four points")
     options = parser.parse_args()
-    print("| rows | length | checkpointing | ZeRO | method | dtype | predicted GB | measured GB | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| rows | length | checkpointing | ZeRO | method | dtype | predicted GB | measured GB | ratio | s a step | tokens/s |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for point in QUICK if options.quick else GRID:
-        predicted, measured = compare(options.base.resolve(), point)
-        cells = [*(str(one) for one in point), f"{predicted:.2f}", f"{measured:.2f}", f"{predicted / measured:.2f}"]
+        one = compare(options.base.resolve(), point)
+        cells = [*(str(value) for value in point), f"{one.predicted:.2f}", f"{one.measured:.2f}"]
+        cells += [f"{one.predicted / one.measured:.2f}", f"{one.seconds:.1f}", f"{one.tokens / one.seconds:.0f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def compare(base: Path, point: Point) -> tuple[float, float]:
-    """(predicted, measured) peak of the training process in GB."""
+class Compared(NamedTuple):
+    predicted: float
+    """Peak of the training process in GB."""
+    measured: float
+    seconds: float
+    """A step, after the first."""
+    tokens: float
+    """A step."""
+
+
+def compare(base: Path, point: Point) -> Compared:
     with tempfile.TemporaryDirectory(prefix="tuneline-plan-") as name:
         folder = Path(name)
-        prepare(folder, base, point)
-        predicted = run(folder, PREDICT)
-        measured = run(folder, TRAIN, MASTER_PORT=folders.free_port(), **folders.ALONE)
-    return float(predicted.split()[-1]), float(measured.split()[-1])
+        tokens = prepare(folder, base, point)
+        predicted = run(folder, "-c", PREDICT)
+        (folder / "job.json").write_text(json.dumps({"folder": name, "result": str(folder / "result.json")}))
+        train = ("-m", "benchmarks.contenders.ours", str(folder / "job.json"))
+        run(folder, *train, MASTER_PORT=folders.free_port(), **folders.ALONE)
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    first, *_, last = result["times"]
+    return Compared(float(predicted.split()[-1]), result["peak_gb"], (last - first) / (STEPS - 1), tokens / STEPS)
 
 
 PREDICT = """
 from tuneline.plan import predict
 print(predict(None).parts["together"] / 1e9)
 """
-TRAIN = """
-import json
-from pathlib import Path
-import tuneline.training as training
-Path("scratch").mkdir()
-training.train(Path("scratch"), None)
-print(json.loads(Path("scratch", training.FACTS).read_text())["peak_memory_gb"])
-"""
 
 
-def prepare(folder: Path, base: Path, point: Point) -> None:
-    """A folder with rows of one length, params of the point, the base and the code."""
+def prepare(folder: Path, base: Path, point: Point) -> int:
+    """A folder with random rows, params of the point, the base and the code; returns how many tokens the rows have."""
     import numpy as np
 
     from tuneline.prompt import IGNORE_INDEX, Encoded
@@ -83,20 +93,21 @@ def prepare(folder: Path, base: Path, point: Point) -> None:
     folders.make(folder, base)
     words = json.loads((base / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     rng = np.random.default_rng(1)
-    ids = rng.integers(5, words - 5, (2 * point.rows, point.length)).tolist()
-    prompt = point.length // 6
-    rows = [Encoded(row, [IGNORE_INDEX] * prompt + row[prompt:]) for row in ids]
+    lengths = rng.integers(point.length // 2, point.length, STEPS * point.rows, endpoint=True)
+    ids = [rng.integers(5, words - 5, length).tolist() for length in lengths]
+    rows = [Encoded(row, [IGNORE_INDEX] * (len(row) // 6) + row[len(row) // 6 :]) for row in ids]
     write_tokens(folder / "data/processed/tokens.safetensors", rows)
-    train: dict[str, Any] = {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": 2, "epochs": 1}
+    train: dict[str, Any] = {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": STEPS, "epochs": 1}
     train |= {"gradient_checkpointing": point.checkpointing, "dtype": point.dtype, "save_steps": 100}
     zero = {"deepspeed": {"zero_stage": point.zero_stage}}
     folders.write_params(folder, {"tune": {"method": point.method}, "train": train}, zero)
+    return int(lengths.sum())
 
 
-def run(folder: Path, program: str, **env: str) -> str:
+def run(folder: Path, *command: str, **env: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(folders.ROOT), "PYTHONWARNINGS": "ignore", **env}
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     if result.returncode:
         sys.exit(f"plan: {result.stderr[-2000:]}")

@@ -6,22 +6,21 @@
 
 LawBench 3-8 (`dvc repro fetch`) without its `system` text, LoRA r 16 on all linear layers but the head, 4 × 2 rows a step, up
 to 512 tokens, constant learning rate. Contenders take turns, each in a process of its own. Tokens are real ones, padding not
-counted; the first step is left out of the rate and is in the start-up. Markdown on standard output.
+counted; the first step is left out of the rate and is in the start-up. Markdown on standard output, progress on standard error.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks import folder as folders
+from benchmarks.figures import chart, heading, measure, table, verdicts, workload
 
 BENCH = folders.ROOT / ".bench"
 CONTENDER = "benchmarks.contenders"
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=folders.ROOT / "models/base")
     parser.add_argument("--data", type=Path, default=folders.ROOT / "data/raw/lawbench/consultation.jsonl")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="at least two")
     parser.add_argument("--quick", action="store_true", help="one round of two steps")
     parser.add_argument("--only", nargs="*", choices=list(CONTENDERS))
     parser.add_argument("--setup", action="store_true", help="make the environments that are missing, and end")
@@ -74,7 +73,15 @@ def main() -> None:
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
             peaks.append(matmul_rate())
             seen[name].append(run(CONTENDERS[name], job))
-    print(table(seen, job, median(peaks)))
+    work = workload(job, ROWS)
+    figures = {name: measure(runs, work, median(peaks)) for name, runs in seen.items()}
+    print(
+        heading(work, rounds, median(peaks), NEEDS.values()),
+        table(figures),
+        verdicts(figures),
+        chart(figures),
+        sep="\n\n",
+    )
 
 
 def set_up() -> None:
@@ -204,40 +211,6 @@ print(2 * 2048**3 / best)
 """
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return float(said.stdout)
-
-
-def table(seen: dict[str, list[dict[str, Any]]], job: dict[str, Any], rate: float) -> str:
-    """Medians over the rounds, and each contender's rate as a multiple of the slowest."""
-    steps = [job["rows"][first : first + ROWS] for first in range(0, len(job["rows"]), ROWS)]
-    tokens = [sum(len(row["input_ids"]) for row in step) for step in steps]
-    learnt = [sum(label != -100 for row in step for label in row["labels"]) for step in steps]
-    work = job["per_token"] * sum(tokens[1:]) + job["per_learnt_token"] * sum(learnt[1:])
-    names = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    lines = [
-        f"{platform.machine()}, {os.cpu_count()} cores, {names}; {len(steps)} steps of {ROWS} rows, "
-        f"{sum(tokens) / len(job['rows']):.0f} tokens a row, {sum(learnt) / sum(tokens):.0%} of them learnt; "
-        f"bfloat16 product {rate / 1e9:.0f} GFLOP/s",
-        "",
-        "| | tokens/s | s a step | of the product's rate | peak GB | first step after, s | loss of the last step |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, runs in seen.items():
-        speed = median(rate_of(one, tokens) for one in runs)
-        seconds = median((one["times"][-1] - one["times"][0]) / (len(one["times"]) - 1) for one in runs)
-        lines.append(
-            f"| {name} | {speed:.0f} | {seconds:.1f} "
-            f"| {work * speed / sum(tokens[1:]) / rate:.2f} "
-            f"| {median(one['peak_gb'] for one in runs):.1f} | {median(one['times'][0] for one in runs):.0f} "
-            f"| {median(one['losses'][-1] for one in runs):.3f} |"
-        )
-    return "\n".join(lines)
-
-
-def rate_of(run: dict[str, Any], tokens: list[int]) -> float:
-    """Real tokens a second after the first step. A packed run has other steps, of which each is taken to be as large."""
-    times = run["times"]
-    after = sum(tokens[1:]) if len(times) == len(tokens) else sum(tokens) * (len(times) - 1) / len(times)
-    return after / float(times[-1] - times[0])
 
 
 if __name__ == "__main__":

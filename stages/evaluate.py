@@ -2,9 +2,9 @@
 
     python -m stages.evaluate
 
-Reads data/processed/{heldout,base_answers}.jsonl, models/{base,adapter}, metrics/{train,convert}.json,
-metrics/loss.csv and section `evaluate`; writes metrics/eval.json, metrics/predictions.jsonl,
-metrics/scores.csv, metrics/intervals.csv and metrics/report.html.
+Reads data/processed/{heldout,base_answers,base_general}.jsonl, models/{base,adapter}, metrics/{train,convert}.json,
+metrics/loss.csv and section `evaluate`; writes metrics/eval.json, metrics/{predictions,general}.jsonl,
+metrics/{scores,intervals,kinds,confusion}.csv and metrics/report.html.
 """
 
 import csv
@@ -26,55 +26,69 @@ from tuneline.stage import note, run
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 BASE_ANSWERS = Path("data/processed/base_answers.jsonl")
+BASE_GENERAL = Path("data/processed/base_general.jsonl")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
+LINEAGE = ADAPTER / "lineage.json"
 TRAINED = Path("metrics/train.json")
 COUNTS = Path("metrics/convert.json")
 CURVE = Path("metrics/loss.csv")
 METRICS = Path("metrics/eval.json")
 PREDICTIONS = Path("metrics/predictions.jsonl")
+GENERAL = Path("metrics/general.jsonl")
 SCORES = Path("metrics/scores.csv")
 INTERVALS = Path("metrics/intervals.csv")
+KINDS = Path("metrics/kinds.csv")
+CONFUSION = Path("metrics/confusion.csv")
 REPORT = Path("metrics/report.html")
-
-HIGHER_IS_BETTER = {"rouge_1": True, "rouge_2": True, "rouge_l": True, "bleu_4": True, "nll_per_char": False}
+TABLES = (SCORES, INTERVALS, KINDS, CONFUSION)
 
 
 def main() -> None:
     params = load(Evaluate)
+    from tuneline.general import ask_general, change
     from tuneline.model import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
-    from tuneline.report import report
+    from tuneline.report import Facts, headline, report
+    from tuneline.results import compare, kinds
 
     records = read_heldout(HELDOUT)
-    with jsonlines.open(BASE_ANSWERS) as lines:
-        base = pair(records, lines)
+    base, base_general = pair(records, read_lines(BASE_ANSWERS)), read_lines(BASE_GENERAL)
     device = pick_device()
     dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
     note(device=device.type, dtype=str(dtype))
     keep_blocks()
-    model = load_adapter(load_model(BASE, dtype, device), ADAPTER)
-    tuned = ask(model, load_tokenizer(BASE), records, params, "evaluate")
+    model, tokenizer = load_adapter(load_model(BASE, dtype, device), ADAPTER), load_tokenizer(BASE)
+    tuned, speed = ask(model, tokenizer, records, params, "evaluate")
+    note(**speed)
+    general = ask_general(model, tokenizer, params, "evaluate", base_general)
     rows = [predicted(*item) for item in zip(records, base, tuned, strict=True)]
-    metrics = compare(rows)
-    facts = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (TRAINED, COUNTS)}
+    metrics = compare(rows) | {"general": change(base_general, general)}
     with CURVE.open(encoding="utf-8") as file:
         curve = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
+    config, lineage, trained, counted = map(read_json, (BASE / "config.json", LINEAGE, TRAINED, COUNTS))
+    facts = Facts(config, lineage["params"], trained, counted, curve, (base_general, general))
     with ExitStack() as stack:
-        outputs = (stack.enter_context(building(path)) for path in (PREDICTIONS, SCORES, INTERVALS, REPORT))
-        predictions, scores, intervals, page = outputs
-        write_jsonl(predictions, rows)
-        write_csv(scores, score_rows(rows))
-        write_csv(intervals, interval_rows(metrics))
-        page.write_text(report(metrics, rows, curve, facts), encoding="utf-8")
+        place = {path: stack.enter_context(building(path)) for path in (PREDICTIONS, GENERAL, REPORT, *TABLES)}
+        write_jsonl(place[PREDICTIONS], rows)
+        write_jsonl(place[GENERAL], general)
+        write_csv(place[SCORES], score_rows(rows), ("id", "base", "tuned"))
+        write_csv(place[INTERVALS], interval_rows(metrics), ("metric", "model", "value", "low", "high"))
+        found = [row for task in ("triples", "label") for row in kinds(rows, task)]
+        write_csv(place[KINDS], found, ("kind", "model", "f1", "precision", "recall", "right"))
+        write_csv(place[CONFUSION], confusion_rows(rows), ("right", "said"))
+        place[REPORT].write_text(report(metrics, rows, facts), encoding="utf-8")
     write_json(METRICS, metrics)
-    delta = metrics["delta"]["rouge_l"]
+    name = headline(metrics)
+    delta = metrics["delta"][name]
     print(
-        f"evaluate: {len(rows)} items, ROUGE-L {delta['value']:+.2f} [{delta['low']:+.2f}, {delta['high']:+.2f}]; {REPORT}"
+        f"evaluate: {len(rows)} items, {name} {delta['value']:+.2f} [{delta['low']:+.2f}, {delta['high']:+.2f}]; {REPORT}"
     )
 
 
 def predicted(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
     """One line of predictions.jsonl."""
+    from tuneline.scoring.metrics import score
+
     right = references(record)
     return {
         "id": record["id"],
@@ -84,32 +98,9 @@ def predicted(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
         "base": base["prediction"],
         "tuned": tuned["prediction"],
         "finished": {"base": base["finished"], "tuned": tuned["finished"]},
+        "batch": tuned["batch"],
         "scores": {"base": score(base, right), "tuned": score(tuned, right)},
     }
-
-
-def score(answer: Answer, right: list[str]) -> dict[str, float]:
-    """Every metric of one answer."""
-    from tuneline.scoring.bleu import bleu_4
-    from tuneline.scoring.rouge import rouge
-
-    overlap = rouge(answer["prediction"], right) | {"bleu_4": bleu_4(answer["prediction"], right)}
-    return {name: round(value, 6) for name, value in overlap.items()} | {
-        "nll_per_char": round(answer["nll"] / answer["characters"], 6)
-    }
-
-
-def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """metrics/eval.json: each metric of base, of tuned, and of tuned minus base."""
-    from tuneline.statistics import mean_interval, paired
-
-    result: dict[str, Any] = {"items": len(rows), "base": {}, "tuned": {}, "delta": {}}
-    for name, higher in HIGHER_IS_BETTER.items():
-        base, tuned = ([row["scores"][side][name] for row in rows] for side in ("base", "tuned"))
-        result["base"][name] = mean_interval(base)
-        result["tuned"][name] = mean_interval(tuned)
-        result["delta"][name] = paired(base, tuned, higher)
-    return result
 
 
 def score_rows(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -124,12 +115,33 @@ def interval_rows(metrics: dict[str, Any]) -> Iterable[dict[str, Any]]:
             yield {"metric": name, "model": side, **interval}
 
 
-def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    rows = list(rows)
+def confusion_rows(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The tuned model's label beside the right one, an item a line."""
+    from tuneline.scoring.labels import chosen
+
+    for row in rows:
+        if row["task"] == "label":
+            said, right = chosen(row["tuned"], row["references"])
+            yield {"right": right, "said": said}
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def read_lines(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run `dvc repro predict_base`, which writes it")
+    with jsonlines.open(path) as lines:
+        return list(lines)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m stages.predict_base
 
 Reads data/processed/heldout.jsonl, models/base and section `evaluate`; writes
-data/processed/base_answers.jsonl. It reads nothing of training, so ablations do not run it again.
+data/processed/{base_answers,base_general}.jsonl. It reads nothing of training, so ablations do not run it again.
 """
 
 from pathlib import Path
@@ -18,11 +18,13 @@ from tuneline.stage import note, run
 HELDOUT = Path("data/processed/heldout.jsonl")
 BASE = Path("models/base")
 ANSWERS = Path("data/processed/base_answers.jsonl")
+GENERAL = Path("data/processed/base_general.jsonl")
 
 
 def main() -> None:
     params = load(Evaluate)
     from tuneline.answers import ask
+    from tuneline.general import ask_general
     from tuneline.model import load_model, load_tokenizer, pick_device, pick_dtype
 
     records = read_heldout(HELDOUT)
@@ -30,9 +32,13 @@ def main() -> None:
     dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
     note(device=device.type, dtype=str(dtype))
     keep_blocks()
-    answers = ask(load_model(BASE, dtype, device), load_tokenizer(BASE), records, params, "predict_base")
-    with building(ANSWERS) as path:
+    model, tokenizer = load_model(BASE, dtype, device), load_tokenizer(BASE)
+    answers, speed = ask(model, tokenizer, records, params, "predict_base")
+    note(**speed)
+    general = ask_general(model, tokenizer, params, "predict_base")
+    with building(ANSWERS) as path, building(GENERAL) as other:
         write_jsonl(path, answers)
+        write_jsonl(other, general)
     print(f"predict_base: {len(answers)} answers of the base in {ANSWERS}")
 
 

@@ -11,11 +11,13 @@ import torch
 import stages.evaluate
 from tests.conftest import FIXTURES
 from tuneline.answers import ask, pair
+from tuneline.general import PROMPTS, ask_general, change
 from tuneline.generation import greedy, plan_batches
 from tuneline.model import load_model, load_tokenizer
 from tuneline.nll import answer_nll
 from tuneline.prompt import Prompter
-from tuneline.report import report
+from tuneline.report import Facts, joined, marked, report, whiskers
+from tuneline.results import compare
 from tuneline.sections.evaluate import Evaluate
 
 PARAMS = Evaluate(max_new_tokens=12, batch_size=3, dtype="float32")
@@ -41,7 +43,10 @@ def records():
 def generate(model, tokenizer, prompts, batch_size):
     prompter = Prompter(tokenizer)
     options = {"stop_ids": prompter.stop_ids, "pad_id": tokenizer.pad_token_id, "max_new_tokens": 12, "label": "test"}
-    return greedy(model, prompts, batch_size=batch_size, decode=tokenizer.decode, **options)
+    answers, times = greedy(model, prompts, batch_size=batch_size, decode=tokenizer.decode, **options)
+    assert sum(one.items for one in times) == len(prompts)
+    assert sum(one.tokens for one in times) == sum(one.tokens for one in answers)
+    return [(one.text, one.finished) for one in answers]
 
 
 def test_batches_are_longest_first_and_cover_every_item():
@@ -78,11 +83,36 @@ def test_nll_equals_that_of_the_models_own_logits(tiny, records):
 
 
 def test_answers_are_in_order_and_the_same_every_time(tiny, records):
-    first = ask(*tiny, records, PARAMS, "test")
-    assert first == ask(*tiny, records, PARAMS, "test")
+    first, speed = ask(*tiny, records, PARAMS, "test")
+    assert first == ask(*tiny, records, PARAMS, "test").answers
     assert [entry["id"] for entry in first] == [record["id"] for record in records]
     assert first[0]["characters"] == len(records[0]["messages"][-1]["content"])
     assert all(entry["nll"] > 0 for entry in first)
+    assert [len([entry for entry in first if entry["batch"] == number]) for number in range(3)] == [3, 3, 1]
+    assert [batch["items"] for batch in speed["batches"]] == [3, 3, 1]
+    assert speed["new_tokens_per_second"] > 0
+
+
+def test_the_nll_of_an_empty_answer_is_that_of_its_end(tiny):
+    model, tokenizer = tiny
+    turns = [{"role": "user", "content": "抽取三元组：今天下雨。"}, {"role": "assistant", "content": ""}]
+    record = {"id": "s:0", "source": "s", "origin": "f", "task": "triples", "messages": turns}
+    ((entry,), _) = ask(model, tokenizer, [record], PARAMS, "test")
+    end = answer_nll(model, Prompter(tokenizer).training_row(turns))
+    assert len(end) == entry["tokens"] == entry["characters"] == 1
+    assert entry["nll"] == pytest.approx(float(end[0]), abs=1e-5)
+
+
+def test_general_prompts_measure_the_bases_own_answers(tiny):
+    model, tokenizer = tiny
+    base = ask_general(model, tokenizer, PARAMS, "test")
+    assert [entry["id"] for entry in base] == list(PROMPTS)
+    assert len(PROMPTS) == 20
+    same = ask_general(model, tokenizer, PARAMS, "test", base)
+    assert same == base
+    figures = change(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])["nll_per_token"]
+    assert figures["delta"]["value"] == pytest.approx(2, abs=1e-4)
+    assert (figures["delta"]["wins"], figures["delta"]["losses"]) == (0, 20)
 
 
 def test_pairing_is_by_id_and_complete(records):
@@ -95,42 +125,91 @@ def test_pairing_is_by_id_and_complete(records):
 
 
 def rows(records) -> list[dict]:
-    base = [
-        {"id": r["id"], "prediction": "", "finished": False, "nll": 90.0, "characters": 30 + n}
-        for n, r in enumerate(records)
-    ]
+    common = {"finished": False, "nll": 90.0, "tokens": 20, "batch": 0}
+    base = [{"id": r["id"], "prediction": "", "characters": 30 + n} | common for n, r in enumerate(records)]
     tuned = [
-        entry | {"prediction": r["messages"][-1]["content"], "nll": 60.0}
+        entry | {"prediction": r["messages"][-1]["content"], "nll": 60.0, "finished": True}
         for entry, r in zip(base, records, strict=True)
     ]
     return [stages.evaluate.predicted(*item) for item in zip(records, base, tuned, strict=True)]
 
 
+EVERY = {
+    "rouge_1", "rouge_2", "rouge_l", "bleu_4", "chrf", "exact_match", "nll_per_char", "nll_per_token", "length_ratio",
+    "distinct_2", "repetition", "finished",
+}  # fmt: skip
+
+
 def test_the_shape_of_eval_json_and_predictions(records):
     lines = rows(records)
-    assert set(lines[0]) == {"id", "task", "question", "references", "base", "tuned", "finished", "scores"}
-    metrics = stages.evaluate.compare(lines)
-    assert metrics["items"] == 7
-    assert set(metrics["delta"]) == {"rouge_1", "rouge_2", "rouge_l", "bleu_4", "nll_per_char"}
+    assert set(lines[0]) == {
+        "id", "task", "question", "references", "base", "tuned", "finished", "batch", "scores",
+    }  # fmt: skip
+    metrics = compare(lines)
+    assert (metrics["items"], metrics["tasks"]) == (7, {"qa": 7})
+    assert set(metrics["delta"]) == set(metrics["versions"]) == EVERY
     assert set(metrics["base"]["rouge_l"]) == {"value", "low", "high"}
     assert set(metrics["delta"]["rouge_l"]) == {"value", "low", "high", "p", "wins", "ties", "losses"}
     assert metrics["base"]["rouge_l"]["value"] == 0
     assert metrics["tuned"]["bleu_4"]["value"] == pytest.approx(100)
-    # Lower is better: the difference is negative and every item is a win.
-    assert metrics["delta"]["nll_per_char"]["value"] < 0
-    assert metrics["delta"]["nll_per_char"]["wins"] == 7
+    assert metrics["tuned"]["exact_match"]["value"] == metrics["tuned"]["finished"]["value"] == 100
+    # Lower is better: the difference is negative and every item is a win. So is a length that comes nearer to 1.
+    for name in ("nll_per_char", "nll_per_token"):
+        assert metrics["delta"][name]["value"] < 0
+        assert metrics["delta"][name]["wins"] == 7
+    assert metrics["delta"]["length_ratio"]["wins"] == 7
+
+
+def test_metrics_of_a_task_are_over_its_items_alone(records):
+    lines = rows(records)
+    lines[0] |= {
+        "task": "triples",
+        "references": ["甲_在_乙\n丙_在_丁"],
+        "base": "甲_在_乙",
+        "tuned": "甲_在_乙\n丙_在_丁",
+    }
+    lines[1] |= {"task": "label", "references": ["借贷"], "base": "婚姻", "tuned": "借贷"}
+    metrics = compare(lines)
+    assert metrics["tasks"] == {"label": 1, "qa": 5, "triples": 1}
+    assert metrics["base"]["triples_f1"]["value"] == pytest.approx(100 * 2 / 3, abs=1e-4)
+    assert metrics["base"]["triples_precision"]["value"] == 100
+    assert metrics["delta"]["triples_recall"]["value"] == 50
+    assert metrics["delta"]["label_accuracy"]["value"] == metrics["tuned"]["label_macro_f1"]["value"] == 100
+
+
+def page_of(lines) -> str:
+    counts = {"items": 7, "train": 0, "heldout": 7, "duplicates": 0, "leaks": 0, "rejected": 0}
+    general = [{"id": "poem", "question": "写诗", "prediction": "秋", "nll": 3.0, "tokens": 2}]
+    training = {"steps": 2, "rows_seen": 8, "trainable_parameters": 1200}
+    facts = Facts(
+        {"model_type": "llama"}, {"tune": {"method": "lora"}}, training, {"sources": {"s": counts}},
+        [(1, 3.0), (2, 2.5)], (general, general),
+    )  # fmt: skip
+    return report(compare(lines) | {"general": change(general, general)}, lines, facts)
 
 
 def test_the_report_shows_every_item_and_escapes_what_people_wrote(records):
     lines = rows(records)
     lines[0]["question"] = "<script>alert(1)</script>"
-    total = {"items": 7, "heldout": 7, "duplicates": 0, "leaks": 0, "rejected": 0}
-    facts = {"train": {"steps": 2}, "convert": {"total": total}}
-    page = report(stages.evaluate.compare(lines), lines, [(1, 3.0), (2, 2.5)], facts)
-    assert page.count("<article>") == 7
-    assert "<script>" not in page
+    lines[1]["tuned"] = lines[1]["references"][0] + "<img src=x>"
+    page = page_of(lines)
+    assert page.count("<article data-gain") == 7
+    assert page.count("<script>") == 1
+    assert "<img" not in page
     assert "&lt;script&gt;" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+
+
+def test_words_that_the_reference_has_too_are_marked():
+    row = {"tuned": "感冒 要 多休息。", "references": ["感冒多休息"]}
+    assert marked(row, "tuned") == [("感冒", True), (" 要 ", False), ("多休息", True), ("。", False)]
+    assert marked({"tuned": "", "references": [""]}, "tuned") == []
+    assert joined([("", True), ("a", False), ("b", False)]) == [("ab", False)]
+
+
+def test_whiskers_end_at_the_edge():
+    assert whiskers({"low": -1.0, "value": 1.0, "high": 4.0}) == {"low": -25.0, "value": 25.0, "high": 100.0}
+    assert whiskers({"low": 0.0, "value": 0.0, "high": 0.0}) == {"low": 0.0, "value": 0.0, "high": 0.0}
 
 
 def test_missing_inputs_name_what_makes_them(workspace, canonical_base):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tuneline.scoring.extraction import items, micro_f1
+from tuneline.scoring.counts import kinds_of, macro_f1, micro_f1, per_kind, precision, recall, tensor
+from tuneline.scoring.extraction import counted, items, relation
 
 
 def test_items_of_entities_and_of_triples():
@@ -12,18 +13,38 @@ def test_items_of_entities_and_of_triples():
     assert items(" \n;；") == frozenset()
 
 
-def test_micro_f1_by_hand():
+def figures(said, right):
+    counts = [counted(one, [other]) for one, other in zip(said, right, strict=True)]
+    sums = tensor(counts, kinds_of(counts)).sum(0)
+    return {figure.__name__: float(figure(sums)) for figure in (precision, recall, micro_f1, macro_f1)}
+
+
+def test_micro_and_macro_f1_by_hand():
     # 2 of 3 said are right, of 4: precision 66.7, recall 50, F1 = 2 * 2 / (3 + 4).
-    found = micro_f1(["a_b_c\nx_y_z", "d_e_f"], ["a_b_c\ng_h_i", "d_e_f\nj_k_l"])
+    found = figures(["a_在_c\nx_y_z", "d_在_f"], ["a_在_c\ng_h_i", "d_在_f\nj_h_l"])
     assert (found["precision"], found["recall"]) == (pytest.approx(66.6667, abs=1e-3), 50.0)
-    assert found["value"] == pytest.approx(100 * 4 / 7, abs=1e-3)
-    assert found["low"] <= found["value"] <= found["high"]
+    assert found["micro_f1"] == pytest.approx(100 * 4 / 7)
+    # Of the relations of the references, 在 is found always and h never; y is in none of them.
+    assert found["macro_f1"] == 50.0
+
+
+def test_relations_of_what_is_said_and_right():
+    assert [relation(item) for item in ("甲_在_乙", "受害人:丙", "nothing", "a_b")] == ["在", "受害人", "", ""]
+    assert counted("甲_在_乙\n乱写", ["甲_在_乙\n丙_属于_丁"]) == {"": (0, 1, 0), "在": (1, 1, 1), "属于": (0, 0, 1)}
+    table = per_kind([counted("甲_在_乙\n乱写", ["甲_在_乙\n丙_属于_丁"])])
+    assert table["在"] == {"f1": 100.0, "precision": 100.0, "recall": 100.0, "right": 1}
+    assert table["属于"]["f1"] == 0.0
+    assert "" not in table
 
 
 @pytest.mark.parametrize(("said", "right", "value"), [("", "", 0.0), ("a", "", 0.0), ("", "a", 0.0), ("a", "a", 100.0)])
 def test_the_edges(said, right, value):
-    assert micro_f1([said], [right])["value"] == value
+    assert figures([said], [right])["micro_f1"] == value
 
 
 def test_nothing_said_where_nothing_is_right_changes_nothing():
-    assert micro_f1(["a", ""], ["a", ""])["value"] == 100.0
+    assert figures(["a", ""], ["a", ""])["micro_f1"] == 100.0
+
+
+def test_the_best_of_several_references_counts():
+    assert counted("甲_在_乙", ["丙_在_丁", "甲_在_乙"]) == {"在": (1, 1, 1)}

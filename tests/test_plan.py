@@ -44,15 +44,15 @@ def default_shape(tmp_path_factory) -> Path:
     ids=lambda point: "-".join(map(str, point)),
 )
 def test_the_peak_of_a_tiny_model(llama_base, point):
-    predicted, measured = compare(llama_base, point)
-    assert predicted == pytest.approx(measured, rel=0.15)
+    seen = compare(llama_base, point)
+    assert seen.predicted == pytest.approx(seen.measured, rel=0.15)
 
 
 @pytest.mark.story
 def test_the_peak_of_the_default_shape(default_shape):
-    predicted, measured = compare(default_shape, Point(2, 256, False, 1))
-    assert measured > 1.5, "far more than the libraries alone"
-    assert predicted == pytest.approx(measured, rel=0.15)
+    seen = compare(default_shape, Point(2, 256, False, 1))
+    assert seen.measured > 1.5, "far more than the libraries alone"
+    assert seen.predicted == pytest.approx(seen.measured, rel=0.15)
 
 
 def test_what_a_step_holds_is_counted_exactly(llama_base):

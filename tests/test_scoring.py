@@ -1,9 +1,16 @@
 """Metrics by their written definitions."""
 
+import math
+import random
+
 import pytest
 
+from tuneline.scoring import labels
 from tuneline.scoring.bleu import bleu_4
+from tuneline.scoring.chrf import chrf
+from tuneline.scoring.metrics import METRICS, score
 from tuneline.scoring.rouge import rouge
+from tuneline.scoring.surface import distinct_2, exact_match, length_ratio, repetition
 from tuneline.scoring.words import words
 
 
@@ -40,3 +47,97 @@ def test_bleu_by_hand():
 
 def test_the_best_of_several_references_counts():
     assert rouge("多休息", ["喝水", "多休息"])["rouge_l"] == pytest.approx(100)
+
+
+def test_chrf_by_hand():
+    # Of the bigram and two characters of one and the other: unigrams 1/2 both ways, bigrams 0; longer ones are not there.
+    assert chrf("甲乙", ["甲丙"]) == pytest.approx(100 * (1 / 2 + 0) / 2)
+    assert chrf("", ["甲"]) == 0
+    assert chrf("甲乙丙", ["丁", "甲乙丙"]) == pytest.approx(100)
+
+
+def test_exact_match_looks_past_width_case_and_space():
+    assert exact_match("Ａbc ", ["甲", "abc"]) == 100
+    assert exact_match("abcd", ["abc"]) == 0
+    assert exact_match("", [""]) == 100
+
+
+def test_length_ratio_by_hand():
+    assert length_ratio("一二三", ["一二", "一二三四五六七八九"]) == 1.5
+    assert length_ratio("一 二\n三", ["一二三"]) == 1
+    assert length_ratio("", ["一二三"]) == 0
+    assert length_ratio("一二", [""]) == 2
+
+
+def test_distinct_and_repetition_by_hand():
+    # Words a b a b a: bigrams ab ba ab ba, two of four are new; 4-grams abab baba.
+    assert distinct_2("a b a b a") == 50
+    assert repetition("a b a b a") == 0
+    # a a a a a a: three 4-grams, all alike.
+    assert repetition("a a a a a a") == pytest.approx(100 * 2 / 3)
+    assert (distinct_2(""), repetition("")) == (0, 0)
+    assert (distinct_2("a"), repetition("a")) == (100, 0)
+
+
+def test_labels_by_hand():
+    assert labels.chosen(" 借贷 ", ["婚姻", "借贷"]) == ("借贷", "借贷")
+    assert labels.counted("借贷", ["婚姻"]) == {"借贷": (0, 1, 0), "婚姻": (0, 0, 1)}
+    assert labels.counted("借贷", ["借贷"]) == {"借贷": (1, 1, 1)}
+
+
+def whole(prediction: str, references: list[str]) -> dict[str, float]:
+    answer = {"prediction": prediction, "nll": 4.0, "characters": 2, "tokens": 4, "finished": True}
+    return score(answer, references)
+
+
+CORNERS = [
+    "",
+    " \n\t",
+    "。。。！？",
+    "好",
+    "感冒多休息",
+    "感冒" * 5000,
+    "mix 混合 ١٢٣ 🙂 e\u0301",
+    "\ufffd",
+    "_" * 50,
+    ":、;；",
+]
+
+
+@pytest.mark.parametrize("reference", CORNERS, ids=range(len(CORNERS)))
+@pytest.mark.parametrize("prediction", CORNERS, ids=range(len(CORNERS)))
+def test_no_text_is_too_strange(prediction, reference):
+    values = whole(prediction, [reference])
+    assert set(values) == {name for name, metric in METRICS.items() if metric.figure is None}
+    assert all(math.isfinite(value) for value in values.values())
+    for name in ("rouge_1", "rouge_2", "rouge_l", "bleu_4", "chrf"):
+        assert -1e-9 <= values[name] <= 100 + 1e-6
+        if not prediction.strip():
+            assert values[name] == 0
+    assert (values["nll_per_char"], values["nll_per_token"]) == (2, 1)
+
+
+def test_two_hundred_random_pairs_agree_with_the_libraries_called_directly():
+    """Words joined by spaces and cut at spaces again: what a user of the libraries would do with words of their own."""
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu import sentence_bleu, sentence_chrf
+
+    class Spaces:
+        def tokenize(self, text):
+            return text.split()
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=Spaces())
+    rng = random.Random(3)
+    known = words("患者出现发热咳嗽，应当多休息、多喝温水，必要时到医院就诊检查血常规。")
+    for _ in range(200):
+        said, right = (" ".join(rng.choices(known, k=rng.randint(1, 30))) for _ in range(2))
+        ours = whole(said, [right])
+        # Cut again, since jieba joins words that chance has put side by side only where no space is between.
+        assert words(said) == said.split()
+        theirs = scorer.score(right, said)
+        assert ours["rouge_1"] == pytest.approx(100 * theirs["rouge1"].fmeasure, abs=1e-5)
+        assert ours["rouge_2"] == pytest.approx(100 * theirs["rouge2"].fmeasure, abs=1e-5)
+        assert ours["rouge_l"] == pytest.approx(100 * theirs["rougeL"].fmeasure, abs=1e-5)
+        bleu = sentence_bleu(said, [right], tokenize="none", smooth_method="exp", use_effective_order=True)
+        assert ours["bleu_4"] == pytest.approx(bleu.score, abs=1e-5)
+        assert ours["chrf"] == pytest.approx(sentence_chrf(said, [right]).score, abs=1e-5)

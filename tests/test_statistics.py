@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from tuneline.statistics import mean_interval, paired
+from tuneline.scoring.counts import micro_f1
+from tuneline.scoring.metrics import higher, lower
+from tuneline.statistics import counted_interval, counted_paired, mean_interval, paired, smallest_difference
 
 
 def test_the_interval_covers_the_mean_and_is_the_same_every_time():
@@ -23,20 +25,90 @@ def test_values_without_spread_have_a_point_for_an_interval():
 
 def test_a_clear_gain_and_no_gain():
     base = list(np.linspace(1, 2, 30))
-    gain = paired(base, [value + 1 + 0.01 * n for n, value in enumerate(base)], higher_is_better=True)
+    gain = paired(base, [value + 1 + 0.01 * n for n, value in enumerate(base)], higher)
     assert gain["p"] < 0.001
     assert (gain["wins"], gain["ties"], gain["losses"]) == (30, 0, 0)
     assert gain["low"] > 0
-    same = paired(base, base, higher_is_better=True)
+    same = paired(base, base, higher)
     assert (same["value"], same["p"], same["ties"]) == (0, 1, 30)
 
 
 def test_lower_is_better_turns_wins_round_but_not_the_difference():
-    result = paired([2.0, 2.0, 2.0], [1.0, 1.5, 3.0], higher_is_better=False)
+    result = paired([2.0, 2.0, 2.0], [1.0, 1.5, 3.0], lower)
     assert (result["wins"], result["losses"]) == (2, 1)
     assert result["value"] == pytest.approx(-0.166667, abs=1e-6)
 
 
 def test_p_is_the_exact_share_of_sign_flips_for_few_items():
     # Of 2^3 sign patterns only the two extreme ones are as far from 0.
-    assert paired([0, 0, 0], [1.0, 2.0, 3.0], higher_is_better=True)["p"] == pytest.approx(2 / 8)
+    assert paired([0, 0, 0], [1.0, 2.0, 3.0], higher)["p"] == pytest.approx(2 / 8)
+
+
+def test_the_interval_covers_the_truth_in_19_of_20_draws():
+    """500 sets of 50 items from a skewed distribution whose mean is known."""
+    rng = np.random.default_rng(7)
+    inside = 0
+    for _ in range(500):
+        interval = mean_interval(rng.gamma(4.0, 5.0, 50).tolist())
+        inside += interval["low"] <= 20 <= interval["high"]
+    assert 0.92 <= inside / 500 <= 0.98
+
+
+def test_p_is_below_a_twentieth_in_a_twentieth_of_draws_without_difference():
+    rng = np.random.default_rng(8)
+    below = 0
+    for _ in range(500):
+        base, tuned = rng.gamma(4.0, 5.0, (2, 50)).tolist()
+        below += paired(base, tuned, higher)["p"] < 0.05
+    assert 0.03 <= below / 500 <= 0.07
+
+
+def counts_of(shares, rng):
+    """[items, 1, 3]: of four right items each, said with the chance of its item; one wrong one is said too."""
+    hits = rng.binomial(4, shares)
+    return np.stack([hits, hits + 1, np.full_like(hits, 4)], -1)[:, None].astype(float)
+
+
+def test_the_interval_of_f1_covers_the_truth():
+    rng = np.random.default_rng(9)
+    inside = 0
+    for _ in range(300):
+        interval = counted_interval(counts_of(np.full(50, 0.5), rng), micro_f1)
+        inside += interval["low"] <= 100 * 2 * 2 / (3 + 4) <= interval["high"]
+    assert 0.91 <= inside / 300 <= 0.98
+
+
+def test_p_of_f1_finds_a_difference_and_no_difference():
+    rng = np.random.default_rng(10)
+    below = 0
+    for _ in range(200):
+        shares = rng.beta(2, 2, 50)
+        below += counted_paired(counts_of(shares, rng), counts_of(shares, rng), micro_f1)["p"] < 0.05
+    assert 0.015 <= below / 200 <= 0.09
+    base, tuned = counts_of(np.full(50, 0.3), rng), counts_of(np.full(50, 0.8), rng)
+    found = counted_paired(base, tuned, micro_f1)
+    assert found["p"] == pytest.approx(1e-4)
+    assert found["low"] > 20
+    mirrored = counted_paired(tuned, base, micro_f1)
+    assert mirrored["value"] == -found["value"]
+    assert (mirrored["wins"], mirrored["losses"]) == (found["losses"], found["wins"])
+
+
+def test_the_smallest_difference_is_found_in_four_of_five_draws():
+    rng = np.random.default_rng(11)
+    spread = np.repeat([-1.0, 1.0], 25)
+    size = smallest_difference((3 * spread / spread.std(ddof=1)).tolist())
+    found = 0
+    for _ in range(300):
+        found += paired([0.0] * 50, rng.normal(size, 3, 50).tolist(), higher)["p"] < 0.05
+    assert 0.7 <= found / 300 <= 0.92
+
+
+def test_p_of_many_items_agrees_with_scipys():
+    from scipy.stats import permutation_test
+
+    rng = np.random.default_rng(12)
+    differences = rng.normal(0.4, 1, 40)
+    ours = paired([0.0] * 40, differences.tolist(), higher)["p"]
+    theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=9999, rng=rng).pvalue
+    assert ours == pytest.approx(theirs, abs=0.006)

@@ -4,10 +4,13 @@
 """
 
 from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from tuneline.records import Record, answer
+from tuneline.records import Message, Record, answer
 from tuneline.sections.evaluate import Evaluate
+
+if TYPE_CHECKING:
+    from tuneline.generation import BatchTime, Generated
 
 
 class Answer(TypedDict):
@@ -18,23 +21,58 @@ class Answer(TypedDict):
     finished: bool
     """Whether it stopped by itself, before max_new_tokens."""
     nll: float
-    """Sum over the reference answer's tokens, end token left out, in nats."""
+    """Sum over the reference answer's tokens in nats, end token left out; an empty answer (no triple is right) has it alone."""
+    tokens: int
+    """Of the reference answer, which `nll` is the sum over."""
     characters: int
-    """Of the reference answer, by which `nll` is divided: 1 for an empty one (no triple is a right answer, too)."""
+    """Of the reference answer: 1 for an empty one."""
+    batch: int
+    """Number of the batch that it was generated in, whose composition changes float results."""
 
 
-def ask(model: Any, tokenizer: Any, records: list[Record], params: Evaluate, label: str) -> list[Answer]:
+class Asked(NamedTuple):
+    answers: list[Answer]
+    speed: dict[str, Any]
+    """For metrics/speed: tokens a second, and each batch's items, tokens and seconds."""
+
+
+def ask(model: Any, tokenizer: Any, records: list[Record], params: Evaluate, label: str) -> Asked:
     """One Answer per record, in order."""
     from tqdm import tqdm
 
-    from tuneline.generation import greedy
     from tuneline.nll import answer_nll
     from tuneline.prompt import Prompter
 
     prompter = Prompter(tokenizer)
-    generated = greedy(
+    generated, times = generate(model, tokenizer, prompter, [one["messages"][:-1] for one in records], params, label)
+    answers: list[Answer] = []
+    for record, said in zip(tqdm(records, desc=f"{label}: NLL", unit="item"), generated, strict=True):
+        nll = answer_nll(model, prompter.training_row(record["messages"], "last_answer"))
+        # The end token is no character of the answer; but an empty one consists of nothing else.
+        own = nll[:-1] if len(nll) > 1 else nll
+        answers.append(
+            {
+                "id": record["id"],
+                "prediction": said.text,
+                "finished": said.finished,
+                "nll": round(float(own.double().sum()), 6),
+                "tokens": len(own),
+                "characters": max(1, len(answer(record))),
+                "batch": said.batch,
+            }
+        )
+    return Asked(answers, speed(times))
+
+
+def generate(
+    model: Any, tokenizer: Any, prompter: Any, questions: list[list[Message]], params: Evaluate, label: str
+) -> tuple[list["Generated"], list["BatchTime"]]:
+    """Greedy answers to conversations that end with a user's turn."""
+    from tuneline.generation import greedy
+
+    return greedy(
         model,
-        [prompter.generation_prompt(record["messages"][:-1]) for record in records],
+        [prompter.generation_prompt(question) for question in questions],
         stop_ids=prompter.stop_ids,
         pad_id=tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,
@@ -42,20 +80,16 @@ def ask(model: Any, tokenizer: Any, records: list[Record], params: Evaluate, lab
         decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
         label=f"{label}: answers",
     )
-    answers: list[Answer] = []
-    for record, (prediction, finished) in zip(tqdm(records, desc=f"{label}: NLL", unit="item"), generated, strict=True):
-        nll = answer_nll(model, prompter.training_row(record["messages"], "last_answer"))
-        answers.append(
-            {
-                "id": record["id"],
-                "prediction": prediction,
-                "finished": finished,
-                # Without the end token, which is no character of the answer.
-                "nll": round(float(nll[:-1].double().sum()), 6),
-                "characters": max(1, len(answer(record))),
-            }
-        )
-    return answers
+
+
+def speed(times: list["BatchTime"]) -> dict[str, Any]:
+    seconds = sum(one.seconds for one in times)
+    batches = [one._asdict() | {"seconds": round(one.seconds, 2)} for one in times]
+    return {
+        "new_tokens_per_second": round(sum(one.tokens for one in times) / seconds, 1),
+        "seconds_per_item": round(seconds / sum(one.items for one in times), 3),
+        "batches": batches,
+    }
 
 
 def pair(records: list[Record], answers: Iterable[Any]) -> list[Answer]:

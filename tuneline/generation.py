@@ -2,12 +2,30 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
 from tuneline.nll import plain
+
+
+class Generated(NamedTuple):
+    text: str
+    finished: bool
+    """Whether it ended by itself, before the limit."""
+    tokens: int
+    """Its end token included."""
+    batch: int
+    """Number of its batch."""
+
+
+class BatchTime(NamedTuple):
+    items: int
+    tokens: int
+    """Of the answers, without what a batch computes for rows that have ended."""
+    seconds: float
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -27,14 +45,16 @@ def greedy(
     batch_size: int,
     decode: Callable[[list[int]], str],
     label: str,
-) -> list[tuple[str, bool]]:
-    """(answer, whether it ended by itself) for each prompt, in the prompts' order.
+) -> tuple[list[Generated], list[BatchTime]]:
+    """An answer for each prompt, in the prompts' order, and how long each batch took.
 
     The composition of batches is fixed by the prompts: it changes float results, so it must not vary.
     """
-    answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
+    answers: dict[int, Generated] = {}
+    times: list[BatchTime] = []
     with _head_fed_in_one_piece(model), tqdm(total=len(prompts), desc=label, unit="item", dynamic_ncols=True) as bar:
-        for batch in plan_batches([len(prompt) for prompt in prompts], batch_size):
+        for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
+            started = monotonic()
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
             output = model.generate(
                 input_ids=ids.to(model.device),
@@ -48,9 +68,11 @@ def greedy(
                 pad_token_id=pad_id,
             )
             for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
-                answers[item] = _until_stop(row, stop_ids, decode)
+                answers[item] = _until_stop(row, stop_ids, decode, number)
+            said = sum(answers[item].tokens for item in batch)
+            times.append(BatchTime(len(batch), said, monotonic() - started))
             bar.update(len(batch))
-    return answers
+    return [answers[item] for item in range(len(prompts))], times
 
 
 @contextmanager
@@ -75,7 +97,8 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.T
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _until_stop(row: list[int], stop_ids: Sequence[int], decode: Callable[[list[int]], str]) -> tuple[str, bool]:
+def _until_stop(row: list[int], stop_ids: Sequence[int], decode: Callable[[list[int]], str], batch: int) -> Generated:
     end = next((place for place, token in enumerate(row) if token in stop_ids), None)
     # An answer cut at the limit may end within a character.
-    return decode(row[:end]).strip().rstrip("\ufffd"), end is not None
+    text = decode(row[:end]).strip().rstrip("\ufffd")
+    return Generated(text, end is not None, len(row) if end is None else end + 1, batch)

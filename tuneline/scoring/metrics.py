@@ -1,0 +1,78 @@
+"""Every metric by name: its title, version, scale, what is better, and for which tasks it is.
+
+A metric's version is raised when its definition changes, is written beside the results, and results of different versions
+are never compared.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from tuneline.scoring.counts import Figure, macro_f1, micro_f1, precision, recall
+
+
+class Metric(NamedTuple):
+    title: str
+    version: int
+    goodness: Callable[[float], float]
+    """Of a value: the higher the better."""
+    unit: str
+    figure: Figure | None = None
+    """For a figure of the whole set's counts; None for a mean over items."""
+    task: str | None = None
+    """The only task that it is for; None is all of them."""
+
+
+def higher(value: float) -> float:
+    return value
+
+
+def lower(value: float) -> float:
+    return -value
+
+
+def near_one(value: float) -> float:
+    return -abs(value - 1)
+
+
+METRICS: dict[str, Metric] = {
+    "rouge_1": Metric("ROUGE-1", 1, higher, "0–100"),
+    "rouge_2": Metric("ROUGE-2", 1, higher, "0–100"),
+    "rouge_l": Metric("ROUGE-L", 1, higher, "0–100"),
+    "bleu_4": Metric("BLEU-4", 1, higher, "0–100"),
+    "chrf": Metric("chrF", 1, higher, "0–100"),
+    "exact_match": Metric("Exact match", 1, higher, "%"),
+    "nll_per_char": Metric("NLL per character", 2, lower, "nats"),
+    "nll_per_token": Metric("NLL per token", 1, lower, "nats"),
+    "length_ratio": Metric("Length, of the reference's", 1, near_one, "ratio"),
+    "distinct_2": Metric("Distinct bigrams", 1, higher, "%"),
+    "repetition": Metric("Repeated 4-grams", 1, lower, "%"),
+    "finished": Metric("Ended by itself", 1, higher, "%"),
+    "triples_precision": Metric("Items, precision", 1, higher, "%", precision, "triples"),
+    "triples_recall": Metric("Items, recall", 1, higher, "%", recall, "triples"),
+    "triples_f1": Metric("Items, micro F1", 1, higher, "%", micro_f1, "triples"),
+    "triples_macro_f1": Metric("Items, macro F1 of relations", 1, higher, "%", macro_f1, "triples"),
+    "label_accuracy": Metric("Accuracy", 1, higher, "%", recall, "label"),
+    "label_macro_f1": Metric("Macro F1 of labels", 1, higher, "%", macro_f1, "label"),
+}
+
+
+def score(answer: Any, references: Sequence[str]) -> dict[str, float]:
+    """Every mean-of-items metric of one tuneline.answers.Answer."""
+    from tuneline.scoring.bleu import bleu_4
+    from tuneline.scoring.chrf import chrf
+    from tuneline.scoring.rouge import rouge
+    from tuneline.scoring.surface import distinct_2, exact_match, length_ratio, repetition
+
+    said, right = answer["prediction"], list(references)
+    values = rouge(said, right) | {
+        "bleu_4": bleu_4(said, right),
+        "chrf": chrf(said, right),
+        "exact_match": exact_match(said, right),
+        "nll_per_char": answer["nll"] / answer["characters"],
+        "nll_per_token": answer["nll"] / answer["tokens"],
+        "length_ratio": length_ratio(said, right),
+        "distinct_2": distinct_2(said),
+        "repetition": repetition(said),
+        "finished": 100.0 * answer["finished"],
+    }
+    return {name: round(float(value), 6) for name, value in values.items()}
