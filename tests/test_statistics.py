@@ -96,8 +96,8 @@ def test_p_of_f1_finds_a_difference_and_no_difference():
 
 def test_the_smallest_difference_is_found_in_four_of_five_draws():
     rng = np.random.default_rng(11)
-    spread = np.repeat([-1.0, 1.0], 25)
-    size = smallest_difference((3 * spread / spread.std(ddof=1)).tolist())
+    seen = mean_interval((rng.permutation(np.linspace(-1, 1, 50)) * 3 / np.linspace(-1, 1, 50).std()).tolist())
+    size = smallest_difference(seen["low"], seen["high"])
     found = 0
     for _ in range(300):
         found += paired([0.0] * 50, rng.normal(size, 3, 50).tolist(), higher)["p"] < 0.05

@@ -49,14 +49,13 @@ def counted_paired(base: Array, tuned: Array, figure: Figure) -> dict[str, float
     return {"value": _round(found), **edges, "p": _p(null, found), **_record(gains)}
 
 
-def smallest_difference(differences: Sequence[float], power: float = 0.8) -> float:
-    """The mean difference that as many items with this spread would show at 95 % with a chance of `power`.
+def smallest_difference(low: float, high: float, power: float = 0.8) -> float:
+    """The difference that as many items would show at 95 % with a chance of `power`, from the interval of one that was seen.
 
-    (z of 0.975 + z of power) standard errors (Cohen 1988, the paired z test).
+    (z of 0.975 + z of power) standard errors (Cohen 1988), the interval taken to be 2 × 1.96 of them wide.
     """
-    error = float(np.std(differences, ddof=1)) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
-    edge = (1 - LEVEL) / 2
-    return float(stats.norm.ppf(1 - edge) + stats.norm.ppf(power)) * error
+    edge = stats.norm.ppf(1 - (1 - LEVEL) / 2)
+    return float((edge + stats.norm.ppf(power)) / (2 * edge)) * (high - low)
 
 
 def _resampled(counts: Array) -> Array:
@@ -112,7 +111,7 @@ def _permutation_p(differences: Array) -> float:
 
 @cache
 def _swapped(size: int) -> Array:
-    """[choices, items] of 0 and 1, whether an item's two answers change sides: all choices of few items, random ones of many."""
+    """[choices, items] of 0 and 1, whether an item's two answers change sides: every choice, or random ones where many."""
     if 2**size <= RESAMPLES:
         return (np.arange(2**size)[:, None] >> np.arange(size) & 1).astype(float)
     return np.random.default_rng(SEED).integers(0, 2, (RESAMPLES, size)).astype(float)
