@@ -61,8 +61,9 @@ plan: $(READY) ## parameters, memory and time of the current params, before they
 	dvc repro --quiet tokenize
 	python -m tuneline.plan
 
-bench: $(READY) ## speed and memory, side by side
-	python -m benchmarks.loss
+bench: $(READY) ## training against Trainer, TRL and LLaMA-Factory, three rounds (half an hour, after `make repro`)
+	python -m benchmarks.train --setup
+	python -m benchmarks.train
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	uv pip compile --quiet --extra dev --no-header --no-emit-index-url --no-emit-find-links --no-annotate \

@@ -49,7 +49,7 @@ def main() -> None:
     from tuneline.general import ask_general, change
     from tuneline.model import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
     from tuneline.report import Facts, headline, report
-    from tuneline.results import compare, kinds
+    from tuneline.results import COUNTED, compare, kinds
 
     records = read_heldout(HELDOUT)
     base, base_general = pair(records, read_lines(BASE_ANSWERS)), read_lines(BASE_GENERAL)
@@ -73,7 +73,7 @@ def main() -> None:
         write_jsonl(place[GENERAL], general)
         write_csv(place[SCORES], score_rows(rows), ("id", "base", "tuned"))
         write_csv(place[INTERVALS], interval_rows(metrics), ("metric", "model", "value", "low", "high"))
-        found = [row for task in ("triples", "label") for row in kinds(rows, task)]
+        found = [row for task in COUNTED for row in kinds(rows, task)]
         write_csv(place[KINDS], found, ("kind", "model", "f1", "precision", "recall", "right"))
         write_csv(place[CONFUSION], confusion_rows(rows), ("right", "said"))
         place[REPORT].write_text(report(metrics, rows, facts), encoding="utf-8")

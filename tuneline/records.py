@@ -1,6 +1,6 @@
 """The record: one line of data/processed/*.jsonl, which `convert` writes and every later stage reads.
 
-{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|label",
+{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|entities|label",
  "messages": [{"role": "system|user|assistant", "content": "..."}], "references": [...]}
 
 `references` is there only when an item has several right answers. The last message is the assistant's.
@@ -17,7 +17,7 @@ import jsonlines
 import orjson
 
 Role = Literal["system", "user", "assistant"]
-Task = Literal["qa", "triples", "label"]
+Task = Literal["qa", "triples", "entities", "label"]
 
 
 WIDE = tuple(zip("，？！：；（）～　", ",?!:;()~ ", strict=True))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tuneline.general import General
 from tuneline.pages import render
-from tuneline.results import kinds
+from tuneline.results import COUNTED, kinds
 from tuneline.scoring.metrics import METRICS
 from tuneline.scoring.words import words
 
@@ -51,7 +51,7 @@ def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) ->
         score=score,
         rows=[{**row, "marked": {side: marked(row, side) for side in ("base", "tuned")}} for row in found],
         forest={name: whiskers(delta) for name, delta in metrics["delta"].items()},
-        kinds=[row for task in ("triples", "label") for row in kinds(rows, task) if row["model"] == "tuned"],
+        kinds=[row for task in COUNTED for row in kinds(rows, task) if row["model"] == "tuned"],
         histograms=histograms,
         points=points(facts.curve),
         width=WIDTH,
@@ -68,7 +68,7 @@ def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) ->
 
 def headline(metrics: dict[str, Any]) -> str:
     """The metric that the tasks of the items are about."""
-    return next(name for name in ("triples_f1", "label_accuracy", "rouge_l") if name in metrics["delta"])
+    return next(name for name in ("triples_f1", "entities_f1", "label_accuracy", "rouge_l") if name in metrics["delta"])
 
 
 def values(rows: Sequence[dict[str, Any]], side: str, score: str) -> list[float]:

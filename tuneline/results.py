@@ -13,7 +13,7 @@ from tuneline.statistics import counted_interval, counted_paired, mean_interval,
 
 Row = dict[str, Any]
 SIDES = ("base", "tuned")
-COUNTED = {"triples": extraction.counted, "label": labels.counted}
+COUNTED = {"triples": extraction.counted, "entities": extraction.counted, "label": labels.counted}
 """How one answer of a task brings its counts."""
 
 

@@ -71,10 +71,10 @@ def peak_memory() -> float:
 def _own_peak() -> int:
     """In kB. getrusage's is at least that of the process that started this one; Linux also keeps the own one."""
     status = Path("/proc/self/status")
-    if not status.is_file():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    values = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-    return int(values["VmHWM"].split()[0])
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    # Some sandboxes leave it out.
+    own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if own is None else own
 
 
 def machine() -> dict[str, Any]:

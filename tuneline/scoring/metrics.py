@@ -34,6 +34,15 @@ def near_one(value: float) -> float:
     return -abs(value - 1)
 
 
+def _extraction(task: str, title: str, kinds: str) -> dict[str, Metric]:
+    return {
+        f"{task}_precision": Metric(f"{title}, precision", 1, higher, "%", precision, task),
+        f"{task}_recall": Metric(f"{title}, recall", 1, higher, "%", recall, task),
+        f"{task}_f1": Metric(f"{title}, micro F1", 1, higher, "%", micro_f1, task),
+        f"{task}_macro_f1": Metric(f"{title}, macro F1 of {kinds}", 1, higher, "%", macro_f1, task),
+    }
+
+
 METRICS: dict[str, Metric] = {
     "rouge_1": Metric("ROUGE-1", 1, higher, "0–100"),
     "rouge_2": Metric("ROUGE-2", 1, higher, "0–100"),
@@ -47,10 +56,8 @@ METRICS: dict[str, Metric] = {
     "distinct_2": Metric("Distinct bigrams", 1, higher, "%"),
     "repetition": Metric("Repeated 4-grams", 1, lower, "%"),
     "finished": Metric("Ended by itself", 1, higher, "%"),
-    "triples_precision": Metric("Items, precision", 1, higher, "%", precision, "triples"),
-    "triples_recall": Metric("Items, recall", 1, higher, "%", recall, "triples"),
-    "triples_f1": Metric("Items, micro F1", 1, higher, "%", micro_f1, "triples"),
-    "triples_macro_f1": Metric("Items, macro F1 of relations", 1, higher, "%", macro_f1, "triples"),
+    **_extraction("triples", "Triples", "relations"),
+    **_extraction("entities", "Entities", "types"),
     "label_accuracy": Metric("Accuracy", 1, higher, "%", recall, "label"),
     "label_macro_f1": Metric("Macro F1 of labels", 1, higher, "%", macro_f1, "label"),
 }

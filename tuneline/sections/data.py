@@ -20,7 +20,7 @@ class Source(Section):
     path: Text
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
-    task: Literal["auto", "qa", "triples", "label"] = "auto"
+    task: Literal["auto", "qa", "triples", "entities", "label"] = "auto"
     system: Text | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
     instruction: Text | None = None
