@@ -89,7 +89,8 @@ def set_up() -> None:
     for name, needed in NEEDS.items():
         if not (BENCH / name / "bin/python").exists():
             subprocess.run([UV, "venv", "--quiet", str(BENCH / name)], check=True)
-            lock = ["-r", str(folders.ROOT / "requirements.lock")] if name == "trl" else ["psutil"]
+            # torchaudio, which LLaMA-Factory imports, works with the torch of its own version alone, and ends at 2.11.
+            lock = ["-r", str(folders.ROOT / "requirements.lock")] if name == "trl" else ["psutil", "torch==2.11.0"]
             python = str(BENCH / name / "bin/python")
             subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *lock, needed], check=True)
 
