@@ -24,7 +24,8 @@ OUTPUTS = [
     "models/merged/model.safetensors", "models/merged/lineage.json", "models/merged/chat_template.jinja",
     "metrics/base.json", "metrics/convert.json", "metrics/tokenize.json", "metrics/data.html", "metrics/train.json",
     "metrics/loss.csv", "metrics/eval.json", "metrics/predictions.jsonl", "metrics/report.html", "metrics/export.json",
-    "metrics/scores.csv", "metrics/intervals.csv", "metrics/speed/train.json",
+    "metrics/scores.csv", "metrics/intervals.csv", "metrics/kinds.csv", "metrics/confusion.csv", "metrics/speed/train.json",
+    "data/processed/base_general.jsonl", "metrics/general.jsonl",
 ]  # fmt: skip
 
 
@@ -79,7 +80,13 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert "lora.r" in dvc(project, "exp", "show", "--csv").stdout
     # A copy elsewhere has only what git and dvc track.
     dvc(project, "exp", "run", "--temp", "-S", "train.learning_rate=1e-5")
-    plots = dvc(project, "plots", "show", "loss")
+    # Item by item against the committed run, without a checkout.
+    compared = python(project, "-m", "tuneline.compare", "HEAD", "--json")
+    assert compared.returncode == 0, compared.stderr
+    (against,) = json.loads(compared.stdout)
+    assert (against["base"], against["tuned"], against["items"]) == ("HEAD", "workspace", 6)
+    assert against["metrics"]["base"]["rouge_l"] == evaluation["tuned"]["rouge_l"]
+    plots = dvc(project, "plots", "show")
     assert "index.html" in plots.stdout
     assert "nats per learnt token" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
 
