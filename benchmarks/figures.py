@@ -24,6 +24,8 @@ class Work(NamedTuple):
     learnt: list[int]
     rows: int
     """A step."""
+    fuller: float
+    """How many times as many tokens a step of full rows holds, which is what packing makes."""
     operations: list[float]
     """4N: forward 2N and backward 2N a token for frozen weights, the head only where a token is learnt."""
 
@@ -34,7 +36,10 @@ def workload(job: dict[str, Any], size: int) -> Work:
     tokens = [sum(len(row["input_ids"]) for row in step) for step in steps]
     learnt = [sum(label != -100 for row in step for label in row["labels"]) for step in steps]
     both = zip(tokens, learnt, strict=True)
-    return Work(tokens, learnt, size, [job["per_token"] * all_ + job["per_learnt_token"] * some for all_, some in both])
+    fuller = size * job["max_tokens"] * len(steps) / sum(tokens)
+    return Work(
+        tokens, learnt, size, fuller, [job["per_token"] * all_ + job["per_learnt_token"] * some for all_, some in both]
+    )
 
 
 class Figures(NamedTuple):
@@ -59,8 +64,8 @@ class Figures(NamedTuple):
 
 
 def measure(runs: list[dict[str, Any]], work: Work, peak: float) -> Figures:
-    rates = [after_first(one["times"], work.tokens) for one in runs]
-    operations = [after_first(one["times"], work.operations) for one in runs]
+    rates = [after_first(one["times"], work.tokens, work.fuller) for one in runs]
+    operations = [after_first(one["times"], work.operations, work.fuller) for one in runs]
     return Figures(
         rate=median(rates),
         lowest=min(rates),
@@ -74,13 +79,11 @@ def measure(runs: list[dict[str, Any]], work: Work, peak: float) -> Figures:
     )
 
 
-def after_first(times: list[float], per_step: Sequence[float]) -> float:
-    """So much a second after the first step. A packed run has other steps, of which each is taken to be as large."""
-    if len(times) < 2:
-        raise ValueError(f"a run of {len(times)} step has no rate, expected at least two: raise --steps")
-    same = len(times) == len(per_step)
-    after = sum(per_step[1:]) if same else sum(per_step) * (len(times) - 1) / len(times)
-    return after / (times[-1] - times[0])
+def after_first(times: list[float], per_step: Sequence[float], share: float = 1.0) -> float:
+    """So much a second after the first step; a packed run has fewer steps, the first with `share` times the work."""
+    assert len(times) > 1, "the first step has no rate"
+    first = per_step[0] if len(times) == len(per_step) else min(sum(per_step), share * sum(per_step) / len(per_step))
+    return (sum(per_step) - first) / (times[-1] - times[0])
 
 
 def heading(work: Work, rounds: int, peak: float, peers: Iterable[str]) -> str:

@@ -98,7 +98,7 @@ def stage(folder: Path, name: str) -> None:
 
 
 def header() -> str:
-    columns = ("method", "trainable", "share", "peak GB", "train s", "F1 (95 %)", "precision", "recall", "test s")
+    columns = ("method", "trainable", "share", "peak GB", "train s", "F1 (95 %)", "precision", "recall", "answers s")
     return f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
 
 
@@ -107,7 +107,7 @@ def base_row(folder: Path) -> str:
     right = [record["messages"][-1]["content"] for record in read_lines(folder / "data/processed/heldout.jsonl")]
     speed = json.loads((folder / "metrics/speed/predict_base.json").read_text(encoding="utf-8"))
     cells = ["base, untrained", "0", "0 %", f"{speed['peak_memory_gb']:.1f}", "0"]
-    return line(cells, [answer["prediction"] for answer in answers], right, speed["wall_seconds"])
+    return line(cells, [answer["prediction"] for answer in answers], right, answering(speed))
 
 
 def row(folder: Path, method: str) -> str:
@@ -125,14 +125,20 @@ def row(folder: Path, method: str) -> str:
         f"{speed['train']['wall_seconds']:.0f}",
     ]
     tuned = [one["tuned"] for one in said]
-    return line(cells, tuned, [one["references"][0] for one in said], speed["evaluate"]["wall_seconds"])
+    return line(cells, tuned, [one["references"][0] for one in said], answering(speed["evaluate"]))
+
+
+def answering(speed: dict[str, Any]) -> float:
+    """Seconds in which the held-out questions were answered."""
+    return float(sum(batch["seconds"] for batch in speed["batches"]))
 
 
 def line(cells: list[str], said: list[str], right: list[str], seconds: float) -> str:
     from tuneline.scoring.counts import kinds_of, micro_f1, precision, recall, tensor
-    from tuneline.scoring.extraction import counted
+    from tuneline.scoring.extraction import entities, triples
     from tuneline.statistics import counted_interval
 
+    counted = triples if any("_" in one and ":" not in one for one in right) else entities
     items = [counted(one, [other]) for one, other in zip(said, right, strict=True)]
     counts = tensor(items, kinds_of(items))
     f1 = counted_interval(counts, micro_f1)
@@ -143,7 +149,7 @@ def line(cells: list[str], said: list[str], right: list[str], seconds: float) ->
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(text) for text in path.read_text(encoding="utf-8").split("\n") if text]
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ def main() -> None:
     for needed, how in ((options.base / "config.json", "base"), (options.data, "fetch")):
         if not needed.is_file():
             sys.exit(f"train: {needed} is missing: run `dvc repro {how}`")
+    if options.steps < 2:
+        parser.error("--steps is 1: the first step has no rate, expected at least 2")
     rounds, steps = (1, 2) if options.quick else (options.rounds, options.steps)
     names = options.only or list(CONTENDERS)
     job = make_job(options.base.resolve(), options.data, steps)
@@ -105,7 +107,7 @@ def make_job(base: Path, data: Path, steps: int) -> dict[str, Any]:
 
     prompter = Prompter(load_tokenizer(base))
     rows = []
-    for line in data.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, data.read_text(encoding="utf-8").split("\n")):
         said = json.loads(line)
         turns: list[Message] = [
             {"role": "user", "content": said["query"]},

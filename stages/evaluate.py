@@ -41,15 +41,17 @@ INTERVALS = Path("metrics/intervals.csv")
 KINDS = Path("metrics/kinds.csv")
 CONFUSION = Path("metrics/confusion.csv")
 REPORT = Path("metrics/report.html")
+INTERVAL_COLUMNS = ("metric", "base", "tuned", "low", "high", "p")
+"""`low`, `high` and `p` are of the difference."""
 TABLES = (SCORES, INTERVALS, KINDS, CONFUSION)
 
 
 def main() -> None:
     params = load(Evaluate)
-    from tuneline.general import ask_general, change
+    from tuneline.general import ask_general
     from tuneline.model import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
     from tuneline.report import Facts, headline, report
-    from tuneline.results import COUNTED, compare, kinds
+    from tuneline.results import COUNTED, change, compare, kinds
 
     records = read_heldout(HELDOUT)
     base, base_general = pair(records, read_lines(BASE_ANSWERS)), read_lines(BASE_GENERAL)
@@ -72,9 +74,9 @@ def main() -> None:
         write_jsonl(place[PREDICTIONS], rows)
         write_jsonl(place[GENERAL], general)
         write_csv(place[SCORES], score_rows(rows), ("id", "base", "tuned"))
-        write_csv(place[INTERVALS], interval_rows(metrics), ("metric", "model", "value", "low", "high"))
+        write_csv(place[INTERVALS], interval_rows(metrics), INTERVAL_COLUMNS)
         found = [row for task in COUNTED for row in kinds(rows, task)]
-        write_csv(place[KINDS], found, ("kind", "model", "f1", "precision", "recall", "right"))
+        write_csv(place[KINDS], found, ("kind", "right", "base", "tuned"))
         write_csv(place[CONFUSION], confusion_rows(rows), ("right", "said"))
         place[REPORT].write_text(report(metrics, rows, facts), encoding="utf-8")
     write_json(METRICS, metrics)
@@ -110,9 +112,13 @@ def score_rows(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def interval_rows(metrics: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    for side in ("base", "tuned"):
-        for name, interval in metrics[side].items():
-            yield {"metric": name, "model": side, **interval}
+    """Metrics on a scale of 100, which can share an axis; the others are in eval.json."""
+    from tuneline.scoring.metrics import METRICS
+
+    for name, delta in metrics["delta"].items():
+        if METRICS[name].unit in ("0–100", "%"):
+            row = {side: metrics[side][name]["value"] for side in ("base", "tuned")}
+            yield {"metric": name, **row, **{key: delta[key] for key in ("low", "high", "p")}}
 
 
 def confusion_rows(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:

@@ -3,8 +3,6 @@
 import re
 import subprocess
 
-import pytest
-
 from benchmarks.figures import after_first, measure, table, verdicts, workload
 from tests.conftest import ROOT, python
 
@@ -29,6 +27,7 @@ def test_the_script_is_sound_shell():
 
 JOB = {
     "rows": [{"input_ids": [1] * 10, "labels": [-100] * 4 + [1] * 6}] * 6,
+    "max_tokens": 15,
     "per_token": 3,
     "per_learnt_token": 5,
 }
@@ -46,10 +45,9 @@ def test_the_work_of_a_step_by_hand():
 
 def test_rates_leave_out_the_first_step():
     assert after_first([10, 14, 18], [7, 20, 20]) == 5
-    # A packed run has fewer steps: half of all tokens are in the second of two.
-    assert after_first([10, 14], [20, 20, 20]) == 7.5
-    with pytest.raises(ValueError, match="expected at least two"):
-        after_first([10], [20])
+    # A packed run has fewer steps: with rows of 15 tokens its first one holds 30 of the 60, and the second the rest.
+    assert workload(JOB, 2).fuller == 1.5
+    assert after_first([10, 14], [20, 20, 20], 1.5) == 7.5
 
 
 def test_ratios_to_the_goals():

@@ -11,13 +11,13 @@ import torch
 import stages.evaluate
 from tests.conftest import FIXTURES
 from tuneline.answers import ask, pair
-from tuneline.general import PROMPTS, ask_general, change
+from tuneline.general import PROMPTS, ask_general
 from tuneline.generation import greedy, plan_batches
 from tuneline.model import load_model, load_tokenizer
 from tuneline.nll import answer_nll
 from tuneline.prompt import Prompter
-from tuneline.report import Facts, joined, marked, report, whiskers
-from tuneline.results import compare
+from tuneline.report import Facts, joined, marked, report, tone, whiskers
+from tuneline.results import change, compare
 from tuneline.sections.evaluate import Evaluate
 
 PARAMS = Evaluate(max_new_tokens=12, batch_size=3, dtype="float32")
@@ -108,6 +108,12 @@ def test_general_prompts_measure_the_bases_own_answers(tiny):
     base = ask_general(model, tokenizer, PARAMS, "test")
     assert [entry["id"] for entry in base] == list(PROMPTS)
     assert len(PROMPTS) == 20
+    # A random model never ends an answer, so its end is not counted.
+    cut = next(entry for entry in base if not entry["finished"])
+    turns = [{"role": "user", "content": cut["question"]}, {"role": "assistant", "content": cut["prediction"]}]
+    with_end = answer_nll(model, Prompter(tokenizer).training_row(turns, "last_answer"))
+    assert cut["tokens"] == len(with_end) - 1
+    assert cut["nll"] == pytest.approx(float(with_end[:-1].sum()), rel=1e-5)
     same = ask_general(model, tokenizer, PARAMS, "test", base)
     assert same == base
     figures = change(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])["nll_per_token"]
@@ -179,7 +185,7 @@ def test_metrics_of_a_task_are_over_its_items_alone(records):
 
 def page_of(lines) -> str:
     counts = {"items": 7, "train": 0, "heldout": 7, "duplicates": 0, "leaks": 0, "rejected": 0}
-    general = [{"id": "poem", "question": "写诗", "prediction": "秋", "nll": 3.0, "tokens": 2}]
+    general = [{"id": "poem", "question": "写诗", "prediction": "秋", "finished": False, "nll": 3.0, "tokens": 2}]
     training = {"steps": 2, "rows_seen": 8, "trainable_parameters": 1200}
     facts = Facts(
         {"model_type": "llama"}, {"tune": {"method": "lora"}}, training, {"sources": {"s": counts}},
@@ -205,6 +211,21 @@ def test_words_that_the_reference_has_too_are_marked():
     assert marked(row, "tuned") == [("感冒", True), (" 要 ", False), ("多休息", True), ("。", False)]
     assert marked({"tuned": "", "references": [""]}, "tuned") == []
     assert joined([("", True), ("a", False), ("b", False)]) == [("ab", False)]
+
+
+def test_a_figure_is_coloured_by_its_own_sign():
+    """Many small wins and a few great losses are a loss of the mean."""
+    delta = {"p": 0.0001, "wins": 30, "losses": 20}
+    metrics = {"base": {"rouge_l": {"value": 10.0}}, "tuned": {"rouge_l": {"value": 6.0}}, "delta": {"rouge_l": delta}}
+    assert tone("rouge_l", metrics) == "bad"
+    metrics["tuned"]["rouge_l"]["value"] = 12.0
+    assert tone("rouge_l", metrics) == "good"
+    delta["p"] = 0.2
+    assert tone("rouge_l", metrics) == ""
+    nll = {"base": {"nll_per_char": {"value": 2.0}}, "tuned": {"nll_per_char": {"value": 1.5}}}
+    assert tone("nll_per_char", nll | {"delta": {"nll_per_char": {"p": 0.01}}}) == "good"
+    length = {"base": {"length_ratio": {"value": 0.5}}, "tuned": {"length_ratio": {"value": 1.5}}}
+    assert tone("length_ratio", length | {"delta": {"length_ratio": {"p": 0.01}}}) == ""
 
 
 def test_whiskers_end_at_the_edge():

@@ -104,8 +104,8 @@ def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch,
     tuned = load_adapter(load_model(llama_base, torch.float32), Path("models/adapter"))
     params = Evaluate(max_new_tokens=12, batch_size=2, dtype="float32")
     records = [json.loads(line) for line in Path("data/processed/heldout.jsonl").read_text().splitlines()]
-    before = ask(plain, load_tokenizer(llama_base), records, params, "base")
-    after = ask(tuned, load_tokenizer(llama_base), records, params, "tuned")
+    before = ask(plain, load_tokenizer(llama_base), records, params, "base").answers
+    after = ask(tuned, load_tokenizer(llama_base), records, params, "tuned").answers
     assert sum(one["nll"] for one in after) < sum(one["nll"] for one in before)
     # And what is exported is what was trained.
     stages.export.main()
@@ -118,7 +118,7 @@ def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch,
         assert json.loads((beside / "adapter_config.json").read_text())["base_model_name_or_path"] == ".."
     from_disk = ask(
         load_merged(Path("models/merged"), torch.float32), load_tokenizer(llama_base), records, params, "merged"
-    )
+    ).answers
     assert [one["prediction"] for one in from_disk] == [one["prediction"] for one in after]
 
 

@@ -112,3 +112,15 @@ def test_p_of_many_items_agrees_with_scipys():
     ours = paired([0.0] * 40, differences.tolist(), higher)["p"]
     theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=9999, rng=rng).pvalue
     assert ours == pytest.approx(theirs, abs=0.006)
+
+
+def test_to_say_nothing_where_nothing_is_right_is_a_win():
+    wrong = np.array([[[0.0, 1.0, 0.0]]] * 10 + [[[1.0, 1.0, 1.0]]] * 4)
+    silent = np.array([[[0.0, 0.0, 0.0]]] * 10 + [[[1.0, 1.0, 1.0]]] * 4)
+    found = counted_paired(wrong, silent, micro_f1)
+    assert (found["wins"], found["ties"], found["losses"]) == (10, 4, 0)
+    assert found["value"] > 0
+
+
+def test_no_spread_shows_nothing():
+    assert smallest_difference(0.0, 0.0) is None

@@ -58,7 +58,7 @@ def main() -> None:
 
 def read(name: str) -> Side:
     """Raises ValueError for a revision that is not there, or has no answers within reach."""
-    rows = [json.loads(line) for line in content(PREDICTIONS, name).splitlines()]
+    rows = [json.loads(line) for line in content(PREDICTIONS, name).split("\n") if line]
     versions = json.loads(content(METRICS, name)).get("versions", {})
     return Side(name, {row["id"]: row for row in rows}, versions)
 
@@ -91,14 +91,14 @@ def against(first: Side, second: Side, *, common: bool = False) -> dict[str, Any
     from tuneline.scoring.metrics import METRICS as KNOWN
     from tuneline.statistics import smallest_difference
 
-    other = {
-        name for name in first.versions.keys() & second.versions.keys() if first.versions[name] != second.versions[name]
-    }
-    if other or not (first.versions and second.versions):
-        raise ValueError(
-            f"{first.name} and {second.name} were scored by other definitions of {', '.join(sorted(other)) or 'all metrics'}: "
-            "run `dvc repro evaluate` for both with the same code"
-        )
+    for side in (first, second):
+        tasks = {row["task"] for row in side.rows.values()}
+        known = {name: one.version for name, one in KNOWN.items() if one.task is None or one.task in tasks}
+        if other := sorted(name for name, version in known.items() if side.versions.get(name) != version):
+            raise ValueError(
+                f"{side.name} was scored by other definitions of {', '.join(other)}: "
+                "run `dvc repro evaluate` there with this code"
+            )
     both = [key for key, row in first.rows.items() if key in second.rows and asked(row) == asked(second.rows[key])]
     apart = len(first.rows) + len(second.rows) - 2 * len(both)
     if apart and not (common and both):
@@ -120,9 +120,7 @@ def against(first: Side, second: Side, *, common: bool = False) -> dict[str, Any
         for row in rows
     ]
     changes.sort(key=lambda one: (-abs(one[score][1] - one[score][0]), one["id"]))
-    smallest = {
-        key: round(smallest_difference(delta["low"], delta["high"]), 6) for key, delta in metrics["delta"].items()
-    }
+    smallest = {key: smallest_difference(delta["low"], delta["high"]) for key, delta in metrics["delta"].items()}
     return {
         "base": first.name,
         "tuned": second.name,
@@ -166,8 +164,9 @@ def shown(found: dict[str, Any], most: int, *, markdown: bool) -> str:
     for name, delta in found["metrics"]["delta"].items():
         values = (f"{found['metrics'][side][name]['value']:.2f}" for side in ("base", "tuned"))
         interval = f"{delta['low']:+.2f} … {delta['high']:+.2f}"
+        least = found["smallest"][name]
         record = f"{delta['wins']}/{delta['ties']}/{delta['losses']}"
-        cells = (f"{delta['value']:+.2f}", interval, f"{delta['p']:.4f}", record, f"{found['smallest'][name]:.2f}")
+        cells = (f"{delta['value']:+.2f}", interval, f"{delta['p']:.4f}", record, f"{least:.2f}" if least else "—")
         lines.append((KNOWN[name].title, *values, *cells))
     changes: list[Sequence[str]] = [("id", KNOWN[found["score"]].title, "question")]
     for one in found["changes"][:most]:

@@ -33,14 +33,20 @@ PROMPTS = {
 }
 
 
+TOKENS = 96
+"""Longest answer, whatever the task's own answers are like."""
+
+
 class General(TypedDict):
     """One line of base_general.jsonl and general.jsonl."""
 
     id: str
     question: str
     prediction: str
+    finished: bool
+    """Whether the model ended its answer by itself."""
     nll: float
-    """Of the base's answer, its end included, in nats."""
+    """Of the base's answer in nats, with its end where the base said one."""
     tokens: int
 
 
@@ -54,22 +60,26 @@ def ask_general(
 
     prompter = Prompter(tokenizer)
     asked: list[list[Message]] = [[{"role": "user", "content": text}] for text in PROMPTS.values()]
-    said, _ = generate(model, tokenizer, prompter, asked, params, f"{label}: general")
-    measured = [one.text for one in said] if base is None else [one["prediction"] for one in base]
+    own = params.model_copy(update={"max_new_tokens": TOKENS})
+    said, _ = generate(model, tokenizer, prompter, asked, own, f"{label}: general")
+    measured = [(one.text, one.finished) for one in said]
+    if base is not None:
+        measured = [(one["prediction"], one["finished"]) for one in base]
     lines: list[General] = []
-    for (name, question), own, text in zip(PROMPTS.items(), said, measured, strict=True):
+    for (name, question), new, (text, finished) in zip(PROMPTS.items(), said, measured, strict=True):
         turns: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
         nll = answer_nll(model, prompter.training_row(turns, "last_answer"))
+        # The end of an answer that was cut off is nothing that the base said.
+        nll = nll if finished or len(nll) == 1 else nll[:-1]
         total = round(float(nll.double().sum()), 6)
-        lines.append({"id": name, "question": question, "prediction": own.text, "nll": total, "tokens": len(nll)})
+        lines.append(
+            {
+                "id": name,
+                "question": question,
+                "prediction": new.text,
+                "finished": new.finished,
+                "nll": total,
+                "tokens": len(nll),
+            }
+        )
     return lines
-
-
-def change(base: list[General], tuned: list[General]) -> dict[str, Any]:
-    """{"nll_per_token": {"base", "tuned", "delta"}} of the base's answers, each with its interval."""
-    from tuneline.scoring.metrics import lower
-    from tuneline.statistics import mean_interval, paired
-
-    before, after = ([one["nll"] / one["tokens"] for one in lines] for lines in (base, tuned))
-    sides = {"base": mean_interval(before), "tuned": mean_interval(after), "delta": paired(before, after, lower)}
-    return {"nll_per_token": sides}

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +44,8 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, help="config.json of a transformers model, or of ChatGLM2 or ChatGLM3")
     options = parser.parse_args()
+    # Of libraries about one another's deprecations, which no user can mend.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         fits = show(options.config)
     except (ValueError, OSError) as error:

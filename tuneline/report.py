@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 from tuneline.general import General
 from tuneline.pages import render
 from tuneline.results import COUNTED, kinds
-from tuneline.scoring.metrics import METRICS
+from tuneline.scoring.metrics import METRICS, near_one
 from tuneline.scoring.words import words
 
 WIDTH, HEIGHT = 640, 200
 PACKAGES = ("torch", "transformers", "peft", "deepspeed", "sacrebleu", "rouge-score", "jieba", "scipy")
 BINS = 12
+SURE = 0.05
+"""Of p."""
 
 
 class Facts(NamedTuple):
@@ -50,8 +52,9 @@ def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) ->
         headline=name,
         score=score,
         rows=[{**row, "marked": {side: marked(row, side) for side in ("base", "tuned")}} for row in found],
+        tones={name: tone(name, metrics) for name in metrics["delta"]},
         forest={name: whiskers(delta) for name, delta in metrics["delta"].items()},
-        kinds=[row for task in COUNTED for row in kinds(rows, task) if row["model"] == "tuned"],
+        kinds=[row for task in COUNTED for row in kinds(rows, task)],
         histograms=histograms,
         points=points(facts.curve),
         width=WIDTH,
@@ -69,6 +72,15 @@ def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) ->
 def headline(metrics: dict[str, Any]) -> str:
     """The metric that the tasks of the items are about."""
     return next(name for name in ("triples_f1", "entities_f1", "label_accuracy", "rouge_l") if name in metrics["delta"])
+
+
+def tone(name: str, metrics: dict[str, Any]) -> str:
+    """`good` or `bad` where the tuned model's figure is another one than the base's; a length has no such sign."""
+    goodness = METRICS[name].goodness
+    if metrics["delta"][name]["p"] >= SURE or goodness is near_one:
+        return ""
+    gain = goodness(metrics["tuned"][name]["value"]) - goodness(metrics["base"][name]["value"])
+    return "good" if gain > 0 else "bad"
 
 
 def values(rows: Sequence[dict[str, Any]], side: str, score: str) -> list[float]:

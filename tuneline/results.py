@@ -6,14 +6,15 @@ A row is a line of metrics/predictions.jsonl: `task`, `references`, an answer un
 from collections.abc import Sequence
 from typing import Any
 
+from tuneline.general import General
 from tuneline.scoring import extraction, labels
-from tuneline.scoring.counts import Counts, kinds_of, per_kind, tensor
-from tuneline.scoring.metrics import METRICS, Metric
+from tuneline.scoring.counts import Counts, kinds_of, merged, per_kind, tensor
+from tuneline.scoring.metrics import METRICS, Metric, lower
 from tuneline.statistics import counted_interval, counted_paired, mean_interval, paired
 
 Row = dict[str, Any]
 SIDES = ("base", "tuned")
-COUNTED = {"triples": extraction.counted, "entities": extraction.counted, "label": labels.counted}
+COUNTED = {"triples": extraction.triples, "entities": extraction.entities, "label": labels.counted}
 """How one answer of a task brings its counts."""
 
 
@@ -44,19 +45,31 @@ def counts(rows: Sequence[Row], task: str, side: str) -> list[Counts]:
     return [COUNTED[task](row[side], row["references"]) for row in rows if row["task"] == task]
 
 
-def kinds(rows: Sequence[Row], task: str, sides: tuple[str, str] = SIDES) -> list[Row]:
-    """A line for each relation, type or label of a task and each side: F1, precision, recall, and how many are right."""
-    return [
-        {"kind": kind, "model": side, **figures}
-        for side in sides
-        for kind, figures in per_kind(counts(rows, task, side)).items()
-    ]
+def kinds(rows: Sequence[Row], task: str) -> list[Row]:
+    """A line for each relation, type or label of a task: how many are right, and F1 of base and tuned model."""
+    base, tuned = (per_kind(counts(rows, task, side)) for side in SIDES)
+    return [{"kind": kind, "right": tuned[kind]["right"], **_f1(base, tuned, kind)} for kind in tuned]
+
+
+def change(base: Sequence[General], tuned: Sequence[General]) -> dict[str, Any]:
+    """{"nll_per_token": {"base", "tuned", "delta"}} of the base's own answers to general prompts, each with its interval."""
+    before, after = ([one["nll"] / one["tokens"] for one in lines] for lines in (base, tuned))
+    sides = {"base": mean_interval(before), "tuned": mean_interval(after), "delta": paired(before, after, lower)}
+    return {"nll_per_token": sides}
+
+
+def _f1(base: dict[str, Any], tuned: dict[str, Any], kind: str) -> dict[str, float]:
+    # Of several references each side may have come nearest to another one.
+    return {"base": base.get(kind, {}).get("f1", 0.0), "tuned": tuned[kind]["f1"]}
 
 
 def _figures(rows: Sequence[Row], metric: Metric, sides: tuple[str, str]) -> tuple[dict[str, Any], ...]:
     assert metric.figure is not None
     assert metric.task is not None
     both = [counts(rows, metric.task, side) for side in sides]
+    # What no reference holds changes no figure by its name, and a rambling model says thousands of them.
+    wanted = {kind for one in both[0] for kind, (_, _, right) in one.items() if right}
+    both = [[merged(one, wanted) for one in side] for side in both]
     known = kinds_of([*both[0], *both[1]])
     first, second = (tensor(one, known) for one in both)
     intervals = (counted_interval(one, metric.figure) for one in (first, second))

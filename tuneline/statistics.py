@@ -45,17 +45,26 @@ def counted_paired(base: Array, tuned: Array, figure: Figure) -> dict[str, float
     edges = _edges(figure(_resampled(tuned)) - figure(_resampled(base)))
     change = _weighted(_swapped(len(base)), tuned - base)
     null = figure(tuned.sum(0) - change) - figure(base.sum(0) + change)
-    gains = (figure(tuned) - figure(base)).tolist()
+    gains = (_of_items(tuned, figure) - _of_items(base, figure)).tolist()
     return {"value": _round(found), **edges, "p": _p(null, found), **_record(gains)}
 
 
-def smallest_difference(low: float, high: float, power: float = 0.8) -> float:
+def smallest_difference(low: float, high: float, power: float = 0.8) -> float | None:
     """The difference that as many items would show at 95 % with a chance of `power`, from the interval of one that was seen.
 
-    (z of 0.975 + z of power) standard errors (Cohen 1988), the interval taken to be 2 × 1.96 of them wide.
+    (z of 0.975 + z of power) standard errors (Cohen 1988), the interval taken to be 2 × 1.96 of them wide. None where no item
+    differs, which tells nothing of the spread.
     """
+    if low == high:
+        return None
     edge = stats.norm.ppf(1 - (1 - LEVEL) / 2)
     return float((edge + stats.norm.ppf(power)) / (2 * edge)) * (high - low)
+
+
+def _of_items(counts: Array, figure: Figure) -> Array:
+    """The figure of each item alone, [items]; to say nothing where nothing is right is all right."""
+    silent = counts[..., 1:].sum((-1, -2)) == 0
+    return np.where(silent, 100.0, figure(counts))
 
 
 def _resampled(counts: Array) -> Array:
@@ -95,6 +104,7 @@ def _bounds(values: Sequence[float]) -> dict[str, float]:
         (np.asarray(values, dtype=float),),
         np.mean,
         n_resamples=RESAMPLES,
+        batch=max(1, 10**7 // len(values)),
         confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(SEED),

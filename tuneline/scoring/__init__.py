@@ -1,4 +1,6 @@
-"""One written definition per metric. Every score has a value per item; means and intervals are made elsewhere.
+"""One written definition per metric; tuneline.scoring.metrics lists them with their versions and units.
 
-All are 0-100 but `nll_per_char`, in nats. An empty prediction scores 0. Of several references the best counts.
+Most have a value per item, of which tuneline.results takes the mean; precision, recall and F1 are of the whole set's counts. Of
+several references the best counts, but for the NLL, which is of the first. An empty prediction scores 0 wherever overlap is
+measured; an empty reference is a right answer for extraction and exact match.
 """

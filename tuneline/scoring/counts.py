@@ -4,7 +4,7 @@ Each item brings hits, said and right per kind (relation, type or label); every 
 bootstrap and permutation sum the same counts again in other choices.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,16 @@ def tensor(items: Sequence[Counts], kinds: Sequence[str]) -> Array:
 def kinds_of(items: Iterable[Counts]) -> list[str]:
     """All kinds, sorted."""
     return sorted({kind for one in items for kind in one})
+
+
+def merged(one: Counts, wanted: Container[str]) -> Counts:
+    """With the kinds that are not wanted as one, whose name is empty."""
+    result: dict[str, tuple[int, int, int]] = {}
+    for kind, counts in one.items():
+        name = kind if kind in wanted else ""
+        hits, said, right = result.get(name, (0, 0, 0))
+        result[name] = (hits + counts[0], said + counts[1], right + counts[2])
+    return result
 
 
 def precision(sums: Array) -> Array:

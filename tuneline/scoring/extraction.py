@@ -9,7 +9,8 @@ An empty answer to an empty reference is right and adds nothing to any count.
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from tuneline.records import normalise
 from tuneline.scoring.counts import Counts, f1
@@ -29,20 +30,29 @@ def items(text: str) -> frozenset[str]:
 
 
 def relation(item: str) -> str:
-    """The relation of a triple or the type of an entity; empty for what is neither."""
+    """Of a triple; empty for what is none."""
     parts = item.split("_")
-    if len(parts) == 3:
-        return parts[1]
-    kind, colon, _ = item.partition(":")
-    return kind if colon else ""
+    return parts[1] if len(parts) == 3 else ""
 
 
-def counted(prediction: str, references: Sequence[str]) -> Counts:
-    """{relation: (items in common, said, right)} of one answer."""
+def kind(item: str) -> str:
+    """Type of an entity; empty for what is none."""
+    name, colon, _ = item.partition(":")
+    return name if colon else ""
+
+
+def triples(prediction: str, references: Sequence[str]) -> Counts:
+    """{relation: (triples in common, said, right)} of one answer."""
+    return _counted(prediction, references, relation)
+
+
+def entities(prediction: str, references: Sequence[str]) -> Counts:
+    """{type: (entities in common, said, right)} of one answer."""
+    return _counted(prediction, references, kind)
+
+
+def _counted(prediction: str, references: Sequence[str], kind_of: Callable[[str], str]) -> Counts:
     said = items(prediction)
     right = max(map(items, references), key=lambda one: f1(len(said & one), len(said), len(one)))
-    kinds = sorted({relation(item) for item in said | right})
-    return {
-        kind: tuple(sum(relation(item) == kind for item in one) for one in (said & right, said, right))  # type: ignore[misc]
-        for kind in kinds
-    }
+    hits, claims, wanted = (Counter(map(kind_of, one)) for one in (said & right, said, right))
+    return {name: (hits[name], claims[name], wanted[name]) for name in sorted(claims | wanted)}
