@@ -1,7 +1,7 @@
 """Training side by side: Tuneline, transformers' Trainer, TRL and LLaMA-Factory on the same base, rows, batch, dtype and LoRA.
 
     python -m benchmarks.train --setup      first: environments for TRL and LLaMA-Factory, in .bench/
-    python -m benchmarks.train              three rounds of eight steps
+    python -m benchmarks.train              three rounds of three steps, half an hour on 2 cores
     python -m benchmarks.train --quick      one round of two steps
 
 LawBench 3-8 (`dvc repro fetch`) without its `system` text, LoRA r 16 on all linear layers but the head, 4 × 2 rows a step, up
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=folders.ROOT / "models/base")
     parser.add_argument("--data", type=Path, default=folders.ROOT / "data/raw/lawbench/consultation.jsonl")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="at least two")
+    parser.add_argument("--steps", type=int, default=3, help="at least two")
     parser.add_argument("--quick", action="store_true", help="one round of two steps")
     parser.add_argument("--only", nargs="*", choices=list(CONTENDERS))
     parser.add_argument("--setup", action="store_true", help="make the environments that are missing, and end")
