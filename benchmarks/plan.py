@@ -1,6 +1,6 @@
 """Predicted and measured peak memory of training, side by side, and how time and memory grow with rows and length.
 
-    python -m benchmarks.plan [--base models/base] [--quick]
+    python -m benchmarks.plan [--base models/base] [--quick | --scaling]
 
 Each point is a real training run of four steps in a process of its own, on random rows of between half the length and the
 whole; the first step is left out of the time.
@@ -30,6 +30,8 @@ class Point(NamedTuple):
 
 STEPS = 4
 QUICK = [Point(1, 128, False, 1), Point(2, 512, False, 1), Point(2, 512, True, 1), Point(4, 256, False, 0)]
+SCALING = [Point(2, length, False, 1) for length in (128, 256, 512, 1024)]
+SCALING += [Point(rows, 256, False, 1) for rows in (1, 4, 8)]
 GRID = [Point(*one) for one in itertools.product((1, 2, 4, 8), (128, 256, 512, 1024), (False, True), (1,))]
 GRID += [Point(2, 256, False, stage) for stage in (0, 2)]
 GRID += [Point(2, 256, False, 1, name) for name in ("p_tuning", "prefix", "prompt", "freeze", "full")]
@@ -41,13 +43,15 @@ def main() -> None:
         prog="python -m benchmarks.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--base", type=Path, default=folders.ROOT / "models/base")
-    parser.add_argument("--quick", action="store_true", help="four points")
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--quick", action="store_true", help="four points")
+    some.add_argument("--scaling", action="store_true", help="seven points: time and memory against length and rows")
     options = parser.parse_args()
     print(
         "| rows | length | checkpointing | ZeRO | method | dtype | predicted GB | measured GB | ratio | s a step | tokens/s |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for point in QUICK if options.quick else GRID:
+    for point in QUICK if options.quick else SCALING if options.scaling else GRID:
         one = compare(options.base.resolve(), point)
         cells = [*(str(value) for value in point), f"{one.predicted:.2f}", f"{one.measured:.2f}"]
         cells += [f"{one.predicted / one.measured:.2f}", f"{one.seconds:.1f}", f"{one.tokens / one.seconds:.0f}"]
