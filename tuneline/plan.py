@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuneline.tokens import Tokens
 
 GB = 1e9
-CPU_FIXED = 0.08 * GB
+CPU_FIXED = 0.13 * GB
 """What oneDNN and DeepSpeed hold on a CPU beside tensors; measured, see benchmarks/results/*-plan.md."""
 CPU_KEPT = 0.17
 """Share of what is in use that the C library and oneDNN's reordered copies hold on top of it; measured likewise."""
