@@ -11,10 +11,9 @@ weights once for each new token of a batch comes to. Markdown on standard output
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.folder import ROOT
 
 
 class Way(NamedTuple):
@@ -42,6 +41,7 @@ def main() -> None:
     from tuneline.model import ADAPTER, BASE, load_adapter, load_model, load_tokenizer, pick_device
     from tuneline.prompt import Prompter
     from tuneline.records import read_heldout
+    from tuneline.sections.evaluate import Evaluate
 
     heldout = ROOT / "data/processed/heldout.jsonl"
     for needed in (heldout, ROOT / BASE / "config.json", ROOT / ADAPTER):
@@ -51,11 +51,12 @@ def main() -> None:
     device, dtype = pick_device(), getattr(torch, options.dtype)
     tokenizer = load_tokenizer(ROOT / BASE)
     prompter = Prompter(tokenizer)
-    prompts = [prompter.generation_prompt(one["messages"][:-1]) for one in read_heldout(heldout)][: options.items]
+    questions = [one["messages"][:-1] for one in read_heldout(heldout)][: options.items]
     model = load_model(ROOT / BASE, dtype, device)
     bandwidth = read_rate(model)
     print(
-        f"{len(prompts)} questions, up to {options.max_new_tokens} new tokens, {options.dtype}, {device.type}, ", end=""
+        f"{len(questions)} questions, up to {options.max_new_tokens} new tokens, {options.dtype}, {device.type}, ",
+        end="",
     )
     print(f"memory read at {bandwidth / 1e9:.1f} GB/s\n")
     print("| | one by one, s | batched, s | ratio | tokens/s | same answers | share of the bandwidth |")
@@ -64,24 +65,25 @@ def main() -> None:
         if name == "tuned":
             model = load_adapter(model, ROOT / ADAPTER)
         size = sum(one.numel() * one.element_size() for one in model.parameters())
+        ways = (
+            Evaluate(max_new_tokens=options.max_new_tokens, batch_size=rows, dtype=options.dtype)
+            for rows in (1, options.batch_size)
+        )
         single, batched = (
-            answer(model, tokenizer, prompter, prompts, options.max_new_tokens, batch, f"{name}, {batch} at a time")
-            for batch in (1, options.batch_size)
+            answer(model, tokenizer, prompter, questions, way, f"{name}, {way.batch_size} at a time") for way in ways
         )
         same = sum(one == other for one, other in zip(single.answers, batched.answers, strict=True))
         print(
             f"| {name} | {single.seconds:.1f} | {batched.seconds:.1f} | {single.seconds / batched.seconds:.1f} "
-            f"| {batched.new_tokens / batched.seconds:.0f} | {same} of {len(prompts)} "
+            f"| {batched.new_tokens / batched.seconds:.0f} | {same} of {len(questions)} "
             f"| {batched.passes * size / batched.seconds / bandwidth:.2f} |",
             flush=True,
         )
 
 
-def answer(
-    model: Any, tokenizer: Any, prompter: Any, prompts: list[list[int]], most: int, batch_size: int, label: str
-) -> Way:
+def answer(model: Any, tokenizer: Any, prompter: Any, questions: list[Any], params: Any, label: str) -> Way:
     """Tuneline's own answers, with a batch size of one the loop that it is measured against."""
-    from tuneline.generation import greedy
+    from tuneline.answers import generate
 
     passes = 0
 
@@ -91,16 +93,7 @@ def answer(
 
     hook = model.get_output_embeddings().register_forward_hook(count)
     started = time.monotonic()
-    answers, times = greedy(
-        model,
-        prompts,
-        stop_ids=prompter.stop_ids,
-        pad_id=tokenizer.pad_token_id or 0,
-        max_new_tokens=most,
-        batch_size=batch_size,
-        decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
-        label=label,
-    )
+    answers, times = generate(model, tokenizer, prompter, questions, params, label)
     seconds = time.monotonic() - started
     hook.remove()
     said = [(one.text, one.finished) for one in answers]
