@@ -194,6 +194,54 @@ def make_workspace(folder: Path, base: Path, changes: dict) -> None:
     (folder / "metrics/eval.json").write_text("{}")
 
 
+def make_trained(folder: Path, base: Path, seed: int = 2) -> None:
+    """Models, records and metrics as `evaluate` leaves them; the LoRA adapter is random and strong."""
+    import torch
+
+    from tuneline import methods
+    from tuneline.checksums import file_sha256
+    from tuneline.model import load_model
+
+    shutil.copytree(base, folder / "models/base")
+    chosen = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
+    model = methods.prepare(load_model(base, torch.float32), chosen)
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    methods.save(model, chosen, folder / "models/adapter")
+    inputs = {"models/base/SHA256SUMS": file_sha256(folder / "models/base/SHA256SUMS")}
+    (folder / "models/adapter/lineage.json").write_text(json.dumps({"params": {}, "inputs": inputs}))
+    (folder / "data/processed").mkdir(parents=True)
+    (folder / "metrics").mkdir()
+    rows = [
+        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa", "messages": chat}
+        for n, chat in enumerate(CHATS[:2])
+    ]
+    for name in ("train", "heldout"):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"data/processed/{name}.jsonl").write_text(text, encoding="utf-8")
+    for name in ("eval", "train"):
+        (folder / f"metrics/{name}.json").write_text("{}")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, canonical_base) -> Path:
+    """A project's folder with base, adapter and merged model; read only, since all tests share it."""
+    import stages.export
+
+    folder = tmp_path_factory.mktemp("made") / "project"
+    make_trained(folder, canonical_base)
+    shutil.copy(ROOT / "params.yaml", folder)
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        stages.export.main()
+    finally:
+        os.chdir(here)
+    return folder
+
+
 @pytest.fixture
 def params() -> dict:
     """The shipped params.yaml as values."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import stages.export
-from tests.conftest import method
+from tests.conftest import make_trained, method
 from tuneline import methods
 from tuneline.checksums import folder_sha256
 from tuneline.model import load_adapter, load_model, load_tokenizer
@@ -19,25 +19,7 @@ LORA = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
 @pytest.fixture
 def trained(workspace, canonical_base):
     """A workspace as evaluate leaves it, its adapter random and strong."""
-    shutil.copytree(canonical_base, "models/base")
-    model = methods.prepare(load_model(Path("models/base"), torch.float32), LORA)
-    torch.manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    methods.save(model, LORA, Path("models/adapter"))
-    Path("models/adapter/lineage.json").write_text(json.dumps({"params": {}}))
-    Path("data/processed").mkdir()
-    Path("metrics").mkdir()
-    rows = [
-        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa",
-         "messages": [{"role": "user", "content": "感冒怎么办"}, {"role": "assistant", "content": text}]}
-        for n, text in enumerate(["多休息。", "多喝水，注意保暖。"])
-    ]  # fmt: skip
-    for name in ("train", "heldout"):
-        Path(f"data/processed/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name in ("eval", "train"):
-        Path(f"metrics/{name}.json").write_text("{}")
+    make_trained(Path(), canonical_base)
     return workspace
 
 

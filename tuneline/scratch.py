@@ -38,12 +38,17 @@ def fingerprint(inputs: Mapping[str, Path], sections: Mapping[str, Any], process
 
 
 def scratch_folder(key: str) -> Path:
-    """The private folder of a fingerprint, made if need be: $TUNELINE_SCRATCH or ~/.cache/tuneline, then train/<key>.
+    """The private folder of a fingerprint."""
+    return private_folder("train", key[:32])
+
+
+def private_folder(*names: str) -> Path:
+    """A folder below $TUNELINE_SCRATCH or ~/.cache/tuneline, made if need be.
 
     Raises ValueError when it belongs to somebody else: checkpoints are pickles, and only our own are loaded.
     """
     root = Path(os.environ.get("TUNELINE_SCRATCH") or Path.home() / ".cache" / "tuneline")
-    folder = root / "train" / key[:32]
+    folder = root.joinpath(*names)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid():
         raise ValueError(
