@@ -1,94 +1,159 @@
-"""Chat in the terminal with the base, the adapter or the merged model, answers streamed.
+"""Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision.
 
     python -m chat
     python -m chat --model adapter --prompt "感冒一般几天能好？"
+    python -m chat --model rev:exp-a --prompt "感冒一般几天能好？" --json
 
-/reset forgets the conversation, /quit ends. Answers are no medical or legal advice.
+/model NAME, /system TEXT, /reset, /history, /quit; Ctrl-C stops an answer. Answers are no medical or legal advice.
 """
 
 import argparse
+import json
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-MODELS = ("base", "adapter", "merged")
+from chat.start import quiet
+from tuneline.records import Message
+
+if TYPE_CHECKING:
+    from chat.answers import Piece
+
+WELCOME = (
+    "模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  /model /system /reset /history /quit"
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m chat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=MODELS, default="merged")
-    parser.add_argument("--prompt", help="ask one question and end")
+    parser.add_argument("--model", default="merged", help="base, adapter, merged, or rev:<git revision or experiment>")
+    parser.add_argument("--prompt", help="ask one question and end; - reads it from standard input")
+    parser.add_argument("--system", default="", help="system prompt")
     parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest token")
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="with --prompt: answer, tokens and seconds as JSON")
     options = parser.parse_args()
+    if options.json and options.prompt is None:
+        parser.error("--json needs --prompt")
+    quiet()
     try:
-        ask = opened(options.model, options.max_new_tokens)
+        session = Session(options)
+        if options.prompt is None:
+            converse(session)
+        else:
+            question = sys.stdin.read() if options.prompt == "-" else options.prompt
+            if options.json:
+                print(json.dumps(session.report(question), ensure_ascii=False, indent=2))
+            else:
+                session.answer(question)
     except (ValueError, OSError) as error:
         sys.exit(f"chat: {' '.join(str(error).split())}")
-    if options.prompt is not None:
-        ask([{"role": "user", "content": options.prompt}])
-        return
-    print("模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  /reset  /quit")
-    converse(ask)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
-def converse(ask: Any) -> None:
-    """Read lines until the end of input or /quit; Ctrl-C stops an answer."""
-    messages: list[dict[str, str]] = []
+def shown(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+class Session:
+    """One conversation: its model, its system prompt, and what was said."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from chat.answers import Answerer, Settings
+        from chat.models import Models
+
+        self.answerer: Answerer = Answerer(Models())
+        self.settings: Settings = Settings(
+            options.max_new_tokens, options.temperature, options.top_p, options.seed % 2**63
+        )
+        self.system: str = options.system
+        self.said: list[Message] = []
+        self.choose(options.model)
+
+    def choose(self, name: str) -> None:
+        """Talk to another model; the conversation goes on. Raises ValueError for a name that is none."""
+        self.model = self.answerer.models.named(name)
+
+    def answer(self, question: str, show: Callable[[str], None] = shown) -> "Piece | None":
+        """Ask, show the answer while it is made, and keep both; Ctrl-C ends it and keeps what was said."""
+        asked: Message = {"role": "user", "content": question}
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        texts: list[str] = []
+        last = None
+        pieces = self.answerer.ask(self.model, [*system, *self.said, asked], self.settings)
+        try:
+            for last in pieces:
+                texts.append(last.text)
+                show(last.text)
+        except KeyboardInterrupt:
+            show(" …")
+        finally:
+            pieces.close()
+        show("\n")
+        if texts:
+            self.said += [asked, {"role": "assistant", "content": "".join(texts)}]
+        return last
+
+    def report(self, question: str) -> dict[str, object]:
+        """What `--json` prints."""
+        last = self.answer(question, lambda _: None)
+        if last is None:
+            raise KeyboardInterrupt
+        numbers = {"tokens": last.tokens, "prompt_tokens": last.prompt_tokens, "seconds": round(last.seconds, 3)}
+        return {"model": self.model, "answer": self.said[-1]["content"], "finish": last.finish, **numbers}
+
+
+def converse(session: Session) -> None:
+    """Read lines until the end of input or /quit."""
+    # Importing it gives `input` line editing and history.
+    import readline  # noqa: F401
+
+    print(WELCOME)
+    print(
+        f"{session.model}; also: {', '.join(name for name in session.answerer.models.names if name != session.model)}"
+    )
     while True:
         try:
             line = input("> ").strip()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             print()
             return
+        except KeyboardInterrupt:
+            print()
+            continue
         if line == "/quit":
             return
-        if line == "/reset":
-            messages = []
-        elif line:
+        if line:
             try:
-                messages += [{"role": "user", "content": line}]
-                messages += [{"role": "assistant", "content": ask(messages)}]
-            except KeyboardInterrupt:
-                print()
-                messages.pop()
+                command(session, line) if line.startswith("/") else session.answer(line)
+            except (ValueError, OSError) as error:
+                print(f"{' '.join(str(error).split())}")
 
 
-def opened(name: str, max_new_tokens: int) -> Any:
-    """A function from messages to the answer, which it also prints while it is made."""
-    import torch
-    from transformers import TextStreamer
-    from transformers.utils import logging
-
-    from tuneline.model import ADAPTER, BASE, MERGED, load_adapter, load_merged, load_tokenizer, pick_device, pick_dtype
-    from tuneline.prompt import Prompter
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    folder = MERGED if name == "merged" else BASE
-    device = pick_device()
-    model = load_merged(folder, pick_dtype("auto", device), device)
-    if name == "adapter":
-        model = load_adapter(model, ADAPTER)
-    tokenizer = load_tokenizer(folder)
-    prompter = Prompter(tokenizer)
-    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-
-    @torch.inference_mode()
-    def ask(messages: Any) -> str:
-        ids = torch.tensor([prompter.generation_prompt(messages)], device=device)
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=prompter.stop_ids,
-            pad_token_id=tokenizer.pad_token_id,
-            streamer=streamer,
-        )
-        return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
-
-    return ask
+def command(session: Session, line: str) -> None:
+    """What begins with a slash. Raises ValueError for what is no command."""
+    name, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if name == "/reset":
+        session.said.clear()
+    elif name == "/system":
+        session.system = rest
+        print(f"system: {rest or '(none)'}")
+    elif name == "/model" and rest:
+        session.choose(rest)
+        print(f"model: {session.model}")
+    elif name == "/model":
+        print(f"{session.model}; also: {', '.join(session.answerer.models.names)}, rev:<revision>")
+    elif name == "/history":
+        for message in session.said:
+            print(f"{message['role']}: {message['content']}")
+    else:
+        raise ValueError(f"{name} is no command, expected /model, /system, /reset, /history or /quit")
 
 
 if __name__ == "__main__":

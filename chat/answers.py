@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
@@ -56,7 +56,7 @@ class Answerer:
         self._counting = threading.Lock()
         self._present = 0
 
-    def ask(self, name: str, messages: Sequence[Message], settings: Settings) -> Iterator[Piece]:
+    def ask(self, name: str, messages: Sequence[Message], settings: Settings) -> Generator[Piece]:
         """Pieces of the answer, whose texts joined are all of it. Closing the iterator stops the answer.
 
         Raises UnknownModelError, TooLongError, and ValueError for a role or setting that is none, at once; BusyError with
@@ -69,7 +69,7 @@ class Answerer:
         check_tokens(len(ids), settings.max_new_tokens, self.models.context)
         return self._pieces(name, ids, settings)
 
-    def _pieces(self, name: str, ids: list[int], settings: Settings) -> Iterator[Piece]:
+    def _pieces(self, name: str, ids: list[int], settings: Settings) -> Generator[Piece]:
         started = time.monotonic()
         with self._place():
             model = self.models.get(name)

@@ -85,13 +85,15 @@ class Models:
         self._shared: Any = None
         self._active: str | None = None
 
-    def add(self, revision: str) -> str:
-        """Put another revision's adapter on the list; returns its name."""
-        name = f"{REVISION}{revision}"
-        if name not in self.names:
-            self.adapters[name] = fetch_adapter(revision)
+    def named(self, name: str) -> str:
+        """The name, its adapter put on the list first when it is `rev:<revision>`; for whoever sits at this machine.
+
+        Raises UnknownModelError, or ValueError for a revision whose adapter can't be had.
+        """
+        if name.startswith(REVISION) and name not in self.names:
+            self.adapters[name] = fetch_adapter(name.removeprefix(REVISION))
             self.names = (*self.names, name)
-        return name
+        return self.known(name)
 
     def known(self, name: str) -> str:
         """The name itself. Raises UnknownModelError with the list of names."""
@@ -127,9 +129,7 @@ class Models:
         self._turns.acquire()
         try:
             if self._shared is None:
-                from peft import PeftModel
-
-                self._shared = PeftModel.from_pretrained(self._base, str(folder), adapter_name=label).eval()
+                self._shared = load_adapter(self._base, folder, label)
             else:
                 self._shared.load_adapter(str(folder), adapter_name=label)
             self._shared.set_adapter(label, inference_mode=True)
@@ -177,7 +177,5 @@ class Models:
 
 def switchable(folder: Path) -> bool:
     """Whether an adapter is LoRA of any kind, which several can be of on one base."""
-    from peft import PeftConfig, PeftType
-
     config = folder / "adapter_config.json"
-    return config.is_file() and PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.LORA
+    return config.is_file() and json.loads(config.read_text(encoding="utf-8"))["peft_type"] == "LORA"

@@ -2,21 +2,28 @@
 
     python -m stages.export
 
-Reads models/{base,adapter}, data/processed/{train,heldout}.jsonl, metrics/{eval,train}.json and section `export`;
-writes models/merged and metrics/export.json. Fails when the two models differ by more than export.max_delta_nll.
+Reads models/{base,adapter}, data/processed/{train,heldout}.jsonl, metrics/{convert,eval,train}.json and section `export`;
+writes models/merged and metrics/export.json. Fails when a tensor is not base plus adapter, or when the two models differ by
+more than export.max_delta_nll.
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneline.chatglm.layout import original, write_chatglm
 from tuneline.cpu import keep_blocks
+from tuneline.model import BESIDE
 from tuneline.outputs import building, to_json, write_json
 from tuneline.params import load
 from tuneline.records import read_heldout
+from tuneline.sections.base import Base
 from tuneline.sections.export import Export
+from tuneline.shards import LARGEST
 from tuneline.stage import note, run
+
+if TYPE_CHECKING:
+    from tuneline.comparison import Difference
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 TRAIN = Path("data/processed/train.jsonl")
@@ -24,6 +31,7 @@ BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 EVALUATED = Path("metrics/eval.json")
 TRAINED = Path("metrics/train.json")
+CONVERTED = Path("metrics/convert.json")
 MERGED = Path("models/merged")
 METRICS = Path("metrics/export.json")
 
@@ -44,16 +52,11 @@ def main() -> None:
         original(BASE)
     with building(MERGED) as folder:
         merge(params, folder)
-        difference = verify(folder)
+        difference = verify(params, folder)
         report = {name: value if name == "tokens" else float(f"{value:.6g}") for name, value in difference.items()}
-        if not difference["delta_nll"] < params.max_delta_nll:
-            raise ValueError(
-                f"the merged model is not the adapter: delta_nll is {difference['delta_nll']:.6f}, expected below "
-                f"export.max_delta_nll = {params.max_delta_nll:g}; try export.dtype: float32"
-            )
         if params.layout == "chatglm3":
             write_chatglm(folder, BASE, folder / "chatglm3", params.dtype)
-        (folder / "lineage.json").write_text(to_json(lineage(params)), encoding="utf-8")
+        complete(params, folder, report)
     write_json(METRICS, report)
     print(f"export: {MERGED} equals the adapter: delta_nll {report['delta_nll']:.2g}, ", end="")
     print(
@@ -62,27 +65,31 @@ def main() -> None:
 
 
 def merge(params: Export, folder: Path) -> None:
-    """merge_and_unload in float32, one cast, and everything of the base's folder that a user of the model needs.
+    """The merged weights, and everything of the base's folder that a user of the model needs.
 
     Virtual tokens can't be merged: then the base is at the folder's root, and the adapter beside it, in `adapter/`.
+    Raises ValueError when the files are not what was merged.
     """
     import shutil
 
     import torch
 
-    from tuneline.model import BESIDE, can_merge, load_adapter, load_model
+    from tuneline.float32 import stored_dtype
+    from tuneline.merging import load_tuned, merged, not_written
+    from tuneline.model import can_merge
 
-    model = load_adapter(load_model(BASE, torch.float32), ADAPTER)
-    if can_merge(model):
-        # One cast of the sum: casting the difference and then the sum would round twice (peft#1388).
-        model = model.merge_and_unload(safe_merge=True) if hasattr(model, "merge_and_unload") else model
-    else:
+    tuned = load_tuned(BASE, ADAPTER, stored_dtype(BASE))
+    if not can_merge(tuned):
         print(f"export: virtual tokens can't be merged: {folder.name} holds the base, and the adapter in {BESIDE}/")
-        model = model.get_base_model()
         keep_beside(folder / BESIDE)
-    model.to(getattr(torch, params.dtype)).save_pretrained(folder)
+    model = merged(tuned, getattr(torch, params.dtype))
+    model.save_pretrained(folder, max_shard_size=LARGEST)
     for path in (path for name in CARRIED for path in BASE.glob(f"{name}*")):
         shutil.copyfile(path, folder / path.name)
+    if wrong := not_written(model, folder):
+        raise ValueError(
+            f"the merged files do not hold what was merged: {len(wrong)} tensors differ, first {wrong[0]}; is the disk sound?"
+        )
 
 
 def keep_beside(folder: Path) -> None:
@@ -95,21 +102,56 @@ def keep_beside(folder: Path) -> None:
     path.write_text(to_json(config | {"base_model_name_or_path": ".."}), encoding="utf-8")
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Reload the folder with nothing else at hand, and measure it against base and adapter, in float32."""
+def verify(params: Export, folder: Path) -> "Difference":
+    """Reload the folder with nothing else at hand, and measure it against base and adapter, in float32.
+
+    Raises ValueError when a tensor or the answers are not the adapter's.
+    """
     import torch
 
-    from tuneline.comparison import compare
-    from tuneline.model import load_adapter, load_merged, load_model, load_tokenizer, pick_device
+    from tuneline.comparison import compare, states
+    from tuneline.float32 import stored_dtype
+    from tuneline.merging import load_tuned, not_expected
+    from tuneline.model import load_merged, load_tokenizer, pick_device
     from tuneline.prompt import Prompter
 
+    if wrong := not_expected(folder, BASE, ADAPTER, getattr(torch, params.dtype)):
+        raise ValueError(
+            f"the merged model is not base plus adapter: {len(wrong)} tensors are off, first {wrong[0]}; "
+            "run `dvc repro --force train`, and report it if it stays"
+        )
     prompter = Prompter(load_tokenizer(folder))
     rows = [prompter.training_row(record["messages"], "last_answer") for record in read_heldout(HELDOUT)]
     device = pick_device()
     note(device=device.type)
     keep_blocks()
-    adapter = load_adapter(load_model(BASE, torch.float32, device), ADAPTER)
-    return dict(compare(adapter, load_merged(folder, torch.float32, device), rows))
+    # One after the other: two models of 6 billion parameters do not fit into 24 GB.
+    adapter = states(load_tuned(BASE, ADAPTER, stored_dtype(BASE)).to(device), rows, "export: adapter")
+    merged = states(load_merged(folder, getattr(torch, params.dtype), device), rows, "export: merged")
+    difference = compare(adapter, merged)
+    if not difference["delta_nll"] < params.max_delta_nll:
+        raise ValueError(
+            f"the merged model is not the adapter: delta_nll is {difference['delta_nll']:.6f}, expected below "
+            f"export.max_delta_nll = {params.max_delta_nll:g}; try export.dtype: float32"
+        )
+    return difference
+
+
+def complete(params: Export, folder: Path, report: dict[str, Any]) -> None:
+    """Lineage, model card and checksums. Raises ValueError when a user of the folder would miss something."""
+    from tuneline.card import card
+    from tuneline.checksums import write_sums
+    from tuneline.verify import problems
+
+    (folder / "lineage.json").write_text(to_json(lineage(params)), encoding="utf-8")
+    facts = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (EVALUATED, TRAINED, CONVERTED)}
+    notice = "\n".join(path.read_text(encoding="utf-8") for path in sorted(BASE.glob("NOTICE*")))
+    beside = BESIDE if (folder / BESIDE).is_dir() else None
+    page = card(lineage(params), facts | {"export": report}, load(Base).model_dump(), notice, beside)
+    (folder / "README.md").write_text(page, encoding="utf-8")
+    write_sums(folder)
+    if found := problems(folder):
+        raise ValueError(f"the merged folder is not whole: {'; '.join(found)}")
 
 
 def lineage(params: Export) -> dict[str, Any]:

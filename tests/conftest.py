@@ -191,7 +191,29 @@ def make_workspace(folder: Path, base: Path, changes: dict) -> None:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"data/processed/{name}.jsonl").write_text(text, encoding="utf-8")
     (folder / "metrics").mkdir()
-    (folder / "metrics/eval.json").write_text("{}")
+    write_metrics(folder)
+
+
+def shipped_sections() -> dict:
+    """What an adapter's lineage says of the parameters."""
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return {name: shipped[name] for name in ("deepspeed", "freeze", "lora", "ptuning", "train", "tune")}
+
+
+def write_metrics(folder: Path) -> None:
+    """What the stages before `export` say of their work."""
+    counted = {"items": 4, "train": 2, "heldout": 2, "duplicates": 0, "leaks": 0, "rejected": 0}
+    side = {"rouge_l": {"value": 12.5, "low": 10.0, "high": 15.0}}
+    delta = {"rouge_l": {"value": 2.5, "low": -1.0, "high": 6.0, "p": 0.25, "wins": 1, "ties": 0, "losses": 1}}
+    change = {"nll_per_token": {"base": {"value": 0.25}, "tuned": {"value": 0.5}}}
+    trained = {"first_loss": 3.5, "last_loss": 2.5, "learnt_tokens": 40, "rows_seen": 8, "steps": 4, "tokens": 80}
+    contents = {
+        "convert": {"sources": {"s": counted}, "total": counted},
+        "eval": {"items": 2, "base": side, "tuned": side, "delta": delta, "general": change},
+        "train": trained | {"trainable_parameters": 10, "total_parameters": 100},
+    }
+    for name, content in contents.items():
+        (folder / f"metrics/{name}.json").write_text(json.dumps(content))
 
 
 def make_trained(folder: Path, base: Path, seed: int = 2) -> None:
@@ -211,7 +233,7 @@ def make_trained(folder: Path, base: Path, seed: int = 2) -> None:
             torch.nn.init.normal_(parameter, std=0.1)
     methods.save(model, chosen, folder / "models/adapter")
     inputs = {"models/base/SHA256SUMS": file_sha256(folder / "models/base/SHA256SUMS")}
-    (folder / "models/adapter/lineage.json").write_text(json.dumps({"params": {}, "inputs": inputs}))
+    (folder / "models/adapter/lineage.json").write_text(json.dumps({"params": shipped_sections(), "inputs": inputs}))
     (folder / "data/processed").mkdir(parents=True)
     (folder / "metrics").mkdir()
     rows = [
@@ -221,8 +243,7 @@ def make_trained(folder: Path, base: Path, seed: int = 2) -> None:
     for name in ("train", "heldout"):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"data/processed/{name}.jsonl").write_text(text, encoding="utf-8")
-    for name in ("eval", "train"):
-        (folder / f"metrics/{name}.json").write_text("{}")
+    write_metrics(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,17 @@
 """Answers that the terminal, the web page and the API give: the right model's, whole, and bounded."""
 
+import json
+import shutil
 import threading
 
 import pytest
 import torch
+import yaml
 
 from chat.answers import Answerer, Draw, Settings
 from chat.limits import BusyError, TooLongError, UnknownModelError
 from chat.models import Models
-from tests.conftest import CHATS, make_base
+from tests.conftest import CHATS, ROOT, dvc, git, make_base, make_trained, python
 from tuneline.model import load_adapter, load_model
 
 QUESTION = CHATS[0][:1]
@@ -94,7 +97,7 @@ def test_a_closed_answer_stops_and_gives_its_place_back(answerer):
 
 def test_what_is_too_much_is_refused_in_a_sentence(answerer, monkeypatch):
     def refusal(name="base", messages=QUESTION, **settings):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match="expected|ends with") as error:
             answerer.ask(name, messages, Settings(**settings))
         return type(error.value), str(error.value)
 
@@ -130,3 +133,104 @@ def test_without_models_the_way_to_them_is_told(tmp_path, monkeypatch):
         Models()
     make_base(tmp_path / "models/merged")
     assert Models().names == ("merged",)
+
+
+def terminal(made, *arguments, lines=None):
+    return python(made, "-m", "chat", *arguments, input=lines, env={"PYTHONPATH": str(ROOT)})
+
+
+def test_the_terminal_answers_one_question_streamed_or_as_json(made, answerer):
+    expected = whole(answerer, "adapter")
+    said = terminal(made, "--model", "adapter", "--prompt", QUESTION[0]["content"], "--max-new-tokens", "12")
+    assert (said.stdout, said.stderr) == (expected + "\n", "")
+    said = terminal(made, "--model", "adapter", "--prompt", "-", "--json", "--max-new-tokens", "12", lines="感冒怎么办")
+    report = json.loads(said.stdout)
+    assert (report["model"], report["answer"], report["tokens"]) == ("adapter", expected, 12)
+    assert report["finish"] == "length"
+    assert report["seconds"] > 0
+
+
+def test_a_conversation_in_the_terminal(made, answerer):
+    lines = [
+        "感冒怎么办",
+        "/model base",
+        "头痛",
+        "/history",
+        "/system 简短",
+        "/reset",
+        "/history",
+        "/model ../x",
+        "/no",
+        "/quit",
+    ]
+    said = terminal(made, "--model", "merged", "--max-new-tokens", "4", lines="\n".join(lines) + "\n")
+    assert said.returncode == 0, said.stderr
+    four = Settings(max_new_tokens=4)
+    first = whole(answerer, "merged", settings=four)
+    history = [*QUESTION, {"role": "assistant", "content": first}, {"role": "user", "content": "头痛"}]
+    second = whole(answerer, "base", history, four)
+    assert f"> {first}\n" in said.stdout
+    assert f"> {second}\n" in said.stdout
+    assert (
+        f"> user: 感冒怎么办\nassistant: {first}\nuser: 头痛\nassistant: {second}\n> system: 简短\n> > > there is no"
+        in said.stdout
+    )
+    assert "/no is no command, expected /model" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "/etc", "--prompt", "x"], "chat: there is no model '/etc', expected one of base, adapter, merged"),
+        (["--model", "rev:none", "--prompt", "x"], "chat: rev:none: its adapter can't be had"),
+        (["--prompt", "x", "--max-new-tokens", "0"], "chat: max_tokens is 0, expected 1 to 1024"),
+    ],
+)
+def test_a_mistake_in_the_terminal_is_one_sentence(made, arguments, message):
+    said = terminal(made, *arguments)
+    assert said.returncode == 1
+    assert said.stderr.startswith(message)
+    assert len(said.stderr.splitlines()) == 1
+
+
+def test_the_adapter_of_another_revision(project_with_two_adapters):
+    folder, first = project_with_two_adapters
+    arguments = ("-m", "chat", "--prompt", "感冒怎么办", "--max-new-tokens", "12", "--model")
+    now, then = (python(folder, *arguments, name) for name in ("adapter", "rev:HEAD~1"))
+    assert then.stdout == first
+    assert now.stdout != first
+    (folder / "models/base/SHA256SUMS").write_text("another base\n")
+    refused = python(folder, *arguments, "rev:HEAD~1")
+    assert "chat: rev:HEAD~1 was trained on another base" in refused.stderr
+
+
+@pytest.fixture
+def project_with_two_adapters(tmp_path, canonical_base, monkeypatch):
+    """A project under git and DVC whose adapter changed between two commits; and what the first one said."""
+    folder = tmp_path / "project"
+    monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    make_trained(folder, canonical_base)
+    for name in ("chat", "tuneline", "stages"):
+        shutil.copytree(ROOT / name, folder / name)
+    stage = {"cmd": "true", "outs": ["models/adapter"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
+    (folder / ".gitignore").write_text("/models/base\n/data\n")
+    git(folder, "init", "-q", "-b", "main")
+    for key, value in (("email", "somebody@example.org"), ("name", "Somebody")):
+        git(folder, "config", f"user.{key}", value)
+    dvc(folder, "init", "-q")
+    said = []
+    for seed in (2, 3):
+        if said:
+            shutil.rmtree(folder / "models")
+            shutil.rmtree(folder / "data")
+            shutil.rmtree(folder / "metrics")
+            make_trained(folder, canonical_base, seed)
+        dvc(folder, "commit", "-f", "train")
+        git(folder, "add", "-A")
+        git(folder, "commit", "-q", "-m", f"Seed {seed}")
+        question = ("-m", "chat", "--model", "adapter", "--prompt", "感冒怎么办", "--max-new-tokens", "12")
+        said.append(python(folder, *question).stdout)
+    assert said[0] != said[1]
+    return folder, said[0]

@@ -12,7 +12,7 @@ import stages.base
 import stages.export
 from tests.conftest import base_section, make_tokenizer, method
 from tuneline import methods
-from tuneline.comparison import compare
+from tuneline.comparison import compare, states
 from tuneline.model import load_adapter, load_model, load_tokenizer
 from tuneline.prompt import Prompter
 from tuneline.sections.base import Base
@@ -104,7 +104,7 @@ def test_it_trains_and_its_merge_is_its_adapter(family):
     export = Export.model_validate({"dtype": "float32", "max_delta_nll": 0.01, "layout": "native"})
     stages.export.merge(export, merged)
     tuned = load_adapter(load_model(base, torch.float32), Path("models/adapter"))
-    report = compare(tuned, load_model(merged, torch.float32), [row])
+    report = compare(states(tuned, [row], ""), states(load_model(merged, torch.float32), [row], ""))
     assert report["max_logit_difference"] < 1e-4
     assert report["greedy_agreement"] == 1.0
     # It stops where its family stops, in any program that reads the folder.

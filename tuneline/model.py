@@ -65,8 +65,10 @@ def _quantization(quantize: str | None, dtype: "torch.dtype") -> dict[str, Any]:
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
+def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """The model with what was trained on top, unmerged, in eval mode; or, for `freeze` and `full`, in place.
+
+    `name` is PEFT's for the adapter, where several go onto one model.
 
     Raises ValueError when the adapter is missing, does not fit, or would change nothing.
     """
@@ -75,7 +77,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
     if (folder / CHANGED).is_file():
         return _with_changed(model, folder / CHANGED)
     _need(folder / "adapter_config.json", folder)
-    tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    tuned = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
     zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
     if zero:
         raise ValueError(
@@ -89,6 +91,17 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
     model = load_model(folder, dtype, device)
     beside = folder / BESIDE
     return load_adapter(model, beside) if beside.is_dir() else model
+
+
+def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    tied = model.all_tied_weights_keys
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def can_merge(model: Any) -> bool:
