@@ -68,9 +68,7 @@ class Session:
         from chat.models import Models
 
         self.answerer: Answerer = Answerer(Models())
-        self.settings: Settings = Settings(
-            options.max_new_tokens, options.temperature, options.top_p, options.seed % 2**63
-        )
+        self.settings: Settings = Settings(options.max_new_tokens, options.temperature, options.top_p, options.seed)
         self.system: str = options.system
         self.said: list[Message] = []
         self.choose(options.model)

@@ -25,6 +25,9 @@ from tuneline.records import Message
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a decoder gives for a character whose last bytes are still to come."""
 
+PATIENCE = 0.2
+"""Seconds between two looks whether a question in the queue is still wanted."""
+
 
 class Settings(NamedTuple):
     max_new_tokens: int = 256
@@ -35,9 +38,10 @@ class Settings(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """More text of an answer."""
+    """One more token of an answer, or its end."""
 
     text: str
+    """What it adds; nothing while a character is incomplete."""
     tokens: int
     """Of the answer so far."""
     prompt_tokens: int
@@ -56,50 +60,55 @@ class Answerer:
         self._counting = threading.Lock()
         self._present = 0
 
-    def ask(self, name: str, messages: Sequence[Message], settings: Settings) -> Generator[Piece]:
+    def ask(
+        self, name: str, messages: Sequence[Message], settings: Settings, gone: threading.Event | None = None
+    ) -> Generator[Piece]:
         """Pieces of the answer, whose texts joined are all of it. Closing the iterator stops the answer.
 
-        Raises UnknownModelError, TooLongError, and ValueError for a role or setting that is none, at once; BusyError with
-        the first piece.
+        A question whose asker is `gone` leaves the queue without a piece. Raises UnknownModelError, TooLongError, and
+        ValueError for a role or setting that is none, at once; BusyError with the first piece.
         """
         self.models.known(name)
         check_settings(settings)
         check_size(messages)
         ids = self.models.prompter.generation_prompt(messages)
         check_tokens(len(ids), settings.max_new_tokens, self.models.context)
-        return self._pieces(name, ids, settings)
+        return self._pieces(name, ids, settings, gone or threading.Event())
 
-    def _pieces(self, name: str, ids: list[int], settings: Settings) -> Generator[Piece]:
+    def _pieces(self, name: str, ids: list[int], settings: Settings, stop: threading.Event) -> Generator[Piece]:
         started = time.monotonic()
-        with self._place():
+        with self._place(stop):
+            if stop.is_set():
+                return
             model = self.models.get(name)
             said: SimpleQueue[int | BaseException | None] = SimpleQueue()
-            stop = threading.Event()
             thread = threading.Thread(target=self._generate, args=(model, ids, settings, said, stop), daemon=True)
             thread.start()
             try:
-                yield from self._decoded(said, len(ids), settings, started)
+                yield from self._decoded(said, len(ids), started)
             finally:
                 stop.set()
                 thread.join()
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, gone: threading.Event) -> Iterator[None]:
         """A place among those that are answered. Raises BusyError when the queue for one is full."""
         with self._counting:
             if self._present >= RUNNING + WAITING:
                 raise BusyError(f"{self._present} questions are being answered or wait: ask again later")
             self._present += 1
+        placed = False
         try:
-            with self._running:
-                yield
+            while not placed and not gone.is_set():
+                placed = self._running.acquire(timeout=PATIENCE)
+            yield
         finally:
+            if placed:
+                self._running.release()
             with self._counting:
                 self._present -= 1
 
-    def _decoded(
-        self, said: "SimpleQueue[int | BaseException | None]", prompt: int, settings: Settings, started: float
-    ) -> Iterator[Piece]:
+    def _decoded(self, said: "SimpleQueue[int | BaseException | None]", prompt: int, started: float) -> Iterator[Piece]:
         """Ids to text: all of them anew each time, since a character may need several and white space may depend on both."""
         ids: list[int] = []
         shown = ""
@@ -108,9 +117,9 @@ class Answerer:
                 raise one
             ids.append(one)
             text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
-            if len(text) > len(shown) and text.startswith(shown) and not text.endswith(UNFINISHED):
-                yield Piece(text[len(shown) :], len(ids), prompt, time.monotonic() - started, None)
-                shown = text
+            whole = text.startswith(shown) and not text.endswith(UNFINISHED)
+            yield Piece(text[len(shown) :] if whole else "", len(ids), prompt, time.monotonic() - started, None)
+            shown = text if whole else shown
         text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
         ended: Literal["stop", "length"] = "stop" if ids and ids[-1] in self.models.prompter.stop_ids else "length"
         yield Piece(text[len(shown) :], len(ids), prompt, time.monotonic() - started, ended)
@@ -148,6 +157,8 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"temperature is {settings.temperature:g}, expected 0 (the likeliest token) to 2")
     if not 0 < settings.top_p <= 1:
         raise ValueError(f"top_p is {settings.top_p:g}, expected more than 0, up to 1")
+    if not 0 <= settings.seed < 2**63:
+        raise ValueError(f"seed is {settings.seed}, expected 0 to {2**63 - 1}")
 
 
 class Ids(BaseStreamer):

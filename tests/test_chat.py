@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from chat.answers import Answerer, Draw, Settings
-from chat.limits import BusyError, TooLongError, UnknownModelError
+from chat.limits import RUNNING, BusyError, TooLongError, UnknownModelError
 from chat.models import Models
 from tests.conftest import CHATS, ROOT, dvc, git, make_base, make_trained, python
 from tuneline.model import load_adapter, load_model
@@ -95,6 +95,22 @@ def test_a_closed_answer_stops_and_gives_its_place_back(answerer):
     assert threading.active_count() == before
 
 
+def test_a_question_whose_asker_has_gone_leaves_the_queue(answerer):
+    running = [answerer.ask("base", QUESTION, Settings(max_new_tokens=1000)) for _ in range(RUNNING)]
+    for answer in running:
+        next(answer)
+    gone = threading.Event()
+    waiting = threading.Thread(target=lambda: list(answerer.ask("base", QUESTION, SHORT, gone)))
+    waiting.start()
+    gone.set()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert answerer._present == RUNNING
+    for answer in running:
+        answer.close()
+    assert answerer._present == 0
+
+
 def test_what_is_too_much_is_refused_in_a_sentence(answerer, monkeypatch):
     def refusal(name="base", messages=QUESTION, **settings):
         with pytest.raises(ValueError, match="expected|ends with") as error:
@@ -111,6 +127,7 @@ def test_what_is_too_much_is_refused_in_a_sentence(answerer, monkeypatch):
     assert refusal(max_new_tokens=0)[1] == "max_tokens is 0, expected 1 to 1024"
     assert refusal(temperature=-1)[1].startswith("temperature is -1, expected 0")
     assert refusal(top_p=0)[1].startswith("top_p is 0, expected more than 0")
+    assert refusal(seed=-1)[1].startswith("seed is -1, expected 0 to")
     assert "role 'tool'" in refusal(messages=[{"role": "tool", "content": "x"}, *QUESTION])[1]
     assert refusal(messages=[])[1] == "a generation prompt ends with a user's message"
     monkeypatch.setattr("chat.answers.RUNNING", 0)

@@ -11,7 +11,8 @@ from tests.conftest import ROOT, python
 CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 ENTRIES = [
     *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py"))),
-    "chat", "tuneline.doctor", "tuneline.times", "tuneline.recipe", "tuneline.plan",
+    "chat", "chat.demo", "chat.serve", "tuneline.doctor", "tuneline.times", "tuneline.recipe", "tuneline.plan",
+    "tuneline.compare", "tuneline.verify", "tuneline.release", "benchmarks.serve", "benchmarks.merge",
     "benchmarks.loss", "benchmarks.plan", "benchmarks.methods", "benchmarks.train", "benchmarks.gpu",
 ]  # fmt: skip
 

@@ -1,0 +1,337 @@
+"""The page that shows two models side by side, as somebody with a browser meets it."""
+
+import os
+import re
+import shutil
+import socket
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from chat.answers import Answerer, Settings
+from chat.demo import Door, Headers, asked, escaped, examples_of, launch_settings, main, make_page, serve, settled
+from chat.models import Models
+from tests.conftest import CHATS, ROOT, python
+from tuneline.records import read_heldout
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+QUESTION = "我咳嗽"
+USER, ANSWER = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": "多休息。"}
+
+
+@pytest.fixture(scope="module")
+def served(made):
+    """The engine and the address of its page."""
+    here = Path.cwd()
+    os.chdir(made)
+    answerer = Answerer(Models())
+    page = make_page(answerer, examples_of(read_heldout(Path("data/processed/heldout.jsonl"))))
+    url = serve(page, launch_settings("127.0.0.1", free_port()))
+    yield answerer, url
+    page.close(verbose=False)
+    os.chdir(here)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield one
+        one.close()
+
+
+@contextmanager
+def visiting(browser, url, **options):
+    """A visitor's page; whatever it complains of or asks elsewhere fails the test."""
+    context = browser.new_context(**{"locale": "zh-CN", "viewport": {"width": 1280, "height": 800}} | options)
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    wrong: list[str] = []
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith((url, "data:", "blob:")) else wrong.append(one.url))
+    page.goto(url)
+    page.locator("#question textarea").wait_for()
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def ask(page, question=QUESTION):
+    page.locator("#question textarea").fill(question)
+    page.locator("#question textarea").press("Enter")
+
+
+def click(page, name):
+    page.locator("#buttons button", has_text=name).click()
+
+
+def finished(page) -> list[str]:
+    """What the two sides said, when both are done."""
+    page.locator(".told p", has_text="tokens/s").nth(1).wait_for()
+    page.locator("#buttons button:enabled", has_text="Send").wait_for()
+    return bubbles(page)
+
+
+def bubbles(page, kind="bot") -> list[str]:
+    return [one.inner_text().strip() for one in page.locator(f".message.{kind}").all()]
+
+
+def limit(page, tokens):
+    page.wait_for_load_state("networkidle")
+    page.locator("button", has_text="设置 Settings").click()
+    page.locator("#most input[type=range]").wait_for(state="visible")
+    page.locator("#most input[type=number]").fill(str(tokens))
+    page.locator("#most input[type=number]").press("Tab")
+    page.wait_for_function("tokens => document.querySelector('#most input[type=range]').value == tokens", arg=tokens)
+    page.locator("button", has_text="设置 Settings").click()
+
+
+def engine_says(answerer, name, question=QUESTION, tokens=64) -> str:
+    messages = [{"role": "user", "content": question}]
+    return "".join(piece.text for piece in answerer.ask(name, messages, Settings(tokens)))
+
+
+def compact(text) -> str:
+    """A browser shows white space in its own way."""
+    return "".join(text.split())
+
+
+def test_conversations_go_on_from_the_last_whole_answer():
+    assert settled([USER, ANSWER]) == [USER, ANSWER]
+    assert settled([USER, ANSWER, USER]) == [USER, ANSWER]
+    assert settled([]) == asked([]) == []
+    assert asked([USER, ANSWER]) == asked([USER]) == [USER]
+    assert escaped([{"role": "user", "content": '<b> & "'}]) == [{"role": "user", "content": '&lt;b&gt; &amp; "'}]
+
+
+def test_examples_are_single_questions_with_what_goes_with_them():
+    system = {"role": "system", "content": "你是医生。"}
+    long = {"role": "user", "content": "头痛\n" * 30}
+    records = [{"messages": [system, long, ANSWER], "references": ["a", "b"]}, {"messages": [USER, ANSWER] * 2}]
+    (one,) = examples_of(records)
+    assert one.question == long["content"] and one.system == "你是医生。" and one.reference == "a\nb"
+    assert len(one.label) < 50 and "\n" not in one.label
+    assert len(examples_of([{"messages": [USER, ANSWER]}] * 60)) == 50
+
+
+def test_nobody_else_is_let_in_without_a_password(made, monkeypatch):
+    monkeypatch.delenv("TUNELINE_PASSWORD", raising=False)
+    settings = launch_settings("127.0.0.1", 7860)
+    assert settings["share"] is False and settings["strict_cors"] and settings["auth"] is None
+    assert not settings["allowed_paths"] and not settings["enable_monitoring"] and not settings["footer_links"]
+    monkeypatch.setenv("TUNELINE_PASSWORD", "一二三四五六七八")
+    assert launch_settings("0.0.0.0", 7860)["auth"] == [("tuneline", "一二三四五六七八")]
+    monkeypatch.setenv("TUNELINE_PASSWORD", "short")
+    with pytest.raises(ValueError, match="TUNELINE_PASSWORD has 5 characters"):
+        launch_settings("127.0.0.1", 7860)
+    env = {"TUNELINE_PASSWORD": "", "PYTHONPATH": str(ROOT)}
+    refused = python(made, "-m", "chat.demo", "--host", "0.0.0.0", env=env)
+    assert refused.returncode == 1 and "TUNELINE_PASSWORD" in refused.stderr
+    assert refused.stderr.startswith("chat.demo: ") and refused.stderr.count("\n") == 1
+
+
+def test_what_hinders_the_start_is_told_in_a_sentence(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("sys.argv", ["demo", "--port", str(port)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == f"chat.demo: port {port} of 127.0.0.1 can't be had: choose another by --port"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="chat.demo: there is no model in models/base or models/merged"):
+        main()
+
+
+def test_the_door_knows_its_own_page():
+    def objection(loopback=True, method="POST", path="/gradio_api/queue/join", **headers):
+        given = {"host": "127.0.0.1:7860", "content-length": "9"} | headers
+        return Door(None, loopback).objection(method, path, Headers({k.replace("_", "-"): v for k, v in given.items()}))
+
+    assert objection() == objection(origin="http://127.0.0.1:7860") == ""
+    assert objection(origin="http://evil.example") == "http://evil.example is another page"
+    assert objection(origin="null") and objection(origin="http://127.0.0.1:8000")
+    assert objection(host="evil.example:7860") == "this page is at 127.0.0.1, not at evil.example:7860"
+    assert objection(loopback=False, host="demo.example", origin="http://demo.example") == ""
+    assert objection(path="/gradio_api/upload") and objection(content_length="999999999")
+
+
+def test_the_server_refuses_what_the_page_never_asks(served):
+    answerer, url = served
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        config = client.get("config").json()
+        sending = next(one for one in config["dependencies"] if len(one["targets"]) == 2)
+        initial = {one["id"]: one["props"].get("value") for one in config["components"]}
+
+        def post(model, **headers):
+            data = [initial.get(number) for number in sending["inputs"]]
+            data[0], data[3] = QUESTION, model
+            body = {"data": data, "fn_index": sending["id"], "session_hash": "abc", "event_data": None}
+            return client.post("gradio_api/queue/join", json=body, headers=headers)
+
+        assert post("base", origin="http://evil.example").status_code == 403
+        assert client.post("gradio_api/upload", files={"files": b"x"}).status_code == 403
+        for path in ("gradio_api/file=params.yaml", f"gradio_api/file={ROOT}/params.yaml", "gradio_api/run/on_send"):
+            assert client.get(path).status_code in (403, 404, 405)
+        for model in ("../base", "/etc/passwd", "rev:../../x", {"path": "/etc/passwd"}):
+            assert post(model).status_code == 200
+            with client.stream("GET", "gradio_api/queue/data", params={"session_hash": "abc"}) as events:
+                said = "".join(events.iter_text())
+            assert "root:" not in said and '"success":false' in said and "Traceback" not in said
+        assert client.get("").headers["content-security-policy"].startswith("default-src 'self'")
+    assert answerer._present == 0
+
+
+@browsing
+def test_both_sides_stream_what_the_engine_says(served, browser):
+    answerer, url = served
+    with visiting(browser, url) as page:
+        assert page.locator("html").get_attribute("lang") == "zh-Hans"
+        assert page.get_by_text("模型的回答不构成医疗或法律建议").is_visible()
+        limit(page, 64)
+        ask(page)
+        page.locator("#buttons button:disabled", has_text="Send").wait_for()
+        lengths: list[set[int]] = [set(), set()]
+        while not page.locator("#buttons button:enabled", has_text="Send").count():
+            for seen, column in zip(lengths, page.locator(".side").all(), strict=True):
+                seen |= {len(one.inner_text()) for one in column.locator(".message.bot").all()}
+        said = finished(page)
+        assert [compact(one) for one in said] == [compact(engine_says(answerer, name)) for name in ("base", "adapter")]
+        assert said[0] != said[1] and min(map(len, lengths)) > 1
+        assert re.fullmatch(r"\d+ tokens, [\d.]+ s, [\d.]+ tokens/s.*", page.locator(".told p").first.inner_text())
+        # The right model is another one now: its next answer differs, and both go on with their own conversation.
+        page.locator(".side").nth(1).locator("input").click()
+        page.get_by_role("option", name="base").click()
+        click(page, "Clear")
+        ask(page)
+        page.locator(".message.bot").nth(1).wait_for()
+        again = finished(page)
+        assert again == [said[0], said[0]]
+        click(page, "Retry")
+        page.locator("#buttons button:disabled", has_text="Send").wait_for()
+        assert finished(page) == again
+        ask(page, "还有呢？")
+        page.locator(".message.bot").nth(3).wait_for()
+        finished(page)
+        assert bubbles(page, "user") == [QUESTION, "还有呢？"] * 2
+        click(page, "Clear")
+        page.locator(".message").first.wait_for(state="detached")
+
+
+@browsing
+def test_stop_ends_the_answer_and_a_closed_tab_does_too(served, browser):
+    answerer, url = served
+
+    def idle():
+        until = time.monotonic() + 10
+        while answerer._present and time.monotonic() < until:
+            time.sleep(0.05)
+        return answerer._present == 0
+
+    with visiting(browser, url) as page:
+        limit(page, 1000)
+        ask(page)
+        page.locator(".side").nth(1).locator(".message.bot").wait_for()
+        click(page, "Stop")
+        page.locator(".told p", has_text="已停止 Stopped").nth(0).wait_for()
+        page.locator("#buttons button:enabled", has_text="Send").wait_for()
+        assert idle()
+        assert 0 < int(page.locator(".told p").nth(1).inner_text().split()[0]) < 1000
+        ask(page)
+        page.locator(".side").nth(1).locator(".message.bot").nth(1).wait_for()
+    assert idle()
+
+
+@browsing
+def test_an_example_fills_the_box_and_shows_its_reference(served, browser):
+    with visiting(browser, served[1]) as page:
+        page.locator("#examples input").click()
+        page.get_by_role("option").nth(1).click()
+        page.wait_for_function("document.querySelector('#question textarea').value != ''")
+        assert page.locator("#question textarea").input_value() == CHATS[1][0]["content"]
+        assert not page.locator("#reference textarea").is_visible()
+        page.locator("button", has_text="参考答案 Reference").click()
+        page.locator("#reference textarea").wait_for(state="visible")
+        assert page.locator("#reference textarea").input_value() == CHATS[1][1]["content"]
+
+
+@browsing
+def test_text_is_text_and_refusals_are_sentences(served, browser):
+    nasty = "<img src=/x onerror=alert(1)> ![](http://evil.example/x.png) <script>alert(2)</script> a < b &amp; **c**"
+    with visiting(browser, served[1], permissions=["clipboard-read", "clipboard-write"]) as page:
+        limit(page, 4)
+        ask(page, nasty)
+        finished(page)
+        assert bubbles(page, "user") == [nasty, nasty]
+        assert page.locator(".message img, .message script, .message strong").count() == 0
+        page.locator(".side").first.locator(".message-row, .message-wrap").locator("button").first.click()
+        page.wait_for_function("navigator.clipboard.readText().then(text => text != '')")
+        assert page.evaluate("navigator.clipboard.readText()") == nasty
+        ask(page, "头" * 9000)
+        page.locator(".told .refusal").nth(1).wait_for()
+        refusals = page.locator(".told .refusal").all_inner_texts()
+        assert all("tokens, expected at most" in one and "shorten it" in one for one in refusals)
+        ask(page, "再问")
+        page.locator(".told .refusal").first.wait_for(state="detached")
+        finished(page)
+        assert bubbles(page, "user") == [nasty, "再问"] * 2
+
+
+@browsing
+def test_an_input_method_is_not_interrupted(served, browser):
+    with visiting(browser, served[1]) as page:
+        page.locator("#question textarea").click()
+        keys = page.context.new_cdp_session(page)
+        keys.send("Input.imeSetComposition", {"text": "ganmao", "selectionStart": 6, "selectionEnd": 6})
+        keys.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", "key": "Process", "windowsVirtualKeyCode": 229})
+        keys.send("Input.insertText", {"text": "感冒"})
+        page.locator("#question textarea").press("Shift+Enter")
+        page.keyboard.insert_text("怎么办")
+        assert page.locator("#question textarea").input_value() == "感冒\n怎么办"
+        assert page.locator(".message").count() == 0
+
+
+@browsing
+def test_five_users_at_once_get_their_own_answers(served, browser):
+    answerer, url = served
+    questions = [chat[0]["content"] for chat in CHATS[:5]]
+    expected = [[engine_says(answerer, name, one, 24) for name in ("base", "adapter")] for one in questions]
+    contexts = [browser.new_context() for _ in questions]
+    pages = [context.new_page() for context in contexts]
+    for page in pages:
+        page.goto(url)
+        page.locator("#question textarea").wait_for()
+        limit(page, 24)
+    for page, question in zip(pages, questions, strict=True):
+        ask(page, question)
+    for page, answers in zip(pages, expected, strict=True):
+        assert [compact(one) for one in finished(page)] == [compact(one) for one in answers]
+    for context in contexts:
+        context.close()
+
+
+@browsing
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme):
+    with visiting(browser, served[1], viewport={"width": 390, "height": 844}, color_scheme=scheme) as page:
+        limit(page, 16)
+        ask(page, "感冒" * 100)
+        finished(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        left, right = (column.bounding_box() for column in page.locator(".side").all())
+        assert right["y"] >= left["y"] + left["height"]
+        box = page.locator("#disclaimer p").bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 844

@@ -1,0 +1,92 @@
+"""The folder that is handed out says where it came from, and is only made of what was committed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, dvc, git, python
+from tuneline import verify
+
+CONVERTER = """
+import sys
+from pathlib import Path
+folder, target = Path(sys.argv[1]), Path(sys.argv[sys.argv.index("--outfile") + 1])
+sys.exit("unknown model") if (folder / "config.json").read_text().count("unknown") else target.write_bytes(b"GGUF")
+"""
+
+
+@pytest.fixture
+def committed(tmp_path, made, monkeypatch) -> Path:
+    """A project whose merged model is committed."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.delenv("LLAMA_CPP", raising=False)
+    folder = tmp_path / "project"
+    shutil.copytree(made / "models/merged", folder / "models/merged")
+    for name in ("tuneline", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    stage = {"cmd": "true", "outs": ["models/merged"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"export": stage}}))
+    (folder / ".gitignore").write_text("__pycache__\n/release\n/out\n")
+    git(folder, "init", "-q", "-b", "main")
+    for key, value in (("email", "somebody@example.org"), ("name", "Somebody")):
+        git(folder, "config", f"user.{key}", value)
+    dvc(folder, "init", "-q")
+    dvc(folder, "commit", "-f", "export")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Model")
+    return folder
+
+
+def release(folder, *arguments, **env):
+    return python(folder, "-m", "tuneline.release", *arguments, env=env)
+
+
+def test_a_release_is_the_model_with_its_origin(committed):
+    result = release(committed)
+    assert result.returncode == 0, result.stderr
+    folder = committed / "release"
+    assert verify.problems(folder) == []
+    facts = json.loads((folder / "release.json").read_text())
+    assert facts["commit"] == git(committed, "rev-parse", "HEAD").strip()
+    assert facts["dvc_md5"].endswith(".dir")
+    assert facts["dirty"] is False
+    assert {"torch", "transformers", "peft"} <= facts["versions"].keys()
+    assert f"Commit `{facts['commit']}`;" in (folder / "README.md").read_text(encoding="utf-8")
+    weights = "model.safetensors"
+    assert (folder / weights).read_bytes() == (committed / "models/merged" / weights).read_bytes()
+    again = release(committed)
+    assert (again.returncode, again.stderr.startswith("release: release is there already")) == (1, True)
+
+
+def test_what_is_not_committed_or_not_whole_is_not_handed_out(committed):
+    (committed / "notes.txt").write_text("x")
+    refused = release(committed)
+    assert refused.stderr == "release: 1 files are not committed, first 'notes.txt': commit them, or say --dirty\n"
+    assert release(committed, "--dirty").returncode == 0
+    assert json.loads((committed / "release/release.json").read_text())["dirty"] is True
+    (committed / "notes.txt").unlink()
+    shutil.rmtree(committed / "release")
+    (committed / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"export": {"cmd": "false", "outs": ["models/merged"]}}})
+    )
+    git(committed, "commit", "-aqm", "Another command")
+    refused = release(committed)
+    assert "the pipeline is not up to date (export): run `dvc repro`" in refused.stderr
+    weights = committed / "models/merged/tokenizer.json"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    refused = release(committed)
+    assert "models/merged can't be handed out: tokenizer.json has changed" in refused.stderr
+    assert not (committed / "release").exists()
+
+
+def test_gguf_is_llama_cpps(committed, tmp_path):
+    refused = release(committed, "--gguf")
+    assert "convert_hf_to_gguf.py was not found in $LLAMA_CPP or on PATH: `git clone" in refused.stderr
+    (tmp_path / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    result = release(committed, "--gguf", "--to", "out", LLAMA_CPP=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert (committed / "out/out.gguf").read_bytes() == b"GGUF"
+    assert verify.problems(committed / "out") == []
