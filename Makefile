@@ -36,14 +36,17 @@ else
 	@python -m tuneline.times
 endif
 
-test: $(READY) ## every test but the long matrices (about 17 minutes on 2 cores)
-	pytest -m "not matrix"
+# A test file stays on one worker, since its tests share what they train; the long ones begin first.
+WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## every test but the long matrices (about 10 minutes on 2 cores)
+	pytest -m "not matrix" $(WORKERS)
 
 fast: $(READY) ## the tests that take seconds
-	pytest -m "not story and not matrix"
+	pytest -m "not story and not matrix" $(WORKERS)
 
 test-all: $(READY) ## every test
-	pytest
+	pytest $(WORKERS)
 
 check: $(READY) ## format, lint and types, without changing a file
 	ruff format --check .
@@ -54,8 +57,8 @@ format: $(READY) ## format and mend what can be mended
 	ruff format .
 	ruff check --fix .
 
-demo: $(READY) ## chat with the merged model in the terminal
-	python -m chat
+demo: $(READY) ## a web page to chat with two models side by side (`python -m chat` is the terminal's)
+	python -m chat.demo
 
 plan: $(READY) ## parameters, memory and time of the current params, before they are paid for
 	dvc repro --quiet tokenize

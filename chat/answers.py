@@ -65,8 +65,8 @@ class Answerer:
     ) -> Generator[Piece]:
         """Pieces of the answer, whose texts joined are all of it. Closing the iterator stops the answer.
 
-        A question whose asker is `gone` leaves the queue without a piece. Raises UnknownModelError, TooLongError, and
-        ValueError for a role or setting that is none, at once; BusyError with the first piece.
+        Once the asker is `gone` there are no more pieces, and a place in the queue is given up. Raises UnknownModelError,
+        TooLongError, and ValueError for a role or setting that is none, at once; BusyError with the first piece.
         """
         self.models.known(name)
         check_settings(settings)
@@ -75,19 +75,23 @@ class Answerer:
         check_tokens(len(ids), settings.max_new_tokens, self.models.context)
         return self._pieces(name, ids, settings, gone or threading.Event())
 
-    def _pieces(self, name: str, ids: list[int], settings: Settings, stop: threading.Event) -> Generator[Piece]:
+    def _pieces(self, name: str, ids: list[int], settings: Settings, gone: threading.Event) -> Generator[Piece]:
         started = time.monotonic()
-        with self._place(stop):
-            if stop.is_set():
+        with self._place(gone):
+            if gone.is_set():
                 return
             model = self.models.get(name)
             said: SimpleQueue[int | BaseException | None] = SimpleQueue()
-            thread = threading.Thread(target=self._generate, args=(model, ids, settings, said, stop), daemon=True)
+            closed = threading.Event()
+            stops = StoppingCriteriaList([Stopped(gone), Stopped(closed)])
+            thread = threading.Thread(target=self._generate, args=(model, ids, settings, said, stops), daemon=True)
             thread.start()
             try:
-                yield from self._decoded(said, len(ids), started)
+                for piece in self._decoded(said, len(ids), started):
+                    if not gone.is_set():
+                        yield piece
             finally:
-                stop.set()
+                closed.set()
                 thread.join()
 
     @contextmanager
@@ -125,7 +129,7 @@ class Answerer:
         yield Piece(text[len(shown) :], len(ids), prompt, time.monotonic() - started, ended)
 
     def _generate(
-        self, model: Switched, ids: list[int], settings: Settings, said: "SimpleQueue[Any]", stop: threading.Event
+        self, model: Switched, ids: list[int], settings: Settings, said: "SimpleQueue[Any]", stops: StoppingCriteriaList
     ) -> None:
         inputs = torch.tensor([ids], device=self.models.device)
         try:
@@ -142,7 +146,7 @@ class Answerer:
                     eos_token_id=self.models.prompter.stop_ids,
                     pad_token_id=self.models.tokenizer.pad_token_id or 0,
                     logits_processor=drawing(settings, self.models.device),
-                    stopping_criteria=StoppingCriteriaList([Stopped(stop)]),
+                    stopping_criteria=stops,
                     streamer=Ids(said),
                 )
             said.put(None)
@@ -157,8 +161,8 @@ def check_settings(settings: Settings) -> None:
         raise ValueError(f"temperature is {settings.temperature:g}, expected 0 (the likeliest token) to 2")
     if not 0 < settings.top_p <= 1:
         raise ValueError(f"top_p is {settings.top_p:g}, expected more than 0, up to 1")
-    if not 0 <= settings.seed < 2**63:
-        raise ValueError(f"seed is {settings.seed}, expected 0 to {2**63 - 1}")
+    if not -(2**63) <= settings.seed < 2**63:
+        raise ValueError(f"seed is {settings.seed}, expected -2^63 to 2^63 - 1")
 
 
 class Ids(BaseStreamer):

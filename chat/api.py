@@ -102,7 +102,10 @@ def add_errors(app: FastAPI) -> None:
 
 
 def ask(answerer: Answerer, asked: ChatRequest, left: threading.Event) -> Generator[Piece]:
-    """The pieces of the answer, up to a stop string, until the asker has `left`. Raises UnknownModelError, and Refusal for what is out of range."""
+    """The pieces of the answer, up to a stop string, until the asker has `left`.
+
+    Raises UnknownModelError, and Refusal for what is out of range.
+    """
     try:
         pieces = answerer.ask(asked.model, asked.conversation, asked.settings(secrets.randbits(63)), left)
     except UnknownModelError:

@@ -17,7 +17,7 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from chat.start import is_loopback, quiet, secret
+from chat.start import allowed_hosts, quiet, secret
 
 KEY = "TUNELINE_KEY"
 """The environment variable: options can be read by everyone in the list of processes."""
@@ -70,12 +70,11 @@ def main() -> None:
         answerer = Answerer(Models(options.revision))
     except (ValueError, OSError, OverflowError) as error:
         sys.exit(f"serve: {' '.join(str(error).split())}")
-    hosts = {"127.0.0.1", "::1", "localhost", options.host.lower()} if is_loopback(options.host) else None
     address = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{address}:{listening.getsockname()[1]}/v1"
     print(f"{', '.join(answerer.models.names)} at {url} (Ctrl-C ends)", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        make_server(make_app(answerer, key, hosts)).run(sockets=[listening])
+        make_server(make_app(answerer, key, allowed_hosts(options.host))).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def allowed_hosts(host: str) -> set[str] | None:
+    """The names by which a server on this address may be called; None is any, where other machines may ask.
+
+    A page of another site that lets its own name point to this machine is kept out by them (DNS rebinding).
+    """
+    return {"127.0.0.1", "::1", "localhost", host.lower()} if is_loopback(host) else None
+
+
 def secret(variable: str, host: str) -> str | None:
     """The password of an environment variable, None when it is unset.
 

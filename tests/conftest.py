@@ -13,10 +13,18 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = Path(__file__).parent / "fixtures"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread for each of the workers that run side by side: models of two layers gain nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A machine with a GPU must behave like one without: what is tested here is exact.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Files with stories first: the longest should not be what everything else waits for at the end."""
+    long = {item.path for item in items if item.get_closest_marker("story")}
+    items.sort(key=lambda item: (item.path not in long, str(item.path)))
+
 
 MARKERS = {
     "gemma": ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"],

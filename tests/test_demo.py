@@ -10,13 +10,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from chat.answers import Answerer, Settings
-from chat.demo import Door, Headers, asked, escaped, examples_of, launch_settings, main, make_page, serve, settled
+from chat.demo import launch_settings, main, serve
+from chat.door import Door
+from chat.examples import examples_of
 from chat.models import Models
+from chat.page import make_page
+from chat.sides import asked, escaped, settled
+from chat.start import allowed_hosts, secret
 from tests.conftest import CHATS, ROOT, python
 from tuneline.records import read_heldout
 
+pytestmark = pytest.mark.story
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 QUESTION = "我咳嗽"
@@ -30,7 +37,7 @@ def served(made):
     os.chdir(made)
     answerer = Answerer(Models())
     page = make_page(answerer, examples_of(read_heldout(Path("data/processed/heldout.jsonl"))))
-    url = serve(page, launch_settings("127.0.0.1", free_port()))
+    url = serve(page, launch_settings("127.0.0.1", free_port(), None))
     yield answerer, url
     page.close(verbose=False)
     os.chdir(here)
@@ -90,7 +97,6 @@ def bubbles(page, kind="bot") -> list[str]:
 
 
 def limit(page, tokens):
-    page.wait_for_load_state("networkidle")
     page.locator("button", has_text="设置 Settings").click()
     page.locator("#most input[type=range]").wait_for(state="visible")
     page.locator("#most input[type=number]").fill(str(tokens))
@@ -129,14 +135,15 @@ def test_examples_are_single_questions_with_what_goes_with_them():
 
 def test_nobody_else_is_let_in_without_a_password(made, monkeypatch):
     monkeypatch.delenv("TUNELINE_PASSWORD", raising=False)
-    settings = launch_settings("127.0.0.1", 7860)
+    settings = launch_settings("127.0.0.1", 7860, secret("TUNELINE_PASSWORD", "127.0.0.1"))
     assert settings["share"] is False and settings["strict_cors"] and settings["auth"] is None
     assert not settings["allowed_paths"] and not settings["enable_monitoring"] and not settings["footer_links"]
     monkeypatch.setenv("TUNELINE_PASSWORD", "一二三四五六七八")
-    assert launch_settings("0.0.0.0", 7860)["auth"] == [("tuneline", "一二三四五六七八")]
+    password = secret("TUNELINE_PASSWORD", "0.0.0.0")
+    assert launch_settings("0.0.0.0", 7860, password)["auth"] == [("tuneline", "一二三四五六七八")]
     monkeypatch.setenv("TUNELINE_PASSWORD", "short")
     with pytest.raises(ValueError, match="TUNELINE_PASSWORD has 5 characters"):
-        launch_settings("127.0.0.1", 7860)
+        secret("TUNELINE_PASSWORD", "127.0.0.1")
     env = {"TUNELINE_PASSWORD": "", "PYTHONPATH": str(ROOT)}
     refused = python(made, "-m", "chat.demo", "--host", "0.0.0.0", env=env)
     assert refused.returncode == 1 and "TUNELINE_PASSWORD" in refused.stderr
@@ -157,15 +164,16 @@ def test_what_hinders_the_start_is_told_in_a_sentence(made, tmp_path, monkeypatc
 
 
 def test_the_door_knows_its_own_page():
-    def objection(loopback=True, method="POST", path="/gradio_api/queue/join", **headers):
+    def objection(of="127.0.0.1", method="POST", path="/gradio_api/queue/join", **headers):
         given = {"host": "127.0.0.1:7860", "content-length": "9"} | headers
-        return Door(None, loopback).objection(method, path, Headers({k.replace("_", "-"): v for k, v in given.items()}))
+        given = Headers({name.replace("_", "-"): value for name, value in given.items()})
+        return Door(None, allowed_hosts(of)).objection(method, path, given)
 
     assert objection() == objection(origin="http://127.0.0.1:7860") == ""
-    assert objection(origin="http://evil.example") == "http://evil.example is another page"
+    assert "Origin is 'http://evil.example', expected none" in objection(origin="http://evil.example")
     assert objection(origin="null") and objection(origin="http://127.0.0.1:8000")
-    assert objection(host="evil.example:7860") == "this page is at 127.0.0.1, not at evil.example:7860"
-    assert objection(loopback=False, host="demo.example", origin="http://demo.example") == ""
+    assert "Host is 'evil.example:7860', expected one of" in objection(host="evil.example:7860")
+    assert objection(of="0.0.0.0", host="demo.example", origin="http://demo.example") == ""
     assert objection(path="/gradio_api/upload") and objection(content_length="999999999")
 
 
@@ -284,6 +292,7 @@ def test_text_is_text_and_refusals_are_sentences(served, browser):
         page.locator(".told .refusal").nth(1).wait_for()
         refusals = page.locator(".told .refusal").all_inner_texts()
         assert all("tokens, expected at most" in one and "shorten it" in one for one in refusals)
+        page.locator("#buttons button:enabled", has_text="Send").wait_for()
         ask(page, "再问")
         page.locator(".told .refusal").first.wait_for(state="detached")
         finished(page)

@@ -10,6 +10,7 @@ import yaml
 from tests.conftest import ROOT, dvc, git, python
 from tuneline import verify
 
+pytestmark = pytest.mark.story
 CONVERTER = """
 import sys
 from pathlib import Path
