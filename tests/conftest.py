@@ -319,12 +319,16 @@ def project(tmp_path, raw_base, params, monkeypatch):
     params["evaluate"] |= {"max_new_tokens": 8, "batch_size": 4}
     params["lora"] |= {"r": 4, "dropout": 0.0}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
-    git(folder, "init", "-q", "-b", "main")
-    git(folder, "config", "user.email", "somebody@example.org")
-    git(folder, "config", "user.name", "Somebody")
+    git_init(folder)
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "Start")
     return folder
+
+
+def git_init(folder: Path) -> None:
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "config", "user.email", "somebody@example.org")
+    git(folder, "config", "user.name", "Somebody")
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -11,7 +11,7 @@ import yaml
 from chat.answers import Answerer, Draw, Settings
 from chat.limits import RUNNING, BusyError, TooLongError, UnknownModelError
 from chat.models import Models
-from tests.conftest import CHATS, ROOT, dvc, git, make_base, make_trained, python
+from tests.conftest import CHATS, ROOT, dvc, git, git_init, make_base, make_trained, python
 from tuneline.model import load_adapter, load_model
 
 QUESTION = CHATS[0][:1]
@@ -237,9 +237,7 @@ def project_with_two_adapters(tmp_path, canonical_base, monkeypatch):
     stage = {"cmd": "true", "outs": ["models/adapter"]}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
     (folder / ".gitignore").write_text("/models/base\n/data\n")
-    git(folder, "init", "-q", "-b", "main")
-    for key, value in (("email", "somebody@example.org"), ("name", "Somebody")):
-        git(folder, "config", f"user.{key}", value)
+    git_init(folder)
     dvc(folder, "init", "-q")
     said = []
     for seed in (2, 3):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, dvc, git, python
+from tests.conftest import ROOT, dvc, git, git_init, python
 from tuneline import verify
 
 pytestmark = pytest.mark.story
@@ -31,9 +31,7 @@ def committed(tmp_path, made, monkeypatch) -> Path:
     stage = {"cmd": "true", "outs": ["models/merged"]}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"export": stage}}))
     (folder / ".gitignore").write_text("__pycache__\n/release\n/out\n")
-    git(folder, "init", "-q", "-b", "main")
-    for key, value in (("email", "somebody@example.org"), ("name", "Somebody")):
-        git(folder, "config", f"user.{key}", value)
+    git_init(folder)
     dvc(folder, "init", "-q")
     dvc(folder, "commit", "-f", "export")
     git(folder, "add", "-A")

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tuneline.git import git
+
 RECIPES = Path("recipes")
 RUNS = Path("runs")
 RAW = Path("data/raw")
@@ -111,14 +113,6 @@ def share_cache(folder: Path) -> None:
         shutil.copyfile(local, folder / ".dvc/config.local")
     dvc = [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache]
     subprocess.run(dvc, cwd=folder, check=True, capture_output=True)
-
-
-def git(*arguments: str) -> str:
-    """What git printed. Raises ValueError with its complaint."""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
-    if result.returncode:
-        raise ValueError(f"git {arguments[0]} failed: {result.stderr.strip()}; a recipe needs the project in git")
-    return result.stdout
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tuneline.checksums import write_sums
+from tuneline.git import git
 from tuneline.model import MERGED
 from tuneline.outputs import building, to_json
 from tuneline.stage import machine
@@ -121,13 +122,6 @@ def to_gguf(convert: Path, folder: Path, target: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode or not target.is_file():
         raise ValueError(f"{convert} failed: {result.stderr.strip()[-500:] or 'it wrote nothing'}")
-
-
-def git(*arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
-    if result.returncode:
-        raise ValueError(f"git {arguments[0]} failed: {result.stderr.strip()}; a release needs the project in git")
-    return result.stdout
 
 
 if __name__ == "__main__":
