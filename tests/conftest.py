@@ -107,12 +107,17 @@ def raw_base(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def canonical_base(raw_base, tmp_path_factory) -> Path:
     """The same after the base stage."""
+    return canonical(raw_base, tmp_path_factory.mktemp("base") / "tiny", "bfloat16")
+
+
+def canonical(source: Path, folder: Path, dtype: str) -> Path:
+    """A checkpoint as the base stage writes it."""
     import stages.base
     from tuneline.checksums import write_sums
     from tuneline.sections.base import Base
 
-    folder = tmp_path_factory.mktemp("base") / "tiny"
-    stages.base.canonical(raw_base, None, Base.model_validate(base_section(raw_base)), folder)
+    params = Base.model_validate(base_section(source) | {"dtype": dtype})
+    stages.base.canonical(source, None, params, folder)
     write_sums(folder)
     return folder
 
@@ -120,11 +125,8 @@ def canonical_base(raw_base, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def llama_base(tmp_path_factory) -> Path:
     """A tiny Llama with ChatML turns, as `models/base` holds one."""
-    from tuneline.checksums import write_sums
-
-    folder = make_base(tmp_path_factory.mktemp("llama-base") / "base", "chatml", "llama")
-    write_sums(folder)
-    return folder
+    root = tmp_path_factory.mktemp("llama-base")
+    return canonical(make_base(root / "source", "chatml", "llama"), root / "base", "float32")
 
 
 def base_section(folder: Path) -> dict:
