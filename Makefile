@@ -39,7 +39,7 @@ endif
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test: $(READY) ## every test but the long matrices (about 10 minutes on 2 cores)
+test: $(READY) ## every test but the long matrices (about 13 minutes on 2 cores)
 	pytest -m "not matrix" $(WORKERS)
 
 fast: $(READY) ## the tests that take seconds
