@@ -15,12 +15,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from chat.start import allowed_hosts, quiet, secret
+from chat.start import LOOPBACK, allowed_hosts, quiet, secret
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 PASSWORD = "TUNELINE_PASSWORD"  # noqa: S105
 """The environment variable: options can be read by everyone in the list of processes."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def launch_settings(host: str, port: int, password: str | None) -> dict[str, Any]:

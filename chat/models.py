@@ -62,15 +62,17 @@ class Models:
     """Names to models. The list of names is fixed when it is made: nothing that a user says becomes a path."""
 
     def __init__(self, revisions: Sequence[str] = ()) -> None:
-        self.adapters = {f"{REVISION}{revision}": fetch_adapter(revision) for revision in revisions}
         present = {"base": BASE / "config.json", "adapter": ADAPTER / "lineage.json", "merged": MERGED / "config.json"}
         names = [name for name, sign in present.items() if sign.is_file()]
-        if not {"base", "merged"} & {*names}:
+        if "base" not in names:
+            # An adapter is nothing without it.
+            names = [name for name in names if name == "merged"]
+        if not names:
             raise ValueError(f"there is no model in {BASE} or {MERGED}: run `dvc repro`, or `dvc pull`")
-        if "adapter" in names and "base" in names:
-            self.adapters["adapter"] = ADAPTER
-        self.names = (*(name for name in names if name != "adapter" or name in self.adapters), *self.adapters)
-        self.names = tuple(dict.fromkeys(self.names))
+        self.adapters = {"adapter": ADAPTER} if "adapter" in names else {}
+        self.names: tuple[str, ...] = tuple(names)
+        for revision in revisions:
+            self.named(f"{REVISION}{revision}")
         self.device = pick_device()
         self.tokenizer = load_tokenizer(BASE if "base" in names else MERGED)
         self.prompter = Prompter(self.tokenizer)

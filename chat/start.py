@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuneline.stage import GPU_DEVICES
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST = 8
 """Characters of a password."""
 
@@ -40,7 +41,7 @@ def allowed_hosts(host: str) -> set[str] | None:
 
     A page of another site that lets its own name point to this machine is kept out by them (DNS rebinding).
     """
-    return {"127.0.0.1", "::1", "localhost", host.lower()} if is_loopback(host) else None
+    return {*LOOPBACK, host.lower()} if is_loopback(host) else None
 
 
 def secret(variable: str, host: str) -> str | None:

@@ -193,15 +193,22 @@ def make_workspace(folder: Path, base: Path, changes: dict) -> None:
     for section, values in copy.deepcopy(changes).items():
         params[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
-    rows = [
-        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa", "messages": chat}
-        for n, chat in enumerate(CHATS[:3])
-    ]
-    for name in ("train", "heldout"):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"data/processed/{name}.jsonl").write_text(text, encoding="utf-8")
+    write_records(folder, CHATS[:3])
     (folder / "metrics").mkdir()
     write_metrics(folder)
+
+
+def write_records(folder: Path, chats: list) -> None:
+    """The same records to train on and to hold out."""
+    text = "".join(
+        json.dumps(
+            {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa", "messages": chat}, ensure_ascii=False
+        )
+        + "\n"
+        for n, chat in enumerate(chats)
+    )
+    for name in ("train", "heldout"):
+        (folder / f"data/processed/{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def shipped_sections() -> dict:
@@ -246,13 +253,7 @@ def make_trained(folder: Path, base: Path, seed: int = 2) -> None:
     (folder / "models/adapter/lineage.json").write_text(json.dumps({"params": shipped_sections(), "inputs": inputs}))
     (folder / "data/processed").mkdir(parents=True)
     (folder / "metrics").mkdir()
-    rows = [
-        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa", "messages": chat}
-        for n, chat in enumerate(CHATS[:2])
-    ]
-    for name in ("train", "heldout"):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"data/processed/{name}.jsonl").write_text(text, encoding="utf-8")
+    write_records(folder, CHATS[:2])
     write_metrics(folder)
 
 

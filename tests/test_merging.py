@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import stages.export
 import tuneline.merging
-from tests.conftest import CHATS, base_section, method, shipped_sections, write_metrics
+from tests.conftest import CHATS, base_section, method, shipped_sections, write_metrics, write_records
 from tests.test_families import FAMILIES, raw_checkpoint
 from tests.test_methods import METHODS
 from tuneline import methods, verify
@@ -52,12 +52,7 @@ def make_project(folder: Path, family: str, name: str, dtype: str) -> None:
     Path("models/adapter/lineage.json").write_text(json.dumps({"params": sections, "inputs": inputs}))
     Path("data/processed").mkdir(parents=True)
     Path("metrics").mkdir()
-    rows = [
-        {"id": f"s:{n}", "source": "s", "origin": f"f:{n}", "task": "qa", "messages": chat}
-        for n, chat in enumerate(CHATS)
-    ]
-    for split in ("train", "heldout"):
-        Path(f"data/processed/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    write_records(folder, CHATS[:3])
     write_metrics(folder)
 
 
