@@ -30,10 +30,10 @@ $(READY): requirements.lock
 
 repro: $(READY) ## run the pipeline: only what changed (RECIPE=name: a recipe, beside the project)
 ifdef RECIPE
-	@python -m tuneline.recipe $(RECIPE) $(SET)
+	@python -m tuneline.cli.recipe $(RECIPE) $(SET)
 else
 	dvc repro
-	@python -m tuneline.times
+	@python -m tuneline.cli.stage_times
 endif
 
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
@@ -62,7 +62,7 @@ demo: $(READY) ## a web page to chat with two models side by side (`python -m ch
 
 plan: $(READY) ## parameters, memory and time of the current params, before they are paid for
 	dvc repro --quiet tokenize
-	python -m tuneline.plan
+	python -m tuneline.cli.plan
 
 bench: $(READY) ## training against Trainer, TRL and LLaMA-Factory, three rounds (half an hour, after `make repro`)
 	python -m benchmarks.train --setup

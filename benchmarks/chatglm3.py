@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tuneline.chatglm.config import shape_of
-from tuneline.chatglm.names import parts
-from tuneline.shards import Tensor, write_shards
+from tuneline.formats.safetensors_writer import Tensor, write_shards
+from tuneline.models.chatglm.config import shape_of
+from tuneline.models.chatglm.names import parts
 
 CONFIG = {
     "model_type": "chatglm", "hidden_size": 4096, "num_attention_heads": 32, "kv_channels": 128,
@@ -74,7 +74,7 @@ def build(folder: Path, layers: int) -> int:
     """Random shards of about 1.8 GB under ChatGLM's names; returns their bytes."""
     import torch
 
-    from tuneline import shards
+    from tuneline.formats import safetensors_writer as shards
 
     shards.LARGEST = 1_800_000_000
     whole = {part.chatglm: part.whole for part in parts(shape_of(CONFIG | {"num_layers": layers}))}
@@ -102,7 +102,7 @@ def measured(folder: Path, layers: int, work: str) -> dict[str, float]:
         for file in sorted(source.glob("*.safetensors")):
             shutil.copyfile(file, target / file.name)
     else:
-        from tuneline.chatglm.weights import convert
+        from tuneline.models.chatglm.weights import convert
 
         convert(source, shape_of(CONFIG | {"num_layers": layers}), work, target)
     os.sync()

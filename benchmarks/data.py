@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from tuneline.parallel import workers
+from tuneline.data.workers import workers
 
 ROOT = Path(__file__).parent.parent
 TABLE = "data/toyhom_medical/样例_内科5000-6000.csv"
@@ -127,7 +127,7 @@ def read_and_write() -> None:
 
 
 def bare_tokenizer(base: Path) -> None:
-    from tuneline.model import load_tokenizer
+    from tuneline.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(base).backend_tokenizer
     texts: list[str] = []

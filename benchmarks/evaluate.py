@@ -37,11 +37,11 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from tuneline.cpu import keep_blocks
-    from tuneline.model import ADAPTER, BASE, load_adapter, load_model, load_tokenizer, pick_device
-    from tuneline.prompt import Prompter
-    from tuneline.records import read_heldout
-    from tuneline.sections.evaluate import Evaluate
+    from tuneline.evaluate.config import Evaluate
+    from tuneline.formats.records import read_heldout
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.cpu_tuning import keep_blocks
+    from tuneline.models.loading import ADAPTER, BASE, load_adapter, load_model, load_tokenizer, pick_device
 
     heldout = ROOT / "data/processed/heldout.jsonl"
     for needed in (heldout, ROOT / BASE / "config.json", ROOT / ADAPTER):
@@ -83,7 +83,7 @@ def main() -> None:
 
 def answer(model: Any, tokenizer: Any, prompter: Any, questions: list[Any], params: Any, label: str) -> Way:
     """Tuneline's own answers, with a batch size of one the loop that it is measured against."""
-    from tuneline.answers import generate
+    from tuneline.evaluate.predict import generate
 
     passes = 0
 

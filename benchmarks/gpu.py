@@ -159,13 +159,13 @@ def built(setting: Setting, smoke: bool, device: Any) -> tuple[Any, float]:
     import torch
     import transformers
 
-    from tuneline import methods
-    from tuneline.forward import supervise
-    from tuneline.fused import fuse
-    from tuneline.sections.freeze import Freeze
-    from tuneline.sections.lora import Lora
-    from tuneline.sections.ptuning import PTuning
-    from tuneline.sections.tune import Tune
+    from tuneline.train import methods
+    from tuneline.train.config.freeze import Freeze
+    from tuneline.train.config.lora import Lora
+    from tuneline.train.config.ptuning import PTuning
+    from tuneline.train.config.tune import Tune
+    from tuneline.train.fused_lora import fuse
+    from tuneline.train.loss_forward import supervise
 
     kind, values = SHAPES[setting.shape]
     config = getattr(transformers, kind)(**(values | (SMALL if smoke else {})))
@@ -200,8 +200,8 @@ def rows_of(setting: Setting, model: Any, smoke: bool, device: Any) -> tuple[dic
     """(a batch, its real tokens): random ids, every token learnt."""
     import torch
 
-    from tuneline.attention import NAME
-    from tuneline.collate import in_line, padded
+    from tuneline.train.collate import in_line, padded
+    from tuneline.train.packed_attention import NAME
 
     longest = 32 if smoke else setting.length
     spread = [longest - longest // 2 * number // setting.rows for number in range(setting.rows)]

@@ -44,7 +44,7 @@ def measure(options: Any) -> dict[str, float]:
 
     import torch
 
-    from tuneline.loss import summed_loss
+    from tuneline.models.chunked_loss import summed_loss
 
     generator = torch.Generator().manual_seed(17)
     head = torch.randn(options.vocabulary, options.hidden, generator=generator).mul_(0.05)

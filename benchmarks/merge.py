@@ -65,10 +65,10 @@ def build(folder: Path, layers: int, items: int) -> int:
     from transformers import AutoModelForCausalLM
 
     from benchmarks.chatglm3 import CONFIG
-    from tuneline.chatglm.config import native_config, shape_of
-    from tuneline.checksums import file_sha256, write_sums
-    from tuneline.outputs import to_json
-    from tuneline.shards import Tensor, write_shards
+    from tuneline.formats.safetensors_writer import Tensor, write_shards
+    from tuneline.models.chatglm.config import native_config, shape_of
+    from tuneline.runtime.atomic import to_json
+    from tuneline.runtime.hashing import file_sha256, write_sums
 
     make(folder, folder / "base")
     base = folder / "base"
@@ -99,8 +99,8 @@ def write_tokenizer(folder: Path) -> list[int]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-    from tuneline.prompt import Prompter
-    from tuneline.templates import chat_template
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_templates import chat_template
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = ["<pad>", "<eos>", "[gMASK]", "sop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]

@@ -134,9 +134,9 @@ def answering(speed: dict[str, Any]) -> float:
 
 
 def line(cells: list[str], said: list[str], right: list[str], seconds: float) -> str:
-    from tuneline.scoring.counts import kinds_of, micro_f1, precision, recall, tensor
-    from tuneline.scoring.extraction import entities, triples
-    from tuneline.statistics import counted_interval
+    from tuneline.evaluate.metrics.counts import kinds_of, micro_f1, precision, recall, tensor
+    from tuneline.evaluate.metrics.extraction import entities, triples
+    from tuneline.evaluate.statistics import counted_interval
 
     counted = triples if any("_" in one and ":" not in one for one in right) else entities
     items = [counted(one, [other]) for one, other in zip(said, right, strict=True)]

@@ -82,7 +82,7 @@ def compare(base: Path, point: Point) -> Compared:
 
 
 PREDICT = """
-from tuneline.plan import predict
+from tuneline.cli.plan import predict
 print(predict(None).parts["together"] / 1e9)
 """
 
@@ -91,8 +91,8 @@ def prepare(folder: Path, base: Path, point: Point) -> int:
     """A folder with random rows, params of the point, the base and the code; returns how many tokens the rows have."""
     import numpy as np
 
-    from tuneline.prompt import IGNORE_INDEX, Encoded
-    from tuneline.tokens import write_tokens
+    from tuneline.formats.example import IGNORE_INDEX, Encoded
+    from tuneline.formats.token_file import write_tokens
 
     folders.make(folder, base)
     words = json.loads((base / "config.json").read_text(encoding="utf-8"))["vocab_size"]

@@ -99,11 +99,11 @@ def set_up() -> None:
 
 def make_job(base: Path, data: Path, steps: int) -> dict[str, Any]:
     """Everything that the contenders have in common."""
-    from tuneline.adapter import resolve_targets
-    from tuneline.model import load_tokenizer
-    from tuneline.plan import read_config
-    from tuneline.prompt import Prompter
-    from tuneline.records import Message
+    from tuneline.cli.plan import read_config
+    from tuneline.formats.records import Message
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.loading import load_tokenizer
+    from tuneline.train.lora import resolve_targets
 
     prompter = Prompter(load_tokenizer(base))
     rows = []
@@ -186,8 +186,8 @@ def prepare_ours(folder: Path, job: dict[str, Any]) -> None:
     """The rows stored so that the run's own shuffling brings them in the order of the others."""
     import numpy as np
 
-    from tuneline.prompt import Encoded
-    from tuneline.tokens import write_tokens
+    from tuneline.formats.example import Encoded
+    from tuneline.formats.token_file import write_tokens
 
     folders.make(folder, Path(job["base"]))
     rows = job["rows"]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from chat.start import quiet
-from tuneline.records import Message
+from tuneline.formats.records import Message
 
 if TYPE_CHECKING:
     from chat.answers import Piece

@@ -20,7 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from chat.limits import RUNNING, WAITING, BusyError, check_size, check_tokens
 from chat.models import Models, Switched
-from tuneline.records import Message
+from tuneline.formats.records import Message
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a decoder gives for a character whose last bytes are still to come."""

@@ -69,7 +69,7 @@ def main() -> None:
         from chat.examples import examples_of
         from chat.models import Models
         from chat.page import make_page
-        from tuneline.records import read_records
+        from tuneline.formats.records import read_records
 
         settings = launch_settings(options.host, options.port, password)
         records = list(read_records(HELDOUT)) if HELDOUT.is_file() else []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from tuneline.records import Record, last_question, references
+from tuneline.formats.records import Record, last_question, references
 
 EXAMPLES = 50
 

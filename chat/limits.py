@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tuneline.records import Message
+from tuneline.formats.records import Message
 
 TURNS = 64
 """Messages of one conversation, the system prompt included."""

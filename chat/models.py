@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from chat.limits import UnknownModelError
 from chat.revisions import fetch_adapter
-from tuneline.model import (
+from tuneline.models.chat_format import Prompter
+from tuneline.models.loading import (
     ADAPTER,
     BASE,
     MERGED,
@@ -24,7 +25,6 @@ from tuneline.model import (
     pick_device,
     pick_dtype,
 )
-from tuneline.prompt import Prompter
 
 REVISION = "rev:"
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import from_json
 
 from chat.answers import Piece, Settings
-from tuneline.records import Message, Role
+from tuneline.formats.records import Message, Role
 
 DEFAULT_TOKENS = Settings().max_new_tokens
 STOPS = 4

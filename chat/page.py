@@ -11,7 +11,7 @@ from chat.answers import Answerer, Settings
 from chat.examples import Example
 from chat.limits import CHARACTERS, NEW_TOKENS, RUNNING, WAITING
 from chat.sides import Side, asked, escaped, settled, together
-from tuneline.records import Message
+from tuneline.formats.records import Message
 
 FONTS = ("PingFang SC", "Microsoft YaHei", "Noto Sans SC", "Noto Sans CJK SC", "system-ui", "sans-serif")
 """Of the reader's own system: none is loaded."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from tuneline.model import ADAPTER, BASE
-from tuneline.scratch import private_folder
+from tuneline.models.loading import ADAPTER, BASE
+from tuneline.train.checkpoints import private_folder
 
 
 def fetch_adapter(revision: str) -> Path:
@@ -40,7 +40,7 @@ def fetch_adapter(revision: str) -> Path:
 
 def check_base(adapter: Path, name: str) -> None:
     """Raises ValueError when the adapter was trained on another base than lies here."""
-    from tuneline.checksums import SUMS, file_sha256
+    from tuneline.runtime.hashing import SUMS, file_sha256
 
     lineage = json.loads((adapter / "lineage.json").read_text(encoding="utf-8"))
     theirs, ours = lineage.get("inputs", {}).get(f"{BASE.as_posix()}/{SUMS}"), file_sha256(BASE / SUMS)

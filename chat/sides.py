@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from chat.answers import Piece
 from chat.limits import BusyError
-from tuneline.records import Message
+from tuneline.formats.records import Message
 
 TICK = 0.08
 """Seconds between two looks at what the models have said: the page is not redrawn for every token."""

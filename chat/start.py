@@ -5,7 +5,7 @@ import os
 import warnings
 from pathlib import Path
 
-from tuneline.stage import GPU_DEVICES
+from tuneline.runtime.stage import GPU_DEVICES
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST = 8

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tuneline.chatglm import config as chatglm
-from tuneline.doors import checkpoint
-from tuneline.outputs import building, write_json
-from tuneline.params import load
-from tuneline.sections.base import Base
-from tuneline.stage import note, run
-from tuneline.templates import chat_template
+from tuneline.base.config import Base
+from tuneline.base.source import checkpoint
+from tuneline.models.chat_templates import chat_template
+from tuneline.models.chatglm import config as chatglm
+from tuneline.runtime.atomic import building, write_json
+from tuneline.runtime.params import load
+from tuneline.runtime.stage import note, run
 
 BASE = Path("models/base")
 METRICS = Path("metrics/base.json")
@@ -44,7 +44,7 @@ def canonical(source: Path, gguf: str | None, params: Base, folder: Path) -> tup
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, logging
 
-    from tuneline.prompt import Prompter
+    from tuneline.models.chat_format import Prompter
 
     logging.set_verbosity_error()
     config = {} if gguf else read_config(source)
@@ -82,10 +82,10 @@ def canonical_chatglm(source: Path, config: dict[str, Any], params: Base, folder
     """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
     from transformers import GenerationConfig
 
-    from tuneline.chatglm.layout import ORIGINAL, keep_original
-    from tuneline.chatglm.tokenizer import build
-    from tuneline.chatglm.weights import convert
-    from tuneline.prompt import Prompter
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chatglm.layout import ORIGINAL, keep_original
+    from tuneline.models.chatglm.tokenizer import build
+    from tuneline.models.chatglm.weights import convert
 
     try:
         shape = chatglm.shape_of(config)
@@ -168,9 +168,9 @@ def keep_template(tokenizer: Any, prompter: Any) -> str:
 
 def inspect(folder: Path, params: Base) -> dict[str, Any]:
     """Reload what was written, check that it is sane, and write its hashes beside it."""
-    from tuneline.checksums import folder_sha256, write_sums
-    from tuneline.model import load_model, load_tokenizer, pick_device, pick_dtype
-    from tuneline.sanity import check, perplexities
+    from tuneline.base.perplexity import check, perplexities
+    from tuneline.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
+    from tuneline.runtime.hashing import folder_sha256, write_sums
 
     device = pick_device()
     model = load_model(folder, pick_dtype("auto", device), device)

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tuneline.conversion import (
+from tuneline.data.config import Data
+from tuneline.data.convert import (
     Tally,
     check_rejects,
     exam_of,
@@ -20,11 +21,10 @@ from tuneline.conversion import (
     split_of,
     write_parts,
 )
-from tuneline.outputs import building, write_json
-from tuneline.params import load
-from tuneline.records import TERMS
-from tuneline.sections.data import Data
-from tuneline.stage import run
+from tuneline.formats.records import TERMS
+from tuneline.runtime.atomic import building, write_json
+from tuneline.runtime.params import load
+from tuneline.runtime.stage import run
 
 RAW = Path("data/raw")
 TRAIN = Path("data/processed/train.jsonl")

@@ -16,13 +16,13 @@ from typing import Any
 
 import jsonlines
 
-from tuneline.answers import Answer, ask, pair
-from tuneline.cpu import keep_blocks
-from tuneline.outputs import building, write_json
-from tuneline.params import load
-from tuneline.records import Record, last_question, read_heldout, references, write_jsonl
-from tuneline.sections.evaluate import Evaluate
-from tuneline.stage import note, run
+from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.predict import Answer, ask, pair
+from tuneline.formats.records import Record, last_question, read_heldout, references, write_jsonl
+from tuneline.models.cpu_tuning import keep_blocks
+from tuneline.runtime.atomic import building, write_json
+from tuneline.runtime.params import load
+from tuneline.runtime.stage import note, run
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 BASE_ANSWERS = Path("data/processed/base_answers.jsonl")
@@ -48,10 +48,10 @@ TABLES = (SCORES, INTERVALS, KINDS, CONFUSION)
 
 def main() -> None:
     params = load(Evaluate)
-    from tuneline.general import ask_general
-    from tuneline.model import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
-    from tuneline.report import Facts, headline, report
-    from tuneline.results import COUNTED, change, compare, kinds
+    from tuneline.evaluate.compare import COUNTED, change, compare, kinds
+    from tuneline.evaluate.general_prompts import ask_general
+    from tuneline.evaluate.report import Facts, headline, report
+    from tuneline.models.loading import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
 
     records = read_heldout(HELDOUT)
     base, base_general = pair(records, read_lines(BASE_ANSWERS)), read_lines(BASE_GENERAL)
@@ -89,7 +89,7 @@ def main() -> None:
 
 def predicted(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
     """One line of predictions.jsonl."""
-    from tuneline.scoring.metrics import score
+    from tuneline.evaluate.metrics.score import score
 
     right = references(record)
     return {
@@ -113,7 +113,7 @@ def score_rows(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 def interval_rows(metrics: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """Metrics on a scale of 100, which can share an axis; the others are in eval.json."""
-    from tuneline.scoring.metrics import METRICS
+    from tuneline.evaluate.metrics.metrics import METRICS
 
     for name, delta in metrics["delta"].items():
         if METRICS[name].unit in ("0–100", "%"):
@@ -123,7 +123,7 @@ def interval_rows(metrics: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 def confusion_rows(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     """The tuned model's label beside the right one, an item a line."""
-    from tuneline.scoring.labels import chosen
+    from tuneline.evaluate.metrics.labels import chosen
 
     for row in rows:
         if row["task"] == "label":

@@ -11,19 +11,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline.chatglm.layout import original, write_chatglm
-from tuneline.cpu import keep_blocks
-from tuneline.model import BESIDE
-from tuneline.outputs import building, to_json, write_json
-from tuneline.params import load
-from tuneline.records import read_heldout
-from tuneline.sections.base import Base
-from tuneline.sections.export import Export
-from tuneline.shards import LARGEST
-from tuneline.stage import note, run
+from tuneline.base.config import Base
+from tuneline.export.config import Export
+from tuneline.formats.records import read_heldout
+from tuneline.formats.safetensors_writer import LARGEST
+from tuneline.models.chatglm.layout import original, write_chatglm
+from tuneline.models.cpu_tuning import keep_blocks
+from tuneline.models.loading import BESIDE
+from tuneline.runtime.atomic import building, to_json, write_json
+from tuneline.runtime.params import load
+from tuneline.runtime.stage import note, run
 
 if TYPE_CHECKING:
-    from tuneline.comparison import Difference
+    from tuneline.export.equivalence import Difference
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 TRAIN = Path("data/processed/train.jsonl")
@@ -74,9 +74,9 @@ def merge(params: Export, folder: Path) -> None:
 
     import torch
 
-    from tuneline.float32 import stored_dtype
-    from tuneline.merging import load_tuned, merged, not_written
-    from tuneline.model import can_merge
+    from tuneline.export.layerwise_fp32 import stored_dtype
+    from tuneline.export.merge import load_tuned, merged, not_written
+    from tuneline.models.loading import can_merge
 
     tuned = load_tuned(BASE, ADAPTER, stored_dtype(BASE))
     if not can_merge(tuned):
@@ -109,11 +109,11 @@ def verify(params: Export, folder: Path) -> "Difference":
     """
     import torch
 
-    from tuneline.comparison import compare, states
-    from tuneline.float32 import stored_dtype
-    from tuneline.merging import load_tuned, not_expected
-    from tuneline.model import load_merged, load_tokenizer, pick_device
-    from tuneline.prompt import Prompter
+    from tuneline.export.equivalence import compare, states
+    from tuneline.export.layerwise_fp32 import stored_dtype
+    from tuneline.export.merge import load_tuned, not_expected
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.loading import load_merged, load_tokenizer, pick_device
 
     if wrong := not_expected(folder, BASE, ADAPTER, getattr(torch, params.dtype)):
         raise ValueError(
@@ -139,9 +139,9 @@ def verify(params: Export, folder: Path) -> "Difference":
 
 def complete(params: Export, folder: Path, report: dict[str, Any]) -> None:
     """Lineage, model card and checksums. Raises ValueError when a user of the folder would miss something."""
-    from tuneline.card import card
-    from tuneline.checksums import write_sums
-    from tuneline.verify import problems
+    from tuneline.export.model_card import card
+    from tuneline.export.verify import problems
+    from tuneline.runtime.hashing import write_sums
 
     (folder / "lineage.json").write_text(to_json(lineage(params)), encoding="utf-8")
     facts = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (EVALUATED, TRAINED, CONVERTED)}
@@ -156,7 +156,7 @@ def complete(params: Export, folder: Path, report: dict[str, Any]) -> None:
 
 def lineage(params: Export) -> dict[str, Any]:
     """What made this model, by content: no commit and no time, so that the same inputs give the same bytes."""
-    from tuneline.checksums import combined, file_sha256, files
+    from tuneline.runtime.hashing import combined, file_sha256, files
 
     trained = json.loads((ADAPTER / "lineage.json").read_text(encoding="utf-8"))
     return {

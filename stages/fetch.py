@@ -2,16 +2,16 @@
 
     python -m stages.fetch
 
-Reads section `fetch` and tuneline/packages.yaml. With an empty `fetch.packages` it needs no network.
+Reads section `fetch` and tuneline/fetch/packages.yaml. With an empty `fetch.packages` it needs no network.
 """
 
 from pathlib import Path
 
-from tuneline.outputs import building
-from tuneline.packages import catalogue, find, unpack
-from tuneline.params import load
-from tuneline.sections.fetch import Fetch
-from tuneline.stage import run
+from tuneline.fetch.config import Fetch
+from tuneline.fetch.packages import catalogue, find, unpack
+from tuneline.runtime.atomic import building
+from tuneline.runtime.params import load
+from tuneline.runtime.stage import run
 
 FETCHED = Path("data/raw/lawbench")
 

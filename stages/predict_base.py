@@ -8,12 +8,12 @@ data/processed/{base_answers,base_general}.jsonl. It reads nothing of training, 
 
 from pathlib import Path
 
-from tuneline.cpu import keep_blocks
-from tuneline.outputs import building
-from tuneline.params import load
-from tuneline.records import read_heldout, write_jsonl
-from tuneline.sections.evaluate import Evaluate
-from tuneline.stage import note, run
+from tuneline.evaluate.config import Evaluate
+from tuneline.formats.records import read_heldout, write_jsonl
+from tuneline.models.cpu_tuning import keep_blocks
+from tuneline.runtime.atomic import building
+from tuneline.runtime.params import load
+from tuneline.runtime.stage import note, run
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 BASE = Path("models/base")
@@ -23,9 +23,9 @@ GENERAL = Path("data/processed/base_general.jsonl")
 
 def main() -> None:
     params = load(Evaluate)
-    from tuneline.answers import ask
-    from tuneline.general import ask_general
-    from tuneline.model import load_model, load_tokenizer, pick_device, pick_dtype
+    from tuneline.evaluate.general_prompts import ask_general
+    from tuneline.evaluate.predict import ask
+    from tuneline.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
 
     records = read_heldout(HELDOUT)
     device = pick_device()

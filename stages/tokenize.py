@@ -10,10 +10,10 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
-from tuneline.outputs import building, write_json
-from tuneline.params import load
-from tuneline.sections.tokenize import Tokenize
-from tuneline.stage import run
+from tuneline.runtime.atomic import building, write_json
+from tuneline.runtime.params import load
+from tuneline.runtime.stage import run
+from tuneline.tokenize.config import Tokenize
 
 TRAIN = Path("data/processed/train.jsonl")
 REJECTS = Path("data/processed/rejects.jsonl")
@@ -26,12 +26,12 @@ REPORT = Path("metrics/data.html")
 
 
 def main() -> None:
-    from tuneline.datareport import data_report
-    from tuneline.encoding import Preview, encode_all
-    from tuneline.model import load_tokenizer
-    from tuneline.prompt import Prompter
-    from tuneline.records import read_records
-    from tuneline.tokens import TokenWriter
+    from tuneline.formats.records import read_records
+    from tuneline.formats.token_file import TokenWriter
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.loading import load_tokenizer
+    from tuneline.tokenize.encode import Preview, encode_all
+    from tuneline.tokenize.report import data_report
 
     params = load(Tokenize)
     counts = json.loads(COUNTS.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Fit an adapter to the answers: check everything, then become the DeepSpeed launcher of tuneline.training.
+"""Fit an adapter to the answers: check everything, then become the DeepSpeed launcher of tuneline.train.run.
 
     python -m stages.train
 
@@ -11,12 +11,12 @@ import os
 import shutil
 from pathlib import Path
 
-from tuneline.guard import locked
-from tuneline.params import load
-from tuneline.scratch import FACTS, fingerprint, newest_complete, scratch_folder
-from tuneline.sections.deepspeed import DeepSpeed
-from tuneline.sections.train import Train
-from tuneline.stage import note, run
+from tuneline.runtime.params import load
+from tuneline.runtime.process import locked
+from tuneline.runtime.stage import note, run
+from tuneline.train.checkpoints import FACTS, fingerprint, newest_complete, scratch_folder
+from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.config.train import Train
 
 TOKENS = Path("data/processed/tokens.safetensors")
 BASE = Path("models/base")
@@ -27,7 +27,7 @@ LOCK = Path("models/.train.lock")
 def main() -> None:
     params, processes, sections = check()
     with locked(LOCK):
-        from tuneline.launch import launch
+        from tuneline.train.launch import launch
 
         inputs = {"tokens": TOKENS, "base": BASE / "SHA256SUMS"}
         scratch = scratch_folder(fingerprint(inputs, sections, processes))
@@ -48,10 +48,11 @@ def main() -> None:
 
 def check() -> tuple[DeepSpeed, int, dict[str, object]]:
     """(how to launch, processes, all that determines the result), every mistake found before any process starts."""
-    from tuneline import engine, methods
-    from tuneline.batching import accumulation
-    from tuneline.launch import count_processes
-    from tuneline.model import device_name, pick_device, pick_dtype
+    from tuneline.models.loading import device_name, pick_device, pick_dtype
+    from tuneline.train import deepspeed_config as engine
+    from tuneline.train import methods
+    from tuneline.train.batching import accumulation
+    from tuneline.train.launch import count_processes
 
     method, train, deepspeed = methods.chosen_method(), load(Train), load(DeepSpeed)
     methods.refuse(method, train)

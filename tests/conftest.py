@@ -113,8 +113,8 @@ def canonical_base(raw_base, tmp_path_factory) -> Path:
 def canonical(source: Path, folder: Path, dtype: str) -> Path:
     """A checkpoint as the base stage writes it."""
     import stages.base
-    from tuneline.checksums import write_sums
-    from tuneline.sections.base import Base
+    from tuneline.base.config import Base
+    from tuneline.runtime.hashing import write_sums
 
     params = Base.model_validate(base_section(source) | {"dtype": dtype})
     stages.base.canonical(source, None, params, folder)
@@ -130,7 +130,7 @@ def llama_base(tmp_path_factory) -> Path:
 
 
 def base_section(folder: Path) -> dict:
-    from tuneline.checksums import folder_sha256
+    from tuneline.runtime.hashing import folder_sha256
 
     section = {"source": str(folder), "revision": None, "sha256": folder_sha256(folder), "dtype": "bfloat16"}
     return section | {"max_perplexity_zh": None, "max_perplexity_en": None}
@@ -138,11 +138,11 @@ def base_section(folder: Path) -> dict:
 
 def method(name: str = "lora", **sections: dict):
     """A Method of the shipped params with changes, section by section."""
-    from tuneline.methods import Method
-    from tuneline.sections.freeze import Freeze
-    from tuneline.sections.lora import Lora
-    from tuneline.sections.ptuning import PTuning
-    from tuneline.sections.tune import Tune
+    from tuneline.train.config.freeze import Freeze
+    from tuneline.train.config.lora import Lora
+    from tuneline.train.config.ptuning import PTuning
+    from tuneline.train.config.tune import Tune
+    from tuneline.train.methods import Method
 
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values = {key: shipped[key] | sections.get(key, {}) for key in ("lora", "ptuning", "freeze")}
@@ -160,7 +160,7 @@ def real_shape():
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tuneline.chatglm.config import native_config, shape_of
+    from tuneline.models.chatglm.config import native_config, shape_of
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(native_config(shape_of(REAL), "bfloat16", 0, [2]))
@@ -174,9 +174,9 @@ CHATS = [
 
 def make_workspace(folder: Path, base: Path, changes: dict) -> None:
     """A folder as `tokenize` leaves it, with params of a method."""
-    from tuneline.model import load_tokenizer
-    from tuneline.prompt import Prompter
-    from tuneline.tokens import write_tokens
+    from tuneline.formats.token_file import write_tokens
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.loading import load_tokenizer
 
     (folder / "models").mkdir(parents=True)
     (folder / "models/base").symlink_to(base)
@@ -237,9 +237,9 @@ def make_trained(folder: Path, base: Path, seed: int = 2) -> None:
     """Models, records and metrics as `evaluate` leaves them; the LoRA adapter is random and strong."""
     import torch
 
-    from tuneline import methods
-    from tuneline.checksums import file_sha256
-    from tuneline.model import load_model
+    from tuneline.models.loading import load_model
+    from tuneline.runtime.hashing import file_sha256
+    from tuneline.train import methods
 
     shutil.copytree(base, folder / "models/base")
     chosen = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from tests.conftest import ROOT
-from tuneline.conversion import Tally, tasks_of
-from tuneline.reading import read_batch
-from tuneline.sections.data import Data
+from tuneline.data.config import Data
+from tuneline.data.convert import Tally, tasks_of
+from tuneline.data.normalize import read_batch
 
 
 class Read(NamedTuple):

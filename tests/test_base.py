@@ -9,12 +9,12 @@ import torch
 
 import stages.base
 from tests.conftest import base_section, make_base
-from tuneline.checksums import folder_sha256
-from tuneline.doors import checkpoint
-from tuneline.model import has_bfloat16, load_model, load_tokenizer, pick_dtype
-from tuneline.prompt import Prompter
-from tuneline.sanity import check, perplexities
-from tuneline.sections.base import Base
+from tuneline.base.config import Base
+from tuneline.base.perplexity import check, perplexities
+from tuneline.base.source import checkpoint
+from tuneline.models.chat_format import Prompter
+from tuneline.models.loading import has_bfloat16, load_model, load_tokenizer, pick_dtype
+from tuneline.runtime.hashing import folder_sha256
 
 CPU = torch.device("cpu")
 
@@ -133,7 +133,7 @@ def test_a_head_that_does_more_than_multiply_is_found(canonical_base):
 
 
 def test_a_base_keeps_its_own_template_only_if_it_says_the_same(tokenizers):
-    from tuneline.templates import chat_template
+    from tuneline.models.chat_templates import chat_template
 
     tokenizer = tokenizers["chatml"]
     prompter = Prompter(tokenizer)

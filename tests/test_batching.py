@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tuneline.batching import accumulation, count_steps, micro_batches
+from tuneline.train.batching import accumulation, count_steps, micro_batches
 
 LENGTHS = np.array([5, 9, 2, 7, 7, 3, 8, 1, 4, 6])
 

@@ -12,7 +12,7 @@ from chat.answers import Answerer, Draw, Settings
 from chat.limits import RUNNING, BusyError, TooLongError, UnknownModelError
 from chat.models import Models
 from tests.conftest import CHATS, ROOT, dvc, git, git_init, make_base, make_trained, python
-from tuneline.model import load_adapter, load_model
+from tuneline.models.loading import load_adapter, load_model
 
 QUESTION = CHATS[0][:1]
 SHORT = Settings(max_new_tokens=12)

@@ -21,16 +21,17 @@ from safetensors.torch import load_file, save_file
 
 import stages.base
 from tests.conftest import CONFIG, REAL, ROOT, TEXTS, base_section, dvc, method
-from tuneline import methods
-from tuneline.adapter import resolve_targets
-from tuneline.chatglm.adapter import import_adapter
-from tuneline.chatglm.config import shape_of
-from tuneline.chatglm.layout import differences, trainable_parameters, write_chatglm
-from tuneline.chatglm.names import parts
-from tuneline.chatglm.tokenizer import CONTROL, build
-from tuneline.model import load_adapter, load_model, load_tokenizer
-from tuneline.prompt import IGNORE_INDEX, Prompter
-from tuneline.sections.base import Base
+from tuneline.base.config import Base
+from tuneline.formats.example import IGNORE_INDEX
+from tuneline.models.chat_format import Prompter
+from tuneline.models.chatglm.adapter import import_adapter
+from tuneline.models.chatglm.config import shape_of
+from tuneline.models.chatglm.layout import differences, trainable_parameters, write_chatglm
+from tuneline.models.chatglm.names import parts
+from tuneline.models.chatglm.tokenizer import CONTROL, build
+from tuneline.models.loading import load_adapter, load_model, load_tokenizer
+from tuneline.train import methods
+from tuneline.train.lora import resolve_targets
 
 SIZES = {
     "grouped": {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "kv_channels": 8, "multi_query_group_num": 2,
@@ -275,7 +276,7 @@ def test_weights_are_cast_once(tmp_path, pieces, stored, dtype):
 
 
 def test_a_large_checkpoint_is_written_in_several_files(tmp_path, pieces, monkeypatch):
-    monkeypatch.setattr("tuneline.shards.LARGEST", 20_000)
+    monkeypatch.setattr("tuneline.formats.safetensors_writer.LARGEST", 20_000)
     tensors, config = checkpoint(tmp_path / "source", pieces["nfkc"][0], SIZES["grouped"])
     folder = converted(tmp_path / "source", tmp_path / "native")
     assert len(list(folder.glob("model-*.safetensors"))) > 2
@@ -460,7 +461,7 @@ def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("name", "dtype"), zip(SIZES, ("float16", "bfloat16", "float32"), strict=True))
 def test_its_own_layout_again_tensor_for_tensor(tmp_path, pieces, monkeypatch, name, dtype):
-    monkeypatch.setattr("tuneline.shards.LARGEST", 20_000)
+    monkeypatch.setattr("tuneline.formats.safetensors_writer.LARGEST", 20_000)
     tensors, config = checkpoint(tmp_path / "source", pieces["identity"][0], SIZES[name], dtype=getattr(torch, dtype))
     base = converted(tmp_path / "source", tmp_path / "native", dtype)
     write_chatglm(base, base, tmp_path / "again", dtype)

@@ -6,8 +6,9 @@ import subprocess
 import pytest
 
 from tests.conftest import ROOT, python
-from tuneline import compare
-from tuneline.scoring.metrics import METRICS, score
+from tuneline.cli import compare
+from tuneline.evaluate.metrics.metrics import METRICS
+from tuneline.evaluate.metrics.score import score
 
 
 def row(number: int, said: str, nll: float) -> dict:
@@ -121,7 +122,7 @@ def test_revisions_are_read_from_git_and_the_cache_without_a_checkout(tmp_path):
     kept = (tmp_path / compare.PREDICTIONS).read_bytes()
 
     def ask(*revisions: str):
-        return python(tmp_path, "-m", "tuneline.compare", *revisions, env={"PYTHONPATH": str(ROOT)})
+        return python(tmp_path, "-m", "tuneline.cli.compare", *revisions, env={"PYTHONPATH": str(ROOT)})
 
     result = ask("v-main", "v-better", "workspace", "--json")
     assert result.returncode == 0, result.stderr

@@ -314,7 +314,7 @@ def test_what_a_killed_worker_leaves_is_a_sentence(workspace, monkeypatch):
     write(Path("data/raw/a.jsonl"), lines(*made_up(3000)))
     workspace(data={"sources": [{"path": "a.jsonl"}]})
     monkeypatch.setenv("TUNELINE_WORKERS", "2")
-    monkeypatch.setattr("tuneline.conversion.read_batch", end_at_once)
+    monkeypatch.setattr("tuneline.data.convert.read_batch", end_at_once)
     with pytest.raises(ValueError, match="a worker process was killed, most likely for want of memory"):
         stages.convert.main()
     assert list(Path("data/processed").iterdir()) == []
@@ -325,7 +325,7 @@ def test_a_killed_worker_is_a_sentence_also_while_a_large_batch_is_on_its_way(tm
     program = (
         "import os\n"
         "from tests.test_convert import end_at_once\n"
-        "from tuneline.parallel import ordered_map\n"
+        "from tuneline.data.workers import ordered_map\n"
         "if __name__ == '__main__':\n"
         "    list(ordered_map(end_at_once, [bytes(20_000_000)] * 8, 2))\n"
     )

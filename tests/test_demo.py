@@ -21,7 +21,7 @@ from chat.page import make_page
 from chat.sides import asked, escaped, settled
 from chat.start import allowed_hosts, secret
 from tests.conftest import CHATS, ROOT, python
-from tuneline.records import read_heldout
+from tuneline.formats.records import read_heldout
 
 pytestmark = pytest.mark.story
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

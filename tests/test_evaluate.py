@@ -10,15 +10,15 @@ import torch
 
 import stages.evaluate
 from tests.conftest import FIXTURES
-from tuneline.answers import ask, pair
-from tuneline.general import PROMPTS, ask_general
-from tuneline.generation import greedy, plan_batches
-from tuneline.model import load_model, load_tokenizer
-from tuneline.nll import answer_nll
-from tuneline.prompt import Prompter
-from tuneline.report import Facts, joined, marked, report, tone, whiskers
-from tuneline.results import change, compare
-from tuneline.sections.evaluate import Evaluate
+from tuneline.evaluate.compare import change, compare
+from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.general_prompts import PROMPTS, ask_general
+from tuneline.evaluate.generate import greedy, plan_batches
+from tuneline.evaluate.predict import ask, pair
+from tuneline.evaluate.report import Facts, joined, marked, report, tone, whiskers
+from tuneline.models.chat_format import Prompter
+from tuneline.models.likelihood import answer_nll
+from tuneline.models.loading import load_model, load_tokenizer
 
 PARAMS = Evaluate(max_new_tokens=12, batch_size=3, dtype="float32")
 

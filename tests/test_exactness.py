@@ -6,11 +6,11 @@ import pytest
 import torch
 import transformers
 
-import tuneline.attention
+import tuneline.train.packed_attention
 from tests.conftest import method
 from tests.test_families import FAMILIES, HEADS, SHAPE
-from tuneline.collate import collator, in_one_line, padded, rows_stay_apart
-from tuneline.training import prepared
+from tuneline.train.collate import collator, in_one_line, padded, rows_stay_apart
+from tuneline.train.run import prepared
 
 LORA = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
 LENGTHS = (40, 7, 23)
@@ -51,7 +51,7 @@ def plain(family: str, dtype: torch.dtype, weights: torch.dtype | None = None) -
     """
     from peft import get_peft_model
 
-    from tuneline.adapter import lora_config
+    from tuneline.train.lora import lora_config
 
     model = made(family, weights or dtype).to(dtype)
     tuned = get_peft_model(model, lora_config(model, LORA.lora), autocast_adapter_dtype=True)
@@ -80,7 +80,7 @@ def test_rows_in_one_line_give_the_loss_and_gradients_of_rows_alone(
     family, dtype, tolerance, checkpointing, short, monkeypatch
 ):
     """In bfloat16, as near to float32's as the plain way in bfloat16 is. `short` chooses the attention, as on a GPU or not."""
-    monkeypatch.setattr(tuneline.attention, "SHORT", short)
+    monkeypatch.setattr(tuneline.train.packed_attention, "SHORT", short)
     wanted, gradients = plain(family, torch.float32, weights=dtype)
     model = made(family, dtype)
     collate = collator(model, line=True)

@@ -9,9 +9,9 @@ import torch
 
 import stages.export
 from tests.conftest import make_trained, method
-from tuneline import methods
-from tuneline.checksums import folder_sha256
-from tuneline.model import load_adapter, load_model, load_tokenizer
+from tuneline.models.loading import load_adapter, load_model, load_tokenizer
+from tuneline.runtime.hashing import folder_sha256
+from tuneline.train import methods
 
 LORA = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tuneline.scoring.counts import kinds_of, macro_f1, merged, micro_f1, per_kind, precision, recall, tensor
-from tuneline.scoring.extraction import entities, items, kind, relation, triples
+from tuneline.evaluate.metrics.counts import kinds_of, macro_f1, merged, micro_f1, per_kind, precision, recall, tensor
+from tuneline.evaluate.metrics.extraction import entities, items, kind, relation, triples
 
 
 def test_items_of_entities_and_of_triples():

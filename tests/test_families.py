@@ -11,13 +11,13 @@ import transformers
 import stages.base
 import stages.export
 from tests.conftest import base_section, make_tokenizer, method
-from tuneline import methods
-from tuneline.comparison import compare, states
-from tuneline.model import load_adapter, load_model, load_tokenizer
-from tuneline.prompt import Prompter
-from tuneline.sections.base import Base
-from tuneline.sections.export import Export
-from tuneline.training import prepared
+from tuneline.base.config import Base
+from tuneline.export.config import Export
+from tuneline.export.equivalence import compare, states
+from tuneline.models.chat_format import Prompter
+from tuneline.models.loading import load_adapter, load_model, load_tokenizer
+from tuneline.train import methods
+from tuneline.train.run import prepared
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 512}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}

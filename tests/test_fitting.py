@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneline.fitting import SHORTEST, fitted
+from tuneline.tokenize.truncation import SHORTEST, fitted
 
 SYSTEM = {"role": "system", "content": "s" * 10}
 

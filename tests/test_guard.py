@@ -9,14 +9,14 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tuneline.guard import locked
+from tuneline.runtime.process import locked
 
-CHILD = "import time; from tuneline.guard import die_with; die_with({pid}); print('up', flush=True); time.sleep(60)"
+CHILD = "import time; from tuneline.runtime.process import die_with; die_with({pid}); print('up', flush=True); time.sleep(60)"
 
 
 def test_a_second_holder_is_refused_with_the_pid_of_the_first(tmp_path):
     program = (
-        "import time; from pathlib import Path; from tuneline.guard import locked\n"
+        "import time; from pathlib import Path; from tuneline.runtime.process import locked\n"
         f"with locked(Path({str(tmp_path / 'lock')!r})):\n    print('held', flush=True); time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tuneline.heldout import compared_parts, conflicts_of, draw, kept_of, questions_of, shares
-from tuneline.reading import KEYS
+from tuneline.data.heldout import compared_parts, conflicts_of, draw, kept_of, questions_of, shares
+from tuneline.data.normalize import KEYS
 
 
 def keys(count: int, **columns) -> np.ndarray:

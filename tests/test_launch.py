@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneline import engine
-from tuneline.launch import arguments, count_processes
-from tuneline.sections.deepspeed import DeepSpeed
+from tuneline.train import deepspeed_config as engine
+from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.launch import arguments, count_processes
 
 
 def section(**values) -> DeepSpeed:
@@ -28,7 +28,7 @@ def test_one_machine_without_a_gpu_has_one_process():
     assert (args.num_gpus, args.module, args.user_script, args.user_args) == (
         1,
         True,
-        "tuneline.training",
+        "tuneline.train.run",
         ["--scratch", "x"],
     )
     assert args.no_local_rank

@@ -5,8 +5,8 @@ import random
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from tuneline.leaks import NGRAM, SHARED, SHORT, SIMILARITY, Exam, ngrams
-from tuneline.records import normalise
+from tuneline.data.contamination import NGRAM, SHARED, SHORT, SIMILARITY, Exam, ngrams
+from tuneline.formats.records import normalise
 
 RENT = "我在北京租房合同没有到期房东要我马上搬走怎么办"
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from tuneline.live import LiveCurves
+from tuneline.train.dvclive_callback import LiveCurves
 
 
 def test_a_resumed_run_has_the_whole_curve_once(tmp_path, monkeypatch):

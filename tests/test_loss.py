@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-import tuneline.loss
-from tuneline.loss import learnt_positions, summed_loss, token_nll
+import tuneline.models.chunked_loss
+from tuneline.models.chunked_loss import learnt_positions, summed_loss, token_nll
 
 
 @pytest.mark.parametrize("positions", [1, 7, 50])
 @pytest.mark.parametrize("chunk", [1, 16, 1000])
 def test_value_and_gradient_equal_the_plain_loss(monkeypatch, positions, chunk):
-    monkeypatch.setattr(tuneline.loss, "CHUNK", chunk)
+    monkeypatch.setattr(tuneline.models.chunked_loss, "CHUNK", chunk)
     generator = torch.Generator().manual_seed(positions)
     head = torch.randn(300, 24, generator=generator)
     states = torch.randn(positions, 24, generator=generator).requires_grad_()

@@ -105,7 +105,9 @@ def complaints(name: str, stage: dict) -> list[str]:
     if sections != set(stage.get("params", [])):
         wrong.append(f"params are {stage.get('params')}, loaded {sorted(sections)}")
     # What the shared modules spell (models/base in the loader) is a stage's only if the stage spells it too.
-    own = {file for file in files if file.parent.name == "stages"} | {f for f in files if f.stem == "training"}
+    own = {file for file in files if file.parent.name == "stages"} | {
+        f for f in files if f.parts[-2:] == ("train", "run.py")
+    }
     touched = paths_touched(own)
     known = outputs(stage) | deps
     wrong += [f"path not listed: {path}" for path in sorted(touched - known)]
@@ -122,9 +124,9 @@ def test_the_stage_is_as_the_map_says(name):
 @pytest.mark.parametrize(
     ("name", "key", "entry", "complaint"),
     [
-        ("train", "deps", "tuneline/batching.py", "dep missing: tuneline/batching.py"),
-        ("train", "deps", "tuneline/sections/lora.py", "dep missing: tuneline/sections/lora.py"),
-        ("evaluate", "deps", "tuneline/scoring/words.py", "dep missing: tuneline/scoring/words.py"),
+        ("train", "deps", "tuneline/train/batching.py", "dep missing: tuneline/train/batching.py"),
+        ("train", "deps", "tuneline/train/config/lora.py", "dep missing: tuneline/train/config/lora.py"),
+        ("evaluate", "deps", "tuneline/evaluate/metrics/words.py", "dep missing: tuneline/evaluate/metrics/words.py"),
         ("evaluate", "deps", "models/adapter", "path not listed: models/adapter"),
         ("convert", "outs", "data/processed/rejects.jsonl", "path not listed: data/processed/rejects.jsonl"),
         (
@@ -143,9 +145,12 @@ def test_a_planted_omission_is_found(name, key, entry, complaint):
 
 def test_a_planted_extra_is_found():
     stage = copy.deepcopy(MAP["stages"]["fetch"])
-    stage["deps"].append("tuneline/heldout.py")
+    stage["deps"].append("tuneline/data/heldout.py")
     stage["outs"].append("data/raw/nothing")
-    assert complaints("fetch", stage) == ["dep not imported: tuneline/heldout.py", "path never used: data/raw/nothing"]
+    assert complaints("fetch", stage) == [
+        "dep not imported: tuneline/data/heldout.py",
+        "path never used: data/raw/nothing",
+    ]
 
 
 def test_every_section_is_used_and_every_data_file_of_the_package_is_a_dep():
@@ -158,7 +163,7 @@ def test_every_section_is_used_and_every_data_file_of_the_package_is_a_dep():
     assert beside <= deps
     for name, stage in MAP["stages"].items():
         pages = {dep for dep in stage["deps"] if dep.startswith("tuneline/pages/") and dep.endswith(".jinja")}
-        assert bool(pages) == ("tuneline/pages/__init__.py" in stage["deps"]), name
+        assert bool(pages) == ("tuneline/formats/html.py" in stage["deps"]), name
 
 
 def test_no_road_leads_from_the_heldout_items_to_training():

@@ -9,17 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import stages.export
-import tuneline.merging
+import tuneline.export.merge
 from tests.conftest import CHATS, base_section, method, shipped_sections, write_metrics, write_records
 from tests.test_families import FAMILIES, raw_checkpoint
 from tests.test_methods import METHODS
-from tuneline import methods, verify
-from tuneline.checksums import file_sha256, write_sums
-from tuneline.float32 import in_float32, stored_dtype
-from tuneline.merging import load_tuned, merged
-from tuneline.model import load_adapter, load_model
-from tuneline.sections.base import Base
-from tuneline.training import keep_initial
+from tuneline.base.config import Base
+from tuneline.export import verify
+from tuneline.export.layerwise_fp32 import in_float32, stored_dtype
+from tuneline.export.merge import load_tuned, merged
+from tuneline.models.loading import load_adapter, load_model
+from tuneline.runtime.hashing import file_sha256, write_sums
+from tuneline.train import methods
+from tuneline.train.run import keep_initial
 
 DTYPES = ("bfloat16", "float16", "float32")
 MERGED = Path("models/merged")
@@ -108,13 +109,13 @@ def perturb(folder: Path, name: str) -> None:
 
 
 def test_a_tensor_that_changed_on_its_way_to_the_disk_is_named(ready, monkeypatch):
-    save = tuneline.merging.not_written
+    save = tuneline.export.merge.not_written
 
     def on_a_bad_disk(model, folder):
         perturb(folder, "model.layers.1.mlp.up_proj.weight")
         return save(model, folder)
 
-    monkeypatch.setattr(tuneline.merging, "not_written", on_a_bad_disk)
+    monkeypatch.setattr(tuneline.export.merge, "not_written", on_a_bad_disk)
     with pytest.raises(
         ValueError, match=r"1 tensors differ, first model.layers.1.mlp.up_proj.weight; is the disk sound"
     ):
@@ -123,7 +124,7 @@ def test_a_tensor_that_changed_on_its_way_to_the_disk_is_named(ready, monkeypatc
 
 
 def test_a_wrong_scale_is_named(ready, monkeypatch):
-    load = tuneline.merging.load_tuned
+    load = tuneline.export.merge.load_tuned
     times = []
 
     def scaled(*arguments):
@@ -135,15 +136,15 @@ def test_a_wrong_scale_is_named(ready, monkeypatch):
                     module.scaling = {key: 1.02 * value for key, value in module.scaling.items()}
         return model
 
-    monkeypatch.setattr(tuneline.merging, "load_tuned", scaled)
+    monkeypatch.setattr(tuneline.export.merge, "load_tuned", scaled)
     with pytest.raises(ValueError, match=r"not base plus adapter: 14 tensors are off, first model.layers.0"):
         stages.export.main()
     assert not MERGED.exists()
 
 
 def test_answers_that_differ_fail_whatever_the_tensors_say(ready, monkeypatch):
-    monkeypatch.setattr(tuneline.merging, "not_expected", lambda *_: [])
-    monkeypatch.setattr(tuneline.merging, "merged", lambda model, dtype: model.unload().to(dtype))
+    monkeypatch.setattr(tuneline.export.merge, "not_expected", lambda *_: [])
+    monkeypatch.setattr(tuneline.export.merge, "merged", lambda model, dtype: model.unload().to(dtype))
     with pytest.raises(ValueError, match=r"the merged model is not the adapter: delta_nll is \d"):
         stages.export.main()
     assert not MERGED.exists()

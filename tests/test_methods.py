@@ -15,11 +15,11 @@ import yaml
 
 import stages.export
 from tests.conftest import ROOT, make_workspace, method
-from tuneline import methods
-from tuneline.answers import ask
-from tuneline.model import load_adapter, load_merged, load_model, load_tokenizer
-from tuneline.sections.evaluate import Evaluate
-from tuneline.sections.train import Train
+from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.predict import ask
+from tuneline.models.loading import load_adapter, load_merged, load_model, load_tokenizer
+from tuneline.train import methods
+from tuneline.train.config.train import Train
 
 METHODS: dict[str, dict] = {
     "lora": {"lora": {}},
@@ -44,7 +44,7 @@ MANY = """
 import json, os, sys, warnings
 from pathlib import Path
 from transformers.utils import logging
-import tuneline.training as training
+import tuneline.train.run as training
 logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
 for folder, resume in json.loads(sys.argv[1]):

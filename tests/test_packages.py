@@ -8,7 +8,7 @@ import pytest
 
 import stages.fetch
 from tests.conftest import python
-from tuneline.packages import Member, Package, Wheel, catalogue, find, unpack
+from tuneline.fetch.packages import Member, Package, Wheel, catalogue, find, unpack
 
 TRAP = "raise SystemExit('a wheel was imported')\n"
 

@@ -6,19 +6,19 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tuneline.params import Section, load
-from tuneline.sections.base import Base
-from tuneline.sections.data import Data
-from tuneline.sections.deepspeed import DeepSpeed
-from tuneline.sections.evaluate import Evaluate
-from tuneline.sections.export import Export
-from tuneline.sections.fetch import Fetch
-from tuneline.sections.freeze import Freeze
-from tuneline.sections.lora import Lora
-from tuneline.sections.ptuning import PTuning
-from tuneline.sections.tokenize import Tokenize
-from tuneline.sections.train import Train
-from tuneline.sections.tune import Tune
+from tuneline.base.config import Base
+from tuneline.data.config import Data
+from tuneline.evaluate.config import Evaluate
+from tuneline.export.config import Export
+from tuneline.fetch.config import Fetch
+from tuneline.runtime.params import Section, load
+from tuneline.tokenize.config import Tokenize
+from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.config.freeze import Freeze
+from tuneline.train.config.lora import Lora
+from tuneline.train.config.ptuning import PTuning
+from tuneline.train.config.train import Train
+from tuneline.train.config.tune import Tune
 
 SECTIONS = (Fetch, Base, Data, Tokenize, Tune, Lora, PTuning, Freeze, Train, DeepSpeed, Evaluate, Export)
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]

@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig
 
 from benchmarks.plan import Point, compare
 from tests.conftest import REAL, method
-from tuneline import plan
-from tuneline.checksums import write_sums
-from tuneline.memory import Step, measure
+from tuneline.cli import plan
+from tuneline.cli.memory import Step, measure
+from tuneline.runtime.hashing import write_sums
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from tests.conftest import ROOT, python
 CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 ENTRIES = [
     *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py"))),
-    "chat", "chat.demo", "chat.serve", "tuneline.doctor", "tuneline.times", "tuneline.recipe", "tuneline.plan",
-    "tuneline.compare", "tuneline.verify", "tuneline.release", "benchmarks.serve", "benchmarks.merge",
+    "chat", "chat.demo", "chat.serve", "tuneline.cli.doctor", "tuneline.cli.stage_times", "tuneline.cli.recipe",
+    "tuneline.cli.plan",
+    "tuneline.cli.compare", "tuneline.export.verify", "tuneline.cli.release", "benchmarks.serve", "benchmarks.merge",
     "benchmarks.loss", "benchmarks.plan", "benchmarks.methods", "benchmarks.train", "benchmarks.gpu",
 ]  # fmt: skip
 
@@ -46,7 +47,7 @@ def test_models_are_loaded_in_one_place():
     users = {str(path.relative_to(ROOT)) for path in CODE if loader.search(path.read_text())}
     # The base stage reads foreign checkpoints; everything after it reads what that stage wrote. Peers load as they do.
     users = {name for name in users if not name.startswith("benchmarks/contenders/")}
-    assert users == {"stages/base.py", "tuneline/model.py"}
+    assert users == {"stages/base.py", "tuneline/models/loading.py"}
 
 
 def test_the_lock_pins_everything_and_names_no_index():

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import MARKERS, make_tokenizer
-from tuneline.prompt import IGNORE_INDEX, Prompter, family_of
-from tuneline.templates import chat_template
+from tuneline.formats.example import IGNORE_INDEX
+from tuneline.models.chat_format import Prompter, family_of
+from tuneline.models.chat_templates import chat_template
 
 CHAT = [
     {"role": "system", "content": "简短"},

@@ -130,7 +130,7 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     changes = [*SMALL, f"base.source={tiny_chatglm3['source']}", f"base.sha256={tiny_chatglm3['sha256']}"]
     # Change a file that git knows, without committing it: the recipe runs with it.
     (project / "data/raw/medical.csv").write_text("question,answer\n你好,您好\n", encoding="utf-8")
-    result = python(project, "-m", "tuneline.recipe", name, *changes)
+    result = python(project, "-m", "tuneline.cli.recipe", name, *changes)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     run = project / "runs" / name
     assert (project / "params.yaml").read_bytes() == before
@@ -149,30 +149,30 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     # The project itself sees nothing of it, and the run is a repository of its own.
     assert "runs" not in git(project, "status", "--porcelain")
     assert "params.yaml" in git(run, "status", "--porcelain")
-    again = python(project, "-m", "tuneline.recipe", name, *changes)
+    again = python(project, "-m", "tuneline.cli.recipe", name, *changes)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "Running stage" not in again.stdout, "nothing changed, so nothing runs"
 
 
 def test_a_recipe_that_is_not_there(project):
-    result = python(project, "-m", "tuneline.recipe", "chatglm3-legal")
+    result = python(project, "-m", "tuneline.cli.recipe", "chatglm3-legal")
     assert result.returncode == 1
     assert result.stderr.startswith("recipe: RECIPE is 'chatglm3-legal', expected one of chatglm3-legal-lora, ")
     assert not (project / "runs").exists()
 
 
 def test_a_key_that_is_not_there(project):
-    result = python(project, "-m", "tuneline.recipe", "self-cognition", "lora.rank=3")
+    result = python(project, "-m", "tuneline.cli.recipe", "self-cognition", "lora.rank=3")
     assert result.returncode == 1
     assert "lora.rank" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
 def test_files_that_went_away_go_away_in_the_copy_too(project):
-    from tuneline import recipe
+    from tuneline.cli import recipe
 
     def prepare() -> Path:
-        program = "from tuneline.recipe import prepare; print(prepare('self-cognition', []))"
+        program = "from tuneline.cli.recipe import prepare; print(prepare('self-cognition', []))"
         result = python(project, "-c", program, env={"PYTHONPATH": str(ROOT)})
         assert result.returncode == 0, result.stderr[-2000:]
         return project / result.stdout.strip()

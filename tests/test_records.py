@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tuneline.records import normalise, read_heldout, record_id, references, turns_digest, write_jsonl
+from tuneline.formats.records import normalise, read_heldout, record_id, references, turns_digest, write_jsonl
 
 
 def chat(question: str, answer: str) -> list:

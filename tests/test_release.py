@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, dvc, git, git_init, python
-from tuneline import verify
+from tuneline.export import verify
 
 pytestmark = pytest.mark.story
 CONVERTER = """
@@ -40,7 +40,7 @@ def committed(tmp_path, made, monkeypatch) -> Path:
 
 
 def release(folder, *arguments, **env):
-    return python(folder, "-m", "tuneline.release", *arguments, env=env)
+    return python(folder, "-m", "tuneline.cli.release", *arguments, env=env)
 
 
 def test_a_release_is_the_model_with_its_origin(committed):

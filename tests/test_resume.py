@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.conftest import make_workspace
-from tuneline.scratch import newest_complete
+from tuneline.train.checkpoints import newest_complete
 
 pytestmark = pytest.mark.story
 

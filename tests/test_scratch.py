@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tuneline.scratch import fingerprint, newest_complete, scratch_folder, seal
+from tuneline.train.checkpoints import fingerprint, newest_complete, scratch_folder, seal
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -68,6 +68,6 @@ def test_the_folder_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path))
     folder = scratch_folder("a" * 64)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    monkeypatch.setattr("tuneline.scratch.os.getuid", lambda: folder.stat().st_uid + 1)
+    monkeypatch.setattr("tuneline.train.checkpoints.os.getuid", lambda: folder.stat().st_uid + 1)
     with pytest.raises(ValueError, match="belongs to another user"):
         scratch_folder("a" * 64)

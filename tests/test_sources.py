@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.reading import lines, read, write
-from tuneline.sources import text
+from tuneline.data.readers import text
 
 PAIR = {"query": "感冒怎么办", "response": "多休息"}
 
@@ -40,7 +40,7 @@ def test_a_quote_that_closes_far_away_does_not_swallow_rows(tmp_path):
 
 
 def test_a_quote_that_runs_on_too_far_is_given_up_before_the_end_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneline.sources.table.SPAN", 100)
+    monkeypatch.setattr("tuneline.data.readers.table.SPAN", 100)
     content = 'question,answer\nq1,"a1\n' + "".join(f"q{n},a{n}\n" for n in range(2, 300)) + 'q300,"a""300"\n'
     result = read(write(tmp_path / "raw.csv", content))
     assert [reject["raw"] for reject in result.rejects] == ['q1,"a1']
@@ -589,7 +589,7 @@ def test_commas_and_comments_between_records(tmp_path):
 
 def test_records_that_lie_across_blocks(tmp_path, monkeypatch):
     whole = json.dumps(ARRAY, ensure_ascii=False, indent=1).replace('"答2"', '答2"')
-    monkeypatch.setattr("tuneline.sources.json_text.HEAD", 7)
+    monkeypatch.setattr("tuneline.data.readers.json_text.HEAD", 7)
     result = read(write(tmp_path / "raw.json", whole))
     assert len(result.records) == 5
     assert result.reasons == ["broken_json"]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tuneline.scoring.counts import micro_f1
-from tuneline.scoring.metrics import higher, lower
-from tuneline.statistics import counted_interval, counted_paired, mean_interval, paired, smallest_difference
+from tuneline.evaluate.metrics.counts import micro_f1
+from tuneline.evaluate.metrics.metrics import higher, lower
+from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired, smallest_difference
 
 
 def test_the_interval_covers_the_mean_and_is_the_same_every_time():

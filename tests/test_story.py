@@ -81,7 +81,7 @@ def test_repro_then_nothing_then_an_ablation(project):
     # A copy elsewhere has only what git and dvc track.
     dvc(project, "exp", "run", "--temp", "-S", "train.learning_rate=1e-5")
     # Item by item against the committed run, without a checkout.
-    compared = python(project, "-m", "tuneline.compare", "HEAD", "--json")
+    compared = python(project, "-m", "tuneline.cli.compare", "HEAD", "--json")
     assert compared.returncode == 0, compared.stderr
     (against,) = json.loads(compared.stdout)
     assert (against["base"], against["tuned"], against["items"]) == ("HEAD", "workspace", 6)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import stages.tokenize
-from tuneline.model import load_tokenizer
-from tuneline.prompt import Encoded
-from tuneline.tokens import Tokens, write_tokens
+from tuneline.formats.example import Encoded
+from tuneline.formats.token_file import Tokens, write_tokens
+from tuneline.models.loading import load_tokenizer
 
 ROWS = [Encoded([5, 6, 7], [-100, 6, 7]), Encoded([9, 8], [-100, 8]), Encoded([1, 2, 3, 4], [-100, -100, -100, 4])]
 

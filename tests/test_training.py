@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, make_base, method, python
-from tuneline import methods
-from tuneline.adapter import resolve_targets
-from tuneline.batching import split
-from tuneline.model import load_adapter, load_model
-from tuneline.nll import answer_nll
-from tuneline.prompt import IGNORE_INDEX, Encoded
-from tuneline.tokens import Tokens, write_tokens
+from tuneline.formats.example import IGNORE_INDEX, Encoded
+from tuneline.formats.token_file import Tokens, write_tokens
+from tuneline.models.likelihood import answer_nll
+from tuneline.models.loading import load_adapter, load_model
+from tuneline.train import methods
+from tuneline.train.batching import split
+from tuneline.train.lora import resolve_targets
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]}
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(ROOT)}
@@ -49,7 +49,7 @@ def ready(workspace, canonical_base, params):
 def train(*arguments: str, scratch: str = "scratch", **env: str):
     Path(scratch).mkdir(exist_ok=True)
     port = {"MASTER_PORT": str(29600 + os.getpid() % 300)}
-    return python(Path.cwd(), "-m", "tuneline.training", "--scratch", scratch, *arguments, env=ALONE | port | env)
+    return python(Path.cwd(), "-m", "tuneline.train.run", "--scratch", scratch, *arguments, env=ALONE | port | env)
 
 
 def adapter() -> bytes:
@@ -67,7 +67,7 @@ def test_it_learns_and_resumes_to_the_same_bytes(ready):
     assert all(tensor.dtype == torch.float32 and tensor.numel() for tensor in tensors.values())
     assert any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
     lineage = json.loads(Path("models/adapter/lineage.json").read_text())
-    assert "tuneline/training.py" in lineage["code"]
+    assert "tuneline/train/run.py" in lineage["code"]
     # Go on from the middle: the same bytes.
     assert (Path("scratch") / "checkpoint-4/manifest.json").exists()
     shutil.rmtree("models/adapter")
@@ -115,7 +115,7 @@ def test_dtypes_after_deepspeed_initialize_are_bf16_base_and_fp32_adapter(ready)
     program = (
         "import torch, pathlib\n"
         "from transformers import TrainerCallback\n"
-        "import tuneline.training as training\n"
+        "import tuneline.train.run as training\n"
         "class Look(training.Stop):\n"
         "    def on_step_end(self, args, state, control, **kwargs):\n"
         "        engine = kwargs['model']\n"

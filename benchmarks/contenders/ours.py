@@ -13,7 +13,7 @@ def main(job: dict[str, Any]) -> None:
     os.chdir(folder)
     from transformers.utils import logging
 
-    import tuneline.training as training
+    import tuneline.train.run as training
     from benchmarks.contenders.clock import Clock
 
     logging.set_verbosity_error()

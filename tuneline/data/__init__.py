@@ -1,0 +1,1 @@
+"""Stage `convert`: readers, normalisation, held-out split, contamination."""

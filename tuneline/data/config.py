@@ -1,0 +1,95 @@
+"""Section `data`: where questions and answers come from, what may be mended, and how many are held out."""
+
+from pathlib import PurePosixPath
+from string import Formatter
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tuneline.runtime.params import Integer, Number, Section, Text
+
+Format = Literal[
+    "auto", "json_lines", "json", "table", "blocks", "transcript", "dialogue", "relations", "xml", "columnar", "hub"
+]
+Repair = Literal["trim", "html_entities", "html_tags", "end_marker"]
+
+
+class Source(Section):
+    """One file or folder under data/raw. What is left out is detected from the content."""
+
+    path: Text
+    format: Format = "auto"
+    """How records lie in the file; docs/data.md shows one of each."""
+    task: Literal["auto", "qa", "triples", "entities", "label"] = "auto"
+    system: Text | None = None
+    """System prompt of every row, in place of the row's own; empty text removes the row's own."""
+    instruction: Text | None = None
+    """Put before every question, in place of the row's own instruction; empty text removes the row's own."""
+    template: Text | None = None
+    """User turn of every row, with {question} and any column name in braces."""
+    question: Text | None = None
+    """Field that holds the question, where several could."""
+    columns: dict[Text, Text] = Field(default_factory=dict)
+    """Our name of a field (question, answer, system) to its name in the file."""
+    limit: Integer | None = Field(default=None, gt=0)
+    """Read only the first rows."""
+    revision: Text | None = None
+    """Commit of a dataset of the hub."""
+    split: Text = "train"
+    """Part of a dataset of the hub."""
+
+    @property
+    def name(self) -> str:
+        """What records call this source: its path, without the suffix of a file."""
+        path = PurePosixPath(self.path)
+        return str(path.with_suffix("") if path.suffix[1:].isalpha() else path)
+
+    @model_validator(mode="after")
+    def _inside_raw(self) -> "Source":
+        if self.path.startswith(("/", "~")) or ".." in self.path.split("/"):
+            raise ValueError(f"path {self.path!r} inside data/raw, relative to it")
+        if self.template is not None and "question" not in template_fields(self.template):
+            raise ValueError("a template that contains {question}")
+        if self.template is not None and self.instruction is not None:
+            raise ValueError("template or instruction, not both: write the instruction into the template")
+        unknown = set(self.columns) - {"question", "answer", "system"}
+        if unknown:
+            raise ValueError(f"columns for question, answer or system, not {sorted(unknown)}")
+        return self
+
+
+def template_fields(template: str) -> set[str]:
+    """Names in braces. Raises ValueError for a brace left open, or anything but a plain name inside."""
+    try:
+        fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
+    except ValueError:
+        raise ValueError("a template with balanced braces (write {{ for a brace)") from None
+    if any(not str(name).isidentifier() or spec or conversion for name, spec, conversion in fields):
+        raise ValueError("a template with plain column names in braces")
+    return {str(name) for name, _, _ in fields}
+
+
+class Data(Section):
+    sources: list[Source] = Field(min_length=1)
+    heldout: Integer = Field(gt=0)
+    """Items set aside for evaluation."""
+    heldout_source: Source | None
+    """A file that is the held-out set, whole; `heldout` then has no say."""
+    seed: Integer
+    """Draws the held-out items; leave it alone in ablations."""
+    leak_policy: Literal["remove", "fail", "keep"]
+    """What happens to training rows that give a held-out item away."""
+    max_reject_rate: Number = Field(ge=0, le=1)
+    """Share of a source's items that may be rejected before the stage fails."""
+    repairs: list[Repair]
+    """What may be changed in the text that is trained on; each change is counted."""
+    placeholders: dict[Text, Text]
+    """What stands in for {{name}} or <NAME>; those that are left are reported."""
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> "Data":
+        names = [source.name for source in (*self.sources, *([self.heldout_source] if self.heldout_source else []))]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"sources whose paths differ in more than the suffix, not {twice} twice")
+        return self

@@ -1,0 +1,1 @@
+"""Stages `predict_base` and `evaluate`."""

@@ -1,0 +1,104 @@
+"""Greedy answers to many questions: batches of like length, longest first, padded on the left."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from tuneline.models.likelihood import plain
+
+
+class Generated(NamedTuple):
+    text: str
+    finished: bool
+    """Whether it ended by itself, before the limit."""
+    tokens: int
+    """Its end token included."""
+    batch: int
+    """Number of its batch."""
+
+
+class BatchTime(NamedTuple):
+    items: int
+    tokens: int
+    """Of the answers, without what a batch computes for rows that have ended."""
+    seconds: float
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Item numbers per batch, longest prompt first (out of memory shows at once); ties keep their order."""
+    order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@torch.inference_mode()
+def greedy(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    max_new_tokens: int,
+    batch_size: int,
+    decode: Callable[[list[int]], str],
+    label: str,
+) -> tuple[list[Generated], list[BatchTime]]:
+    """An answer for each prompt, in the prompts' order, and how long each batch took.
+
+    The composition of batches is fixed by the prompts: it changes float results, so it must not vary.
+    """
+    answers: dict[int, Generated] = {}
+    times: list[BatchTime] = []
+    with _head_fed_in_one_piece(model), tqdm(total=len(prompts), desc=label, unit="item", dynamic_ncols=True) as bar:
+        for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
+            started = monotonic()
+            ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
+            output = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                top_k=None,
+                top_p=None,
+                temperature=None,
+                eos_token_id=list(stop_ids),
+                pad_token_id=pad_id,
+            )
+            for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+                answers[item] = _until_stop(row, stop_ids, decode, number)
+            said = sum(answers[item].tokens for item in batch)
+            times.append(BatchTime(len(batch), said, monotonic() - started))
+            bar.update(len(batch))
+    return [answers[item] for item in range(len(prompts))], times
+
+
+@contextmanager
+def _head_fed_in_one_piece(model: Any) -> Iterator[None]:
+    """Hand the LM head a copy of the last position's states, where transformers hands it a view of all states.
+
+    For bfloat16 on a CPU, torch 2.13 multiplies such a view [B, 1, H] as B matrices, with a copy of the head's weight for each:
+    8.4 GB and 30 s for the default base and 25 prompts (measured: benchmarks/LOG.md).
+    """
+    hook = plain(model).get_output_embeddings().register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input_ids, attention_mask), both [B, T]."""
+    width = max(map(len, prompts))
+    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _until_stop(row: list[int], stop_ids: Sequence[int], decode: Callable[[list[int]], str], batch: int) -> Generated:
+    end = next((place for place, token in enumerate(row) if token in stop_ids), None)
+    # An answer cut at the limit may end within a character.
+    text = decode(row[:end]).strip().rstrip("\ufffd")
+    return Generated(text, end is not None, len(row) if end is None else end + 1, batch)

@@ -1,0 +1,58 @@
+"""Precision, recall and F1 of extracted items, on sets: entities or triples, in any order.
+
+An answer holds one item a line, or between semicolons: a triple `head_relation_tail`, or `type:a、b`, which is the items
+`type:a` and `type:b`. Two items are equal when they are so after NFKC, case and white space; items that are there twice
+count once. Of several references the one with the highest F1 counts.
+
+Micro F1 counts items over all answers; macro F1 is the mean of F1 over the relations (types) that the references hold. 0-100.
+An empty answer to an empty reference is right and adds nothing to any count.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from tuneline.evaluate.metrics.counts import Counts, f1
+from tuneline.formats.records import normalise
+
+ENDS = re.compile(r"[;；\n]+")
+TYPED = re.compile(r"([^:：_]{1,12})[:：](.+)")
+
+
+def items(text: str) -> frozenset[str]:
+    """The items of an answer."""
+    found: set[str] = set()
+    for piece in ENDS.split(text):
+        typed = TYPED.fullmatch(piece.strip())
+        names = [f"{typed.group(1)}:{name}" for name in typed.group(2).split("、")] if typed else [piece]
+        found |= {plain for name in names if (plain := normalise(name))}
+    return frozenset(found)
+
+
+def relation(item: str) -> str:
+    """Of a triple; empty for what is none."""
+    parts = item.split("_")
+    return parts[1] if len(parts) == 3 else ""
+
+
+def kind(item: str) -> str:
+    """Type of an entity; empty for what is none."""
+    name, colon, _ = item.partition(":")
+    return name if colon else ""
+
+
+def triples(prediction: str, references: Sequence[str]) -> Counts:
+    """{relation: (triples in common, said, right)} of one answer."""
+    return _counted(prediction, references, relation)
+
+
+def entities(prediction: str, references: Sequence[str]) -> Counts:
+    """{type: (entities in common, said, right)} of one answer."""
+    return _counted(prediction, references, kind)
+
+
+def _counted(prediction: str, references: Sequence[str], kind_of: Callable[[str], str]) -> Counts:
+    said = items(prediction)
+    right = max(map(items, references), key=lambda one: f1(len(said & one), len(said), len(one)))
+    hits, claims, wanted = (Counter(map(kind_of, one)) for one in (said & right, said, right))
+    return {name: (hits[name], claims[name], wanted[name]) for name in sorted(claims | wanted)}

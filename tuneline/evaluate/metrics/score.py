@@ -1,0 +1,26 @@
+"""All per-item metrics of one answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def score(answer: Any, references: Sequence[str]) -> dict[str, float]:
+    """Every mean-of-items metric of one tuneline.evaluate.predict.Answer."""
+    from tuneline.evaluate.metrics.bleu import bleu_4
+    from tuneline.evaluate.metrics.chrf import chrf
+    from tuneline.evaluate.metrics.rouge import rouge
+    from tuneline.evaluate.metrics.surface import distinct_2, exact_match, length_ratio, repetition
+
+    said, right = answer["prediction"], list(references)
+    values = rouge(said, right) | {
+        "bleu_4": bleu_4(said, right),
+        "chrf": chrf(said, right),
+        "exact_match": exact_match(said, right),
+        "nll_per_char": answer["nll"] / answer["characters"],
+        "nll_per_token": answer["nll"] / answer["tokens"],
+        "length_ratio": length_ratio(said, right),
+        "distinct_2": distinct_2(said),
+        "repetition": repetition(said),
+        "finished": 100.0 * answer["finished"],
+    }
+    return {name: round(float(value), 6) for name, value in values.items()}

@@ -1,0 +1,141 @@
+"""What 50 items can bear: means with bootstrap intervals, and paired differences with a permutation test.
+
+Percentile bootstrap over items (Efron and Tibshirani 1993; for means by scipy), and a test in which each item's two answers
+change sides (Fisher's sign flips), with a fixed seed, so that the same answers always give the same figures. For figures
+of summed counts (F1) the same two, on the items' counts.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+from scipy import stats
+
+from tuneline.evaluate.metrics.counts import Array, Figure
+
+SEED = 17
+RESAMPLES = 9999
+LEVEL = 0.95
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, float]:
+    """{"value", "low", "high"}: the mean and its 95 % interval."""
+    return {"value": _round(float(np.mean(values)))} | _bounds(values)
+
+
+def paired(base: Sequence[float], tuned: Sequence[float], goodness: Callable[[float], float]) -> dict[str, float | int]:
+    """Tuned minus base, item by item: {"value", "low", "high", "p", "wins", "ties", "losses"}.
+
+    `p` is two-sided, under the hypothesis that each item's difference has either sign; a win is an item where
+    the tuned model is better, by the `goodness` of its value.
+    """
+    differences = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
+    gains = [goodness(new) - goodness(old) for old, new in zip(base, tuned, strict=True)]
+    return {**mean_interval(differences.tolist()), "p": _permutation_p(differences), **_record(gains)}
+
+
+def counted_interval(counts: Array, figure: Figure) -> dict[str, float]:
+    """mean_interval of a figure of the summed counts [items, kinds, 3]."""
+    return {"value": _round(float(figure(counts.sum(0))))} | _edges(figure(_resampled(counts)))
+
+
+def counted_paired(base: Array, tuned: Array, figure: Figure) -> dict[str, float | int]:
+    """paired() of a figure of the summed counts; an item is won where its own figure is higher."""
+    found = float(figure(tuned.sum(0)) - figure(base.sum(0)))
+    edges = _edges(figure(_resampled(tuned)) - figure(_resampled(base)))
+    change = _weighted(_swapped(len(base)), tuned - base)
+    null = figure(tuned.sum(0) - change) - figure(base.sum(0) + change)
+    gains = (_of_items(tuned, figure) - _of_items(base, figure)).tolist()
+    return {"value": _round(found), **edges, "p": _p(null, found), **_record(gains)}
+
+
+def smallest_difference(low: float, high: float, power: float = 0.8) -> float | None:
+    """The difference that as many items would show at 95 % with a chance of `power`, from the interval of one that was seen.
+
+    (z of 0.975 + z of power) standard errors (Cohen 1988), the interval taken to be 2 × 1.96 of them wide. None where no item
+    differs, which tells nothing of the spread.
+    """
+    if low == high:
+        return None
+    edge = stats.norm.ppf(1 - (1 - LEVEL) / 2)
+    return float((edge + stats.norm.ppf(power)) / (2 * edge)) * (high - low)
+
+
+def _of_items(counts: Array, figure: Figure) -> Array:
+    """The figure of each item alone, [items]; to say nothing where nothing is right is all right."""
+    silent = counts[..., 1:].sum((-1, -2)) == 0
+    return np.where(silent, 100.0, figure(counts))
+
+
+def _resampled(counts: Array) -> Array:
+    """Sums [resamples, kinds, 3] of items drawn anew."""
+    return _weighted(_drawn(len(counts)), counts)
+
+
+@cache
+def _drawn(size: int) -> Array:
+    """[resamples, items]: how often each item was drawn."""
+    return np.random.default_rng(SEED).multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
+
+
+def _weighted(weights: Array, counts: Array) -> Array:
+    return (weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:])
+
+
+def _edges(values: Array) -> dict[str, float]:
+    edge = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [edge, 1 - edge])
+    return {"low": _round(float(low)), "high": _round(float(high))}
+
+
+def _record(gains: Sequence[float]) -> dict[str, int]:
+    return {
+        "wins": sum(gain > 0 for gain in gains),
+        "ties": sum(gain == 0 for gain in gains),
+        "losses": sum(gain < 0 for gain in gains),
+    }
+
+
+def _bounds(values: Sequence[float]) -> dict[str, float]:
+    if len(set(values)) < 2:
+        # No spread to resample: the interval is the point.
+        return {"low": _round(float(values[0])), "high": _round(float(values[0]))}
+    interval = stats.bootstrap(
+        (np.asarray(values, dtype=float),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, 10**7 // len(values)),
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return {"low": _round(float(interval.low)), "high": _round(float(interval.high))}
+
+
+def _permutation_p(differences: Array) -> float:
+    if not differences.any():
+        return 1.0
+    signs = 1 - 2 * _swapped(len(differences))
+    return _p(signs @ differences, float(differences.sum()))
+
+
+@cache
+def _swapped(size: int) -> Array:
+    """[choices, items] of 0 and 1, whether an item's two answers change sides: every choice, or random ones where many."""
+    if 2**size <= RESAMPLES:
+        return (np.arange(2**size)[:, None] >> np.arange(size) & 1).astype(float)
+    return np.random.default_rng(SEED).integers(0, 2, (RESAMPLES, size)).astype(float)
+
+
+def _p(null: Array, found: float) -> float:
+    """Share of the null that is as far from 0; where it is a random part, what was found counts as one of it.
+
+    Phipson and Smyth 2010, "Permutation P-values should never be zero".
+    """
+    as_far = int((np.abs(null) >= abs(found) * (1 - 1e-9) - 1e-12).sum())
+    random = len(null) == RESAMPLES
+    return _round((as_far + random) / (len(null) + random))
+
+
+def _round(value: float) -> float:
+    return round(value, 6)

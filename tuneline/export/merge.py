@@ -1,0 +1,146 @@
+"""Put what was trained into the base's weights, a layer at a time, and check the result tensor by tensor.
+
+A merge in float32 needs four bytes a parameter; here the model stays as it is stored, and only the layer that is merged is
+float32. The sum is the same: widening changes no value, and it is cast once.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from tuneline.models.loading import CHANGED, can_merge, load_adapter, load_model
+
+EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-20}
+"""Relative error that a cast may bring; in float32, that adding up in another order may."""
+UPDATE = "base_model.model."
+"""What PEFT's names of tensors begin with."""
+
+
+def load_tuned(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
+    """Base and adapter, unmerged, stored as `dtype`; but what the adapter holds whole is float32, as it was trained."""
+    model = load_model(base, dtype)
+    whole = _whole_names(adapter)
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in whole:
+            module.float()
+    for name, parameter in model.named_parameters():
+        if name in whole:
+            parameter.data = parameter.data.float()
+    return load_adapter(model, adapter)
+
+
+def merged(model: Any, dtype: torch.dtype) -> Any:
+    """The plain model in `dtype` with the adapter in its weights, or the bare base where virtual tokens were trained.
+
+    Raises ValueError when a merged weight is not finite.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not can_merge(model):
+        return model.get_base_model().to(dtype)
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            layer = module.get_base_layer().float()
+            module.merge(safe_merge=True)
+            # One cast of the sum: casting the difference and then the sum would round twice (peft#1388).
+            layer.to(dtype)
+    plain = model.unload() if hasattr(model, "unload") else model
+    return plain.to(dtype)
+
+
+def not_written(model: Any, folder: Path) -> list[str]:
+    """Tensors of the folder's files that differ from the model in memory by a bit."""
+    state = model.state_dict()
+    return [
+        name for name, read in stored(folder).items() if name not in state or not torch.equal(read(), state[name].cpu())
+    ]
+
+
+def not_expected(folder: Path, base: Path, adapter: Path, dtype: torch.dtype) -> list[str]:
+    """Tensors of the folder that are not base plus update, worked out anew from the three folders' files alone.
+
+    DoRA's weights are left to the comparison of answers: its norms need the whole layer.
+    """
+    updates, ours = _updates(adapter), stored(folder)
+    wrong = sorted(stored(base).keys() ^ ours.keys())
+    for name, read in stored(base).items():
+        if name in wrong:
+            continue
+        if name not in updates:
+            same = torch.equal(ours[name](), read().to(dtype))
+        elif (update := updates[name]) is not None:
+            same = near(ours[name](), update(read().float()), dtype)
+        else:
+            continue
+        if not same:
+            wrong.append(name)
+    return wrong
+
+
+def near(written: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a tensor is the float32 one within what a cast to `dtype` may bring."""
+    bound = EPSILON[dtype] * exact.abs() + EPSILON[torch.float32] * exact.abs().max()
+    return bool(((written.float() - exact).abs() <= bound).all())
+
+
+def stored(folder: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    """Name of each tensor in the folder's safetensors files to what reads it."""
+    found: dict[str, Callable[[], torch.Tensor]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            found |= {name: _reader(path, name) for name in file.keys()}  # noqa: SIM118
+    return found
+
+
+def _reader(path: Path, name: str) -> Callable[[], torch.Tensor]:
+    def read() -> torch.Tensor:
+        with safe_open(str(path), framework="pt") as file:
+            return file.get_tensor(name)
+
+    return read
+
+
+Update = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _updates(adapter: Path) -> dict[str, Update | None]:
+    """Name of a weight to what the adapter makes of it in float32; None where that is not told from its files."""
+    tensors = {name: read() for name, read in stored(adapter).items()}
+    if (adapter / CHANGED).is_file():
+        return {name: _becomes(tensor) for name, tensor in tensors.items()}
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if config["peft_type"] != "LORA":
+        return {}
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+    updates: dict[str, Update | None] = {}
+    for name, tensor in tensors.items():
+        module = name.removeprefix(UPDATE)
+        if module.endswith(".lora_A.weight"):
+            module = module.removesuffix(".lora_A.weight")
+            b = tensors[f"{UPDATE}{module}.lora_B.weight"]
+            updates[f"{module}.weight"] = None if config["use_dora"] else _plus(scale, b, tensor)
+        elif ".lora_" not in module:
+            updates[module] = _becomes(tensor)
+    return updates
+
+
+def _plus(scale: float, b: torch.Tensor, a: torch.Tensor) -> Update:
+    return lambda tensor: tensor + scale * (b.float() @ a.float())
+
+
+def _becomes(whole: torch.Tensor) -> Update:
+    return lambda _: whole.float()
+
+
+def _whole_names(adapter: Path) -> set[str]:
+    """Modules and parameters that the adapter holds whole."""
+    if (adapter / CHANGED).is_file():
+        with safe_open(str(adapter / CHANGED), framework="pt") as file:
+            return set(file.keys())
+    config = adapter / "adapter_config.json"
+    values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return set(values.get("modules_to_save") or ())

@@ -1,0 +1,129 @@
+"""Is a model's folder whole, and what export wrote? Needs the folder alone, on any machine.
+
+    python -m tuneline.export.verify models/merged
+
+Says for each file what does not match, and exits with 1 if anything does not.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tuneline.runtime.hashing import SUMS, file_sha256, files
+
+NEEDED = (
+    "README.md", "chat_template.jinja", "config.json", "generation_config.json", "lineage.json", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
+INDEX = "model.safetensors.index.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuneline.export.verify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("models/merged"))
+    folder = parser.parse_args().folder
+    found = problems(folder)
+    for problem in found:
+        print(f"verify: {problem}", file=sys.stderr)
+    if found:
+        sys.exit(1)
+    print(f"verify: {folder}: {len(files(folder)) - 1} files are as {SUMS} says, and the model is whole")
+
+
+def problems(folder: Path) -> list[str]:
+    """What is wrong with a folder that `export` or `release` wrote, a sentence each; each names its file."""
+    if not folder.is_dir():
+        return [f"{folder} is no folder: run `dvc repro`, or `dvc pull`"]
+    found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
+    found += changed(folder)
+    broken = list(unreadable(folder))
+    # What follows reads the files that were just named.
+    return found + broken or [*tensors(folder), *stops(folder)]
+
+
+def changed(folder: Path) -> Iterator[str]:
+    """Files that are not as SHA256SUMS says."""
+    sums = folder / SUMS
+    if not sums.is_file():
+        yield f"{SUMS} is missing"
+        return
+    lines = [line.partition("  ") for line in sums.read_text(encoding="utf-8", errors="replace").splitlines() if line]
+    expected = {name: digest for digest, _, name in lines}
+    present = {path.relative_to(folder).as_posix(): path for path in files(folder) if path != sums}
+    for name in sorted(expected.keys() | present.keys()):
+        if name not in present:
+            yield f"{name} is missing, and {SUMS} lists it"
+        elif name not in expected:
+            yield f"{name} is not listed in {SUMS}"
+        elif (digest := file_sha256(present[name])) != expected[name]:
+            yield f"{name} has changed: its sha256 is {digest[:12]}…, expected {expected[name][:12]}…"
+
+
+def unreadable(folder: Path) -> Iterator[str]:
+    """JSON that is none, and weights that are cut short or missing."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            yield f"{path.name} is no JSON: {error}"
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        yield "*.safetensors is missing: there are no weights"
+    for path in weights:
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                file.keys()
+        except (SafetensorError, OSError) as error:
+            yield f"{path.name} is cut short or no safetensors file: {error}"
+
+
+def tensors(folder: Path) -> Iterator[str]:
+    """Tensors that the config asks for and the files do not hold, in their shape; or that are not finite."""
+    import torch
+    from safetensors import safe_open
+
+    from tuneline.models.loading import expected_shapes
+
+    wanted = expected_shapes(folder)
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"] if (folder / INDEX).is_file() else {}
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                found[name] = path.name
+                shape = tuple(file.get_slice(name).get_shape())
+                if name in wanted and shape != wanted[name]:
+                    yield f"{path.name}: {name} has shape {shape}, expected {wanted[name]}"
+                elif not bool(torch.isfinite(file.get_tensor(name)).all()):
+                    yield f"{path.name}: {name} is not finite"
+    for name in sorted(wanted.keys() - found.keys()):
+        yield f"{index.get(name, 'model.safetensors')}: {name} is missing"
+    for name in sorted(name for name, file in index.items() if found.get(name) != file):
+        yield f"{INDEX}: {name} is said to be in {index[name]}, and is in {found.get(name, 'no file')}"
+
+
+def stops(folder: Path) -> Iterator[str]:
+    """Ids at which answers end and generation would not."""
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    said: Any = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    ends = set(said if isinstance(said, list) else [said])
+    if missing := sorted(set(Prompter(tokenizer).stop_ids) - ends):
+        tokens = tokenizer.convert_ids_to_tokens(missing)
+        lacks = f"lacks {missing} ({', '.join(tokens)})"
+        yield f"generation_config.json: eos_token_id is {said}, and {lacks}: answers would not end"
+
+
+if __name__ == "__main__":
+    main()

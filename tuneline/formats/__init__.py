@@ -1,0 +1,1 @@
+"""What lies on disk between stages: records, token file, safetensors, HTML."""

@@ -1,0 +1,1 @@
+"""Base models: loading, chat format, likelihood, ChatGLM."""

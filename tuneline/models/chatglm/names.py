@@ -1,0 +1,68 @@
+"""Which tensor of ChatGLM is which of native `Glm`: a renaming, but for the query, key and value rows that are one there."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tuneline.models.chatglm.config import Shape
+
+IGNORED = ("transformer.rotary_pos_emb.inv_freq",)
+"""Computed from the config, and no weight."""
+
+
+LAYERS = {
+    "self_attention.query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention.dense": ("self_attn.o_proj",),
+    "mlp.dense_h_to_4h": ("mlp.gate_up_proj",),
+    "mlp.dense_4h_to_h": ("mlp.down_proj",),
+}
+"""ChatGLM's linear layers of a block, and the native ones that hold their rows in this order."""
+MODULES = {
+    chatglm.rpartition(".")[2]: tuple(name.rpartition(".")[2] for name in native) for chatglm, native in LAYERS.items()
+}
+"""The same by the last part of the names: what recipes call LoRA targets."""
+
+
+class Part(NamedTuple):
+    """Rows of one of ChatGLM's tensors that are one of Glm's."""
+
+    native: str
+    chatglm: str
+    first: int
+    """First row."""
+    rows: int
+    shape: tuple[int, ...]
+    """Of the native tensor."""
+    whole: tuple[int, ...]
+    """Of ChatGLM's tensor."""
+
+
+def parts(shape: Shape) -> Iterator[Part]:
+    """Every tensor of the network, in the order of a forward pass."""
+
+    def one(native: str, chatglm: str, *size: int) -> Part:
+        return Part(native, chatglm, 0, size[0], size, size)
+
+    yield one("model.embed_tokens.weight", "transformer.embedding.word_embeddings.weight", shape.words, shape.hidden)
+    for number in range(shape.layers):
+        native, chatglm = f"model.layers.{number}.", f"transformer.encoder.layers.{number}."
+        yield one(f"{native}input_layernorm.weight", f"{chatglm}input_layernorm.weight", shape.hidden)
+        yield from _attention(shape, f"{native}self_attn.", f"{chatglm}self_attention.query_key_value.")
+        attended = shape.query_rows
+        yield one(f"{native}self_attn.o_proj.weight", f"{chatglm}self_attention.dense.weight", shape.hidden, attended)
+        yield one(f"{native}post_attention_layernorm.weight", f"{chatglm}post_attention_layernorm.weight", shape.hidden)
+        # Gate rows first in both.
+        yield one(
+            f"{native}mlp.gate_up_proj.weight", f"{chatglm}mlp.dense_h_to_4h.weight", 2 * shape.inner, shape.hidden
+        )
+        yield one(f"{native}mlp.down_proj.weight", f"{chatglm}mlp.dense_4h_to_h.weight", shape.hidden, shape.inner)
+    yield one("model.norm.weight", "transformer.encoder.final_layernorm.weight", shape.hidden)
+    yield one("lm_head.weight", "transformer.output_layer.weight", shape.words, shape.hidden)
+
+
+def _attention(shape: Shape, native: str, chatglm: str) -> Iterator[Part]:
+    total = shape.query_rows + 2 * shape.key_rows
+    for kind, last in (("weight", (shape.hidden,)), *((("bias", ()),) if shape.qkv_bias else ())):
+        first = 0
+        for name, rows in (("q", shape.query_rows), ("k", shape.key_rows), ("v", shape.key_rows)):
+            yield Part(f"{native}{name}_proj.{kind}", f"{chatglm}{kind}", first, rows, (rows, *last), (total, *last))
+            first += rows

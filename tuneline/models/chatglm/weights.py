@@ -1,0 +1,129 @@
+"""ChatGLM's weights into native ones, a tensor at a time: memory holds one tensor, never a checkpoint."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneline.formats.safetensors_writer import Tensor, write_shards
+from tuneline.models.chatglm.config import Shape
+from tuneline.models.chatglm.names import IGNORED, parts
+
+if TYPE_CHECKING:
+    import torch
+
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+class Stored:
+    """The tensors of a checkpoint by name, read when asked for."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.readers: dict[str, Callable[[int, int], torch.Tensor]] = {}
+        """Rows [first, first + rows) of a tensor."""
+
+    def add(self, name: str, shape: tuple[int, ...], reader: "Callable[[int, int], torch.Tensor]", file: Path) -> None:
+        if name in self.shapes:
+            raise ValueError(f"{file} holds {name}, and another file of the checkpoint does, too: expected it once")
+        self.shapes[name], self.readers[name] = shape, reader
+
+
+def convert(source: Path, shape: Shape, dtype: str, folder: Path) -> None:
+    """Write the checkpoint at `source` as native safetensors in `dtype`.
+
+    Raises ValueError naming a tensor that is missing, not known, or of another shape, and a file that is missing or torn.
+    """
+    import torch
+
+    target = getattr(torch, dtype)
+    with opened(source) as stored:
+        check(stored.shapes, shape)
+        tensors = [
+            Tensor(
+                part.native,
+                part.shape,
+                lambda part=part: stored.readers[part.chatglm](part.first, part.rows).to(target).reshape(part.shape),  # type: ignore[misc]
+            )
+            for part in parts(shape)
+        ]
+        write_shards(folder, tensors, dtype)
+
+
+def check(shapes: Mapping[str, tuple[int, ...]], shape: Shape) -> None:
+    """Raises ValueError unless the checkpoint holds exactly the tensors of such a network."""
+    expected = {part.chatglm: part.whole for part in parts(shape)}
+    missing = sorted(expected.keys() - shapes.keys())
+    extra = sorted(shapes.keys() - expected.keys() - set(IGNORED))
+    if missing or extra:
+        found = [f"{len(missing)} missing, first {missing[0]}"] if missing else []
+        found += [f"{len(extra)} that such a network has not, first {extra[0]}"] if extra else []
+        raise ValueError(f"the checkpoint's tensors are not those of its config.json: {'; '.join(found)}")
+    for name, size in expected.items():
+        if shapes[name] != size:
+            raise ValueError(f"tensor {name} has shape {list(shapes[name])}, expected {list(size)} by config.json")
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[Stored]:
+    """The tensors of a folder: safetensors if there are any, else PyTorch files read as plain weights."""
+    stored = Stored()
+    with ExitStack() as stack:
+        for file in files_of(source):
+            (_add_safetensors if file.suffix == ".safetensors" else _add_pytorch)(stored, file, stack)
+        yield stored
+
+
+def files_of(source: Path) -> list[Path]:
+    """Weight files, by the index where there is one. Raises ValueError for an index that names a missing file."""
+    for name in INDEXES:
+        index = source / name
+        if index.is_file() and (any(source.glob("*.safetensors")) or "bin" in name):
+            try:
+                named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError, TypeError):
+                raise ValueError(f"{index} is broken, expected a JSON object with weight_map") from None
+            missing = [file for file in named if not (source / file).is_file() or Path(file).name != file]
+            if missing:
+                raise ValueError(
+                    f"{index} names {missing[0]}, which is not in {source}: {len(missing)} of {len(named)} missing"
+                )
+            return [source / file for file in named]
+    files = sorted(source.glob("*.safetensors")) or sorted(source.glob("pytorch_model*.bin"))
+    if not files:
+        raise ValueError(f"{source} holds no weights: expected *.safetensors or pytorch_model*.bin")
+    return files
+
+
+def _add_safetensors(stored: Stored, file: Path, stack: ExitStack) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        tensors = stack.enter_context(safe_open(str(file), framework="pt"))
+        for name in tensors.keys():  # noqa: SIM118
+            piece = tensors.get_slice(name)
+            shape = tuple(piece.get_shape())
+            stored.add(name, shape, lambda first, rows, piece=piece: piece[first : first + rows], file)  # type: ignore[misc]
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} can't be read as safetensors ({error}): it is torn or no such file") from None
+
+
+def _add_pytorch(stored: Stored, file: Path, stack: ExitStack) -> None:
+    from pickle import UnpicklingError
+
+    import torch
+
+    try:
+        # Memory-mapped, and weights only: no object but tensors is ever made.
+        tensors: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, ValueError, EOFError, OSError, UnpicklingError) as error:
+        raise ValueError(
+            f"{file} can't be read as plain PyTorch weights: {' '.join(str(error).split())[:200]}"
+        ) from None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{file} holds something else than tensors by name")
+    for name, tensor in tensors.items():
+        stored.add(
+            name, tuple(tensor.shape), lambda first, rows, tensor=tensor: tensor[first : first + rows], file  # type: ignore[misc]
+        )  # fmt: skip

@@ -1,0 +1,180 @@
+"""The one place that loads models and tokenizers: safetensors, native classes, no remote code, no network.
+
+torch and transformers are imported inside, so that `--help` of a stage stays instant.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+CHANGED = "changed.safetensors"
+"""In an adapter's folder: tensors of the base that were trained themselves, by name."""
+BASE = Path("models/base")
+ADAPTER = Path("models/adapter")
+MERGED = Path("models/merged")
+BESIDE = "adapter"
+"""In the merged folder: an adapter that can't be merged."""
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's fast tokenizer, padding on the left as generation needs."""
+    from transformers import AutoTokenizer
+
+    _need(folder / "tokenizer.json", folder)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+
+
+def load_model(
+    folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None, quantize: str | None = None
+) -> Any:
+    """The folder's causal language model in `dtype`, in eval mode, frozen, its key-value cache left on.
+
+    `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the folder holds no weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _need(folder / "config.json", folder)
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+        **_quantization(quantize, dtype),
+    )  # fmt: skip
+    model.requires_grad_(False).eval()
+    return model if device is None else model.to(device)
+
+
+def _quantization(quantize: str | None, dtype: "torch.dtype") -> dict[str, Any]:
+    import importlib.util
+
+    if quantize is None:
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            f"lora.quantize is {quantize!r}, which needs bitsandbytes: uv pip install bitsandbytes, or set null"
+        )
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}
+
+
+def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """The model with what was trained on top, unmerged, in eval mode; or, for `freeze` and `full`, in place.
+
+    `name` is PEFT's for the adapter, where several go onto one model.
+
+    Raises ValueError when the adapter is missing, does not fit, or would change nothing.
+    """
+    from peft import PeftModel
+
+    if (folder / CHANGED).is_file():
+        return _with_changed(model, folder / CHANGED)
+    _need(folder / "adapter_config.json", folder)
+    tuned = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
+    zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
+    if zero:
+        raise ValueError(
+            f"{folder} changes nothing in {len(zero)} layers (lora_B is all zero, first {zero[0]}): train again"
+        )
+    return tuned.eval()
+
+
+def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:
+    """What export wrote: a plain model or, where the method can't be merged, the base with its adapter beside it."""
+    model = load_model(folder, dtype, device)
+    beside = folder / BESIDE
+    return load_adapter(model, beside) if beside.is_dir() else model
+
+
+def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    tied = model.all_tied_weights_keys
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def can_merge(model: Any) -> bool:
+    """Whether what was trained is a change of weights, and not virtual tokens."""
+    return not (hasattr(model, "active_peft_config") and model.active_peft_config.is_prompt_learning)
+
+
+def _with_changed(model: Any, path: Path) -> Any:
+    import torch
+    from safetensors.torch import load_file
+
+    named = dict(model.named_parameters())
+    tensors = load_file(path)
+    wrong = [name for name, one in tensors.items() if name not in named or named[name].shape != one.shape]
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit the base: {len(wrong)} tensors are not there, or of another shape, first {wrong[0]}"
+        )
+    with torch.no_grad():
+        for name, one in tensors.items():
+            named[name].copy_(one)
+    return model
+
+
+def pick_device() -> "torch.device":
+    """The GPU of this process when there is one, else the CPU."""
+    import os
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def pick_dtype(name: Dtype, device: "torch.device", key: str = "dtype") -> "torch.dtype":
+    """The dtype of computation: `auto` is bfloat16 where the hardware computes in it, else float32.
+
+    float16 on a CPU is refused, naming the parameter `key`: it was measured 160 times slower than float32.
+    """
+    import torch
+
+    if name == "float16" and device.type == "cpu":
+        raise ValueError(
+            f"{key} is float16 and the device is a CPU, expected auto, bfloat16 or float32 (160 times faster)"
+        )
+    if name == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    chosen = getattr(torch, name)
+    assert isinstance(chosen, torch.dtype)
+    return chosen
+
+
+def device_name(device: "torch.device") -> str:
+    """The GPU's name, or which instructions the CPU build uses: what decides rounding."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def has_bfloat16(device: "torch.device") -> bool:
+    """Whether bfloat16 is native: emulated, it is slower than float32 (8 times on an AVX2 CPU)."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    native = "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
+    return native and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _need(path: Path, folder: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {path.name}: run `dvc repro`, which writes the folder")

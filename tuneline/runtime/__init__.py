@@ -1,0 +1,1 @@
+"""How a stage runs: parameters, atomic outputs, process guards, hashes."""

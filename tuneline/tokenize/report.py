@@ -1,0 +1,120 @@
+"""The data report: what became of every item, what was wrong with it, how long rows are, and which tokens are learnt."""
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonlines
+
+from tuneline.formats.example import IGNORE_INDEX, Encoded
+from tuneline.formats.html import render
+from tuneline.formats.records import TERMS
+from tuneline.models.chat_format import Prompter
+from tuneline.tokenize.encode import STEP, Preview, Summary
+
+COLUMNS = ("items", *TERMS, "conflicts")
+BINS = 32
+WORST = 12
+"""Leaks that are shown."""
+SHOWN = 160
+"""Characters of a rejected text that are shown."""
+
+
+def data_report(
+    counts: dict[str, Any], summary: Summary, preview: Preview, prompter: Prompter, tokenizer: Any,
+    rejects: Path, removed: Path,
+) -> str:  # fmt: skip
+    """The page as HTML. `counts` is metrics/convert.json; the two files are convert's."""
+    most = max((row["items"] for row in counts["sources"].values()), default=1)
+    return render(
+        Path(__file__).with_name("report.html.jinja"),
+        title="Data report",
+        columns=COLUMNS,
+        terms=TERMS,
+        sources=counts["sources"],
+        total=counts["total"],
+        bars={name: _bar(row, most) for name, row in counts["sources"].items()},
+        rejects=_rejects(rejects, counts["sources"]),
+        leaks=_worst_leaks(removed),
+        tokens=summary.counts(),
+        histograms=_histograms(summary.lengths),
+        preview=[
+            {"id": name, "source": source, "tokens": mask_preview(row, prompter, tokenizer)}
+            for name, source, row in preview.rows
+        ],
+    )
+
+
+def mask_preview(row: Encoded, prompter: Prompter, tokenizer: Any) -> list[dict[str, Any]]:
+    """Every token of a row as text, with whether it is learnt and whether it is a control token."""
+    tokens: list[dict[str, Any]] = []
+    group: list[int] = []
+    for token, label in zip(row.input_ids, row.labels, strict=True):
+        # A character may take several byte tokens: hold them until they decode to whole text.
+        group.append(token)
+        text = tokenizer.decode(group)
+        if "\ufffd" in text and token not in prompter.control:
+            continue
+        identifiers = " ".join(map(str, group))
+        tokens.append(
+            {"id": identifiers, "text": text, "learnt": label != IGNORE_INDEX, "control": token in prompter.control}
+        )
+        group = []
+    return tokens
+
+
+def _bar(row: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """Parts of a stacked bar, in percent of the largest source."""
+    parts, left = [], 0.0
+    for term in TERMS:
+        width = 100 * row[term] / most
+        parts.append({"term": term, "x": round(left, 3), "width": round(width, 3), "count": row[term]})
+        left += width
+    return parts
+
+
+def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per source and reason: how many, and the first one."""
+    first: dict[tuple[str, str], dict[str, str]] = {}
+    with jsonlines.open(path) as lines:
+        for line in lines:
+            first.setdefault((line["source"], line["reason"]), line)
+    return [
+        {"source": source, "reason": reason, "count": sources[source]["reasons"][reason],
+         "origin": line["origin"], "raw": " ".join(line["raw"][: 4 * SHOWN].split())[:SHOWN]}
+        for (source, reason), line in first.items()
+    ]  # fmt: skip
+
+
+def _worst_leaks(path: Path) -> list[dict[str, Any]]:
+    """The leaks that are least plain to see come last: equal questions, then by similarity."""
+    with jsonlines.open(path) as lines:
+        leaks = ((line["similarity"], line["id"], line) for line in lines if "of" in line)
+        return [line for _, _, line in heapq.nlargest(WORST, leaks, key=lambda leak: leak[:2])]
+
+
+def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:
+    """For all sources together and for each, bars over the same bins."""
+    together = sum(lengths.values(), Counter[int]())
+    merged = max(1, -(-(max(together, default=0) + 1) // BINS))
+    named = [("all sources", together), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
+    return [{"name": name, "bars": _bars(steps, merged)} for name, steps in named]
+
+
+def _bars(steps: Counter[int], merged: int) -> list[dict[str, Any]]:
+    counts = [0] * BINS
+    for step, count in steps.items():
+        counts[step // merged] += count
+    tallest, width = max(counts), merged * STEP
+    return [
+        {
+            "x": 20 * place,
+            "height": round(80 * count / tallest, 1),
+            "count": count,
+            "begin": place * width,
+            "label": f"{place * width}–{(place + 1) * width - 1} tokens",
+        }
+        for place, count in enumerate(counts)
+    ]

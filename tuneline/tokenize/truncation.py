@@ -1,0 +1,81 @@
+"""Conversations that are too long: left out, shortened before the last answer, or split between turns.
+
+No policy cuts an answer. What an over-long conversation loses, it loses by whole exchanges or at the end of its
+last question, and it is counted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tuneline.formats.records import Message
+
+SHORTEST = 8
+"""Characters that are left of a question at least; with less it asks nothing."""
+Fits = Callable[[Sequence[Message]], bool]
+
+
+@dataclass
+class Fitted:
+    """What became of an over-long conversation."""
+
+    parts: list[list[Message]]
+    """Conversations that fit; none when it was left out."""
+    answers_lost: int = 0
+    """Answers of the conversation that no part holds."""
+
+
+def fitted(messages: list[Message], policy: str, fits: Fits) -> Fitted:
+    """Apply tokenize.overlong to a conversation that does not fit."""
+    answers = sum(message["role"] == "assistant" for message in messages)
+    if policy == "split_turns":
+        parts = split_turns(messages, fits)
+    elif policy == "truncate_prompt":
+        parts = truncate_prompt(messages, fits)
+    else:
+        parts = []
+    kept = sum(message["role"] == "assistant" for part in parts for message in part)
+    return Fitted(parts, answers - kept)
+
+
+def split_turns(messages: list[Message], fits: Fits) -> list[list[Message]]:
+    """Parts of consecutive exchanges, each as long as fits and led by the system prompt; each answer is in one at most."""
+    system, exchanges = _exchanges(messages)
+    parts: list[list[Message]] = []
+    current: list[Message] = []
+    for exchange in exchanges:
+        if current and fits([*system, *current, *exchange]):
+            current += exchange
+            continue
+        if current:
+            parts.append([*system, *current])
+        current = list(exchange) if fits([*system, *exchange]) else []
+    return [*parts, [*system, *current]] if current else parts
+
+
+def truncate_prompt(messages: list[Message], fits: Fits) -> list[list[Message]]:
+    """The conversation without its oldest exchanges, and then with the end of its last question cut off."""
+    system, exchanges = _exchanges(messages)
+    while len(exchanges) > 1:
+        exchanges = exchanges[1:]
+        whole = [*system, *(message for exchange in exchanges for message in exchange)]
+        if fits(whole):
+            return [whole]
+    question, answer = exchanges[0]
+
+    def cut(size: int) -> list[Message]:
+        return [*system, {"role": "user", "content": question["content"][:size]}, answer]
+
+    low, high = SHORTEST, len(question["content"])
+    if high < low or not fits(cut(low)):
+        return []
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(cut(middle)) else (low, middle)
+    return [cut(low)]
+
+
+def _exchanges(messages: list[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """(system prompt if any, pairs of question and answer)."""
+    begin = int(messages[0]["role"] == "system")
+    turns = messages[begin:]
+    return messages[:begin], [turns[place : place + 2] for place in range(0, len(turns), 2)]

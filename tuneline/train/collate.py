@@ -1,0 +1,79 @@
+"""From the rows of a micro-batch to tensors: end to end in one line, or padded where a method needs rows apart."""
+
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from tuneline.formats.example import IGNORE_INDEX
+from tuneline.train.methods import PROMPTS, Method
+from tuneline.train.packed_attention import NAME
+
+Row = tuple[torch.Tensor, torch.Tensor, int]
+"""Token ids [T], labels [T], and the learnt tokens of the row's whole step."""
+
+
+class Collate(Protocol):
+    def __call__(self, rows: list[Row]) -> dict[str, Any]: ...
+
+
+def in_one_line(config: Any, method: Method, neftune: float | None) -> bool:
+    """Whether rows may lie end to end in a model of this transformers config.
+
+    Not with virtual tokens, which PEFT puts before the first position alone; with NEFTune, whose noise goes by the length of
+    its input; in a model with layers that are no attention, or whose attention torch's own kernel could not do (sinks, caps).
+    """
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    layers = set(getattr(config, "layer_types", None) or ())
+    usual = (
+        kind._supports_attention_backend and kind._supports_sdpa and layers <= {"full_attention", "sliding_attention"}
+    )
+    return bool(usual) and method.tune.method not in PROMPTS and not neftune
+
+
+def collator(model: Any, *, line: bool) -> Collate:
+    """How rows go into this model: end to end, its attention set to it, or padded."""
+    if not line:
+        return partial(padded, pad=model.config.pad_token_id or 0)
+    model.set_attn_implementation(NAME)
+    return in_line
+
+
+@torch.no_grad()
+def rows_stay_apart(model: Any) -> bool:
+    """Whether a row keeps every bit, whatever row lies before it: tried, since no list of architectures is ever whole."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    ids = [torch.arange(start, start + 24) % model.config.vocab_size for start in (5, 50, 95)]
+    states = []
+    for first in ids[:2]:
+        line = in_line([(first, first, 1), (ids[2], ids[2], 1)])
+        given = {name: line[name].to(model.device) for name in ("input_ids", "position_ids")}
+        said = model.base_model(**given, lengths=line["lengths"], use_cache=False)
+        states.append(said.last_hidden_state[0, len(first) :])
+    model.set_attn_implementation(before)
+    return torch.equal(*states)
+
+
+def in_line(rows: list[Row]) -> dict[str, Any]:
+    """input_ids, labels and position_ids [1, N], N tokens of all rows; lengths, a tuple; step_tokens, a scalar."""
+    first = torch.tensor([IGNORE_INDEX])
+    return {
+        "input_ids": torch.cat([ids for ids, _, _ in rows])[None],
+        # Nothing in a row predicts its first token; the end of the row before it must not, either.
+        "labels": torch.cat([part for _, labels, _ in rows for part in (first, labels[1:])])[None],
+        "position_ids": torch.cat([torch.arange(len(ids)) for ids, _, _ in rows])[None],
+        "lengths": tuple(len(ids) for ids, _, _ in rows),
+        "step_tokens": torch.tensor(rows[0][2]),
+    }
+
+
+def padded(rows: list[Row], pad: int) -> dict[str, Any]:
+    """input_ids and labels [B, T], padded on the right, and step_tokens, a scalar."""
+    together = torch.nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": together([ids for ids, _, _ in rows], batch_first=True, padding_value=pad),
+        "labels": together([labels for _, labels, _ in rows], batch_first=True, padding_value=IGNORE_INDEX),
+        "step_tokens": torch.tensor(rows[0][2]),
+    }

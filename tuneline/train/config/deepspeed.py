@@ -1,0 +1,53 @@
+"""Section `deepspeed`: how many processes train, on which hosts, and what is sharded between them."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tuneline.runtime.params import Integer, Section, Text
+
+OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
+        "fp16", "optimizer", "scheduler")  # fmt: skip
+"""What other sections say, or what must stay as it is."""
+
+
+class DeepSpeed(Section):
+    zero_stage: Literal[0, 1, 2, 3]
+    """ZeRO (Rajbhandari et al. 2019, arXiv:1910.02054): 1 shards optimizer states, 2 gradients, 3 the base, too."""
+    offload: Literal["none", "optimizer", "param"]
+    """What lies in main memory instead of a GPU's; `param` is the base and the optimizer, and needs stage 3."""
+    processes: int | Literal["auto"]
+    """Per host; `auto` is the number of GPUs, or 1 without any."""
+    hostfile: Text | None
+    """DeepSpeed hostfile (`host slots=n` a line); null is this machine alone."""
+    master_port: Integer | None = Field(gt=0, lt=65536)
+    """For the processes to find one another; null is a free one."""
+    extra: dict[str, Any]
+    """More of DeepSpeed's own configuration, as its documentation has it."""
+
+    @field_validator("processes", mode="plain")
+    @classmethod
+    def _auto_or_count(cls, value: Any) -> Any:
+        if value == "auto":
+            return value
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError("auto or an integer above 0")
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(set(value) & set(OURS))
+        if taken or "stage" in value.get("zero_optimization", {}):
+            raise ValueError(f"no {taken or ['zero_optimization.stage']}: sections train and deepspeed say that")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DeepSpeed":
+        if self.offload == "param" and self.zero_stage != 3:
+            raise ValueError(f"offload param needs zero_stage 3 (it is {self.zero_stage})")
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError("offload optimizer needs zero_stage 1, 2 or 3 (it is 0)")
+        return self

@@ -1,0 +1,55 @@
+"""Section `train`: the optimisation itself. Batch size is global, so one process and several see the same rows per step."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tuneline.runtime.params import Flag, Integer, Number, Section, Text
+
+Rate = Annotated[Number, Field(ge=0, lt=1)]
+
+
+class Train(Section):
+    seed: Integer
+    """Of adapter initialisation, dropout, row order and the validation rows."""
+    epochs: Number = Field(gt=0)
+    max_steps: Integer | None = Field(gt=0)
+    """Optimizer steps at most, whatever `epochs` says; null is no limit."""
+    learning_rate: Number = Field(gt=0)
+    weight_decay: Number = Field(ge=0)
+    betas: tuple[Rate, Rate]
+    """Of AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
+    warmup_ratio: Rate
+    """Of the optimizer steps."""
+    warmup_steps: Integer | None = Field(ge=0)
+    """Instead of the ratio; null is by the ratio."""
+    scheduler: Literal["cosine", "linear", "constant"]
+    max_grad_norm: Number = Field(gt=0)
+    neftune_alpha: Number | None = Field(gt=0)
+    """Noise on embeddings (Jain et al. 2023, arXiv:2310.05914); null is none."""
+    batch_size: Integer = Field(gt=0)
+    """Rows per optimizer step, over all processes."""
+    micro_batch_size: Integer = Field(gt=0)
+    """Rows per forward pass of one process."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    """Of the forward pass; `auto` is bfloat16 where the hardware has it, else float32."""
+    gradient_checkpointing: Flag
+    deterministic: Flag
+    """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
+    eval_fraction: Rate
+    """Of the training rows, to choose the best checkpoint by; never of the held-out items."""
+    early_stopping: Integer | None = Field(gt=0)
+    """Stop after so many validations without a better one; null is never."""
+    save_steps: Integer = Field(gt=0)
+    """Optimizer steps between validations, and between resume checkpoints, of which there is one every 30 s, too."""
+    log_steps: Integer = Field(gt=0)
+    report_to: list[Text]
+    """Of transformers' integrations that are installed: tensorboard, wandb, mlflow, swanlab, dvclive …"""
+
+    @model_validator(mode="after")
+    def _stops_by_something(self) -> "Train":
+        if self.early_stopping is not None and not self.eval_fraction:
+            raise ValueError(
+                "early_stopping needs eval_fraction above 0: without validation rows nothing can be better"
+            )
+        return self

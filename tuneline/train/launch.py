@@ -1,0 +1,85 @@
+"""Start the training module under DeepSpeed's own launcher: on this machine, or on the hosts of a hostfile."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from types import FrameType
+
+from tuneline.train.config.deepspeed import DeepSpeed
+
+MODULE = "tuneline.train.run"
+
+
+def count_processes(params: DeepSpeed, shares: int) -> int:
+    """Processes over all hosts; on one host `auto` is as many GPUs as divide the step's `shares` micro-batches.
+
+    Raises ValueError for a missing hostfile, or more processes than GPUs.
+    """
+    import torch
+
+    if params.hostfile is None:
+        gpus = torch.cuda.device_count()
+        if params.processes == "auto":
+            return max(count for count in range(1, max(1, gpus) + 1) if shares % count == 0)
+        if gpus and params.processes > gpus:
+            raise ValueError(
+                f"deepspeed.processes is {params.processes}, expected at most the {gpus} GPUs of this machine"
+            )
+        return params.processes
+    from deepspeed.launcher.runner import fetch_hostfile
+
+    if not Path(params.hostfile).is_file():
+        raise ValueError(f"deepspeed.hostfile is {params.hostfile!r}, expected a file of lines `host slots=n`, or null")
+    slots = fetch_hostfile(params.hostfile)
+    return sum(slots.values() if params.processes == "auto" else [params.processes] * len(slots))
+
+
+def arguments(params: DeepSpeed, processes: int, own: list[str]) -> list[str]:
+    """The launcher's command line; `own` are the training module's arguments."""
+    flags = ["--no_local_rank", "--master_port", str(params.master_port or _free_port()), "--quiet"]
+    if params.hostfile is not None:
+        flags += ["--hostfile", params.hostfile]
+    else:
+        # A path that cannot exist: the launcher's default, /job/hostfile, is not ours to read.
+        flags += ["--hostfile", os.devnull + ".none"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if params.hostfile is None and re.fullmatch(r"\d+(,\d+)*", visible) and os.environ.get("DS_ACCELERATOR") != "cpu":
+        # With --num_gpus the launcher drops this choice and takes the first GPUs of the machine. It knows no UUIDs.
+        flags += ["--include", "localhost:" + ",".join(visible.split(",")[:processes])]
+    elif params.hostfile is None or params.processes != "auto":
+        flags += ["--num_gpus", str(processes if params.hostfile is None else params.processes)]
+    return [*flags, "--module", MODULE, *own]
+
+
+def launch(params: DeepSpeed, processes: int, own: list[str]) -> None:
+    """Run the launcher in this process until training ends; SIGTERM and SIGINT let the step finish and be saved.
+
+    A failed rank has said why; whether training came to its end is for the caller to see, because the launcher
+    returns as if nothing was wrong when it was itself killed by a signal (deepspeed 0.19.8).
+    """
+    import psutil
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for child in psutil.Process().children():
+            child.send_signal(signal.SIGTERM)
+
+    if params.hostfile is None and os.environ.get("DS_ACCELERATOR") == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    from deepspeed.launcher import runner
+
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, forward)
+    try:
+        with contextlib.suppress(SystemExit):
+            runner.main(arguments(params, processes, own))
+    except RuntimeError as error:
+        raise ValueError(f"DeepSpeed's launcher could not start: {error}") from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,49 @@
+"""The forward pass of training: from a batch to the summed loss of its learnt tokens, and never to logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tuneline.models.chunked_loss import learnt_positions, summed_loss
+from tuneline.models.likelihood import head_weight
+
+Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(hidden [B, T, H], labels [B, T]) to (states [n, H], targets [n])."""
+
+
+def supervise(model: Any, checkpointing: bool, choose: Choose = learnt_positions) -> None:
+    """Let the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
+
+    Rows lie end to end, with `lengths` and positions, or are padded on the right, where a causal model never looks: there
+    is no attention mask. Virtual tokens come as embeddings before the row, or as keys and values of earlier positions;
+    PEFT lengthens the labels by the former.
+    """
+    model.config.use_cache = False
+    head = head_weight(model)
+    if hasattr(head, "ds_id"):
+        # ZeRO-3 gathers what a module owns, and this weight is used outside of its module.
+        from deepspeed.runtime.zero import register_external_parameter
+
+        register_external_parameter(model, head)
+
+    def forward(
+        input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        position_ids: torch.Tensor | None = None,
+        lengths: tuple[int, ...] | None = None,
+        **unused: Any,
+    ) -> dict[str, torch.Tensor]:
+        assert labels is not None, "a batch of training has labels"
+        where = {} if lengths is None else {"position_ids": position_ids, "lengths": lengths}
+        hidden = model.base_model(
+            input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False, **where
+        ).last_hidden_state
+        states, targets = choose(hidden, labels)
+        return {"loss": summed_loss(states, head, targets)}
+
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.forward = forward

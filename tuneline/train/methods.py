@@ -1,0 +1,147 @@
+"""The methods of fine-tuning: which parameters of a base train, what is saved of them, and how they come back.
+
+PEFT has all but `freeze` and `full`, whose changed tensors are kept in a file of their own.
+"""
+
+from fnmatch import fnmatchcase
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tuneline.models.chatglm.layout import trainable_parameters
+from tuneline.models.loading import CHANGED
+from tuneline.runtime.params import load
+from tuneline.train.config.freeze import Freeze
+from tuneline.train.config.lora import Lora
+from tuneline.train.config.ptuning import PTuning
+from tuneline.train.config.train import Train
+from tuneline.train.config.tune import Tune
+from tuneline.train.lora import lora_config, normalise_config
+
+PROMPTS = ("p_tuning", "prefix", "prompt")
+"""What can't be merged: it is no weight of the base."""
+
+
+class Method(NamedTuple):
+    tune: Tune
+    lora: Lora
+    ptuning: PTuning
+    freeze: Freeze
+
+
+def chosen_method() -> Method:
+    """The sections of params.yaml that say what is trained."""
+    return Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
+
+
+def refuse(method: Method, train: Train) -> None:
+    """Raises ValueError for what a library would refuse after minutes, or do wrong without a word."""
+    name = method.tune.method
+    if name == "prefix" and train.gradient_checkpointing:
+        raise ValueError(
+            "tune.method is prefix and train.gradient_checkpointing is true, expected false: a recomputed layer forgets its "
+            "prefix; lower train.micro_batch_size to save memory"
+        )
+    if name in PROMPTS and train.neftune_alpha:
+        raise ValueError(
+            f"tune.method is {name} and train.neftune_alpha is {train.neftune_alpha:g}, expected null: the noise would go "
+            "onto the virtual tokens, too"
+        )
+    if name == "freeze" and not method.freeze.layers and not method.freeze.patterns:
+        raise ValueError(
+            "tune.method is freeze, freeze.layers is 0 and freeze.patterns is []: nothing would be trained"
+        )
+    if name == "lora" and method.lora.quantize and method.lora.variant == "pissa":
+        raise ValueError(
+            "lora.variant is pissa and lora.quantize is set, expected null: PiSSA changes the base's weights"
+        )
+
+
+def prepare(model: Any, method: Method) -> Any:
+    """The model with exactly the method's parameters trainable, in float32.
+
+    Raises ValueError for a target, module or pattern that names nothing, or an embedding that is tied.
+    """
+    from peft import get_peft_model
+
+    name = method.tune.method
+    if name in ("freeze", "full"):
+        tuned = model
+        for parameter in chosen(model, method):
+            parameter.requires_grad_(True)
+    else:
+        config = lora_config(model, method.lora) if name == "lora" else prompt_config(name, method.ptuning)
+        tuned = get_peft_model(model, config, autocast_adapter_dtype=True)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return tuned
+
+
+def chosen(model: Any, method: Method) -> list[Any]:
+    """The parameters of the base that `freeze` or `full` trains."""
+    if method.tune.method == "full":
+        return list(model.parameters())
+    layers, named = model.base_model.layers, dict(model.named_parameters())
+    count = method.freeze.layers
+    if count > len(layers):
+        raise ValueError(f"freeze.layers is {count}, expected at most the {len(layers)} layers of the base")
+    unmatched = [one for one in method.freeze.patterns if not any(fnmatchcase(name, one) for name in named)]
+    if unmatched:
+        raise ValueError(f"freeze.patterns holds {unmatched}, expected names like {list(named)[-3:]}")
+    matched = [
+        one for name, one in named.items() if any(fnmatchcase(name, pattern) for pattern in method.freeze.patterns)
+    ]
+    last = [one for layer in list(layers)[len(layers) - count :] for one in layer.parameters()]
+    return [*last, *(one for one in matched if all(one is not other for other in last))]
+
+
+def prompt_config(name: str, params: PTuning) -> Any:
+    """PEFT's configuration of virtual tokens."""
+    from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
+
+    common: dict[str, Any] = {"task_type": "CAUSAL_LM", "num_virtual_tokens": params.num_virtual_tokens}
+    if name == "p_tuning":
+        return PromptEncoderConfig(**common, encoder_hidden_size=params.encoder_hidden)
+    if name == "prefix":
+        hidden = {"encoder_hidden_size": params.encoder_hidden} if params.projection else {}
+        return PrefixTuningConfig(**common, prefix_projection=params.projection, **hidden)
+    return PromptTuningConfig(**common)
+
+
+def save(model: Any, method: Method, folder: Path, initial: Path | None = None) -> None:
+    """Write what was trained, the same bytes for the same weights; `initial` is PiSSA's adapter before training.
+
+    Raises ValueError when a tensor is empty (ZeRO-3 can do that, peft#2500) or nothing was learnt.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if method.tune.method in ("freeze", "full"):
+        tensors = {name: one.detach().cpu().contiguous() for name, one in model.named_parameters() if one.requires_grad}
+        save_file(tensors, folder / CHANGED, metadata={"format": "pt"})
+    else:
+        options = {"path_initial_model_for_weight_conversion": str(initial)} if initial else {}
+        model.save_pretrained(str(folder), **options)
+        normalise_config(folder)
+    (path,) = folder.glob("*.safetensors")
+    with safe_open(str(path), framework="pt") as file:
+        names = list(file.keys())
+        learnt = [name for name in names if "lora_B" in name] or names
+        empty = [name for name in names if 0 in file.get_slice(name).get_shape()]
+        if empty or not any(bool(file.get_tensor(name).any()) for name in learnt):
+            raise ValueError(
+                f"the trained adapter is empty ({empty or f'{learnt[0]} and all like it are zero'}): nothing was learnt"
+            )
+
+
+def counts(model: Any) -> dict[str, Any]:
+    """Parameters of a prepared model, shards of ZeRO-3 counted whole; ChatGLM's also as its own layout counts them."""
+    shapes = {name: tuple(getattr(one, "ds_shape", one.shape)) for name, one in model.named_parameters()}
+    learnt = {name: shapes[name] for name, one in model.named_parameters() if one.requires_grad}
+    trainable, total = (sum(map(prod, of.values())) for of in (learnt, shapes))
+    result: dict[str, Any] = {"trainable_parameters": trainable, "total_parameters": total}
+    if model.config.model_type == "glm" and any("lora_A" in name for name in learnt):
+        result["trainable_parameters_as_chatglm"] = trainable_parameters(learnt)
+    return result | {"trainable_share": round(trainable / total, 6)}
