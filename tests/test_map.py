@@ -162,7 +162,7 @@ def test_every_section_is_used_and_every_data_file_of_the_package_is_a_dep():
     }
     assert beside <= deps
     for name, stage in MAP["stages"].items():
-        pages = {dep for dep in stage["deps"] if dep.startswith("tuneline/pages/") and dep.endswith(".jinja")}
+        pages = {dep for dep in stage["deps"] if dep.endswith((".html.jinja", ".md.jinja"))}
         assert bool(pages) == ("tuneline/formats/html.py" in stage["deps"]), name
 
 
