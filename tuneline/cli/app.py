@@ -1,0 +1,67 @@
+"""The `tuneline` command: its subcommands by name, each imported only when it is run."""
+
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from tuneline.runtime.errors import exit_with_sentence
+
+COMMANDS = {
+    "plan": ("tuneline.cli.plan", "Predict parameters, memory and time of the current params."),
+    "compare": ("tuneline.cli.compare", "Compare held-out answers of revisions or experiments, item by item."),
+    "chat": ("chat.__main__", "Chat with the base, the adapter or the merged model in the terminal."),
+    "serve": ("chat.serve", "Serve an OpenAI-compatible API."),
+    "demo": ("chat.demo", "Serve a web page with two models side by side."),
+    "verify": ("tuneline.cli.verify", "Check a merged model's folder against its checksums."),
+    "release": ("tuneline.cli.release", "Make a folder to hand out: merged model, lineage, optional GGUF."),
+    "recipe": ("tuneline.cli.recipe", "Run a recipe beside the project."),
+    "times": ("tuneline.cli.times", "Show what each stage took when it last ran."),
+    "import-adapter": ("tuneline.cli.import_adapter", "Convert an adapter of ChatGLM's own code."),
+}
+"""Subcommand to (module with its `app`, line in the list of commands)."""
+
+
+class LazyGroup(TyperGroup):
+    """Subcommands out of COMMANDS: nothing heavy is imported for `--help`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        command = get_command(import_module(COMMANDS[cmd_name][0]).app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: Any) -> Any:
+        arguments = [*getattr(ctx, "_protected_args", []), *ctx.args]
+        with exit_with_sentence(arguments[0] if arguments else "tuneline"):
+            return super().invoke(ctx)
+
+
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            print(f"tuneline {installed('tuneline')}")
+        except PackageNotFoundError:
+            print("tuneline, not installed: run `make setup`")
+        raise typer.Exit
+
+
+@app.callback()
+def main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
+    """Fine-tune on question-answer data as a versioned DVC pipeline; `dvc repro` runs the stages."""
