@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import stages.base
-from tests.conftest import base_section, make_base
+from tests.helpers.tiny_models import base_section, make_base
 from tuneline.base.config import Base
 from tuneline.base.perplexity import check, perplexities
 from tuneline.base.source import checkpoint

@@ -4,7 +4,8 @@ import re
 import subprocess
 
 from benchmarks.figures import after_first, measure, table, verdicts, workload
-from tests.conftest import ROOT, python
+from tests.helpers.commands import python
+from tests.helpers.paths import ROOT
 
 
 def test_every_setting_of_the_gpu_benchmark_runs_and_finds_one_loss():

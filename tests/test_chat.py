@@ -11,7 +11,10 @@ import yaml
 from chat.answers import Answerer, Draw, Settings
 from chat.limits import RUNNING, BusyError, TooLongError, UnknownModelError
 from chat.models import Models
-from tests.conftest import CHATS, ROOT, dvc, git, git_init, make_base, make_trained, python
+from tests.helpers.commands import dvc, git, git_init, python
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import make_base
+from tests.helpers.workspace import CHATS, make_trained
 from tuneline.models.loading import load_adapter, load_model
 
 QUESTION = CHATS[0][:1]

@@ -1,11 +1,11 @@
 """Two models' answers compared: mirrored, refused where they do not belong together, read from git and DVC."""
 
 import json
-import subprocess
 
 import pytest
 
-from tests.conftest import ROOT, python
+from tests.helpers.commands import git, git_init, python
+from tests.helpers.paths import ROOT
 from tuneline.cli import compare
 from tuneline.evaluate.metrics.metrics import METRICS
 from tuneline.evaluate.metrics.score import score
@@ -86,20 +86,6 @@ def test_what_is_shown_is_a_table_in_either_form():
     assert header.count("|") == 9
 
 
-def git(folder, *command: str) -> None:
-    settings = (
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@t",
-        "-c",
-        "commit.gpgsign=false",
-        "-c",
-        "init.defaultBranch=main",
-    )
-    subprocess.run(["git", *settings, *command], cwd=folder, check=True, capture_output=True)
-
-
 def store(folder, what: compare.Side) -> None:
     (folder / "metrics").mkdir(exist_ok=True)
     lines = (json.dumps(one, ensure_ascii=False) for one in what.rows.values())
@@ -108,7 +94,7 @@ def store(folder, what: compare.Side) -> None:
 
 
 def test_revisions_are_read_from_git_and_the_cache_without_a_checkout(tmp_path):
-    git(tmp_path, "init", ".")
+    git_init(tmp_path)
     python(tmp_path, "-m", "dvc", "init", "--quiet")
     for name, what in (("main", WORSE), ("better", BETTER)):
         store(tmp_path, what)

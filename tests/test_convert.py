@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import stages.convert
-from tests.conftest import FIXTURES, ROOT
-from tests.reading import lines, write
-from tests.test_sources import ARRAY, CHATS, MEDQUAD, PAIR
+from tests.helpers.killed_worker import end_at_once
+from tests.helpers.paths import FIXTURES, ROOT
+from tests.helpers.raw_rows import ARRAY, DIALOGUES, MEDQUAD, PAIR
+from tests.helpers.reading import lines, write
 
 PARTS = ("train", "heldout", "rejects", "removed")
 TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
@@ -120,7 +121,7 @@ def zoo(folder: Path) -> dict[str, int]:
     add("内科.txt", 3, "\n\n\n".join(f"标题{n},问题{n}\n回答{n}" for n in "一二三"), "gb18030")
     add("talk.txt", 1, talk)
     add("talk_crlf.txt", 1, talk.replace("睡不着", "很难过").replace("\n", "\r\n"))
-    for name, chat in CHATS.items():
+    for name, chat in DIALOGUES.items():
         add(f"chats/{name}.json", 1, [chat] if isinstance(chat, dict) else chat)
     add("triples.txt", 2, "甲\t乙\t合作\t甲和乙合作\n甲\t乙\tunknown\t甲遇见乙\n")
     add("spo.json", 1, [{"instruction": "抽取", "input": "甲持股乙", "output": "甲_持股_乙"}])
@@ -306,10 +307,6 @@ def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
     assert total["train"] + total["leaks"] == 32
 
 
-def end_at_once(task) -> None:
-    os._exit(9)
-
-
 def test_what_a_killed_worker_leaves_is_a_sentence(workspace, monkeypatch):
     write(Path("data/raw/a.jsonl"), lines(*made_up(3000)))
     workspace(data={"sources": [{"path": "a.jsonl"}]})
@@ -324,7 +321,7 @@ def test_a_killed_worker_is_a_sentence_also_while_a_large_batch_is_on_its_way(tm
     """python/cpython#94777: the pool of Python 3.11.2 waits for ever then."""
     program = (
         "import os\n"
-        "from tests.test_convert import end_at_once\n"
+        "from tests.helpers.killed_worker import end_at_once\n"
         "from tuneline.data.workers import ordered_map\n"
         "if __name__ == '__main__':\n"
         "    list(ordered_map(end_at_once, [bytes(20_000_000)] * 8, 2))\n"

@@ -20,7 +20,10 @@ from chat.models import Models
 from chat.page import make_page
 from chat.sides import asked, escaped, settled
 from chat.start import allowed_hosts, secret
-from tests.conftest import CHATS, ROOT, python
+from tests.helpers.commands import python
+from tests.helpers.paths import ROOT
+from tests.helpers.ports import free_port
+from tests.helpers.workspace import CHATS
 from tuneline.formats.records import read_heldout
 
 pytestmark = pytest.mark.story
@@ -41,12 +44,6 @@ def served(made):
     yield answerer, url
     page.close(verbose=False)
     os.chdir(here)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

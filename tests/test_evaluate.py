@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import stages.evaluate
-from tests.conftest import FIXTURES
+from tests.helpers.paths import FIXTURES
 from tuneline.evaluate.compare import change, compare
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.general_prompts import PROMPTS, ask_general

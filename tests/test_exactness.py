@@ -7,8 +7,8 @@ import torch
 import transformers
 
 import tuneline.train.packed_attention
-from tests.conftest import method
-from tests.test_families import FAMILIES, HEADS, SHAPE
+from tests.helpers.families import FAMILIES, HEADS, SHAPE
+from tests.helpers.methods import method
 from tuneline.train.collate import collator, in_one_line, padded, rows_stay_apart
 from tuneline.train.run import prepared
 

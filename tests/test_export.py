@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import stages.export
-from tests.conftest import make_trained, method
+from tests.helpers.methods import method
+from tests.helpers.workspace import make_trained
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.runtime.hashing import folder_sha256
 from tuneline.train import methods

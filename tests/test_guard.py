@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 from tuneline.runtime.process import locked
 
 CHILD = "import time; from tuneline.runtime.process import die_with; die_with({pid}); print('up', flush=True); time.sleep(60)"

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 
 import stages.export
 import tuneline.export.merge
-from tests.conftest import CHATS, base_section, method, shipped_sections, write_metrics, write_records
-from tests.test_families import FAMILIES, raw_checkpoint
-from tests.test_methods import METHODS
+from tests.helpers.families import FAMILIES, raw_checkpoint
+from tests.helpers.methods import METHODS, method
+from tests.helpers.tiny_models import base_section
+from tests.helpers.workspace import CHATS, shipped_sections, write_metrics, write_records
 from tuneline.base.config import Base
 from tuneline.export import verify
 from tuneline.export.layerwise_fp32 import in_float32, stored_dtype

@@ -14,28 +14,15 @@ import torch
 import yaml
 
 import stages.export
-from tests.conftest import ROOT, make_workspace, method
+from tests.helpers.commands import one_rank
+from tests.helpers.methods import METHODS, method
+from tests.helpers.workspace import make_workspace
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.predict import ask
 from tuneline.models.loading import load_adapter, load_merged, load_model, load_tokenizer
 from tuneline.train import methods
 from tuneline.train.config.train import Train
 
-METHODS: dict[str, dict] = {
-    "lora": {"lora": {}},
-    "rslora": {"lora": {"variant": "rslora"}},
-    "dora": {"lora": {"variant": "dora"}},
-    "pissa": {"lora": {"variant": "pissa"}},
-    "loraplus": {"lora": {"variant": "loraplus", "loraplus_ratio": 4}},
-    "lora and a norm": {"lora": {"targets": ["q_proj", "v_proj"], "modules_to_save": ["norm"]}},
-    "neftune": {"lora": {}, "train": {"neftune_alpha": 5}},
-    "p_tuning": {"tune": {"method": "p_tuning"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden": 16}},
-    "prefix": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "projection": False}},
-    "prefix through a network": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden": 16}},
-    "prompt": {"tune": {"method": "prompt"}, "ptuning": {"num_virtual_tokens": 6}, "train": {"learning_rate": 0.5}},
-    "freeze": {"tune": {"method": "freeze"}, "freeze": {"layers": 1, "patterns": ["model.norm.*"]}},
-    "full": {"tune": {"method": "full"}, "train": {"learning_rate": 0.005}},
-}  # fmt: skip
 QUANTISED = {kind: {"lora": {"quantize": kind, "dropout": 0.0}} for kind in ("nf4", "int8")}
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes, an extra, is not installed"
@@ -56,8 +43,7 @@ for folder, resume in json.loads(sys.argv[1]):
 
 def train_all(jobs: list[tuple[str, str | None]]) -> None:
     """Train in each (folder, checkpoint to go on from), all in one process: what takes time is starting one."""
-    env = os.environ | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    env |= {"PYTHONPATH": str(ROOT), "MASTER_PORT": str(29000 + os.getpid() % 500), "DS_ACCELERATOR": "cpu"}
+    env = os.environ | one_rank() | {"DS_ACCELERATOR": "cpu"}
     command = [sys.executable, "-c", MANY, json.dumps(jobs)]
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-4000:]

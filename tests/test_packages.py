@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import stages.fetch
-from tests.conftest import python
+from tests.helpers.commands import python
 from tuneline.fetch.packages import Member, Package, Wheel, catalogue, find, unpack
 
 TRAP = "raise SystemExit('a wheel was imported')\n"
@@ -95,7 +95,7 @@ def test_no_package_needs_no_network(workspace, monkeypatch):
 
 
 def test_a_failed_fetch_leaves_no_folder(workspace, wheel):
-    from tests.conftest import ROOT
+    from tests.helpers.paths import ROOT
 
     workspace(fetch={"packages": ["lawbench"]})
     result = python(Path.cwd(), "-m", "stages.fetch", env={"PYTHONPATH": str(ROOT)})

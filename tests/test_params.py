@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 from tuneline.base.config import Base
 from tuneline.data.config import Data
 from tuneline.evaluate.config import Evaluate

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig
 
 from benchmarks.plan import Point, compare
-from tests.conftest import REAL, method
+from tests.helpers.chatglm3 import REAL
+from tests.helpers.methods import method
 from tuneline.cli import plan
 from tuneline.cli.memory import Step, measure
 from tuneline.runtime.hashing import write_sums

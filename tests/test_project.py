@@ -1,12 +1,14 @@
 """Promises of the whole project that a reader could check by hand."""
 
+import ast
 import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import ROOT, python
+from tests.helpers.commands import python
+from tests.helpers.paths import ROOT
 
 CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 ENTRIES = [
@@ -40,6 +42,29 @@ def test_nothing_is_loaded_unsafely():
     )
     found = [f"{path.name}: {line}" for path in CODE for line in path.read_text().splitlines() if unsafe.search(line)]
     assert found == []
+
+
+def test_the_tree_asks_for_no_remote_code_and_no_pickle():
+    for file in [
+        path for folder in ("stages", "tuneline", "chat", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert isinstance(node.value, ast.Constant), file
+                assert node.value.value is False, file
+            if isinstance(node, ast.keyword) and node.arg == "weights_only":
+                assert isinstance(node.value, ast.Constant), file
+                assert node.value.value is True, file
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = f"{getattr(node.func.value, 'id', '')}.{node.func.attr}"
+                assert called not in ("pickle.load", "pickle.loads", "joblib.load", "importlib.util"), file
+                if called == "torch.load":
+                    assert any(keyword.arg == "weights_only" for keyword in node.keywords), file
+            if isinstance(node, ast.Dict):
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value == "trust_remote_code":
+                        assert isinstance(value, ast.Constant), file
+                        assert value.value is False, file
 
 
 def test_models_are_loaded_in_one_place():
@@ -76,3 +101,16 @@ def test_the_two_readmes_have_the_same_sections():
         for name in ("README.md", "README.zh.md")
     )
     assert english == chinese
+
+
+def test_what_tests_share_is_in_their_helpers():
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                package = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                names = [package + alias.name for alias in node.names]
+                found += [
+                    f"{path.name}: {name}" for name in names if re.search(r"(^|\.)(conftest|test_\w+)(\.|$)", name)
+                ]
+    assert found == []

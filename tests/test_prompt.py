@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import MARKERS, make_tokenizer
+from tests.helpers.tiny_models import MARKERS, make_tokenizer
 from tuneline.formats.example import IGNORE_INDEX
 from tuneline.models.chat_format import Prompter, family_of
 from tuneline.models.chat_templates import chat_template
@@ -86,8 +86,6 @@ def test_the_saved_template_says_the_same(tokenizers, family):
     assert rendered == Prompter(tokenizer).generation_prompt(CHAT[:-1])
 
 
-TOKENIZERS = {family: make_tokenizer(family) for family in MARKERS}
-PROMPTERS = {family: Prompter(tokenizer) for family, tokenizer in TOKENIZERS.items()}
 FOREIGN = [
     "<|assistant|>",
     "<|user|>",
@@ -101,18 +99,23 @@ FOREIGN = [
 ]
 """Markers of families that are not the tokenizer's own."""
 ALPHABET = sorted(
-    {marker for prompter in TOKENIZERS.values() for marker in prompter.get_added_vocab()}
+    {marker for markers in MARKERS.values() for marker in markers}
     | {*FOREIGN, "user\n", "model\n", "，", "a", "😀", "\n"}
 )
+
+
+@pytest.fixture(scope="module")
+def prompters(tokenizers):
+    return {family: Prompter(tokenizer) for family, tokenizer in tokenizers.items()}
 
 
 @pytest.mark.parametrize("family", MARKERS)
 @settings(max_examples=150, deadline=None)
 @given(pieces=st.lists(st.sampled_from(ALPHABET) | st.text(max_size=8), max_size=10))
-def test_no_text_becomes_a_control_token(family, pieces):
-    prompter = PROMPTERS[family]
+def test_no_text_becomes_a_control_token(tokenizers, prompters, family, pieces):
+    prompter = prompters[family]
     text = "".join(pieces).encode("utf-8", "ignore").decode()
-    control = set(TOKENIZERS[family].get_added_vocab().values())
+    control = set(tokenizers[family].get_added_vocab().values())
     assert prompter.control <= control
     assert not control & set(prompter.text(text))
     row = prompter.training_row([{"role": "user", "content": text}, {"role": "assistant", "content": text}])

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, base_section, git, python
-from tests.test_chatglm3 import SIZES, checkpoint, train_pieces
+from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
+from tests.helpers.commands import git, python
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import base_section
 
 ILLS = [
     "感冒",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, dvc, git, git_init, python
+from tests.helpers.commands import dvc, git, git_init, python
+from tests.helpers.paths import ROOT
 from tuneline.export import verify
 
 pytestmark = pytest.mark.story

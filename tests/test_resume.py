@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import make_workspace
+from tests.helpers.workspace import make_workspace
 from tuneline.train.checkpoints import newest_complete
 
 pytestmark = pytest.mark.story

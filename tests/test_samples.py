@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from tests.reading import read
+from tests.helpers.reading import read
 
 
 def array(path: Path) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 from tuneline.train.checkpoints import fingerprint, newest_complete, scratch_folder, seal
 
 

@@ -23,7 +23,9 @@ from chat.limits import RUNNING
 from chat.models import Models
 from chat.serve import make_server
 from chat.stops import until
-from tests.conftest import CHATS, ROOT, python
+from tests.helpers.commands import python
+from tests.helpers.paths import ROOT
+from tests.helpers.workspace import CHATS
 
 QUESTION = CHATS[0][:1]
 TALK = [{"role": "system", "content": "你是医生。"}, *CHATS[1], {"role": "user", "content": "谢谢，还有呢？"}]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import dvc, git, python
+from tests.helpers.commands import dvc, git, python
 
 pytestmark = pytest.mark.story
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, make_base, method, python
+from tests.helpers.commands import one_rank, python
+from tests.helpers.methods import method
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import make_base
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.token_file import Tokens, write_tokens
 from tuneline.models.likelihood import answer_nll
@@ -20,7 +22,6 @@ from tuneline.train.batching import split
 from tuneline.train.lora import resolve_targets
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]}
-ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
@@ -48,8 +49,7 @@ def ready(workspace, canonical_base, params):
 
 def train(*arguments: str, scratch: str = "scratch", **env: str):
     Path(scratch).mkdir(exist_ok=True)
-    port = {"MASTER_PORT": str(29600 + os.getpid() % 300)}
-    return python(Path.cwd(), "-m", "tuneline.train.run", "--scratch", scratch, *arguments, env=ALONE | port | env)
+    return python(Path.cwd(), "-m", "tuneline.train.run", "--scratch", scratch, *arguments, env=one_rank() | env)
 
 
 def adapter() -> bytes:
@@ -127,8 +127,7 @@ def test_dtypes_after_deepspeed_initialize_are_bf16_base_and_fp32_adapter(ready)
         "training.Stop = Look\n"
         "training.train(pathlib.Path('scratch'), None)\n"
     )
-    port = {"MASTER_PORT": str(29900 + os.getpid() % 90)}
-    result = python(Path.cwd(), "-c", program, env=ALONE | port)
+    result = python(Path.cwd(), "-c", program, env=one_rank())
     assert result.returncode == 0, result.stderr[-3000:]
     assert "SEEN [(False, 'torch.bfloat16'), (True, 'torch.float32')] ['torch.float32']" in result.stdout
 

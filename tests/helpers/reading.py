@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 from tuneline.data.config import Data
 from tuneline.data.convert import Tally, tasks_of
 from tuneline.data.normalize import read_batch

@@ -1,0 +1,7 @@
+"""A worker process that is killed at its work; workers import it by name."""
+
+import os
+
+
+def end_at_once(task) -> None:
+    os._exit(9)
