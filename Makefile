@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro test fast test-all check format demo plan bench lock clean
+.PHONY: help setup repro test fast test-all check format demo plan bench lock stage-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -23,17 +23,18 @@ $(READY): requirements.lock
 	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}"; \
 	if [ -n "$$links" ]; then export UV_FIND_LINKS="$$links"; fi; \
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
 	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
 	touch $(READY)
 
 repro: $(READY) ## run the pipeline: only what changed (RECIPE=name: a recipe, beside the project)
 ifdef RECIPE
-	@python -m tuneline.cli.recipe $(RECIPE) $(SET)
+	@tuneline recipe $(RECIPE) $(SET)
 else
 	dvc repro
-	@python -m tuneline.cli.stage_times
+	@tuneline times
 endif
 
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
@@ -57,12 +58,12 @@ format: $(READY) ## format and mend what can be mended
 	ruff format .
 	ruff check --fix .
 
-demo: $(READY) ## a web page to chat with two models side by side (`python -m chat` is the terminal's)
-	python -m chat.demo
+demo: $(READY) ## a web page to chat with two models side by side (`tuneline chat` is the terminal's)
+	tuneline demo
 
 plan: $(READY) ## parameters, memory and time of the current params, before they are paid for
 	dvc repro --quiet tokenize
-	python -m tuneline.cli.plan
+	tuneline plan
 
 bench: $(READY) ## training against Trainer, TRL and LLaMA-Factory, three rounds (half an hour, after `make repro`)
 	python -m benchmarks.train --setup
@@ -72,6 +73,9 @@ lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	uv pip compile --quiet --extra dev --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
 	  --python-version 3.11 pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+
+stage-table: $(READY) ## write the READMEs' table of stages from dvc.yaml
+	python -m tuneline.cli.stage_table
 
 clean: ## remove the environment and all caches but DVC's
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

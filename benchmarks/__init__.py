@@ -1,1 +1,1 @@
-"""Speed and memory, always side by side in one run; figures are kept under results/ with the command that made them."""
+"""Speed and memory benchmarks, side by side in one run; results/ holds figures with the command that made them."""

@@ -1,4 +1,4 @@
-"""Answering the held-out questions in batches, against one `generate` call for each question, in the same run.
+"""Batched generation of the held-out answers, against one `generate` call for each question, in the same run.
 
     python -m benchmarks.evaluate                 base and tuned model on all held-out items, in float32
     python -m benchmarks.evaluate --items 8 --dtype bfloat16
@@ -8,28 +8,26 @@ say the same in float32, which is counted. The last column is the share of the m
 weights once for each new token of a batch comes to. Markdown on standard output.
 """
 
-import argparse
-import sys
 import time
 from typing import Any, NamedTuple
 
-from benchmarks.folder import ROOT
+from benchmarks.hardware import memory_bandwidth
+from benchmarks.harness import ROOT, argument_parser, require_file, show, table
+
+COLUMNS = ("", "one by one, s", "batched, s", "ratio", "tokens/s", "same answers", "share of the bandwidth")
 
 
-class Way(NamedTuple):
-    """One way to answer all questions."""
+class Generation(NamedTuple):
+    """Answers to all questions at one batch size; `passes` are forward passes of one token for each row of a batch."""
 
     seconds: float
     answers: list[tuple[str, bool]]
     new_tokens: int
     passes: int
-    """Forward passes of one token for each row of a batch."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--items", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=25)
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -37,85 +35,59 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from tuneline.evaluate.config import Evaluate
     from tuneline.formats.records import read_heldout
-    from tuneline.models.chat_format import Prompter
-    from tuneline.models.cpu_tuning import keep_blocks
-    from tuneline.models.loading import ADAPTER, BASE, load_adapter, load_model, load_tokenizer, pick_device
+    from tuneline.models.cpu_tuning import retain_freed_blocks
+    from tuneline.models.loading import ADAPTER, BASE, load_adapter, load_model, pick_device
 
     heldout = ROOT / "data/processed/heldout.jsonl"
     for needed in (heldout, ROOT / BASE / "config.json", ROOT / ADAPTER):
-        if not needed.exists():
-            sys.exit(f"evaluate: {needed} is missing: run `make repro` first")
-    keep_blocks()
-    device, dtype = pick_device(), getattr(torch, options.dtype)
+        require_file(needed, "run `make repro` first")
+    retain_freed_blocks()
+    device = pick_device()
+    questions = [record["messages"][:-1] for record in read_heldout(heldout)][: options.items]
+    model = load_model(ROOT / BASE, getattr(torch, options.dtype), device)
+    bandwidth = memory_bandwidth(max(model.parameters(), key=lambda weight: weight.numel()))
+    print(
+        f"{len(questions)} questions, up to {options.max_new_tokens} new tokens, {options.dtype}, {device.type}, "
+        f"memory read at {bandwidth / 1e9:.1f} GB/s\n"
+    )
+    loaded = {"base": lambda: model, "tuned": lambda: load_adapter(model, ROOT / ADAPTER)}
+    show(table(COLUMNS, (compare(load(), questions, options, bandwidth, name) for name, load in loaded.items())))
+
+
+def compare(model: Any, questions: list[Any], options: Any, bandwidth: float, label: str) -> list[str]:
+    single, batched = (answer(model, questions, options, rows, label) for rows in (1, options.batch_size))
+    same = sum(first == second for first, second in zip(single.answers, batched.answers, strict=True))
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return [
+        label,
+        *(f"{number:.1f}" for number in (single.seconds, batched.seconds, single.seconds / batched.seconds)),
+        f"{batched.new_tokens / batched.seconds:.0f}",
+        f"{same} of {len(questions)}",
+        f"{batched.passes * size / batched.seconds / bandwidth:.2f}",
+    ]
+
+
+def answer(model: Any, questions: list[Any], options: Any, batch_size: int, label: str) -> Generation:
+    """Tuneline's own answers; a batch size of one is the loop that they are measured against."""
+    from tuneline.evaluate.config import Evaluate
+    from tuneline.evaluate.predict import Model, generate
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.loading import BASE, load_tokenizer
+
     tokenizer = load_tokenizer(ROOT / BASE)
     prompter = Prompter(tokenizer)
-    questions = [one["messages"][:-1] for one in read_heldout(heldout)][: options.items]
-    model = load_model(ROOT / BASE, dtype, device)
-    bandwidth = read_rate(model)
-    print(
-        f"{len(questions)} questions, up to {options.max_new_tokens} new tokens, {options.dtype}, {device.type}, ",
-        end="",
+    params = Evaluate(max_new_tokens=options.max_new_tokens, batch_size=batch_size, dtype=options.dtype)
+    passes: list[None] = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda *_: passes.append(None))
+    start = time.monotonic()
+    answers, times = generate(
+        Model(model, tokenizer, {}), prompter, questions, params, f"{label}, {batch_size} at a time"
     )
-    print(f"memory read at {bandwidth / 1e9:.1f} GB/s\n")
-    print("| | one by one, s | batched, s | ratio | tokens/s | same answers | share of the bandwidth |")
-    print("|---|---|---|---|---|---|---|")
-    for name in ("base", "tuned"):
-        if name == "tuned":
-            model = load_adapter(model, ROOT / ADAPTER)
-        size = sum(one.numel() * one.element_size() for one in model.parameters())
-        ways = (
-            Evaluate(max_new_tokens=options.max_new_tokens, batch_size=rows, dtype=options.dtype)
-            for rows in (1, options.batch_size)
-        )
-        single, batched = (
-            answer(model, tokenizer, prompter, questions, way, f"{name}, {way.batch_size} at a time") for way in ways
-        )
-        same = sum(one == other for one, other in zip(single.answers, batched.answers, strict=True))
-        print(
-            f"| {name} | {single.seconds:.1f} | {batched.seconds:.1f} | {single.seconds / batched.seconds:.1f} "
-            f"| {batched.new_tokens / batched.seconds:.0f} | {same} of {len(questions)} "
-            f"| {batched.passes * size / batched.seconds / bandwidth:.2f} |",
-            flush=True,
-        )
-
-
-def answer(model: Any, tokenizer: Any, prompter: Any, questions: list[Any], params: Any, label: str) -> Way:
-    """Tuneline's own answers, with a batch size of one the loop that it is measured against."""
-    from tuneline.evaluate.predict import generate
-
-    passes = 0
-
-    def count(*_: Any) -> None:
-        nonlocal passes
-        passes += 1
-
-    hook = model.get_output_embeddings().register_forward_hook(count)
-    started = time.monotonic()
-    answers, times = generate(model, tokenizer, prompter, questions, params, label)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - start
     hook.remove()
-    said = [(one.text, one.finished) for one in answers]
-    return Way(seconds, said, sum(one.tokens for one in times), passes)
-
-
-def read_rate(model: Any) -> float:
-    """Bytes a second of a product of the largest weight with one vector, whose time is that of reading the weight."""
-    import torch
-
-    weight = max(model.parameters(), key=lambda one: one.numel())
-    vector = weight.new_ones(weight.shape[1])
-    sync = torch.cuda.synchronize if weight.is_cuda else lambda: None
-    best = float("inf")
-    with torch.inference_mode():
-        for _ in range(8):
-            sync()
-            started = time.perf_counter()
-            torch.mv(weight, vector)
-            sync()
-            best = min(best, time.perf_counter() - started)
-    return weight.numel() * weight.element_size() / best
+    texts = [(output.text, output.stopped_at_eos) for output in answers]
+    return Generation(seconds, texts, sum(batch.tokens for batch in times), len(passes))
 
 
 if __name__ == "__main__":

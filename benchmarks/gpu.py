@@ -8,35 +8,35 @@ and left out. Needs torch, transformers, peft, pyyaml and pydantic alone. `--smo
 each, all in one process and none of them compiled.
 """
 
-import argparse
-import json
-import platform
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import chdir
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from benchmarks import folder as folders
-
-PARAMS: dict[str, Any] = yaml.safe_load((folders.ROOT / "params.yaml").read_text(encoding="utf-8"))
+from benchmarks.checkpoints import CHATGLM3_6B
+from benchmarks.hardware import matmul_rate, operations_per_token
+from benchmarks.harness import ROOT, ChildError, argument_parser, call_in_child, machine_line, show, table
 
 
 class Setting(NamedTuple):
+    """A model, a batch and a path.
+
+    Path `ours` is packed rows, chunked loss and fused LoRA; `plain` is padded rows, whole logits and PEFT's own layers.
+    Attention `rows` gives each row to torch's kernel; the plain path has `sdpa` and `eager`. Rows that are `spread` have
+    different lengths, from half to whole.
+    """
+
     shape: str = "6B"
     rows: int = 4
     length: int = 512
     path: str = "ours"
-    """ours: rows in one line, chunked loss, fused LoRA; plain: padded rows, whole logits, PEFT's own layers."""
     checkpointing: bool = False
     compiled: bool = False
     fused: bool = True
     attention: str = "rows"
-    """rows (each by torch's kernel), or for the plain path sdpa and eager."""
     spread: bool = True
-    """Rows of different length, half to whole."""
 
 
 SETTINGS = [
@@ -57,157 +57,144 @@ SETTINGS = [
     Setting(shape="0.3B", rows=32),
     Setting(shape="0.3B", rows=32, compiled=True),
 ]
-SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "6B": ("GlmConfig", {
-        "vocab_size": 65024, "hidden_size": 4096, "intermediate_size": 13696, "num_hidden_layers": 28,
-        "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128, "attention_bias": True,
-        "tie_word_embeddings": False, "pad_token_id": 0, "max_position_embeddings": 8192,
-    }),
-    "0.3B": ("Gemma3TextConfig", {
-        "vocab_size": 262144, "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
-        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "sliding_window": 512,
-        "query_pre_attn_scalar": 256, "pad_token_id": 0,
-    }),
+GEMMA_270M = {
+    "vocab_size": 262144, "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+    "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "sliding_window": 512,
+    "query_pre_attn_scalar": 256, "pad_token_id": 0,
 }  # fmt: skip
 SMALL = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 1, "head_dim": 16,
 }  # fmt: skip
 STEPS = 5
+COLUMNS = (*Setting._fields, "tokens/s", "peak GB", "of the product's rate", "loss")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, one step each")
     parser.add_argument("--seconds", type=float, default=480.0, help="begin no measurement after this")
     parser.add_argument("--out", type=Path, help="Markdown goes there, too")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(Setting(**json.loads(options.one)), smoke=False)))
-        return
-    started, lines, left = time.monotonic(), [header()], []
-    print(lines[0], flush=True)
-    for setting in SETTINGS:
-        if time.monotonic() - started > options.seconds or (options.smoke and setting.compiled):
-            left.append(setting)
-            continue
-        lines.append(row(setting, measure(setting, smoke=True) if options.smoke else apart(setting)))
-        print(lines[-1], flush=True)
-    lines += [f"\nNot measured: {setting}" for setting in left]
+    start, skipped = time.monotonic(), []
+
+    def rows() -> Iterator[list[object]]:
+        for setting in SETTINGS:
+            if time.monotonic() - start > options.seconds or (options.smoke and setting.compiled):
+                skipped.append(f"\nNot measured: {setting}")
+            else:
+                yield [*setting, *cells(setting, options.smoke)]
+
+    text = show(chain([f"{machine_line('transformers')}\n"], table(COLUMNS, rows())))
     if options.out:
-        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        options.out.write_text("\n".join([text, *skipped]) + "\n", encoding="utf-8")
 
 
-def apart(setting: Setting) -> dict[str, float] | str:
-    """What a process of its own measured, or what it said when it failed: out of memory, mostly."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--one", json.dumps(setting._asdict())]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folders.ROOT)
-    return json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0 else run.stderr
+def cells(setting: Setting, smoke: bool) -> list[str]:
+    """Figures of a setting, or the end of its error: out of memory, mostly."""
+    try:
+        found = measure(setting, smoke=True) if smoke else call_in_child(measure, setting)
+    except ChildError as error:
+        reason = str(error).strip().splitlines()[-1]
+        return [f"failed: {reason[:160].replace('|', '/')}", "", "", ""]
+    rate, peak, share, loss = found
+    return [f"{rate:.0f}", f"{peak:.1f}", f"{share:.2f}", f"{loss:.4f}"]
 
 
-def header() -> str:
-    import torch
-    import transformers
-
-    what = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    columns = [*Setting._fields, "tokens/s", "peak GB", "of the product's rate", "loss"]
-    title = f"{what}, torch {torch.__version__}, transformers {transformers.__version__}"
-    return f"{title}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
-
-
-def row(setting: Setting, found: dict[str, float] | str) -> str:
-    cells = [str(one) for one in setting]
-    if isinstance(found, str):
-        reason = found.strip().splitlines()[-1] if found.strip() else "no word"
-        return f"| {' | '.join(cells)} | failed: {reason[:160].replace('|', '/')} | | | |"
-    numbers = [f"{found['tokens_per_second']:.0f}", f"{found['peak_gb']:.1f}", f"{found['share']:.2f}"]
-    return f"| {' | '.join([*cells, *numbers])} | {found['loss']:.4f} |"
-
-
-def measure(setting: Setting, *, smoke: bool) -> dict[str, float]:
-    """A few optimizer steps on the same random rows; the rate is that of the steps after the second."""
+def measure(fields: Any, smoke: bool = False) -> tuple[float, float, float, float]:
+    """(tokens/s, peak GB, share of the product's rate, loss) of the steps after the second, on the same random rows."""
     import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    setting = Setting(*fields)
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
     torch.manual_seed(17)
-    model, counted = built(setting, smoke, device)
-    batch, real = rows_of(setting, model, smoke, device)
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-3)
+    model, operations = build_model(setting, smoke, device)
+    batch, tokens = build_batch(setting, model, smoke, device)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-3)
     times = []
     for _ in range(1 if smoke else STEPS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16):
-            # Ours is summed over the learnt tokens, all but the first of a row; transformers' is their mean.
-            loss = model(**batch)["loss"] / (1 if setting.path == "plain" else real - setting.rows)
+            # Ours is summed over the supervised tokens, all but the first of a row; transformers' is their mean.
+            loss = model(**batch)["loss"] / (1 if setting.path == "plain" else tokens - setting.rows)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if device.type == "cuda":
+        if on_gpu:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    best = min(times[2:] or times)
-    peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
-    share = counted * real / best / product_rate(device, smoke)
-    return {"tokens_per_second": real / best, "peak_gb": peak, "share": share, "loss": float(loss.detach())}
+        times.append(time.perf_counter() - start)
+    rate = tokens / min(times[2:] or times)
+    peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
+    share = operations * rate / matmul_rate(256 if smoke else 8192 if on_gpu else 2048, 10)
+    return rate, peak, share, float(loss.detach())
 
 
-def built(setting: Setting, smoke: bool, device: Any) -> tuple[Any, float]:
-    """(a model ready to train, floating-point operations a token: 4 for each frozen weight that is multiplied)."""
+def build_config(shape: str, smoke: bool) -> Any:
+    from transformers import Gemma3TextConfig, GlmConfig
+
+    from tuneline.models.chatglm.config import native_config, shape_of
+
+    small = SMALL if smoke else {}
+    if shape == "0.3B":
+        return Gemma3TextConfig(**(GEMMA_270M | small))
+    return GlmConfig(**(native_config(shape_of(CHATGLM3_6B), "bfloat16", 0, [2]).to_dict() | small))
+
+
+def build_model(setting: Setting, smoke: bool, device: Any) -> tuple[Any, int]:
+    """(a model ready to train, floating-point operations a token)."""
     import torch
-    import transformers
+    from transformers import AutoModelForCausalLM
 
-    from tuneline.train import methods
-    from tuneline.train.config.freeze import Freeze
-    from tuneline.train.config.lora import Lora
-    from tuneline.train.config.ptuning import PTuning
-    from tuneline.train.config.tune import Tune
-    from tuneline.train.fused_lora import fuse
-    from tuneline.train.loss_forward import supervise
+    from tuneline.train.fused_lora import patch_lora_layers
+    from tuneline.train.loss_forward import install_loss_forward
+    from tuneline.train.methods import prepare
 
-    kind, values = SHAPES[setting.shape]
-    config = getattr(transformers, kind)(**(values | (SMALL if smoke else {})))
+    config = build_config(setting.shape, smoke)
     plain = setting.path == "plain"
     if plain:
         config._attn_implementation = setting.attention
     with torch.device(device):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
-    multiplied = sum(one.numel() for one in model.parameters()) - model.get_input_embeddings().weight.numel()
-    if config.tie_word_embeddings:
-        multiplied += model.get_input_embeddings().weight.numel()
-    lora = Lora.model_validate(PARAMS["lora"] | {"r": 16, "alpha": 32, "dropout": 0.0})
-    method = methods.Method(
-        Tune(method="lora"), lora, PTuning.model_validate(PARAMS["ptuning"]), Freeze.model_validate(PARAMS["freeze"])
-    )
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
+    operations = sum(operations_per_token(model))
     if plain:
         model.config.use_cache = False
         if setting.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
     else:
-        supervise(model, setting.checkpointing)
-    tuned = methods.prepare(model, method)
+        install_loss_forward(model, setting.checkpointing)
+    tuned = prepare(model, lora_method())
     if not plain and setting.fused:
-        fuse(tuned)
+        patch_lora_layers(tuned)
     if setting.compiled:
         for layer in model.base_model.layers:
             layer.compile()
-    return tuned.train(), 4.0 * multiplied
+    return tuned.train(), operations
 
 
-def rows_of(setting: Setting, model: Any, smoke: bool, device: Any) -> tuple[dict[str, Any], int]:
-    """(a batch, its real tokens): random ids, every token learnt."""
+def lora_method() -> Any:
+    """LoRA of the shipped params, with r 16 and without dropout."""
+    from tuneline.runtime.params import load
+    from tuneline.train.sections import load_method
+
+    with chdir(ROOT):
+        shipped = load_method(load)
+    lora = shipped.lora.model_copy(update={"r": 16, "alpha": 32, "dropout": 0.0})
+    return shipped._replace(tune=shipped.tune.model_copy(update={"method": "lora"}), lora=lora)
+
+
+def build_batch(setting: Setting, model: Any, smoke: bool, device: Any) -> tuple[dict[str, Any], int]:
+    """(a batch, its real tokens): random ids, every token supervised."""
     import torch
 
-    from tuneline.train.collate import in_line, padded
+    from tuneline.train.collate import pack, padded
     from tuneline.train.packed_attention import NAME
 
     longest = 32 if smoke else setting.length
     spread = [longest - longest // 2 * number // setting.rows for number in range(setting.rows)]
     lengths = spread if setting.spread else [longest] * setting.rows
-    words = model.config.vocab_size
-    rows = [(ids, ids, 1) for ids in (torch.randint(5, words - 5, (length,)) for length in lengths)]
+    vocabulary = model.config.vocab_size
+    rows = [(ids, ids, 1) for ids in (torch.randint(5, vocabulary - 5, (length,)) for length in lengths)]
     if setting.path == "plain":
         batch = padded(rows, pad=0)
         batch["attention_mask"] = torch.nn.utils.rnn.pad_sequence(
@@ -215,26 +202,10 @@ def rows_of(setting: Setting, model: Any, smoke: bool, device: Any) -> tuple[dic
         )
     else:
         model.get_base_model().set_attn_implementation(NAME)
-        batch = in_line(rows)
+        batch = pack(rows)
     del batch["step_tokens"]
-    moved = {name: one.to(device) if hasattr(one, "to") else one for name, one in batch.items()}
+    moved = {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
     return moved, sum(lengths)
-
-
-def product_rate(device: Any, smoke: bool) -> float:
-    """Floating-point operations a second of a bfloat16 product, the best of some, in this process."""
-    import torch
-
-    size = 256 if smoke else 8192 if device.type == "cuda" else 2048
-    one, other = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    best = float("inf")
-    for _ in range(10):
-        began = time.perf_counter()
-        _ = one @ other
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
 
 
 if __name__ == "__main__":

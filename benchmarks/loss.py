@@ -1,89 +1,62 @@
-"""The chunked loss against torch's cross-entropy over whole logits: seconds and peak memory, forward and backward.
+"""Chunked cross-entropy against torch's over whole logits: seconds and peak memory, forward and backward.
 
     python -m benchmarks.loss [--vocabulary 262144] [--hidden 640] [--positions 540]
 
 Each runs in a process of its own, in alternating order; the product alone is the floor.
 """
 
-import argparse
-import json
-import subprocess
-import sys
 import time
 from statistics import median
-from typing import Any
 
-CONTENDERS = ("ours", "plain", "product")
+from benchmarks.harness import argument_parser, call_in_child, interleaved, peak_bytes, show, table
+
+COLUMNS = ("", "seconds", "of plain", "peak memory GB", "of plain")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.loss", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--vocabulary", type=int, default=262_144)
     parser.add_argument("--hidden", type=int, default=640)
     parser.add_argument("--positions", type=int, default=540)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.contender:
-        print(json.dumps(measure(options)))
-        return
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    for _ in range(options.rounds):
-        for name in CONTENDERS:
-            command = [sys.executable, "-m", "benchmarks.loss", "--contender", name, *_shape(options)]
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
-            results[name].append(json.loads(run.stdout.splitlines()[-1]))
-    print(table(results))
+    shape = (options.vocabulary, options.hidden, options.positions)
+    runs = interleaved(
+        ("ours", "plain", "product"), options.rounds, lambda name: call_in_child(second_pass, name, *shape)
+    )
+    medians = {name: [median(values) for values in zip(*pairs, strict=True)] for name, pairs in runs.items()}
+    plain_seconds, plain_memory = medians["plain"]
+    show(table(COLUMNS, (
+        (name, f"{seconds:.2f}", f"{seconds / plain_seconds:.2f}", f"{memory:.2f}", f"{memory / plain_memory:.2f}")
+        for name, (seconds, memory) in medians.items()
+    )))  # fmt: skip
 
 
-def measure(options: Any) -> dict[str, float]:
-    """{"seconds", "memory_gb"}: the second pass, and the process's peak beyond the head itself."""
-    import resource
-
+def second_pass(contender: str, vocabulary: int, hidden: int, positions: int) -> tuple[float, float]:
+    """(seconds, GB by which the process's peak grew over what it held before the first pass)."""
     import torch
 
     from tuneline.models.chunked_loss import summed_loss
 
     generator = torch.Generator().manual_seed(17)
-    head = torch.randn(options.vocabulary, options.hidden, generator=generator).mul_(0.05)
-    states = torch.randn(options.positions, options.hidden, generator=generator).requires_grad_()
-    targets = torch.randint(0, options.vocabulary, (options.positions,), generator=generator)
+    head = torch.randn(vocabulary, hidden, generator=generator).mul_(0.05)
+    states = torch.randn(positions, hidden, generator=generator).requires_grad_()
+    targets = torch.randint(0, vocabulary, (positions,), generator=generator)
 
     def step() -> None:
-        if options.contender == "ours":
+        if contender == "ours":
             summed_loss(states, head, targets).backward()
-        elif options.contender == "plain":
+        elif contender == "plain":
             torch.nn.functional.cross_entropy(states @ head.T, targets, reduction="sum").backward()
         else:
-            (states @ head.T).backward(torch.ones(options.positions, options.vocabulary))
+            (states @ head.T).backward(torch.ones(positions, vocabulary))
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     step()
     start = time.perf_counter()
     step()
     seconds = time.perf_counter() - start
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9
-    return {"seconds": seconds, "memory_gb": memory}
-
-
-def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Medians and their ratio to plain, as Markdown."""
-    plain = {key: median(run[key] for run in results["plain"]) for key in ("seconds", "memory_gb")}
-    lines = ["| | seconds | of plain | peak memory GB | of plain |", "|---|---|---|---|---|"]
-    for name, runs in results.items():
-        seconds, memory = (median(run[key] for run in runs) for key in ("seconds", "memory_gb"))
-        lines.append(
-            f"| {name} | {seconds:.2f} | {seconds / plain['seconds']:.2f} "
-            f"| {memory:.2f} | {memory / plain['memory_gb']:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def _shape(options: Any) -> list[str]:
-    names = ("vocabulary", "hidden", "positions")
-    return [part for name in names for part in (f"--{name}", str(getattr(options, name)))]
+    return seconds, (peak_bytes() - before) / 1e9
 
 
 if __name__ == "__main__":

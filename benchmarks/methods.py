@@ -1,4 +1,4 @@
-"""The classical table of fine-tuning methods: memory, parameters, training time, F1 with its interval, test time.
+"""Comparison of fine-tuning methods: memory, trainable parameters, training time, F1 with its interval, answering time.
 
     python -m benchmarks.methods            LawBench 2-6 (entities in criminal cases), which `dvc repro fetch` brings
     python -m benchmarks.methods --quick    a few steps and items of each, under 10 minutes on 2 cores
@@ -8,17 +8,15 @@ Each method is trained and evaluated by the pipeline's own stages, in a folder o
 items, with the default base (`dvc repro base`). Markdown on standard output.
 """
 
-import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import folder as folders
+from benchmarks.harness import ROOT, argument_parser, require_file, show, table
+from benchmarks.project import make_project, read_json, run_stage, write_params
 
 PROMPT = "提取句子里的实体，每种写成“类型:实体、实体”，用分号隔开。\n{question}"
 METHODS: dict[str, dict[str, Any]] = {
@@ -36,116 +34,89 @@ QUICK = {
     "data": {"heldout": 5},
     "evaluate": {"max_new_tokens": 24},
 }
+SHARED: dict[str, Any] = {
+    "tokenize": {"max_tokens": 512},
+    "train": {"batch_size": 8, "micro_batch_size": 8, "warmup_ratio": 0.1, "save_steps": 1000},
+}
+COLUMNS = ("method", "trainable", "share", "peak GB", "train s", "F1 (95 %)", "precision", "recall", "answers s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="three steps and five items of each")
-    parser.add_argument(
-        "--data", type=Path, default=folders.ROOT / "data/raw/lawbench/entities.jsonl", help="question-answer rows"
-    )
+    entities = ROOT / "data/raw/lawbench/entities.jsonl"
+    parser.add_argument("--data", type=Path, default=entities, help="question-answer rows")
     parser.add_argument("--only", nargs="*", choices=list(METHODS), help="some of the methods")
     options = parser.parse_args()
-    for needed, how in ((folders.ROOT / "models/base/config.json", "base"), (options.data, "fetch")):
-        if not needed.is_file():
-            sys.exit(f"methods: {needed} is missing: run `dvc repro {how}`")
+    require_file(ROOT / "models/base/config.json", "run `dvc repro base`")
+    require_file(options.data, "run `dvc repro fetch`")
     with tempfile.TemporaryDirectory(prefix="tuneline-methods-") as name:
-        first = Path(name) / "first"
-        settings = QUICK if options.quick else FULL
-        begin(first, options.data, settings)
-        print(header())
-        print(base_row(first), flush=True)
-        for method in options.only or METHODS:
-            folder = Path(name) / "method"
-            begun(first, folder, method, settings)
-            stage(folder, "train")
-            stage(folder, "evaluate")
-            print(row(folder, method), flush=True)
-            shutil.rmtree(folder)
+        changes = [source_params(options.data), SHARED, QUICK if options.quick else FULL]
+        show(table(COLUMNS, compare(Path(name), options.data, changes, options.only or list(METHODS))))
 
 
-def begin(folder: Path, data: Path, settings: dict[str, Any]) -> None:
-    """Convert, tokenize and ask the base, once for all methods."""
-    folders.make(folder, folders.ROOT / "models/base")
-    shutil.copy(data, folder / "data/raw/rows.jsonl")
-    write_params(folder, settings)
-    for name in ("convert", "tokenize", "predict_base"):
-        stage(folder, name)
+def compare(scratch: Path, data: Path, changes: list[dict[str, Any]], methods: list[str]) -> Iterator[list[str]]:
+    """Rows of the base and of each method, which starts from a copy of the base's folder."""
+    shared, folder = scratch / "shared", scratch / "method"
+    make_project(shared, ROOT / "models/base")
+    shutil.copy(data, shared / "data/raw/rows.jsonl")
+    write_params(shared, *changes)
+    for stage in ("convert", "tokenize", "predict_base"):
+        run_stage(shared, stage)
+    yield base_row(shared)
+    for method in methods:
+        shutil.copytree(shared, folder, symlinks=True)
+        write_params(folder, *changes, METHODS[method])
+        run_stage(folder, "train")
+        run_stage(folder, "evaluate")
+        yield [method, *tuned_row(folder)]
+        shutil.rmtree(folder)
 
 
-def begun(first: Path, folder: Path, method: str, settings: dict[str, Any]) -> None:
-    shutil.copytree(first, folder, symlinks=True)
-    write_params(folder, settings, METHODS[method])
+def source_params(data: Path) -> dict[str, Any]:
+    """Section `data`; LawBench's rows of entities get a shorter instruction than their own."""
+    entities = "句子:" in data.read_text(encoding="utf-8")[:2000]
+    source = {"path": "rows.jsonl"} | ({"system": "", "template": PROMPT} if entities else {})
+    return {"data": {"sources": [source], "leak_policy": "remove"}}
 
 
-def write_params(folder: Path, *changes: dict[str, Any]) -> None:
-    """The shipped params with the benchmark's and the method's changes."""
-    entities = "句子:" in (folder / "data/raw/rows.jsonl").read_text(encoding="utf-8")[:2000]
-    source = {"path": "rows.jsonl", "system": "", "template": PROMPT} if entities else {"path": "rows.jsonl"}
-    ours: dict[str, Any] = {"data": {"sources": [source], "leak_policy": "remove"}, "tokenize": {"max_tokens": 512}}
-    train = {"train": {"batch_size": 8, "micro_batch_size": 8, "warmup_ratio": 0.1, "save_steps": 1000}}
-    folders.write_params(folder, ours, train, *changes)
+def base_row(folder: Path) -> list[str]:
+    predictions = [record["prediction"] for record in read_lines(folder / "data/processed/base_answers.jsonl")]
+    heldout = read_lines(folder / "data/processed/heldout.jsonl")
+    references = [record["messages"][-1]["content"] for record in heldout]
+    speed = read_json(folder / "metrics/speed/predict_base.json")
+    costs = ["base, untrained", "0", "0 %", f"{speed['peak_memory_gb']:.1f}", "0"]
+    return [*costs, *scores(predictions, references), answering_seconds(speed)]
 
 
-def stage(folder: Path, name: str) -> None:
-    env = os.environ | {"TUNELINE_SCRATCH": str(folder / "scratch"), "PYTHONPATH": ""}
-    command = [sys.executable, "-m", f"stages.{name}"]
-    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    if result.returncode:
-        sys.exit(f"methods: {name} failed: {result.stderr[-2000:]}")
+def tuned_row(folder: Path) -> list[str]:
+    report, train, evaluate = (
+        read_json(folder / f"metrics/{name}.json") for name in ("train", "speed/train", "speed/evaluate")
+    )
+    records = read_lines(folder / "metrics/predictions.jsonl")
+    costs = [f"{report['trainable_parameters']:,}", f"{report['trainable_share']:.2%}"]
+    costs += [f"{train['peak_memory_gb']:.1f}", f"{train['wall_seconds']:.0f}"]
+    predictions, references = zip(*((record["tuned"], record["references"][0]) for record in records), strict=True)
+    return [*costs, *scores(predictions, references), answering_seconds(evaluate)]
 
 
-def header() -> str:
-    columns = ("method", "trainable", "share", "peak GB", "train s", "F1 (95 %)", "precision", "recall", "answers s")
-    return f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+def answering_seconds(speed: dict[str, Any]) -> str:
+    """In which the held-out questions were answered."""
+    return f"{sum(batch['seconds'] for batch in speed['batches']):.0f}"
 
 
-def base_row(folder: Path) -> str:
-    answers = read_lines(folder / "data/processed/base_answers.jsonl")
-    right = [record["messages"][-1]["content"] for record in read_lines(folder / "data/processed/heldout.jsonl")]
-    speed = json.loads((folder / "metrics/speed/predict_base.json").read_text(encoding="utf-8"))
-    cells = ["base, untrained", "0", "0 %", f"{speed['peak_memory_gb']:.1f}", "0"]
-    return line(cells, [answer["prediction"] for answer in answers], right, answering(speed))
-
-
-def row(folder: Path, method: str) -> str:
-    trained = json.loads((folder / "metrics/train.json").read_text(encoding="utf-8"))
-    speed = {
-        name: json.loads((folder / f"metrics/speed/{name}.json").read_text(encoding="utf-8"))
-        for name in ("train", "evaluate")
-    }
-    said = read_lines(folder / "metrics/predictions.jsonl")
-    cells = [
-        method,
-        f"{trained['trainable_parameters']:,}",
-        f"{trained['trainable_share']:.2%}",
-        f"{speed['train']['peak_memory_gb']:.1f}",
-        f"{speed['train']['wall_seconds']:.0f}",
-    ]
-    tuned = [one["tuned"] for one in said]
-    return line(cells, tuned, [one["references"][0] for one in said], answering(speed["evaluate"]))
-
-
-def answering(speed: dict[str, Any]) -> float:
-    """Seconds in which the held-out questions were answered."""
-    return float(sum(batch["seconds"] for batch in speed["batches"]))
-
-
-def line(cells: list[str], said: list[str], right: list[str], seconds: float) -> str:
-    from tuneline.evaluate.metrics.counts import kinds_of, micro_f1, precision, recall, tensor
+def scores(predictions: Any, references: Any) -> list[str]:
+    """Micro F1 with its interval, precision and recall of triples, or of entities."""
+    from tuneline.evaluate.metrics.counts import classes_of, micro_f1, precision, recall, tensor
     from tuneline.evaluate.metrics.extraction import entities, triples
     from tuneline.evaluate.statistics import counted_interval
 
-    counted = triples if any("_" in one and ":" not in one for one in right) else entities
-    items = [counted(one, [other]) for one, other in zip(said, right, strict=True)]
-    counts = tensor(items, kinds_of(items))
-    f1 = counted_interval(counts, micro_f1)
-    sums = counts.sum(0)
-    scores = [f"{f1['value']:.1f} ({f1['low']:.1f} … {f1['high']:.1f})"]
-    scores += [f"{figure(sums):.1f}" for figure in (precision, recall)]
-    return f"| {' | '.join([*cells, *scores, f'{seconds:.0f}'])} |"
+    extract = triples if any("_" in reference and ":" not in reference for reference in references) else entities
+    items = [extract(one, [reference]) for one, reference in zip(predictions, references, strict=True)]
+    counts = tensor(items, classes_of(items))
+    f1, sums = counted_interval(counts, micro_f1), counts.sum(0)
+    interval = f"{f1['value']:.1f} ({f1['low']:.1f} … {f1['high']:.1f})"
+    return [interval, f"{precision(sums):.1f}", f"{recall(sums):.1f}"]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

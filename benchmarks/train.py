@@ -9,9 +9,7 @@ to 512 tokens, constant learning rate. Contenders take turns, each in a process 
 counted; the first step is left out of the rate and is in the start-up. Markdown on standard output, progress on standard error.
 """
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,17 +17,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks import folder as folders
-from benchmarks.figures import chart, heading, measure, table, verdicts, workload
+from benchmarks.hardware import matmul_rate, operations_per_token
+from benchmarks.harness import ROOT, argument_parser, call_in_child, interleaved, require_file
+from benchmarks.project import make_project, write_params
+from benchmarks.train_report import report
 
-BENCH = folders.ROOT / ".bench"
-CONTENDER = "benchmarks.contenders"
+BENCH = ROOT / ".bench"
 UV = str(Path(sys.executable).with_name("uv"))
 ROWS, MICRO, MAX_TOKENS = 8, 4, 512
 
 
 class Contender(NamedTuple):
-    program: str
+    module: str
     environment: str | None = None
     """Below .bench/; None is this one."""
     packing: bool = False
@@ -42,15 +41,13 @@ CONTENDERS = {
     "TRL, packing": Contender("trl_sft", "trl", packing=True),
     "Trainer": Contender("plain"),
 }
-NEEDS = {"trl": "trl==1.16.0", "llamafactory": "llamafactory==0.9.5"}
+REQUIREMENTS = {"trl": "trl==1.16.0", "llamafactory": "llamafactory==0.9.5"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base", type=Path, default=folders.ROOT / "models/base")
-    parser.add_argument("--data", type=Path, default=folders.ROOT / "data/raw/lawbench/consultation.jsonl")
+    parser = argument_parser(__doc__)
+    parser.add_argument("--base", type=Path, default=ROOT / "models/base")
+    parser.add_argument("--data", type=Path, default=ROOT / "data/raw/lawbench/consultation.jsonl")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="at least two")
     parser.add_argument("--quick", action="store_true", help="one round of two steps")
@@ -60,126 +57,97 @@ def main() -> None:
     if options.setup:
         set_up()
         return
-    for needed, how in ((options.base / "config.json", "base"), (options.data, "fetch")):
-        if not needed.is_file():
-            sys.exit(f"train: {needed} is missing: run `dvc repro {how}`")
+    require_file(options.base / "config.json", "run `dvc repro base`")
+    require_file(options.data, "run `dvc repro fetch`")
     if options.steps < 2:
         parser.error("--steps is 1: the first step has no rate, expected at least 2")
     rounds, steps = (1, 2) if options.quick else (options.rounds, options.steps)
-    names = options.only or list(CONTENDERS)
     job = make_job(options.base.resolve(), options.data, steps)
-    seen: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    peaks = []
-    for number in range(rounds):
-        for name in names:
-            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
-            peaks.append(matmul_rate())
-            seen[name].append(run(CONTENDERS[name], job))
-    work = workload(job, ROWS)
-    figures = {name: measure(runs, work, median(peaks)) for name, runs in seen.items()}
-    print(
-        heading(work, rounds, median(peaks), NEEDS.values()),
-        table(figures),
-        verdicts(figures),
-        chart(figures),
-        sep="\n\n",
-    )
+    rates: list[float] = []
+
+    def measure(name: str) -> dict[str, Any]:
+        rates.append(call_in_child(matmul_rate))
+        return run(CONTENDERS[name], job)
+
+    runs = interleaved(options.only or CONTENDERS, rounds, measure)
+    print(report(runs, job, ROWS, median(rates), REQUIREMENTS.values()))
 
 
 def set_up() -> None:
     """An environment each, since their versions of transformers differ."""
-    for name, needed in NEEDS.items():
-        if not (BENCH / name / "bin/python").exists():
+    for name, requirement in REQUIREMENTS.items():
+        python = python_of(name)
+        if not python.exists():
             subprocess.run([UV, "venv", "--quiet", str(BENCH / name)], check=True)
             # torchaudio, which LLaMA-Factory imports, works with the torch of its own version alone, and ends at 2.11.
-            lock = ["-r", str(folders.ROOT / "requirements.lock")] if name == "trl" else ["psutil", "torch==2.11.0"]
-            python = str(BENCH / name / "bin/python")
-            subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *lock, needed], check=True)
+            lock = ["-r", str(ROOT / "requirements.lock")] if name == "trl" else ["psutil", "torch==2.11.0"]
+            command = [UV, "pip", "install", "--quiet", "--python", str(python), *lock, requirement]
+            subprocess.run(command, check=True)
+
+
+def python_of(environment: str | None) -> Path:
+    return Path(sys.executable) if environment is None else BENCH / environment / "bin/python"
 
 
 def make_job(base: Path, data: Path, steps: int) -> dict[str, Any]:
     """Everything that the contenders have in common."""
-    from tuneline.cli.plan import read_config
+    import torch
+
+    arguments = {
+        "output_dir": "out", "use_cpu": not torch.cuda.is_available(), "bf16": True, "seed": 17, "max_steps": steps,
+        "per_device_train_batch_size": MICRO, "gradient_accumulation_steps": ROWS // MICRO, "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no", "report_to": "none",
+        "disable_tqdm": True,
+    }  # fmt: skip
+    job = {"base": str(base), "rows": read_rows(base, data, steps * ROWS), "steps": steps, "max_tokens": MAX_TOKENS}
+    return job | model_facts(base) | {"arguments": arguments}
+
+
+def read_rows(base: Path, data: Path, count: int) -> list[dict[str, Any]]:
+    """The first rows that are short enough: token ids, labels, question and answer."""
     from tuneline.formats.records import Message
     from tuneline.models.chat_format import Prompter
     from tuneline.models.loading import load_tokenizer
-    from tuneline.train.lora import resolve_targets
 
     prompter = Prompter(load_tokenizer(base))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in filter(None, data.read_text(encoding="utf-8").split("\n")):
-        said = json.loads(line)
-        turns: list[Message] = [
-            {"role": "user", "content": said["query"]},
-            {"role": "assistant", "content": said["response"]},
-        ]
-        row = prompter.training_row(turns)
-        if len(row.input_ids) <= MAX_TOKENS:
-            own = {"question": said["query"], "answer": said["response"]}
-            rows.append({"input_ids": list(row.input_ids), "labels": list(row.labels)} | own)
-    if len(rows) < steps * ROWS:
-        sys.exit(f"train: {data} has {len(rows)} rows of up to {MAX_TOKENS} tokens, expected {steps * ROWS}")
+        question, answer = (json.loads(line)[key] for key in ("query", "response"))
+        user, assistant = Message(role="user", content=question), Message(role="assistant", content=answer)
+        example = prompter.training_row([user, assistant])
+        if len(example.input_ids) <= MAX_TOKENS:
+            tokens = {"input_ids": list(example.input_ids), "labels": list(example.labels)}
+            rows.append(tokens | {"question": question, "answer": answer})
+    if len(rows) < count:
+        sys.exit(f"train: {data} has {len(rows)} rows of up to {MAX_TOKENS} tokens, expected {count}")
+    return rows[:count]
+
+
+def model_facts(base: Path) -> dict[str, Any]:
+    """LoRA's targets, and floating-point operations a token."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = read_config(base / "config.json")
+    from tuneline.cli.prediction import read_config
+    from tuneline.train.lora import resolve_targets
+
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings().weight.numel()
-    total = sum(one.numel() for one in model.parameters())
-    tied = config.tie_word_embeddings
-    return {
-        "base": str(base),
-        "rows": rows[: steps * ROWS],
-        "steps": steps,
-        "max_tokens": MAX_TOKENS,
-        "targets": sorted(resolve_targets(model, ["all"])),
-        # Frozen weights: 2N forward and 2N backward a token; embeddings are looked up, not multiplied.
-        "per_token": 4 * (total - head * (1 if tied else 2)),
-        "per_learnt_token": 4 * head,
-        "arguments": {
-            "use_cpu": not torch.cuda.is_available(),
-            "bf16": True,
-            "seed": 17,
-            "max_steps": steps,
-            "per_device_train_batch_size": MICRO,
-            "gradient_accumulation_steps": ROWS // MICRO,
-            "learning_rate": 1e-3,
-            "lr_scheduler_type": "constant",
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-        },
-    }
+        model = AutoModelForCausalLM.from_config(read_config(base / "config.json"))
+    body, head = operations_per_token(model)
+    return {"targets": sorted(resolve_targets(model, ["all"])), "per_token": body, "per_supervised_token": head}
 
 
 def run(contender: Contender, job: dict[str, Any]) -> dict[str, Any]:
     """{"times", "losses", "peak_gb"} of one run in a process of its own."""
+    python = python_of(contender.environment)
+    require_file(python, "run `python -m benchmarks.train --setup`")
     with tempfile.TemporaryDirectory(prefix="tuneline-train-") as name:
-        folder = Path(name)
-        own = {"folder": name, "result": str(folder / "result.json"), "packing": contender.packing}
-        given = job | own | {"arguments": job["arguments"] | {"output_dir": str(folder / "out")}}
-        (folder / "job.json").write_text(json.dumps(given, ensure_ascii=False), encoding="utf-8")
-        if contender.program == "ours":
-            prepare_ours(folder, job)
-        python = sys.executable if contender.environment is None else str(BENCH / contender.environment / "bin/python")
-        if not Path(python).exists():
-            sys.exit("train: its environment is missing: run `python -m benchmarks.train --setup` first")
-        env = os.environ | {
-            "PYTHONPATH": str(folders.ROOT),
-            "PYTHONWARNINGS": "ignore",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        env |= {"HF_HUB_OFFLINE": "1"}
-        if contender.program == "ours":
-            env |= folders.ALONE | {"MASTER_PORT": folders.free_port()}
-        command = [python, "-m", f"{CONTENDER}.{contender.program}", str(folder / "job.json")]
-        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=folder)
-        if result.returncode:
-            sys.exit(f"train: {contender.program} failed: {result.stderr[-3000:]}")
-        answer: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        return answer
+        if contender.module == "ours":
+            prepare_ours(Path(name), job)
+        return call_in_child(
+            f"benchmarks.contenders.{contender.module}:train", job | {"packing": contender.packing},
+            cwd=Path(name), python=str(python), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1",
+        )  # fmt: skip
 
 
 def prepare_ours(folder: Path, job: dict[str, Any]) -> None:
@@ -189,7 +157,7 @@ def prepare_ours(folder: Path, job: dict[str, Any]) -> None:
     from tuneline.formats.example import Encoded
     from tuneline.formats.token_file import write_tokens
 
-    folders.make(folder, Path(job["base"]))
+    make_project(folder, Path(job["base"]))
     rows = job["rows"]
     places = np.random.default_rng([17, 0]).permutation(len(rows))
     stored: list[Any] = [None] * len(rows)
@@ -198,22 +166,7 @@ def prepare_ours(folder: Path, job: dict[str, Any]) -> None:
     write_tokens(folder / "data/processed/tokens.safetensors", stored)
     train = {"seed": 17, "max_steps": job["steps"], "epochs": 1, "scheduler": "constant", "warmup_ratio": 0.0}
     train |= {"batch_size": ROWS, "micro_batch_size": MICRO, "save_steps": 10_000, "dtype": "bfloat16"}
-    folders.write_params(folder, {"train": train, "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "targets": ["all"]}})
-
-
-def matmul_rate() -> float:
-    """Floating-point operations a second of a bfloat16 product of 2048 × 2048, in a process of its own."""
-    program = """
-import time, torch
-a, b = (torch.randn(2048, 2048, device="cuda" if torch.cuda.is_available() else "cpu").bfloat16() for _ in "ab")
-sync = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-best = 9e9
-for _ in range(15):
-    start = time.perf_counter(); (a @ b); sync(); best = min(best, time.perf_counter() - start)
-print(2 * 2048**3 / best)
-"""
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return float(said.stdout)
+    write_params(folder, {"train": train, "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "targets": ["all"]}})
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Talk to any model that the pipeline made."""
+"""Chat with any model of the pipeline: in the terminal, on a web page, or by an OpenAI-compatible API."""

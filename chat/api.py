@@ -1,6 +1,5 @@
-"""The API's routes, as an app that any ASGI server can run."""
+"""OpenAI-compatible API as a FastAPI app, which any ASGI server can run."""
 
-import contextlib
 import secrets
 import threading
 import time
@@ -15,31 +14,33 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from chat.answers import Answerer, Piece
-from chat.gate import Gate, as_response
-from chat.limits import RUNNING, WAITING, BusyError, TooLongError, UnknownModelError
-from chat.openai_form import ChatRequest, Completion, Refusal, failed, gone, model_card, read_request
-from chat.stops import until
-from chat.streaming import PATIENCE, Pulled, Streamed
+from chat.access import Access
+from chat.engine import Delta, Engine
+from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, TooLongError, UnknownModelError
+from chat.openai.errors import ApiError, client_closed, server_error
+from chat.openai.response import Completion, model_card
+from chat.openai.schema import ChatRequest, parse_request
+from chat.stop_strings import cut_at_stop
+from chat.streaming import TIMEOUT, CompletionStream, disconnect_event, iterate_in_thread
 
-BODY = 1_000_000
+MAX_BODY = 1_000_000
 """Bytes of a request."""
-RETRY = 5
+RETRY_AFTER = 5
 """Seconds after which to ask a busy server again."""
 
 
-def make_app(answerer: Answerer, key: str | None, hosts: Collection[str] | None) -> FastAPI:
-    """The API as an ASGI app.
+def make_app(engine: Engine, key: str | None, hosts: Collection[str] | None) -> FastAPI:
+    """FastAPI app.
 
-    `key` is what a caller has to bring, if anything; `hosts` are the names by which the server may be called (a page of
+    `key` is what a client has to send, if anything; `hosts` are the names by which the server may be called (a page of
     another site that lets its own name point here must not be answered), or None for any.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.add_middleware(Gate, key=key, hosts=hosts)
-    add_errors(app)
+    app.add_middleware(Access, hosts=hosts, key=key)
+    add_error_handlers(app)
     started = int(time.time())
-    # Each who waits for an answer holds a thread; these are more, so who tokenizes or closes always finds one.
-    threads = anyio.CapacityLimiter(RUNNING + WAITING + 4)
+    # Each request in flight holds a thread; a few more are for those that tokenize or close.
+    threads = anyio.CapacityLimiter(MAX_RUNNING + MAX_WAITING + 4)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -47,96 +48,97 @@ def make_app(answerer: Answerer, key: str | None, hosts: Collection[str] | None)
 
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [model_card(name, started) for name in answerer.models.names]}
+        return {"object": "list", "data": [model_card(name, started) for name in engine.models.names]}
 
     @app.get("/v1/models/{name:path}")
-    async def show_model(name: str) -> dict[str, Any]:
-        return model_card(answerer.models.known(name), started)
+    async def retrieve_model(name: str) -> dict[str, Any]:
+        return model_card(engine.models.require(name), started)
 
     @app.post("/v1/chat/completions")
-    async def complete(request: Request) -> Response:
-        asked = read_request(await read_body(request))
-        left = threading.Event()
-        pulled = Pulled(await run_sync(ask, answerer, asked, left, limiter=threads), request.receive, threads, left)
-        completion = Completion(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), asked.model)
-        async with contextlib.AsyncExitStack() as closing:
-            closing.push_async_callback(pulled.aclose)
-            # A full queue is told here, while the status can still say so.
-            first = await anext(pulled, None)
-            if first is None:
-                raise gone()
-            if asked.stream:
-                closing.pop_all()
-                return Streamed(completion, asked.include_usage, first, pulled)
-            pieces = [first, *[piece async for piece in pulled]]
-        if not pieces[-1].finish:
-            raise gone()
-        return JSONResponse(completion.whole("".join(piece.text for piece in pieces), pieces[-1]))
+    async def create_completion(request: Request) -> Response:
+        chat = parse_request(await read_body(request))
+        with disconnect_event(request.receive) as disconnected:
+            blocking = await run_sync(start_reply, engine, chat, disconnected, limiter=threads)
+            deltas = iterate_in_thread(blocking, disconnected, threads)
+            # A full queue raises BusyError here, before a status has been sent.
+            first = await anext(deltas, None)
+            rest = [] if chat.stream else [delta async for delta in deltas]
+        if first is None:
+            raise client_closed()
+        completion = Completion(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), chat.model)
+        if chat.stream:
+            return CompletionStream(completion, first, deltas, include_usage=chat.include_usage)
+        reply = [first, *rest]
+        if not reply[-1].finish_reason:
+            raise client_closed()
+        return JSONResponse(completion.response("".join(delta.text for delta in reply), reply[-1]))
 
     return app
 
 
-def add_errors(app: FastAPI) -> None:
-    """Tell every error in OpenAI's form."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Exception handlers that answer with OpenAI's error object."""
 
-    @app.exception_handler(Refusal)
-    async def refuse(_: Request, refusal: Refusal) -> Response:
-        return as_response(refusal)
+    @app.exception_handler(ApiError)
+    async def on_api_error(_: Request, error: ApiError) -> Response:
+        return error.response()
 
     @app.exception_handler(UnknownModelError)
-    async def refuse_name(_: Request, error: UnknownModelError) -> Response:
-        return as_response(Refusal(404, str(error), "model", "model_not_found"))
+    async def on_unknown_model(_: Request, error: UnknownModelError) -> Response:
+        return ApiError(404, str(error), "model", "model_not_found").response()
 
     @app.exception_handler(BusyError)
-    async def put_off(_: Request, error: BusyError) -> Response:
-        return as_response(Refusal(429, str(error), code="busy", headers={"Retry-After": str(RETRY)}))
+    async def on_busy(_: Request, error: BusyError) -> Response:
+        return ApiError(429, str(error), code="busy", headers={"Retry-After": str(RETRY_AFTER)}).response()
 
     @app.exception_handler(HTTPException)
-    async def refuse_route(request: Request, error: HTTPException) -> Response:
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path[:80]}: {error.detail}"
-        return as_response(Refusal(error.status_code, message, headers=error.headers))
+        return ApiError(error.status_code, message, headers=error.headers).response()
 
     @app.exception_handler(Exception)
-    async def fail(_: Request, __: Exception) -> Response:
-        return as_response(failed())
+    async def on_exception(_: Request, __: Exception) -> Response:
+        return server_error().response()
 
 
-def ask(answerer: Answerer, asked: ChatRequest, left: threading.Event) -> Generator[Piece]:
-    """The pieces of the answer, up to a stop string, until the asker has `left`.
+def start_reply(engine: Engine, chat: ChatRequest, disconnected: threading.Event) -> Generator[Delta]:
+    """Deltas of a reply, up to a stop string, until the client has disconnected.
 
-    Raises UnknownModelError, and Refusal for what is out of range.
+    Raises UnknownModelError, and ApiError for what is out of range.
     """
     try:
-        pieces = answerer.ask(asked.model, asked.conversation, asked.settings(secrets.randbits(63)), left)
+        params = chat.sampling_params(secrets.randbits(63))
+        deltas = engine.stream(chat.model, chat.conversation, params, disconnected)
     except UnknownModelError:
         raise
     except TooLongError as error:
-        raise Refusal(400, str(error), "messages", "context_length_exceeded") from None
+        raise ApiError(400, str(error), "messages", "context_length_exceeded") from None
     except ValueError as error:
-        first = str(error).partition(" ")[0]
-        param = first if first in ChatRequest.model_fields else "messages"
-        raise Refusal(400, str(error), param, "invalid_value") from None
-    return until(pieces, asked.stop)
+        # The engine's messages begin with the name of the parameter, where it is one's fault.
+        name = str(error).partition(" ")[0]
+        param = name if name in ChatRequest.model_fields else "messages"
+        raise ApiError(400, str(error), param, "invalid_value") from None
+    return cut_at_stop(deltas, chat.stop)
 
 
 async def read_body(request: Request) -> bytes:
-    """The body of a POST. Raises Refusal when it is no JSON, is larger than BODY, or does not come."""
+    """Body of a POST. Raises ApiError when it is no JSON, is larger than MAX_BODY, or does not come."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refusal(415, f"Content-Type is {kind[:80]!r}, expected application/json")
-    too_large = Refusal(413, f"the body has more than {BODY} bytes, expected at most that")
-    if int(request.headers.get("content-length", 0)) > BODY:
+        raise ApiError(415, f"Content-Type is {kind[:80]!r}, expected application/json")
+    too_large = ApiError(413, f"the body has more than {MAX_BODY} bytes, expected at most that")
+    if int(request.headers.get("content-length", 0)) > MAX_BODY:
         raise too_large
     body = bytearray()
     try:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIMEOUT):
             # Its length need not be declared.
             async for chunk in request.stream():
-                if len(body) + len(chunk) > BODY:
+                if len(body) + len(chunk) > MAX_BODY:
                     raise too_large
                 body += chunk
     except TimeoutError:
-        raise Refusal(408, f"the body did not come within {PATIENCE} seconds") from None
+        raise ApiError(408, f"the body did not come within {TIMEOUT} seconds") from None
     except ClientDisconnect:
-        raise gone() from None
+        raise client_closed() from None
     return bytes(body)

@@ -1,82 +1,80 @@
-"""Two models side by side in the browser: the same question to both, answers streamed.
+"""Web page with two models side by side: `tuneline demo`."""
 
-    python -m chat.demo
-    python -m chat.demo --revision HEAD~1 --port 7861
-    TUNELINE_PASSWORD=<8 characters or more> python -m chat.demo --host 0.0.0.0
-
-Other machines get in by the name `tuneline` and that password only; put a proxy with TLS before the page there, because it
-speaks plain HTTP. Answers are no medical or legal advice.
-"""
-
-import argparse
 import os
-import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from chat.start import LOOPBACK, allowed_hosts, quiet, secret
+import typer
+
+from chat.environment import LOOPBACK, allowed_hosts, configure_libraries, secret_from_environment
 
 HELDOUT = Path("data/processed/heldout.jsonl")
-PASSWORD = "TUNELINE_PASSWORD"  # noqa: S105
-"""The environment variable: options can be read by everyone in the list of processes."""
+PASSWORD_VARIABLE = "TUNELINE_PASSWORD"  # noqa: S105
+"""An environment variable: options can be read by everyone in the list of processes."""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def launch_settings(host: str, port: int, password: str | None) -> dict[str, Any]:
-    """How Gradio serves the page."""
+    """Options of Gradio's `launch`."""
     from starlette.middleware import Middleware
 
-    from chat.door import Door
-    from chat.page import SCRIPT, theme
+    from chat.access import PageAccess
+    from chat.page import SCRIPT, make_theme
 
     return {
         "server_name": host, "server_port": port, "auth": [("tuneline", password)] if password else None,
         "auth_message": "用户名 User name: tuneline", "share": False, "strict_cors": True, "max_file_size": "1kb",
         "allowed_paths": [], "enable_monitoring": False, "ssr_mode": False, "mcp_server": False, "pwa": False,
         "run_history": False, "footer_links": [], "show_error": False, "quiet": True, "state_session_capacity": 100,
-        "app_kwargs": {"middleware": [Middleware(Door, hosts=allowed_hosts(host))]}, "prevent_thread_lock": True,
-        "theme": theme(), "css_paths": Path(__file__).with_name("demo.css"), "js": SCRIPT,
+        "app_kwargs": {"middleware": [Middleware(PageAccess, hosts=allowed_hosts(host))]}, "prevent_thread_lock": True,
+        "theme": make_theme(), "css_paths": Path(__file__).with_name("demo.css"), "js": SCRIPT,
     }  # fmt: skip
 
 
 def serve(page: Any, settings: dict[str, Any]) -> str:
-    """Start to serve in a thread of its own; returns the URL. Raises OSError when the port is taken."""
-    # Gradio asks itself whether it is up, which must not go through a proxy.
+    """URL of the page, served in a thread of its own. Raises OSError when the port is taken."""
+    # Gradio requests its own URL to see whether it is up, which must not go through a proxy.
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), *LOOPBACK, settings["server_name"])))
     try:
         return str(page.launch(**settings)[1])
     except OSError as error:
-        taken = f"port {settings['server_port']} of {settings['server_name']} can't be had: choose another by --port"
-        raise OSError(taken) from error
+        message = f"port {settings['server_port']} of {settings['server_name']} can't be had: choose another by --port"
+        raise OSError(message) from error
 
 
-def main() -> None:
-    """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m chat.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--host", default=LOOPBACK[0])
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument(
-        "--revision", action="append", default=[], help="also an adapter of this git revision or experiment"
-    )
-    options = parser.parse_args()
-    try:
-        password = secret(PASSWORD, options.host)
-        quiet()
-        from chat.answers import Answerer
-        from chat.examples import examples_of
-        from chat.models import Models
-        from chat.page import make_page
-        from tuneline.formats.records import read_records
+@app.command()
+def main(
+    host: str = LOOPBACK[0],
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    revision: Annotated[
+        list[str] | None, typer.Option(help="also an adapter of this git revision or experiment; may be repeated")
+    ] = None,
+) -> None:
+    """Serve a web page with two models side by side: the same question to both, answers streamed.
 
-        settings = launch_settings(options.host, options.port, password)
-        records = list(read_records(HELDOUT)) if HELDOUT.is_file() else []
-        page = make_page(Answerer(Models(options.revision)), examples_of(records))
-        print(f"{serve(page, settings)}  (Ctrl-C ends it)", flush=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"chat.demo: {' '.join(str(error).split())}")
+    \b
+    tuneline demo
+    tuneline demo --revision HEAD~1 --port 7861
+    TUNELINE_PASSWORD=<8 characters or more> tuneline demo --host 0.0.0.0
+
+    Other machines get in by the name `tuneline` and that password only; put a proxy with TLS before the page there, because
+    it speaks plain HTTP. Answers are no medical or legal advice.
+    """
+    password = secret_from_environment(PASSWORD_VARIABLE, host)
+    configure_libraries()
+    from chat.engine import Engine
+    from chat.examples import examples_from_records
+    from chat.models import Models
+    from chat.page import make_page
+    from tuneline.formats.records import read_records
+
+    settings = launch_settings(host, port, password)
+    records = list(read_records(HELDOUT)) if HELDOUT.is_file() else []
+    page = make_page(Engine(Models(revision or ())), examples_from_records(records))
+    print(f"{serve(page, settings)}  (Ctrl-C ends it)", flush=True)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -84,4 +82,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from chat.deprecated import run_deprecated
+
+    run_deprecated(app, "chat.demo", "demo")

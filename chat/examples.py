@@ -1,4 +1,4 @@
-"""Held-out questions to ask on the page, each with its reference answer."""
+"""Held-out questions as examples on the page, each with its reference answer."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from tuneline.formats.records import Record, last_question, references
 
-EXAMPLES = 50
+MAX_EXAMPLES = 50
+MAX_LABEL = 40
+"""Characters of a question in its label."""
 
 
 class Example(NamedTuple):
@@ -16,16 +18,15 @@ class Example(NamedTuple):
     reference: str
 
 
-def examples_of(records: Sequence[Record]) -> list[Example]:
-    """The first held-out items that are one question and its answer: a later turn says little without the earlier ones."""
-    single = (one for one in records if sum(message["role"] == "user" for message in one["messages"]) == 1)
-    return [example(number, record) for number, record in enumerate(islice(single, EXAMPLES), start=1)]
+def examples_from_records(records: Sequence[Record]) -> list[Example]:
+    """The first held-out items of a single turn: a later question says little without the earlier ones."""
+    single = (record for record in records if sum(message["role"] == "user" for message in record["messages"]) == 1)
+    return [make_example(number, record) for number, record in enumerate(islice(single, MAX_EXAMPLES), start=1)]
 
 
-def example(number: int, record: Record) -> Example:
+def make_example(number: int, record: Record) -> Example:
     first, question = record["messages"][0], last_question(record)
     line = " ".join(question.split())
-    label = f"{number}. {line[:40]}…" if len(line) > 40 else f"{number}. {line}"
-    return Example(
-        label, question, first["content"] if first["role"] == "system" else "", "\n".join(references(record))
-    )
+    label = f"{number}. {line[:MAX_LABEL]}…" if len(line) > MAX_LABEL else f"{number}. {line}"
+    system = first["content"] if first["role"] == "system" else ""
+    return Example(label, question, system, "\n".join(references(record)))

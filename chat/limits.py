@@ -1,48 +1,51 @@
-"""What one asker may take of a machine that others use, too; and the three ways in which a question is refused."""
+"""Request limits of a shared server, and the errors of requests beyond them."""
 
 from collections.abc import Sequence
 
 from tuneline.formats.records import Message
 
-TURNS = 64
-"""Messages of one conversation, the system prompt included."""
-CHARACTERS = 32_000
+MAX_MESSAGES = 64
+"""Of one conversation, the system prompt included."""
+MAX_CHARACTERS = 32_000
 """Of all messages together."""
-PROMPT_TOKENS = 4096
-NEW_TOKENS = 1024
-RUNNING = 4
-"""Answers that are made at the same time, token by token in turns."""
-WAITING = 16
-"""Questions that wait for one of them to end; the next one is refused."""
+MAX_PROMPT_TOKENS = 4096
+MAX_NEW_TOKENS = 1024
+MAX_RUNNING = 4
+"""Replies that are generated at the same time, interleaved token by token."""
+MAX_WAITING = 16
+"""Queued requests; the next one is refused."""
 
 
 class UnknownModelError(ValueError):
-    """A name that is not in the list of models."""
+    """Model name that is not in the list of models."""
 
 
 class TooLongError(ValueError):
-    """More turns, characters or tokens than this server or the model takes."""
+    """Conversation with more messages, characters or tokens than this server or the model takes."""
 
 
 class BusyError(RuntimeError):
-    """Too many questions wait already."""
+    """Queue overflow."""
 
 
 def check_size(messages: Sequence[Message]) -> None:
-    """Raises TooLongError before anything is spent on the text."""
-    if len(messages) > TURNS:
-        raise TooLongError(f"the conversation has {len(messages)} messages, expected at most {TURNS}: start a new one")
-    size = sum(len(message["content"]) for message in messages)
-    if size > CHARACTERS:
-        raise TooLongError(f"the conversation has {size} characters, expected at most {CHARACTERS}: shorten it")
-
-
-def check_tokens(prompt: int, new: int, context: int) -> None:
-    """Raises TooLongError when prompt and answer don't fit into the model's context, or ValueError for a wrong limit."""
-    if not 1 <= new <= NEW_TOKENS:
-        raise ValueError(f"max_tokens is {new}, expected 1 to {NEW_TOKENS}")
-    room = min(PROMPT_TOKENS, context - new)
-    if prompt > room:
+    """Size check before tokenization. Raises TooLongError."""
+    if len(messages) > MAX_MESSAGES:
         raise TooLongError(
-            f"the conversation has {prompt} tokens, expected at most {room} beside {new} new ones: shorten it"
+            f"the conversation has {len(messages)} messages, expected at most {MAX_MESSAGES}: start a new one"
+        )
+    size = sum(len(message["content"]) for message in messages)
+    if size > MAX_CHARACTERS:
+        raise TooLongError(f"the conversation has {size} characters, expected at most {MAX_CHARACTERS}: shorten it")
+
+
+def check_tokens(prompt_tokens: int, new_tokens: int, context: int) -> None:
+    """Context length check. Raises TooLongError when prompt and reply don't fit, or ValueError for a wrong `new_tokens`."""
+    if not 1 <= new_tokens <= MAX_NEW_TOKENS:
+        raise ValueError(f"max_tokens is {new_tokens}, expected 1 to {MAX_NEW_TOKENS}")
+    available = min(MAX_PROMPT_TOKENS, context - new_tokens)
+    if prompt_tokens > available:
+        raise TooLongError(
+            f"the conversation has {prompt_tokens} tokens, expected at most {available} beside {new_tokens} new ones: "
+            "shorten it"
         )

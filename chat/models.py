@@ -1,7 +1,7 @@
-"""The models that can be talked to, by name: one base in memory, the adapters switched on it before each forward pass.
+"""Model registry: one base in memory, with LoRA adapters switched before each forward pass.
 
-Answers of several askers are made token by token in turns, so that each turn may use another adapter. What is no LoRA
-adapter of the base (the merged model, virtual tokens, whole layers) is a model of its own, loaded when it is first asked.
+Concurrent replies are generated token by token in turns, so that each forward pass may use another adapter. Anything that
+is no LoRA adapter of the base (the merged model, prompt tuning, whole layers) is a model of its own, loaded on first use.
 """
 
 import json
@@ -26,44 +26,44 @@ from tuneline.models.loading import (
     pick_dtype,
 )
 
-REVISION = "rev:"
+REVISION_PREFIX = "rev:"
 
 
-class Turns:
-    """A lock that is given in the order of asking: a plain one lets whoever holds it take it again."""
+class FairLock:
+    """FIFO (ticket) lock; threading.Lock is not fair: whoever holds it may take it again."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._next = self._served = 0
+        self._next = self._serving = 0
 
     def acquire(self) -> None:
         with self._changed:
             ticket, self._next = self._next, self._next + 1
-            self._changed.wait_for(lambda: ticket == self._served)
+            self._changed.wait_for(lambda: ticket == self._serving)
 
     def release(self) -> None:
         with self._changed:
-            self._served += 1
+            self._serving += 1
             self._changed.notify_all()
 
 
-class Switched(NamedTuple):
-    """How a name is answered: by a network, with an adapter switched on."""
+class ActiveModel(NamedTuple):
+    """Network with the adapter that is active in its forward passes."""
 
     network: Any
-    """What generates: a transformers model, or a PEFT model of virtual tokens."""
+    """What generates: a transformers model, or a PEFT model with virtual tokens."""
     adapter: str | None
     """Of the shared base; None is the base itself, or a model of its own."""
-    alone: Any
-    """Held during a whole answer, where a network can make only one at a time."""
+    lock: Any
+    """Held during a whole reply, where a network can generate only one at a time."""
 
 
 class Models:
-    """Names to models. The list of names is fixed when it is made: nothing that a user says becomes a path."""
+    """Model registry by name. The names are fixed when it is made: nothing that a client sends becomes a path."""
 
     def __init__(self, revisions: Sequence[str] = ()) -> None:
-        present = {"base": BASE / "config.json", "adapter": ADAPTER / "lineage.json", "merged": MERGED / "config.json"}
-        names = [name for name, sign in present.items() if sign.is_file()]
+        files = {"base": BASE / "config.json", "adapter": ADAPTER / "lineage.json", "merged": MERGED / "config.json"}
+        names = [name for name, file in files.items() if file.is_file()]
         if "base" not in names:
             # An adapter is nothing without it.
             names = [name for name in names if name == "merged"]
@@ -72,112 +72,112 @@ class Models:
         self.adapters = {"adapter": ADAPTER} if "adapter" in names else {}
         self.names: tuple[str, ...] = tuple(names)
         for revision in revisions:
-            self.named(f"{REVISION}{revision}")
+            self.resolve(f"{REVISION_PREFIX}{revision}")
         self.device = pick_device()
         self.tokenizer = load_tokenizer(BASE if "base" in names else MERGED)
         self.prompter = Prompter(self.tokenizer)
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
         self.context = int(config["max_position_embeddings"])
-        """Tokens of prompt and answer together."""
+        """Tokens of prompt and reply together."""
         self._dtype = pick_dtype("auto", self.device)
-        self._turns, self._loading = Turns(), threading.Lock()
-        self._asked = threading.local()
-        self._ready: dict[str, Switched] = {}
+        self._forward_lock, self._load_lock = FairLock(), threading.Lock()
+        self._thread = threading.local()
+        self._loaded: dict[str, ActiveModel] = {}
         self._base: Any = None
-        self._shared: Any = None
+        self._peft: Any = None
         self._active: str | None = None
 
-    def named(self, name: str) -> str:
-        """The name, its adapter put on the list first when it is `rev:<revision>`; for whoever sits at this machine.
+    def resolve(self, name: str) -> str:
+        """Name to a registered model; `rev:<revision>` is registered first. For local users only.
 
         Raises UnknownModelError, or ValueError for a revision whose adapter can't be had.
         """
-        if name.startswith(REVISION) and name not in self.names:
-            self.adapters[name] = fetch_adapter(name.removeprefix(REVISION))
+        if name.startswith(REVISION_PREFIX) and name not in self.names:
+            self.adapters[name] = fetch_adapter(name.removeprefix(REVISION_PREFIX))
             self.names = (*self.names, name)
-        return self.known(name)
+        return self.require(name)
 
-    def known(self, name: str) -> str:
-        """The name itself. Raises UnknownModelError with the list of names."""
+    def require(self, name: str) -> str:
+        """The name itself, if registered. Raises UnknownModelError with the list of names."""
         if name not in self.names:
             raise UnknownModelError(f"there is no model {name[:80]!r}, expected one of {', '.join(self.names)}")
         return name
 
-    def get(self, name: str) -> Switched:
-        """The model of a name, loaded if need be."""
-        self.known(name)
-        with self._loading:
-            if name not in self._ready:
-                self._ready[name] = self._load(name)
-            return self._ready[name]
+    def get(self, name: str) -> ActiveModel:
+        """Registered model by name, loaded on first use."""
+        self.require(name)
+        with self._load_lock:
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name)
+            return self._loaded[name]
 
     @contextmanager
-    def asking(self, model: Switched) -> Iterator[Any]:
-        """The network to call `generate` on, in this thread, with the model's adapter switched on in each of its turns."""
-        self._asked.adapter = model.adapter
-        with model.alone:
+    def use(self, model: ActiveModel) -> Iterator[Any]:
+        """Network to call `generate` on in this thread, with the model's adapter active in each forward pass."""
+        self._thread.adapter = model.adapter
+        with model.lock:
             yield model.network
 
-    def _load(self, name: str) -> Switched:
+    def _load(self, name: str) -> ActiveModel:
         if name == "merged":
-            return self._own(load_merged(MERGED, self._dtype, self.device))
+            return self._standalone(load_merged(MERGED, self._dtype, self.device))
         if name == "base":
-            return Switched(self._plain(), None, nullcontext())
+            return ActiveModel(self._shared_base(), None, nullcontext())
         folder = self.adapters[name]
-        if not switchable(folder):
-            return self._own(load_adapter(load_model(BASE, self._dtype, self.device), folder))
-        self._plain()
-        label = f"a{len(self._ready)}"
-        self._turns.acquire()
+        if not is_lora(folder):
+            return self._standalone(load_adapter(load_model(BASE, self._dtype, self.device), folder))
+        base = self._shared_base()
+        label = f"a{len(self._loaded)}"
+        self._forward_lock.acquire()
         try:
-            if self._shared is None:
-                self._shared = load_adapter(self._base, folder, label)
+            if self._peft is None:
+                self._peft = load_adapter(base, folder, label)
             else:
-                self._shared.load_adapter(str(folder), adapter_name=label)
-            self._shared.set_adapter(label, inference_mode=True)
-            self._shared.base_model.enable_adapter_layers()
+                self._peft.load_adapter(str(folder), adapter_name=label)
+            self._peft.set_adapter(label, inference_mode=True)
+            self._peft.base_model.enable_adapter_layers()
             self._active = label
         finally:
-            self._turns.release()
-        return Switched(self._base, label, nullcontext())
+            self._forward_lock.release()
+        return ActiveModel(base, label, nullcontext())
 
-    def _plain(self) -> Any:
+    def _shared_base(self) -> Any:
         if self._base is None:
-            self._base = self._in_turns(load_model(BASE, self._dtype, self.device), shared=True)
+            self._base = self._serialize_forward(load_model(BASE, self._dtype, self.device), shared=True)
         return self._base
 
-    def _own(self, model: Any) -> Switched:
-        virtual = hasattr(model, "active_peft_config")
+    def _standalone(self, model: Any) -> ActiveModel:
+        has_virtual_tokens = hasattr(model, "active_peft_config")
         # PEFT puts virtual tokens in by replacing methods of the base while it generates.
-        lock = threading.Lock() if virtual else nullcontext()
-        self._in_turns(model.get_base_model() if virtual else model, shared=False)
-        return Switched(model, None, lock)
+        lock = threading.Lock() if has_virtual_tokens else nullcontext()
+        self._serialize_forward(model.get_base_model() if has_virtual_tokens else model, shared=False)
+        return ActiveModel(model, None, lock)
 
-    def _in_turns(self, network: Any, *, shared: bool) -> Any:
-        """Let one forward pass run at a time, over all models: several at once would share the same cores."""
+    def _serialize_forward(self, network: Any, *, shared: bool) -> Any:
+        """Network with hooks that let one forward pass run at a time, over all models: they would share the same cores."""
 
-        def enter(*_: Any) -> None:
-            self._turns.acquire()
+        def before(*_: Any) -> None:
+            self._forward_lock.acquire()
             if shared:
-                self._switch(self._asked.adapter)
+                self._activate(self._thread.adapter)
 
-        network.register_forward_pre_hook(enter)
-        network.register_forward_hook(lambda *_: self._turns.release(), always_call=True)
+        network.register_forward_pre_hook(before)
+        network.register_forward_hook(lambda *_: self._forward_lock.release(), always_call=True)
         return network
 
-    def _switch(self, adapter: str | None) -> None:
-        if adapter == self._active or self._shared is None:
+    def _activate(self, adapter: str | None) -> None:
+        if adapter == self._active or self._peft is None:
             return
-        layers = self._shared.base_model
+        layers = self._peft.base_model
         if adapter is None:
             layers.disable_adapter_layers()
         else:
             layers.enable_adapter_layers()
-            self._shared.set_adapter(adapter, inference_mode=True)
+            self._peft.set_adapter(adapter, inference_mode=True)
         self._active = adapter
 
 
-def switchable(folder: Path) -> bool:
-    """Whether an adapter is LoRA of any kind, which several can be of on one base."""
+def is_lora(folder: Path) -> bool:
+    """Whether an adapter is LoRA of any kind, several of which can share one base."""
     config = folder / "adapter_config.json"
     return config.is_file() and json.loads(config.read_text(encoding="utf-8"))["peft_type"] == "LORA"

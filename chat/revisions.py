@@ -1,4 +1,4 @@
-"""Adapters of other git revisions and DVC experiments, brought here through DVC without checking anything out."""
+"""Adapters of git revisions and DVC experiments, fetched through DVC's file system without a checkout."""
 
 import json
 import shutil
@@ -8,11 +8,12 @@ from pathlib import Path
 import yaml
 
 from tuneline.models.loading import ADAPTER, BASE
-from tuneline.train.checkpoints import private_folder
+from tuneline.runtime.cache import private_folder
+from tuneline.runtime.errors import sentence
 
 
 def fetch_adapter(revision: str) -> Path:
-    """The folder of that revision's adapter, kept by content under $TUNELINE_SCRATCH or ~/.cache/tuneline.
+    """Folder of a revision's adapter, cached by content hash under $TUNELINE_SCRATCH or ~/.cache/tuneline.
 
     Raises ValueError when the revision is unknown, its adapter is in no cache or remote, or it was trained on another base.
     """
@@ -22,8 +23,8 @@ def fetch_adapter(revision: str) -> Path:
 
     try:
         files = DVCFileSystem(".", rev=revision)
-        content = yaml.safe_load(files.read_text("dvc.lock"))["stages"]["train"]["outs"]
-        (digest,) = (out["md5"] for out in content if out["path"] == ADAPTER.as_posix())
+        outs = yaml.safe_load(files.read_text("dvc.lock"))["stages"]["train"]["outs"]
+        (digest,) = (out["md5"] for out in outs if out["path"] == ADAPTER.as_posix())
         folder = private_folder("adapters") / str(digest).partition(".")[0]
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
@@ -31,7 +32,7 @@ def fetch_adapter(revision: str) -> Path:
                 shutil.move(f"{partial}/adapter", folder)
     except (DvcException, SCMError, OSError, KeyError) as error:
         raise ValueError(
-            f"rev:{revision}: its adapter can't be had ({' '.join(str(error).split())}): expected a commit, branch, tag or "
+            f"rev:{revision}: its adapter can't be had ({sentence(error)}): expected a commit, branch, tag or "
             "experiment whose `train` has run, and its data in DVC's cache or remote (`dvc pull`)"
         ) from None
     check_base(folder, f"rev:{revision}")
@@ -39,7 +40,7 @@ def fetch_adapter(revision: str) -> Path:
 
 
 def check_base(adapter: Path, name: str) -> None:
-    """Raises ValueError when the adapter was trained on another base than lies here."""
+    """Lineage check. Raises ValueError when the adapter was trained on another base than is here."""
     from tuneline.runtime.hashing import SUMS, file_sha256
 
     lineage = json.loads((adapter / "lineage.json").read_text(encoding="utf-8"))

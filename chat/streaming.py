@@ -1,95 +1,101 @@
-"""Pieces of an answer, which block, sent as server-sent events by an event loop, until the client has gone."""
+"""Server-sent events from a blocking token generator, on Starlette's StreamingResponse."""
 
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing, contextmanager
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import Response
-from starlette.types import Receive, Scope, Send
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
-from chat.answers import Piece
-from chat.openai_form import DONE, Completion, event, failed
+from chat.engine import Delta
+from chat.openai.errors import server_error
+from chat.openai.response import DONE, Completion, event
 
-PATIENCE = 30
+TIMEOUT = 30
 """Seconds that a client may take to send its request, or to read what was written to it."""
 
 
-class Pulled:
-    """Pieces, each waited for in a thread. They end early, without a `finish`, when the client has gone.
+@contextmanager
+def disconnect_event(receive: Receive) -> Iterator[threading.Event]:
+    """Threading event that is set when the client disconnects while the block runs.
 
     The request's body must have been read before.
     """
+    disconnected = threading.Event()
 
-    def __init__(
-        self, pieces: Generator[Piece], receive: Receive, threads: anyio.CapacityLimiter, left: threading.Event
-    ) -> None:
-        self.pieces, self.threads = pieces, threads
-        self.gone = asyncio.create_task(disconnected(receive, left))
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        disconnected.set()
 
-    def __aiter__(self) -> "Pulled":
-        return self
+    task = asyncio.create_task(listen())
+    try:
+        yield disconnected
+    finally:
+        task.cancel()
 
-    async def __anext__(self) -> Piece:
-        if self.gone.done():
-            raise StopAsyncIteration
-        piece = await run_sync(next, self.pieces, None, limiter=self.threads)
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
 
-    async def aclose(self) -> None:
-        """Stop the answer, and give its place back."""
-        self.gone.cancel()
+async def iterate_in_thread(
+    deltas: Generator[Delta], disconnected: threading.Event, threads: anyio.CapacityLimiter
+) -> AsyncGenerator[Delta]:
+    """Async generator over a blocking one, which it closes; ends early when the client has disconnected.
+
+    Starlette's `iterate_in_threadpool` would not close it, so its place in the engine would stay taken.
+    """
+    try:
+        while not disconnected.is_set() and (delta := await run_sync(next, deltas, None, limiter=threads)) is not None:
+            yield delta
+    finally:
         with anyio.CancelScope(shield=True):
-            await run_sync(self.pieces.close, limiter=self.threads)
+            await run_sync(deltas.close, limiter=threads)
 
 
-async def disconnected(receive: Receive, left: threading.Event) -> None:
-    """Wait until the client has gone, and set `left`, which whoever waits in a thread can see."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    left.set()
+class CompletionStream(StreamingResponse):
+    """StreamingResponse of a completion's server-sent events, which closes its deltas however it ends.
 
-
-class Streamed(Response):
-    """The events of an answer, the first piece of which is there already."""
+    Starlette stops it when the client disconnects; a client that reads nothing is given up after TIMEOUT.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, completion: Completion, include_usage: bool, first: Piece, pulled: Pulled) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
-        self.completion, self.include_usage, self.first, self.pulled = completion, include_usage, first, pulled
+    def __init__(
+        self, completion: Completion, first: Delta, rest: AsyncGenerator[Delta], *, include_usage: bool
+    ) -> None:
+        self.rest, self.events = rest, completion_events(completion, first, rest, include_usage=include_usage)
+        super().__init__(self.events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def write(data: bytes, more: bool = True) -> None:
-            # A client that reads nothing would keep its place for ever.
-            with anyio.fail_after(PATIENCE):
-                await send({"type": "http.response.body", "body": data, "more_body": more})
+        async def send_in_time(message: Message) -> None:
+            with anyio.fail_after(TIMEOUT):
+                await send(message)
 
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await self._write_all(write)
+            # Starlette cancels what it iterates over, and leaves closing it to the garbage collector.
+            async with aclosing(self.rest), aclosing(self.events):
+                await super().__call__(scope, receive, send_in_time)
         except TimeoutError:
-            logging.getLogger("uvicorn.error").warning("a client read nothing for %s seconds", PATIENCE)
-        except Exception:
-            logging.getLogger("uvicorn.error").exception("an answer failed in the middle")
-            await write(event(failed().body), more=False)
-        finally:
-            await self.pulled.aclose()
+            logging.getLogger("uvicorn.error").warning("a client read nothing for %s seconds", TIMEOUT)
 
-    async def _write_all(self, write: Callable[..., Awaitable[None]]) -> None:
-        last = self.first
-        await write(event(self.completion.first()))
-        for chunk in self.completion.more(last):
-            await write(event(chunk))
-        async for piece in self.pulled:
-            last = piece
-            for chunk in self.completion.more(piece):
-                await write(event(chunk))
-        if self.include_usage and last.finish:
-            await write(event(self.completion.used(last)))
-        await write(DONE, more=False)
+
+async def completion_events(
+    completion: Completion, first: Delta, rest: AsyncGenerator[Delta], *, include_usage: bool
+) -> AsyncGenerator[bytes]:
+    """Server-sent events of a streamed completion, whose first delta is there already."""
+    last = first
+    try:
+        yield event(completion.role_chunk())
+        for chunk in completion.chunks(first):
+            yield event(chunk)
+        async for last in rest:
+            for chunk in completion.chunks(last):
+                yield event(chunk)
+        if include_usage and last.finish_reason:
+            yield event(completion.usage_chunk(last))
+        yield DONE
+    except Exception:
+        logging.getLogger("uvicorn.error").exception("an answer failed in the middle")
+        yield event(server_error().body)

@@ -2,190 +2,33 @@
 
     python -m stages.base
 
-Reads section `base`; writes models/base and metrics/base.json. A base whose perplexity is not sane fails here.
+Reads section `base`; writes models/base and metrics/base.json. A base whose perplexity is over its limit fails here.
 """
 
-import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from tuneline.base.config import Base
-from tuneline.base.source import checkpoint
-from tuneline.models.chat_templates import chat_template
-from tuneline.models.chatglm import config as chatglm
-from tuneline.runtime.atomic import building, write_json
-from tuneline.runtime.params import load
-from tuneline.runtime.stage import note, run
+from tuneline.base.source import open_source
+from tuneline.models.config import Base
+from tuneline.runtime.atomic import write_json
+from tuneline.runtime.stage import Stage, run_stage
 
 BASE = Path("models/base")
 METRICS = Path("metrics/base.json")
 
 
-def main() -> None:
-    params = load(Base)
-    with ExitStack() as stack:
-        source, gguf = stack.enter_context(checkpoint(params))
-        folder = stack.enter_context(building(BASE))
-        family, template = canonical(source, gguf, params, folder)
-        report = inspect(folder, params) | {"family": family, "chat_template": template}
-    write_json(METRICS, report)
-    notice = BASE / "NOTICE"
-    if notice.exists():
-        print(notice.read_text(encoding="utf-8"))
-    print(
-        f"base: {params.source} in {BASE}, perplexity {report['perplexity']['zh']} (zh) {report['perplexity']['en']} (en)"
-    )
+def main(stage: Stage) -> None:
+    params = stage.load(Base)
+    with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS) as (folder, metrics):
+        from tuneline.base.canonicalize import canonicalize
+        from tuneline.base.inspect import inspect, notice
 
-
-def canonical(source: Path, gguf: str | None, params: Base, folder: Path) -> tuple[str, str]:
-    """Write the checkpoint at `source` into `folder`; returns (family, whose chat template was kept)."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, logging
-
-    from tuneline.models.chat_format import Prompter
-
-    logging.set_verbosity_error()
-    config = {} if gguf else read_config(source)
-    if chatglm.is_chatglm(config):
-        return canonical_chatglm(source, config, params, folder)
-    refuse_remote_code(config, params)
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
-    if gguf:
-        options["gguf_file"] = gguf
-        read_gguf_once()
-        # Dequantised in float32, then cast once.
-        weights = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
-    else:
-        weights["use_safetensors"] = True
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ValueError(
-            f"base.source {params.source!r} does not load with transformers' own classes: {error}"
-        ) from None
-    model = model.to(getattr(torch, params.dtype))
-    prompter = Prompter(tokenizer)
-    template = keep_template(tokenizer, prompter)
-    model.generation_config.eos_token_id = prompter.stop_ids
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    copy_notices(source, folder)
-    return prompter.family.name, template
-
-
-def canonical_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> tuple[str, str]:
-    """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
-    from transformers import GenerationConfig
-
-    from tuneline.models.chat_format import Prompter
-    from tuneline.models.chatglm.layout import ORIGINAL, keep_original
-    from tuneline.models.chatglm.tokenizer import build
-    from tuneline.models.chatglm.weights import convert
-
-    try:
-        shape = chatglm.shape_of(config)
-        tokenizer = build(source / "tokenizer.model")
-        prompter = Prompter(tokenizer)
-        if max(prompter.control) >= shape.words:
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens and the embedding {shape.words} rows: they do not fit"
-            )
-        convert(source, shape, params.dtype, folder)
-        keep_original(source, folder / ORIGINAL)
-    except ValueError as error:
-        raise ValueError(f"base.source {params.source!r}: {error}") from None
-    pad = tokenizer.pad_token_id
-    chatglm.native_config(shape, params.dtype, pad, prompter.stop_ids).save_pretrained(folder)
-    GenerationConfig(eos_token_id=prompter.stop_ids, pad_token_id=pad).save_pretrained(folder)
-    template = keep_template(tokenizer, prompter)
-    tokenizer.save_pretrained(folder)
-    copy_notices(source, folder)
-    return prompter.family.name, template
-
-
-def read_config(source: Path) -> dict[str, Any]:
-    """config.json. Raises ValueError when it is no JSON object."""
-    try:
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{source / 'config.json'} is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{source / 'config.json'} holds {type(config).__name__}, expected an object")
-    return config
-
-
-def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
-    """Raises ValueError for an architecture that exists only as code inside checkpoints (InternLM2, Baichuan, Qwen 1)."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = config.get("model_type")
-    if config and kind not in CONFIG_MAPPING:
-        carried = (
-            ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
-        )
-        raise ValueError(
-            f"base.source {params.source!r}: config.json has model_type {kind!r}, which transformers does not have"
-            f"{carried}; expected an architecture of transformers (llama, qwen2, qwen3, gemma3_text, glm, glm4 …), or ChatGLM2 "
-            "or ChatGLM3 (chatglm)"
-        )
-
-
-def copy_notices(source: Path, folder: Path) -> None:
-    import shutil
-
-    for path in (*source.glob("LICENSE*"), *source.glob("NOTICE*"), *source.glob("MODEL_LICENSE*")):
-        shutil.copyfile(path, folder / path.name)
-
-
-def read_gguf_once() -> None:
-    """Share one reader of the GGUF file: transformers opens it four times, each time parsing its vocabulary in Python."""
-    import functools
-
-    import gguf
-
-    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
-
-
-def keep_template(tokenizer: Any, prompter: Any) -> str:
-    """Keep the base's own chat template where it gives our prompt id for id, else put ours in its place."""
-    chat = [
-        {"role": "user", "content": "感冒了怎么办？"},
-        {"role": "assistant", "content": "多休息。"},
-        {"role": "user", "content": "谢谢"},
-    ]
-    if tokenizer.chat_template:
-        rendered = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
-        if rendered == prompter.generation_prompt(chat):
-            return "own"
-    tokenizer.chat_template = chat_template(prompter.family.name)
-    return "tuneline"
-
-
-def inspect(folder: Path, params: Base) -> dict[str, Any]:
-    """Reload what was written, check that it is sane, and write its hashes beside it."""
-    from tuneline.base.perplexity import check, perplexities
-    from tuneline.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
-    from tuneline.runtime.hashing import folder_sha256, write_sums
-
-    device = pick_device()
-    model = load_model(folder, pick_dtype("auto", device), device)
-    note(device=device.type, computed_in=str(model.dtype))
-    found = perplexities(model, load_tokenizer(folder))
-    check(found, params)
-    write_sums(folder)
-    return {
-        "perplexity": found,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "model_type": model.config.model_type,
-        "dtype": params.dtype,
-        "sha256": folder_sha256(folder),
-    }
+        prompt = canonicalize(source, gguf, params, folder)
+        report, run_info = inspect(folder, params)
+        write_json(metrics, report | prompt._asdict())
+    stage.record_run_info(**run_info)
+    perplexity = report["perplexity"]
+    print(f"{notice(BASE)}base: {params.source} in {BASE}, perplexity {perplexity['zh']} (zh) {perplexity['en']} (en)")
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run_stage(main, __doc__)

@@ -9,11 +9,10 @@ data/processed/{base_answers,base_general}.jsonl. It reads nothing of training, 
 from pathlib import Path
 
 from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.general_prompts import predict_general
+from tuneline.evaluate.predict import load, predict
 from tuneline.formats.records import read_heldout, write_jsonl
-from tuneline.models.cpu_tuning import keep_blocks
-from tuneline.runtime.atomic import building
-from tuneline.runtime.params import load
-from tuneline.runtime.stage import note, run
+from tuneline.runtime.stage import Stage, run_stage
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 BASE = Path("models/base")
@@ -21,26 +20,18 @@ ANSWERS = Path("data/processed/base_answers.jsonl")
 GENERAL = Path("data/processed/base_general.jsonl")
 
 
-def main() -> None:
-    params = load(Evaluate)
-    from tuneline.evaluate.general_prompts import ask_general
-    from tuneline.evaluate.predict import ask
-    from tuneline.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
-
+def main(stage: Stage) -> None:
+    params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
-    device = pick_device()
-    dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
-    note(device=device.type, dtype=str(dtype))
-    keep_blocks()
-    model, tokenizer = load_model(BASE, dtype, device), load_tokenizer(BASE)
-    answers, speed = ask(model, tokenizer, records, params, "predict_base")
-    note(**speed)
-    general = ask_general(model, tokenizer, params, "predict_base")
-    with building(ANSWERS) as path, building(GENERAL) as other:
-        write_jsonl(path, answers)
-        write_jsonl(other, general)
+    model = load(BASE, params)
+    answers, run_info = predict(model, records, params, "predict_base")
+    general = predict_general(model, params, "predict_base")
+    with stage.outputs(ANSWERS, GENERAL) as (answers_path, general_path):
+        write_jsonl(answers_path, answers)
+        write_jsonl(general_path, general)
+    stage.record_run_info(**model.run_info, **run_info)
     print(f"predict_base: {len(answers)} answers of the base in {ANSWERS}")
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run_stage(main, __doc__)

@@ -6,48 +6,34 @@ Reads data/processed/{train,rejects,removed}.jsonl, metrics/convert.json, the to
 `tokenize`; writes data/processed/tokens.safetensors, metrics/tokenize.json and metrics/data.html.
 """
 
-import json
-from contextlib import ExitStack
 from pathlib import Path
 
-from tuneline.runtime.atomic import building, write_json
-from tuneline.runtime.params import load
-from tuneline.runtime.stage import run
+from tuneline.runtime.atomic import write_json
+from tuneline.runtime.stage import Stage, run_stage
 from tuneline.tokenize.config import Tokenize
+from tuneline.tokenize.run import tokenize
 
 TRAIN = Path("data/processed/train.jsonl")
 REJECTS = Path("data/processed/rejects.jsonl")
 REMOVED = Path("data/processed/removed.jsonl")
-BASE = Path("models/base")
 COUNTS = Path("metrics/convert.json")
+BASE = Path("models/base")
 TOKENS = Path("data/processed/tokens.safetensors")
 METRICS = Path("metrics/tokenize.json")
 REPORT = Path("metrics/data.html")
 
 
-def main() -> None:
-    from tuneline.formats.records import read_records
-    from tuneline.formats.token_file import TokenWriter
-    from tuneline.models.chat_format import Prompter
-    from tuneline.models.loading import load_tokenizer
-    from tuneline.tokenize.encode import Preview, encode_all
-    from tuneline.tokenize.report import data_report
-
-    params = load(Tokenize)
-    counts = json.loads(COUNTS.read_text(encoding="utf-8"))
-    tokenizer = load_tokenizer(BASE)
-    prompter = Prompter(tokenizer)
-    with ExitStack() as stack:
-        tokens, report = (stack.enter_context(building(path)) for path in (TOKENS, REPORT))
-        writer, preview = TokenWriter(tokens), Preview(counts["sources"])
-        summary = encode_all(read_records(TRAIN), counts["total"]["train"], prompter, params, writer, preview)
-        writer.finish()
-        page = data_report(counts, summary, preview, prompter, tokenizer, REJECTS, REMOVED)
-        report.write_text(page, encoding="utf-8")
-    write_json(METRICS, summary.counts())
-    print(f"tokenize: {summary.rows} rows, {summary.tokens} tokens ({summary.learnt_share:.0%} learnt), ", end="")
+def main(stage: Stage) -> None:
+    params = stage.load(Tokenize)
+    with stage.outputs(TOKENS, METRICS, REPORT) as (tokens, metrics, report):
+        summary = tokenize(params, TRAIN, COUNTS, REJECTS, REMOVED, BASE, tokens, report)
+        write_json(metrics, summary.counts())
+    print(
+        f"tokenize: {summary.rows} rows, {summary.tokens} tokens ({summary.supervised_fraction:.0%} supervised), ",
+        end="",
+    )
     print(f"{summary.overlong} over {params.max_tokens} tokens left out; {TOKENS}, {REPORT}")
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run_stage(main, __doc__)

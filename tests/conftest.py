@@ -101,6 +101,7 @@ def golden(tmp_path_factory):
 def made(tmp_path_factory, canonical_base) -> Path:
     """A project's folder with base, adapter and merged model; read only, since all tests share it."""
     import stages.export
+    from tests.helpers.stages import run_main
 
     folder = tmp_path_factory.mktemp("made") / "project"
     make_trained(folder, canonical_base)
@@ -108,7 +109,7 @@ def made(tmp_path_factory, canonical_base) -> Path:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        stages.export.main()
+        run_main(stages.export)
     finally:
         os.chdir(here)
     return folder

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import stages.base
+from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section, make_base
-from tuneline.base.config import Base
+from tuneline.base.canonicalize import canonicalize, set_chat_template
 from tuneline.base.perplexity import check, perplexities
-from tuneline.base.source import checkpoint
+from tuneline.base.source import open_source
 from tuneline.models.chat_format import Prompter
+from tuneline.models.config import Base
 from tuneline.models.loading import has_bfloat16, load_model, load_tokenizer, pick_dtype
 from tuneline.runtime.hashing import folder_sha256
 
@@ -26,7 +28,7 @@ def section(**values) -> Base:
 
 def test_the_canonical_folder_is_complete(workspace, raw_base):
     workspace(base=base_section(raw_base))
-    stages.base.main()
+    run_main(stages.base)
     names = {path.name for path in Path("models/base").iterdir()}
     assert names >= {
         "config.json",
@@ -48,17 +50,17 @@ def test_the_canonical_folder_is_complete(workspace, raw_base):
 
 def test_the_same_source_gives_the_same_bytes(workspace, raw_base):
     workspace(base=base_section(raw_base))
-    stages.base.main()
+    run_main(stages.base)
     first = folder_sha256(Path("models/base"))
-    stages.base.main()
+    run_main(stages.base)
     assert folder_sha256(Path("models/base")) == first
 
 
 def test_a_folder_says_the_hash_to_put_there(raw_base):
-    with pytest.raises(ValueError, match="base.sha256 is None") as error, checkpoint(section(source=str(raw_base))):
+    with pytest.raises(ValueError, match="base.sha256 is None") as error, open_source(section(source=str(raw_base))):
         pass
     printed = re.search(r"set base.sha256: ([0-9a-f]{64})", str(error.value)).group(1)
-    with checkpoint(section(source=str(raw_base), sha256=printed)) as (folder, gguf):
+    with open_source(section(source=str(raw_base), sha256=printed)) as (folder, gguf):
         assert (folder, gguf) == (raw_base, None)
 
 
@@ -80,7 +82,7 @@ def test_a_changed_file_changes_the_hash(tmp_path):
 )
 def test_a_source_that_is_none(workspace, source, message):
     workspace()
-    with pytest.raises(ValueError, match=re.escape(message)), checkpoint(section(source=source)):
+    with pytest.raises(ValueError, match=re.escape(message)), open_source(section(source=source)):
         pass
 
 
@@ -90,7 +92,7 @@ def test_a_folder_without_weights(workspace, tmp_path):
     (tmp_path / "empty/config.json").write_text("{}")
     with (
         pytest.raises(ValueError, match="holds no model: expected config.json and"),
-        checkpoint(section(source="./empty")),
+        open_source(section(source="./empty")),
     ):
         pass
 
@@ -99,7 +101,7 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do():
     # HF_HUB_OFFLINE is set for all tests.
     with (
         pytest.raises(ValueError, match="could not be downloaded .* HF_ENDPOINT"),
-        checkpoint(section(source="owner/name", revision="0" * 40)),
+        open_source(section(source="owner/name", revision="0" * 40)),
     ):
         pass
 
@@ -111,7 +113,7 @@ def test_remote_code_is_never_run(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("raise SystemExit('remote code ran')")
     with pytest.raises(ValueError, match="brings code of its own for it, which is never run"):
-        stages.base.canonical(folder, None, section(source=str(folder)), tmp_path / "out")
+        canonicalize(folder, None, section(source=str(folder)), tmp_path / "out")
 
 
 def test_perplexity_of_noise_is_refused(canonical_base):
@@ -138,9 +140,9 @@ def test_a_base_keeps_its_own_template_only_if_it_says_the_same(tokenizers):
     tokenizer = tokenizers["chatml"]
     prompter = Prompter(tokenizer)
     tokenizer.chat_template = "{# their own #}" + chat_template("chatml")
-    assert stages.base.keep_template(tokenizer, prompter) == "own"
+    assert set_chat_template(tokenizer, prompter) == "own"
     tokenizer.chat_template = "You are helpful. {{ messages[0].content }}"
-    assert stages.base.keep_template(tokenizer, prompter) == "tuneline"
+    assert set_chat_template(tokenizer, prompter) == "tuneline"
     assert tokenizer.chat_template == chat_template("chatml")
 
 

@@ -1,9 +1,12 @@
-"""The GPU benchmark runs where there is no GPU, so that it runs where there is one; figures come out as worked by hand."""
+"""Benchmarks: the GPU benchmark runs without a GPU, too; the harness runs functions in child processes; figures by hand."""
 
 import re
 import subprocess
 
-from benchmarks.figures import after_first, measure, table, verdicts, workload
+import pytest
+
+from benchmarks.harness import ChildError, call_in_child, interleaved, show, table
+from benchmarks.train_report import after_first, ratios, summarize, throughput, workload
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 
@@ -26,11 +29,57 @@ def test_the_script_is_sound_shell():
     assert subprocess.run(["sh", "-n", str(ROOT / "benchmarks/gpu.sh")], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["chatglm3", "data", "evaluate"])
+def test_help_imports_nothing_heavy(name):
+    program = (
+        "import runpy, sys\n"
+        "sys.argv = ['benchmark', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('benchmarks.{name}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit:\n"
+        "    print({'torch', 'transformers', 'deepspeed', 'peft', 'scipy', 'dvc'} & set(sys.modules))\n"
+    )
+    result = python(ROOT, "-c", program)
+    assert result.stdout.splitlines()[-1] == "set()", result.stderr
+    assert f"usage: python -m benchmarks.{name}" in result.stdout
+
+
+def test_a_function_runs_in_a_process_of_its_own():
+    assert call_in_child("math:prod", [2, 3, 4]) == 24
+    assert call_in_child(after_first, [10, 14, 18], [7, 20, 20]) == 5
+
+
+def test_what_a_child_prints_is_not_its_result(tmp_path):
+    (tmp_path / "loud.py").write_text("def shout(text):\n    print(text)\n    return {'said': text}\n")
+    assert call_in_child("loud:shout", "{}\n[]", cwd=tmp_path) == {"said": "{}\n[]"}
+
+
+def test_a_failed_child_ends_the_benchmark_with_its_error():
+    with pytest.raises(ChildError, match=r"operator:truediv ended with 1: (?s:.*)ZeroDivisionError: division by zero"):
+        call_in_child("operator:truediv", 1, 0)
+
+
+def test_contenders_take_turns(capsys):
+    order = []
+    assert interleaved("ab", 2, lambda name: order.append(name) or len(order)) == {"a": [1, 3], "b": [2, 4]}
+    assert order == ["a", "b", "a", "b"]
+    assert capsys.readouterr().err.splitlines()[-1] == "round 2 of 2: b"
+
+
+def test_a_markdown_table_is_shown_row_by_row(capsys):
+    def rows():
+        yield "ours", 1
+        assert capsys.readouterr().out == "|  | s |\n|---|---|\n| ours | 1 |\n"
+        yield "plain", 2
+
+    assert show(table(("", "s"), rows())) == "|  | s |\n|---|---|\n| ours | 1 |\n| plain | 2 |"
+
+
 JOB = {
     "rows": [{"input_ids": [1] * 10, "labels": [-100] * 4 + [1] * 6}] * 6,
     "max_tokens": 15,
     "per_token": 3,
-    "per_learnt_token": 5,
+    "per_supervised_token": 5,
 }
 
 
@@ -40,14 +89,14 @@ def run(seconds: float, steps: int = 3, peak: float = 2.0) -> dict:
 
 def test_the_work_of_a_step_by_hand():
     work = workload(JOB, 2)
-    assert (work.tokens, work.learnt) == ([20] * 3, [12] * 3)
+    assert (work.tokens, work.supervised) == ([20] * 3, [12] * 3)
     assert work.operations == [3 * 20 + 5 * 12] * 3
 
 
 def test_rates_leave_out_the_first_step():
     assert after_first([10, 14, 18], [7, 20, 20]) == 5
     # A packed run has fewer steps: with rows of 15 tokens its first one holds 30 of the 60, and the second the rest.
-    assert workload(JOB, 2).fuller == 1.5
+    assert workload(JOB, 2).packing_factor == 1.5
     assert after_first([10, 14], [20, 20, 20], 1.5) == 7.5
 
 
@@ -59,12 +108,12 @@ def test_ratios_to_the_goals():
         "TRL": [run(4)],
         "TRL, packing": [run(8, 2)],
     }
-    figures = {name: measure(given, work, peak=100) for name, given in runs.items()}
-    ours = figures["Tuneline"]
+    summaries = {name: summarize(rounds, work, matmul_rate=100) for name, rounds in runs.items()}
+    ours = summaries["Tuneline"]
     assert (ours.rate, ours.lowest, ours.highest, ours.share) == (10, 5, 10, 0.6)
-    assert "| Tuneline | 10 (5–10) | 2.0 | 0.60 | 2.0 | 10 | 14 | 2.500 |" in table(figures)
-    said = verdicts(figures)
-    assert "| tokens/s, of LLaMA-Factory's | 2.00 | 1.50 | met |" in said
-    assert "| tokens/s, of TRL's | 2.00 | 3.00 | not met |" in said
-    assert "| 4 GB, of the peak memory | 2.00 | 1.00 | met |" in said
-    assert "| mean loss over the same rows, less TRL's | +0.00% | ± 1 % | met |" in said
+    assert "| Tuneline | 10 (5–10) | 2.0 | 0.60 | 2.0 | 10 | 14 | 2.500 |" in throughput(summaries)
+    lines = ratios(summaries)
+    assert "| tokens/s, of LLaMA-Factory's | 2.00 | 1.50 | met |" in lines
+    assert "| tokens/s, of TRL's | 2.00 | 3.00 | not met |" in lines
+    assert "| 4 GB, of the peak memory | 2.00 | 1.00 | met |" in lines
+    assert "| mean loss over the same rows, less TRL's | +0.00% | ± 1 % | met |" in lines

@@ -27,7 +27,7 @@ FOUR = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
     ],
 )
 def test_trainable_parameters_of_the_real_shape(real_shape, targets, r, published, native):
-    tuned = methods.prepare(real_shape, method(lora={"r": r, "targets": targets}))
+    tuned = methods.prepare(real_shape, method(lora={"r": r, "target_modules": targets}))
     trainable, total = tuned.get_nb_trainable_parameters()
     shapes = {name: one.shape for name, one in tuned.named_parameters() if one.requires_grad}
     tuned.unload()
@@ -36,7 +36,7 @@ def test_trainable_parameters_of_the_real_shape(real_shape, targets, r, publishe
 
 
 def test_a_part_of_the_fused_layer_has_no_count_in_its_layout(real_shape):
-    tuned = methods.prepare(real_shape, method(lora={"r": 8, "targets": ["q_proj"]}))
+    tuned = methods.prepare(real_shape, method(lora={"r": 8, "target_modules": ["q_proj"]}))
     shapes = {name: one.shape for name, one in tuned.named_parameters() if one.requires_grad}
     tuned.unload()
     assert trainable_parameters(shapes) is None
@@ -48,7 +48,7 @@ def test_lora_targets_by_chatglms_names(tmp_path, pieces):
     assert resolve_targets(model, ["query_key_value"]) == {"q_proj", "k_proj", "v_proj"}
     four = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
     assert resolve_targets(model, four) == resolve_targets(model, ["all"])
-    with pytest.raises(ValueError, match=r"lora.targets holds \['dense_h'\]"):
+    with pytest.raises(ValueError, match=r"lora.target_modules holds \['dense_h'\]"):
         resolve_targets(model, ["dense_h"])
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import stages.base
 from tests.helpers.chatglm3 import SIZES, checkpoint
+from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
 
 
@@ -86,6 +87,6 @@ def test_a_broken_checkpoint_is_one_sentence_and_nothing_is_written(tmp_path, pi
     broken(Path("source"), how)
     workspace(base=base_section(Path("source")) | {"source": "./source"})
     with pytest.raises(ValueError, match=COMPLAINTS[how]) as error:
-        stages.base.main()
+        run_main(stages.base)
     assert "base.source './source'" in str(error.value)
     assert not Path("models").exists() or not list(Path("models").iterdir())

@@ -31,7 +31,7 @@ def test_all_stages_on_a_chatglm3_checkpoint(project, pieces, tmp_path):
     )
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     params["base"] |= base_section(tmp_path / "source")
-    params["lora"]["targets"] = ["query_key_value", "dense_4h_to_h"]
+    params["lora"]["target_modules"] = ["query_key_value", "dense_4h_to_h"]
     params["export"] |= {"layout": "chatglm3", "dtype": "float32"}
     params["tokenize"]["max_tokens"] = 1024
     (project / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")

@@ -7,13 +7,13 @@ import pytest
 from tests.helpers.commands import git, git_init, python
 from tests.helpers.paths import ROOT
 from tuneline.cli import compare
-from tuneline.evaluate.metrics.metrics import METRICS
 from tuneline.evaluate.metrics.score import score
+from tuneline.formats.metrics import METRICS
 
 
 def row(number: int, said: str, nll: float) -> dict:
     question, right = f"第{number}题：感冒怎么办？", "多休息、多喝温水。"
-    answer = {"prediction": said, "nll": nll, "characters": len(right), "tokens": 8, "finished": True}
+    answer = {"prediction": said, "nll": nll, "characters": len(right), "tokens": 8, "stopped_at_eos": True}
     scores = score(answer, [right])
     both = {"base": scores, "tuned": scores}
     same = {"id": f"s:{number}", "task": "qa", "question": question, "references": [right]}
@@ -23,9 +23,9 @@ def row(number: int, said: str, nll: float) -> dict:
 VERSIONS = {name: metric.version for name, metric in METRICS.items() if metric.task is None}
 
 
-def side(name: str, said: list[str]) -> compare.Side:
+def side(name: str, said: list[str]) -> compare.Revision:
     rows = [row(number, text, 20.0 - len(text) / 10 + number) for number, text in enumerate(said)]
-    return compare.Side(name, {one["id"]: one for one in rows}, VERSIONS)
+    return compare.Revision(name, {one["id"]: one for one in rows}, VERSIONS)
 
 
 WORSE = side("main", ["吃药", "不知道", "多休息", "喝水吧", "多休息"])
@@ -50,8 +50,8 @@ def test_swapped_sides_are_the_mirror_image():
 def test_the_same_model_differs_in_nothing():
     found = compare.against(WORSE, WORSE)
     assert all(delta["value"] == 0 and delta["p"] == 1 for delta in found["metrics"]["delta"].values())
-    assert set(found["smallest"].values()) == {None}
-    assert "—" in compare.shown(found, 1, markdown=False)
+    assert set(found["minimum_detectable_effect"].values()) == {None}
+    assert "—" in compare.to_text(found, 1, markdown=False)
 
 
 def test_other_items_are_refused_unless_asked_for():
@@ -65,7 +65,7 @@ def test_other_items_are_refused_unless_asked_for():
     with pytest.raises(ValueError, match="4 in common"):
         compare.against(WORSE, changed)
     with pytest.raises(ValueError, match="0 in common"):
-        compare.against(WORSE, compare.Side("exp-b", {}, VERSIONS), common=True)
+        compare.against(WORSE, compare.Revision("exp-b", {}, VERSIONS), common=True)
 
 
 def test_other_definitions_are_refused():
@@ -77,7 +77,7 @@ def test_other_definitions_are_refused():
 
 def test_what_is_shown_is_a_table_in_either_form():
     found = compare.against(WORSE, BETTER)
-    plain, marked = (compare.shown(found, 2, markdown=markdown) for markdown in (False, True))
+    plain, marked = (compare.to_text(found, 2, markdown=markdown) for markdown in (False, True))
     assert "exp-a against main: 5 items" in plain
     assert plain.count("第0题") == plain.count("→ 100.0") == 1
     assert marked.startswith("## exp-a against main")
@@ -86,11 +86,24 @@ def test_what_is_shown_is_a_table_in_either_form():
     assert header.count("|") == 9
 
 
-def store(folder, what: compare.Side) -> None:
+def test_results_of_earlier_revisions_are_read_under_todays_names(workspace):
+    folder = workspace()
+    earlier = json.loads(json.dumps(WORSE.rows))
+    for line in earlier.values():
+        line["scores"] = {name: {("finished" if key == "eos_rate" else key): value for key, value in scores.items()}
+                          for name, scores in line["scores"].items()}  # fmt: skip
+    versions = {("finished" if key == "eos_rate" else key): value for key, value in VERSIONS.items()}
+    store(folder, compare.Revision("earlier", earlier, versions))
+    read = compare.read(compare.WORKSPACE)
+    assert "eos_rate" in read.versions
+    assert compare.against(read, BETTER)["metrics"] == compare.against(WORSE, BETTER)["metrics"]
+
+
+def store(folder, what: compare.Revision) -> None:
     (folder / "metrics").mkdir(exist_ok=True)
     lines = (json.dumps(one, ensure_ascii=False) for one in what.rows.values())
     (folder / compare.PREDICTIONS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / compare.METRICS).write_text(json.dumps({"versions": what.versions}), encoding="utf-8")
+    (folder / compare.EVALUATION).write_text(json.dumps({"versions": what.versions}), encoding="utf-8")
 
 
 def test_revisions_are_read_from_git_and_the_cache_without_a_checkout(tmp_path):
@@ -108,7 +121,7 @@ def test_revisions_are_read_from_git_and_the_cache_without_a_checkout(tmp_path):
     kept = (tmp_path / compare.PREDICTIONS).read_bytes()
 
     def ask(*revisions: str):
-        return python(tmp_path, "-m", "tuneline.cli.compare", *revisions, env={"PYTHONPATH": str(ROOT)})
+        return python(tmp_path, "-m", "tuneline", "compare", *revisions, env={"PYTHONPATH": str(ROOT)})
 
     result = ask("v-main", "v-better", "workspace", "--json")
     assert result.returncode == 0, result.stderr

@@ -1,13 +1,10 @@
-"""The convert stage: five outputs, a law of conservation, and a held-out set that nothing gives away."""
+"""The convert stage: five outputs, counts that add up, and a held-out set that no training row leaks."""
 
 import csv
 import io
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,13 +15,15 @@ from tests.helpers.killed_worker import end_at_once
 from tests.helpers.paths import FIXTURES, ROOT
 from tests.helpers.raw_rows import ARRAY, DIALOGUES, MEDQUAD, PAIR
 from tests.helpers.reading import lines, write
+from tests.helpers.stages import run_main
+from tuneline.data.convert import summary_lines
 
 PARTS = ("train", "heldout", "rejects", "removed")
 TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
 
 
 def convert() -> dict[str, list[dict]]:
-    stages.convert.main()
+    run_main(stages.convert)
     return {name: rows(Path(f"data/processed/{name}.jsonl")) for name in PARTS}
 
 
@@ -91,14 +90,14 @@ def test_the_same_input_gives_the_same_bytes_with_any_number_of_workers(two_sour
     write(Path("data/raw/many.jsonl"), lines(*made_up(3000)) + "{broken\n")
     two_sources(data={"sources": [{"path": "many.jsonl"}, {"path": "medical.csv"}], "heldout": 10})
     monkeypatch.setenv("TUNELINE_WORKERS", "1")
-    stages.convert.main()
+    run_main(stages.convert)
     once = written()
     monkeypatch.setenv("TUNELINE_WORKERS", "2")
-    stages.convert.main()
+    run_main(stages.convert)
     assert written() == once
     monkeypatch.setenv("TUNELINE_WORKERS", "many")
     with pytest.raises(ValueError, match="TUNELINE_WORKERS is 'many', expected a number"):
-        stages.convert.main()
+        run_main(stages.convert)
 
 
 def zoo(folder: Path) -> dict[str, int]:
@@ -241,9 +240,9 @@ def test_planted_near_duplicates_never_reach_training(workspace):
     workspace(data={"sources": [{"path": "a.jsonl"}, {"path": "planted.jsonl"}], "heldout": 20})
     write(Path("data/raw/a.jsonl"), lines(*pairs))
     write(Path("data/raw/planted.jsonl"), lines(*made_up(5, 8)))
-    exam = [record for record in convert()["heldout"] if record["source"] == "a"][:5]
+    heldout = [record for record in convert()["heldout"] if record["source"] == "a"][:5]
     planted = []
-    for record in exam:
+    for record in heldout:
         question = record["messages"][0]["content"]
         changed = question[:5] + "甲" + question[6:15] + "乙" + question[16:25] + "丙" + question[26:]
         for text in (changed, f"标题：求助。{question}", f"我想请教一下各位医生，{question}，麻烦快点回答我，谢谢了"):
@@ -252,7 +251,7 @@ def test_planted_near_duplicates_never_reach_training(workspace):
     parts = convert()
     questions = {record["messages"][0]["content"] for record in parts["train"]}
     assert not questions & {row["question"] for row in planted}
-    assert [record["id"] for record in parts["heldout"] if record["id"] in {r["id"] for r in exam}] != []
+    assert [record["id"] for record in parts["heldout"] if record["id"] in {r["id"] for r in heldout}] != []
     leaks = [row for row in parts["removed"] if row["why"] in ("contains", "resembles", "equal")]
     assert (
         len(leaks) + sum(r["messages"][0]["content"] in {p["question"] for p in planted} for r in parts["heldout"])
@@ -278,21 +277,25 @@ def test_a_long_constant_instruction_costs_no_row(workspace):
     assert all(record["messages"][0]["content"].startswith(instruction) for record in parts["train"])
 
 
-def test_a_question_of_the_exam_in_the_middle_of_a_dialogue_is_a_leak(workspace):
+def test_a_heldout_question_in_the_middle_of_a_dialogue_is_a_leak(workspace):
     pairs = made_up(60)
     write(Path("data/raw/a.jsonl"), lines(*pairs))
     workspace(data={"sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}], "heldout": 20})
     fresh = made_up(12, 21)
     talk = {"query": fresh[0]["question"], "response": "答", "history": [["早上好", "您好"]]}
     write(Path("data/raw/b.jsonl"), lines(talk))
-    exam = next(record for record in convert()["heldout"] if record["source"] == "a")["messages"]
-    shown = {"query": fresh[1]["question"], "response": "答", "history": [[exam[0]["content"], exam[1]["content"]]]}
+    heldout = next(record for record in convert()["heldout"] if record["source"] == "a")["messages"]
+    shown = {
+        "query": fresh[1]["question"],
+        "response": "答",
+        "history": [[heldout[0]["content"], heldout[1]["content"]]],
+    }
     write(Path("data/raw/b.jsonl"), lines(talk, shown))
     parts = convert()
-    told = [row for row in parts["removed"] if row["source"] == "b"]
+    removed = [row for row in parts["removed"] if row["source"] == "b"]
     held = [record for record in parts["heldout"] if record["source"] == "b"]
-    assert [row["why"] for row in told] == ["equal"] or any(len(record["messages"]) == 4 for record in held)
-    assert not any(exam[0]["content"] in json.dumps(record, ensure_ascii=False) for record in parts["train"])
+    assert [row["why"] for row in removed] == ["equal"] or any(len(record["messages"]) == 4 for record in held)
+    assert not any(heldout[0]["content"] in json.dumps(record, ensure_ascii=False) for record in parts["train"])
 
 
 def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
@@ -307,31 +310,23 @@ def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
     assert total["train"] + total["leaks"] == 32
 
 
-def test_what_a_killed_worker_leaves_is_a_sentence(workspace, monkeypatch):
+def test_the_summary_names_placeholders_that_are_left():
+    total = {"items": 9, "train": 4, "heldout": 2, "duplicates": 1, "leaks": 1, "rejected": 1}
+    sources = {"a": {"placeholders": {}}, "b": {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}}}
+    assert summary_lines({"sources": sources, "total": total}, Path("data/processed/rejects.jsonl")) == [
+        "convert: 4 training and 2 held-out items of 9; 1 duplicates, 1 leaks, 1 rejects (data/processed/rejects.jsonl)",
+        "convert: b holds placeholders that data.placeholders does not fill: {{name}} (3×), <AUTHOR> (1×)",
+    ]
+
+
+def test_a_killed_worker_is_one_sentence(workspace, monkeypatch):
     write(Path("data/raw/a.jsonl"), lines(*made_up(3000)))
     workspace(data={"sources": [{"path": "a.jsonl"}]})
     monkeypatch.setenv("TUNELINE_WORKERS", "2")
     monkeypatch.setattr("tuneline.data.convert.read_batch", end_at_once)
     with pytest.raises(ValueError, match="a worker process was killed, most likely for want of memory"):
-        stages.convert.main()
+        run_main(stages.convert)
     assert list(Path("data/processed").iterdir()) == []
-
-
-def test_a_killed_worker_is_a_sentence_also_while_a_large_batch_is_on_its_way(tmp_path):
-    """python/cpython#94777: the pool of Python 3.11.2 waits for ever then."""
-    program = (
-        "import os\n"
-        "from tests.helpers.killed_worker import end_at_once\n"
-        "from tuneline.data.workers import ordered_map\n"
-        "if __name__ == '__main__':\n"
-        "    list(ordered_map(end_at_once, [bytes(20_000_000)] * 8, 2))\n"
-    )
-    (tmp_path / "program.py").write_text(program)
-    command = [sys.executable, str(tmp_path / "program.py")]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"PYTHONPATH": "."}
-    )
-    assert "ValueError: a worker process was killed" in result.stderr
 
 
 @pytest.mark.parametrize("policy", ["keep", "fail"])
@@ -340,10 +335,8 @@ def test_the_other_policies_for_leaks(workspace, policy):
     write(Path("data/raw/a.jsonl"), lines(*pairs, *(pair | {"answer": "又一个"} for pair in pairs)))
     workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 5, "leak_policy": policy})
     if policy == "fail":
-        with pytest.raises(
-            ValueError, match=r"leak_policy is fail and 5 rows give a held-out item away: a.jsonl:\d+ of a:"
-        ):
-            stages.convert.main()
+        with pytest.raises(ValueError, match=r"leak_policy is fail and 5 rows leak a held-out item: a.jsonl:\d+ of a:"):
+            run_main(stages.convert)
         assert list(Path("data/processed").iterdir()) == []
         return
     parts = convert()
@@ -374,17 +367,17 @@ def test_too_many_rejects_fail_the_stage_and_say_why(workspace):
     with pytest.raises(
         ValueError, match=r"10 of 40 items of 'a.jsonl' were rejected \(6 × no_answer_field, 4 × broken_json\)"
     ):
-        stages.convert.main()
+        run_main(stages.convert)
     assert list(Path("data/processed").iterdir()) == []
     workspace(data={"max_reject_rate": 0.25})
-    stages.convert.main()
+    run_main(stages.convert)
 
 
 def test_a_source_of_which_nothing_was_read_says_why(workspace):
     write(Path("data/raw/a.jsonl"), '{"prompt": "a", "completed": "b"}\n' * 3)
     workspace(data={"sources": [{"path": "a.jsonl"}], "max_reject_rate": 1.0})
     with pytest.raises(ValueError, match=r"3 of 3 items of 'a.jsonl' were rejected \(3 × no_answer_field\)"):
-        stages.convert.main()
+        run_main(stages.convert)
 
 
 @pytest.mark.parametrize("content", ["question,answer\n", "[]", "[\n]\n"])
@@ -392,7 +385,7 @@ def test_a_file_without_a_row(workspace, content):
     write(Path("data/raw/raw.csv"), content)
     workspace(data={"sources": [{"path": "raw.csv", "format": "table" if "," in content else "json"}]})
     with pytest.raises(ValueError, match=r"'raw.csv' holds no row"):
-        stages.convert.main()
+        run_main(stages.convert)
 
 
 def test_a_folder_of_notes_alone_holds_no_row(workspace):
@@ -401,15 +394,15 @@ def test_a_folder_of_notes_alone_holds_no_row(workspace):
     with pytest.raises(
         ValueError, match=r"holds no row, expected questions and answers \(1 files skipped, such as notes/"
     ):
-        stages.convert.main()
+        run_main(stages.convert)
 
 
 def test_a_failing_stage_leaves_nothing_behind(workspace):
     write(Path("data/raw/medical.csv"), "question,answer\na,b\n")
     workspace(data={"sources": [{"path": "medical.csv"}], "heldout": 5})
     with pytest.raises(ValueError, match=r"data.heldout is 5"):
-        stages.convert.main()
+        run_main(stages.convert)
     workspace(data={"heldout": 1})
     with pytest.raises(ValueError, match=r"no training row is left: 1 items, 1 heldout, 0 duplicates"):
-        stages.convert.main()
+        run_main(stages.convert)
     assert not Path("data/processed").exists() or not list(Path("data/processed").iterdir())

@@ -12,18 +12,19 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from chat.answers import Answerer, Settings
-from chat.demo import launch_settings, main, serve
-from chat.door import Door
-from chat.examples import examples_of
+from chat.access import PageAccess
+from chat.demo import launch_settings, serve
+from chat.engine import Engine, SamplingParams
+from chat.environment import allowed_hosts, secret_from_environment
+from chat.examples import examples_from_records
 from chat.models import Models
 from chat.page import make_page
-from chat.sides import asked, escaped, settled
-from chat.start import allowed_hosts, secret
+from chat.side_by_side import drop_last_reply, drop_unanswered, escape_messages
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port
 from tests.helpers.workspace import CHATS
+from tuneline.cli.app import app
 from tuneline.formats.records import read_heldout
 
 pytestmark = pytest.mark.story
@@ -38,10 +39,10 @@ def served(made):
     """The engine and the address of its page."""
     here = Path.cwd()
     os.chdir(made)
-    answerer = Answerer(Models())
-    page = make_page(answerer, examples_of(read_heldout(Path("data/processed/heldout.jsonl"))))
+    engine = Engine(Models())
+    page = make_page(engine, examples_from_records(read_heldout(Path("data/processed/heldout.jsonl"))))
     url = serve(page, launch_settings("127.0.0.1", free_port(), None))
-    yield answerer, url
+    yield engine, url
     page.close(verbose=False)
     os.chdir(here)
 
@@ -51,9 +52,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield one
-        one.close()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @contextmanager
@@ -63,9 +64,12 @@ def visiting(browser, url, **options):
     page = context.new_page()
     page.set_default_timeout(15_000)
     wrong: list[str] = []
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith((url, "data:", "blob:")) else wrong.append(one.url))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith((url, "data:", "blob:")) else wrong.append(request.url),
+    )
     page.goto(url)
     page.locator("#question textarea").wait_for()
     yield page
@@ -83,28 +87,30 @@ def click(page, name):
 
 
 def finished(page) -> list[str]:
-    """What the two sides said, when both are done."""
-    page.locator(".told p", has_text="tokens/s").nth(1).wait_for()
+    """Replies of the two columns, when both have finished."""
+    page.locator(".answer-status p", has_text="tokens/s").nth(1).wait_for()
     page.locator("#buttons button:enabled", has_text="Send").wait_for()
     return bubbles(page)
 
 
 def bubbles(page, kind="bot") -> list[str]:
-    return [one.inner_text().strip() for one in page.locator(f".message.{kind}").all()]
+    return [bubble.inner_text().strip() for bubble in page.locator(f".message.{kind}").all()]
 
 
 def limit(page, tokens):
     page.locator("button", has_text="设置 Settings").click()
-    page.locator("#most input[type=range]").wait_for(state="visible")
-    page.locator("#most input[type=number]").fill(str(tokens))
-    page.locator("#most input[type=number]").press("Tab")
-    page.wait_for_function("tokens => document.querySelector('#most input[type=range]').value == tokens", arg=tokens)
+    page.locator("#max-new-tokens input[type=range]").wait_for(state="visible")
+    page.locator("#max-new-tokens input[type=number]").fill(str(tokens))
+    page.locator("#max-new-tokens input[type=number]").press("Tab")
+    page.wait_for_function(
+        "tokens => document.querySelector('#max-new-tokens input[type=range]').value == tokens", arg=tokens
+    )
     page.locator("button", has_text="设置 Settings").click()
 
 
-def engine_says(answerer, name, question=QUESTION, tokens=64) -> str:
+def engine_says(engine, name, question=QUESTION, tokens=64) -> str:
     messages = [{"role": "user", "content": question}]
-    return "".join(piece.text for piece in answerer.ask(name, messages, Settings(tokens)))
+    return "".join(delta.text for delta in engine.stream(name, messages, SamplingParams(tokens)))
 
 
 def compact(text) -> str:
@@ -113,58 +119,60 @@ def compact(text) -> str:
 
 
 def test_conversations_go_on_from_the_last_whole_answer():
-    assert settled([USER, ANSWER]) == [USER, ANSWER]
-    assert settled([USER, ANSWER, USER]) == [USER, ANSWER]
-    assert settled([]) == asked([]) == []
-    assert asked([USER, ANSWER]) == asked([USER]) == [USER]
-    assert escaped([{"role": "user", "content": '<b> & "'}]) == [{"role": "user", "content": '&lt;b&gt; &amp; "'}]
+    assert drop_unanswered([USER, ANSWER]) == [USER, ANSWER]
+    assert drop_unanswered([USER, ANSWER, USER]) == [USER, ANSWER]
+    assert drop_unanswered([]) == drop_last_reply([]) == []
+    assert drop_last_reply([USER, ANSWER]) == drop_last_reply([USER]) == [USER]
+    assert escape_messages([{"role": "user", "content": '<b> & "'}]) == [
+        {"role": "user", "content": '&lt;b&gt; &amp; "'}
+    ]
 
 
 def test_examples_are_single_questions_with_what_goes_with_them():
     system = {"role": "system", "content": "你是医生。"}
     long = {"role": "user", "content": "头痛\n" * 30}
     records = [{"messages": [system, long, ANSWER], "references": ["a", "b"]}, {"messages": [USER, ANSWER] * 2}]
-    (one,) = examples_of(records)
-    assert one.question == long["content"] and one.system == "你是医生。" and one.reference == "a\nb"
-    assert len(one.label) < 50 and "\n" not in one.label
-    assert len(examples_of([{"messages": [USER, ANSWER]}] * 60)) == 50
+    (example,) = examples_from_records(records)
+    assert example.question == long["content"] and example.system == "你是医生。" and example.reference == "a\nb"
+    assert len(example.label) < 50 and "\n" not in example.label
+    assert len(examples_from_records([{"messages": [USER, ANSWER]}] * 60)) == 50
 
 
 def test_nobody_else_is_let_in_without_a_password(made, monkeypatch):
     monkeypatch.delenv("TUNELINE_PASSWORD", raising=False)
-    settings = launch_settings("127.0.0.1", 7860, secret("TUNELINE_PASSWORD", "127.0.0.1"))
+    settings = launch_settings("127.0.0.1", 7860, secret_from_environment("TUNELINE_PASSWORD", "127.0.0.1"))
     assert settings["share"] is False and settings["strict_cors"] and settings["auth"] is None
     assert not settings["allowed_paths"] and not settings["enable_monitoring"] and not settings["footer_links"]
     monkeypatch.setenv("TUNELINE_PASSWORD", "一二三四五六七八")
-    password = secret("TUNELINE_PASSWORD", "0.0.0.0")
+    password = secret_from_environment("TUNELINE_PASSWORD", "0.0.0.0")
     assert launch_settings("0.0.0.0", 7860, password)["auth"] == [("tuneline", "一二三四五六七八")]
     monkeypatch.setenv("TUNELINE_PASSWORD", "short")
     with pytest.raises(ValueError, match="TUNELINE_PASSWORD has 5 characters"):
-        secret("TUNELINE_PASSWORD", "127.0.0.1")
+        secret_from_environment("TUNELINE_PASSWORD", "127.0.0.1")
     env = {"TUNELINE_PASSWORD": "", "PYTHONPATH": str(ROOT)}
-    refused = python(made, "-m", "chat.demo", "--host", "0.0.0.0", env=env)
+    refused = python(made, "-m", "tuneline", "demo", "--host", "0.0.0.0", env=env)
     assert refused.returncode == 1 and "TUNELINE_PASSWORD" in refused.stderr
-    assert refused.stderr.startswith("chat.demo: ") and refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("demo: ") and refused.stderr.count("\n") == 1
 
 
 def test_what_hinders_the_start_is_told_in_a_sentence(made, tmp_path, monkeypatch):
     monkeypatch.chdir(made)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr("sys.argv", ["demo", "--port", str(port)])
+        monkeypatch.setattr("sys.argv", ["tuneline", "demo", "--port", str(port)])
         with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == f"chat.demo: port {port} of 127.0.0.1 can't be had: choose another by --port"
+            app()
+    assert end.value.code == f"demo: port {port} of 127.0.0.1 can't be had: choose another by --port"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="chat.demo: there is no model in models/base or models/merged"):
-        main()
+    with pytest.raises(SystemExit, match="demo: there is no model in models/base or models/merged"):
+        app()
 
 
 def test_the_door_knows_its_own_page():
     def objection(of="127.0.0.1", method="POST", path="/gradio_api/queue/join", **headers):
         given = {"host": "127.0.0.1:7860", "content-length": "9"} | headers
         given = Headers({name.replace("_", "-"): value for name, value in given.items()})
-        return Door(None, allowed_hosts(of)).objection(method, path, given)
+        return str(PageAccess(None, allowed_hosts(of)).error(method, path, given) or "")
 
     assert objection() == objection(origin="http://127.0.0.1:7860") == ""
     assert "Origin is 'http://evil.example', expected none" in objection(origin="http://evil.example")
@@ -175,11 +183,11 @@ def test_the_door_knows_its_own_page():
 
 
 def test_the_server_refuses_what_the_page_never_asks(served):
-    answerer, url = served
+    engine, url = served
     with httpx.Client(base_url=url, trust_env=False) as client:
         config = client.get("config").json()
-        sending = next(one for one in config["dependencies"] if len(one["targets"]) == 2)
-        initial = {one["id"]: one["props"].get("value") for one in config["components"]}
+        sending = next(event for event in config["dependencies"] if len(event["targets"]) == 2)
+        initial = {item["id"]: item["props"].get("value") for item in config["components"]}
 
         def post(model, **headers):
             data = [initial.get(number) for number in sending["inputs"]]
@@ -194,37 +202,47 @@ def test_the_server_refuses_what_the_page_never_asks(served):
         for model in ("../base", "/etc/passwd", "rev:../../x", {"path": "/etc/passwd"}):
             assert post(model).status_code == 200
             with client.stream("GET", "gradio_api/queue/data", params={"session_hash": "abc"}) as events:
-                said = "".join(events.iter_text())
-            assert "root:" not in said and '"success":false' in said and "Traceback" not in said
+                body = "".join(events.iter_text())
+            assert "root:" not in body and '"success":false' in body and "Traceback" not in body
         assert client.get("").headers["content-security-policy"].startswith("default-src 'self'")
-    assert answerer._present == 0
+    assert engine.in_flight == 0
+
+
+WATCH_LENGTHS = """() => {
+  const columns = [...document.querySelectorAll(".answer-column")];
+  window.lengths = columns.map(() => new Set());
+  columns.forEach((column, place) => new MutationObserver(() =>
+    column.querySelectorAll(".message.bot").forEach(bubble => window.lengths[place].add(bubble.innerText.length))
+  ).observe(column, {childList: true, characterData: true, subtree: true}));
+}"""
+"""Keeps every length that an answer has had: asking from outside would miss most of them on a busy machine."""
 
 
 @browsing
 def test_both_sides_stream_what_the_engine_says(served, browser):
-    answerer, url = served
+    engine, url = served
     with visiting(browser, url) as page:
         assert page.locator("html").get_attribute("lang") == "zh-Hans"
         assert page.get_by_text("模型的回答不构成医疗或法律建议").is_visible()
         limit(page, 64)
+        page.evaluate(WATCH_LENGTHS)
         ask(page)
-        page.locator("#buttons button:disabled", has_text="Send").wait_for()
-        lengths: list[set[int]] = [set(), set()]
-        while not page.locator("#buttons button:enabled", has_text="Send").count():
-            for seen, column in zip(lengths, page.locator(".side").all(), strict=True):
-                seen |= {len(one.inner_text()) for one in column.locator(".message.bot").all()}
-        said = finished(page)
-        assert [compact(one) for one in said] == [compact(engine_says(answerer, name)) for name in ("base", "adapter")]
-        assert said[0] != said[1] and min(map(len, lengths)) > 1
-        assert re.fullmatch(r"\d+ tokens, [\d.]+ s, [\d.]+ tokens/s.*", page.locator(".told p").first.inner_text())
+        replies = finished(page)
+        assert [compact(reply) for reply in replies] == [
+            compact(engine_says(engine, name)) for name in ("base", "adapter")
+        ]
+        assert replies[0] != replies[1] and min(page.evaluate("window.lengths.map(seen => seen.size)")) > 1
+        assert re.fullmatch(
+            r"\d+ tokens, [\d.]+ s, [\d.]+ tokens/s.*", page.locator(".answer-status p").first.inner_text()
+        )
         # The right model is another one now: its next answer differs, and both go on with their own conversation.
-        page.locator(".side").nth(1).locator("input").click()
+        page.locator(".answer-column").nth(1).locator("input").click()
         page.get_by_role("option", name="base").click()
         click(page, "Clear")
         ask(page)
         page.locator(".message.bot").nth(1).wait_for()
         again = finished(page)
-        assert again == [said[0], said[0]]
+        assert again == [replies[0], replies[0]]
         click(page, "Retry")
         page.locator("#buttons button:disabled", has_text="Send").wait_for()
         assert finished(page) == again
@@ -238,25 +256,25 @@ def test_both_sides_stream_what_the_engine_says(served, browser):
 
 @browsing
 def test_stop_ends_the_answer_and_a_closed_tab_does_too(served, browser):
-    answerer, url = served
+    engine, url = served
 
     def idle():
         until = time.monotonic() + 10
-        while answerer._present and time.monotonic() < until:
+        while engine.in_flight and time.monotonic() < until:
             time.sleep(0.05)
-        return answerer._present == 0
+        return engine.in_flight == 0
 
     with visiting(browser, url) as page:
         limit(page, 1000)
         ask(page)
-        page.locator(".side").nth(1).locator(".message.bot").wait_for()
+        page.locator(".answer-column").nth(1).locator(".message.bot").wait_for()
         click(page, "Stop")
-        page.locator(".told p", has_text="已停止 Stopped").nth(0).wait_for()
+        page.locator(".answer-status p", has_text="已停止 Stopped").nth(0).wait_for()
         page.locator("#buttons button:enabled", has_text="Send").wait_for()
         assert idle()
-        assert 0 < int(page.locator(".told p").nth(1).inner_text().split()[0]) < 1000
+        assert 0 < int(page.locator(".answer-status p").nth(1).inner_text().split()[0]) < 1000
         ask(page)
-        page.locator(".side").nth(1).locator(".message.bot").nth(1).wait_for()
+        page.locator(".answer-column").nth(1).locator(".message.bot").nth(1).wait_for()
     assert idle()
 
 
@@ -282,16 +300,16 @@ def test_text_is_text_and_refusals_are_sentences(served, browser):
         finished(page)
         assert bubbles(page, "user") == [nasty, nasty]
         assert page.locator(".message img, .message script, .message strong").count() == 0
-        page.locator(".side").first.locator(".message-row, .message-wrap").locator("button").first.click()
+        page.locator(".answer-column").first.locator(".message-row, .message-wrap").locator("button").first.click()
         page.wait_for_function("navigator.clipboard.readText().then(text => text != '')")
         assert page.evaluate("navigator.clipboard.readText()") == nasty
         ask(page, "头" * 9000)
-        page.locator(".told .refusal").nth(1).wait_for()
-        refusals = page.locator(".told .refusal").all_inner_texts()
-        assert all("tokens, expected at most" in one and "shorten it" in one for one in refusals)
+        page.locator(".answer-status .error").nth(1).wait_for()
+        refusals = page.locator(".answer-status .error").all_inner_texts()
+        assert all("tokens, expected at most" in text and "shorten it" in text for text in refusals)
         page.locator("#buttons button:enabled", has_text="Send").wait_for()
         ask(page, "再问")
-        page.locator(".told .refusal").first.wait_for(state="detached")
+        page.locator(".answer-status .error").first.wait_for(state="detached")
         finished(page)
         assert bubbles(page, "user") == [nasty, "再问"] * 2
 
@@ -312,9 +330,9 @@ def test_an_input_method_is_not_interrupted(served, browser):
 
 @browsing
 def test_five_users_at_once_get_their_own_answers(served, browser):
-    answerer, url = served
+    engine, url = served
     questions = [chat[0]["content"] for chat in CHATS[:5]]
-    expected = [[engine_says(answerer, name, one, 24) for name in ("base", "adapter")] for one in questions]
+    expected = [[engine_says(engine, name, question, 24) for name in ("base", "adapter")] for question in questions]
     contexts = [browser.new_context() for _ in questions]
     pages = [context.new_page() for context in contexts]
     for page in pages:
@@ -324,7 +342,7 @@ def test_five_users_at_once_get_their_own_answers(served, browser):
     for page, question in zip(pages, questions, strict=True):
         ask(page, question)
     for page, answers in zip(pages, expected, strict=True):
-        assert [compact(one) for one in finished(page)] == [compact(one) for one in answers]
+        assert [compact(reply) for reply in finished(page)] == [compact(reply) for reply in answers]
     for context in contexts:
         context.close()
 
@@ -337,7 +355,7 @@ def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme):
         ask(page, "感冒" * 100)
         finished(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        left, right = (column.bounding_box() for column in page.locator(".side").all())
+        left, right = (column.bounding_box() for column in page.locator(".answer-column").all())
         assert right["y"] >= left["y"] + left["height"]
         box = page.locator("#disclaimer p").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 844

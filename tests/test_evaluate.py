@@ -10,12 +10,14 @@ import torch
 
 import stages.evaluate
 from tests.helpers.paths import FIXTURES
-from tuneline.evaluate.compare import change, compare
+from tests.helpers.stages import run_main
+from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.config import Evaluate
-from tuneline.evaluate.general_prompts import PROMPTS, ask_general
+from tuneline.evaluate.general_prompts import PROMPTS, predict_general
 from tuneline.evaluate.generate import greedy, plan_batches
-from tuneline.evaluate.predict import ask, pair
-from tuneline.evaluate.report import Facts, joined, marked, report, tone, whiskers
+from tuneline.evaluate.predict import Model, pair, predict
+from tuneline.evaluate.report import Facts, join_neighbours, marked, report, tone, whiskers
+from tuneline.evaluate.results import prediction_rows
 from tuneline.models.chat_format import Prompter
 from tuneline.models.likelihood import answer_nll
 from tuneline.models.loading import load_model, load_tokenizer
@@ -25,7 +27,7 @@ PARAMS = Evaluate(max_new_tokens=12, batch_size=3, dtype="float32")
 
 @pytest.fixture(scope="module")
 def tiny(canonical_base):
-    return load_model(canonical_base, torch.float32), load_tokenizer(canonical_base)
+    return Model(load_model(canonical_base, torch.float32), load_tokenizer(canonical_base), {})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def generate(model, tokenizer, prompts, batch_size):
     answers, times = greedy(model, prompts, batch_size=batch_size, decode=tokenizer.decode, **options)
     assert sum(one.items for one in times) == len(prompts)
     assert sum(one.tokens for one in times) == sum(one.tokens for one in answers)
-    return [(one.text, one.finished) for one in answers]
+    return [(one.text, one.stopped_at_eos) for one in answers]
 
 
 def test_batches_are_longest_first_and_cover_every_item():
@@ -54,7 +56,7 @@ def test_batches_are_longest_first_and_cover_every_item():
 
 
 def test_a_left_padded_batch_says_what_single_prompts_say(tiny, records):
-    model, tokenizer = tiny
+    model, tokenizer, _ = tiny
     prompts = [Prompter(tokenizer).generation_prompt(record["messages"][:1]) for record in records]
     assert len({len(prompt) for prompt in prompts}) > 3
     single = [generate(model, tokenizer, [prompt], 1)[0] for prompt in prompts]
@@ -62,7 +64,7 @@ def test_a_left_padded_batch_says_what_single_prompts_say(tiny, records):
 
 
 def test_an_answer_ends_at_its_stop_token_and_says_so(tiny, monkeypatch):
-    model, tokenizer = tiny
+    model, tokenizer, _ = tiny
     (stop,) = Prompter(tokenizer).closing
     monkeypatch.setattr(
         model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[60, 61, stop, 62]])], 1)
@@ -74,7 +76,7 @@ def test_an_answer_ends_at_its_stop_token_and_says_so(tiny, monkeypatch):
 
 
 def test_nll_equals_that_of_the_models_own_logits(tiny, records):
-    model, tokenizer = tiny
+    model, tokenizer, _ = tiny
     row = Prompter(tokenizer).training_row(records[0]["messages"])
     logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1].log_softmax(-1)
     labels = torch.tensor(row.labels[1:])
@@ -83,8 +85,8 @@ def test_nll_equals_that_of_the_models_own_logits(tiny, records):
 
 
 def test_answers_are_in_order_and_the_same_every_time(tiny, records):
-    first, speed = ask(*tiny, records, PARAMS, "test")
-    assert first == ask(*tiny, records, PARAMS, "test").answers
+    first, speed = predict(tiny, records, PARAMS, "test")
+    assert first == predict(tiny, records, PARAMS, "test").answers
     assert [entry["id"] for entry in first] == [record["id"] for record in records]
     assert first[0]["characters"] == len(records[0]["messages"][-1]["content"])
     assert all(entry["nll"] > 0 for entry in first)
@@ -94,29 +96,31 @@ def test_answers_are_in_order_and_the_same_every_time(tiny, records):
 
 
 def test_the_nll_of_an_empty_answer_is_that_of_its_end(tiny):
-    model, tokenizer = tiny
+    model, tokenizer, _ = tiny
     turns = [{"role": "user", "content": "抽取三元组：今天下雨。"}, {"role": "assistant", "content": ""}]
     record = {"id": "s:0", "source": "s", "origin": "f", "task": "triples", "messages": turns}
-    ((entry,), _) = ask(model, tokenizer, [record], PARAMS, "test")
+    ((entry,), _) = predict(tiny, [record], PARAMS, "test")
     end = answer_nll(model, Prompter(tokenizer).training_row(turns))
     assert len(end) == entry["tokens"] == entry["characters"] == 1
     assert entry["nll"] == pytest.approx(float(end[0]), abs=1e-5)
 
 
 def test_general_prompts_measure_the_bases_own_answers(tiny):
-    model, tokenizer = tiny
-    base = ask_general(model, tokenizer, PARAMS, "test")
+    model, tokenizer, _ = tiny
+    base = predict_general(tiny, PARAMS, "test")
     assert [entry["id"] for entry in base] == list(PROMPTS)
     assert len(PROMPTS) == 20
     # A random model never ends an answer, so its end is not counted.
-    cut = next(entry for entry in base if not entry["finished"])
+    cut = next(entry for entry in base if not entry["stopped_at_eos"])
     turns = [{"role": "user", "content": cut["question"]}, {"role": "assistant", "content": cut["prediction"]}]
     with_end = answer_nll(model, Prompter(tokenizer).training_row(turns, "last_answer"))
     assert cut["tokens"] == len(with_end) - 1
     assert cut["nll"] == pytest.approx(float(with_end[:-1].sum()), rel=1e-5)
-    same = ask_general(model, tokenizer, PARAMS, "test", base)
+    same = predict_general(tiny, PARAMS, "test", base)
     assert same == base
-    figures = change(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])["nll_per_token"]
+    figures = change_on_general(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])[
+        "nll_per_token"
+    ]
     assert figures["delta"]["value"] == pytest.approx(2, abs=1e-4)
     assert (figures["delta"]["wins"], figures["delta"]["losses"]) == (0, 20)
 
@@ -131,25 +135,25 @@ def test_pairing_is_by_id_and_complete(records):
 
 
 def rows(records) -> list[dict]:
-    common = {"finished": False, "nll": 90.0, "tokens": 20, "batch": 0}
+    common = {"stopped_at_eos": False, "nll": 90.0, "tokens": 20, "batch": 0}
     base = [{"id": r["id"], "prediction": "", "characters": 30 + n} | common for n, r in enumerate(records)]
     tuned = [
-        entry | {"prediction": r["messages"][-1]["content"], "nll": 60.0, "finished": True}
+        entry | {"prediction": r["messages"][-1]["content"], "nll": 60.0, "stopped_at_eos": True}
         for entry, r in zip(base, records, strict=True)
     ]
-    return [stages.evaluate.predicted(*item) for item in zip(records, base, tuned, strict=True)]
+    return prediction_rows(records, base, tuned)
 
 
 EVERY = {
     "rouge_1", "rouge_2", "rouge_l", "bleu_4", "chrf", "exact_match", "nll_per_char", "nll_per_token", "length_ratio",
-    "distinct_2", "repetition", "finished",
+    "distinct_2", "repetition", "eos_rate",
 }  # fmt: skip
 
 
 def test_the_shape_of_eval_json_and_predictions(records):
     lines = rows(records)
     assert set(lines[0]) == {
-        "id", "task", "question", "references", "base", "tuned", "finished", "batch", "scores",
+        "id", "task", "question", "references", "base", "tuned", "stopped_at_eos", "batch", "scores",
     }  # fmt: skip
     metrics = compare(lines)
     assert (metrics["items"], metrics["tasks"]) == (7, {"qa": 7})
@@ -158,7 +162,7 @@ def test_the_shape_of_eval_json_and_predictions(records):
     assert set(metrics["delta"]["rouge_l"]) == {"value", "low", "high", "p", "wins", "ties", "losses"}
     assert metrics["base"]["rouge_l"]["value"] == 0
     assert metrics["tuned"]["bleu_4"]["value"] == pytest.approx(100)
-    assert metrics["tuned"]["exact_match"]["value"] == metrics["tuned"]["finished"]["value"] == 100
+    assert metrics["tuned"]["exact_match"]["value"] == metrics["tuned"]["eos_rate"]["value"] == 100
     # Lower is better: the difference is negative and every item is a win. So is a length that comes nearer to 1.
     for name in ("nll_per_char", "nll_per_token"):
         assert metrics["delta"][name]["value"] < 0
@@ -185,13 +189,13 @@ def test_metrics_of_a_task_are_over_its_items_alone(records):
 
 def page_of(lines) -> str:
     counts = {"items": 7, "train": 0, "heldout": 7, "duplicates": 0, "leaks": 0, "rejected": 0}
-    general = [{"id": "poem", "question": "写诗", "prediction": "秋", "finished": False, "nll": 3.0, "tokens": 2}]
+    general = [{"id": "poem", "question": "写诗", "prediction": "秋", "stopped_at_eos": False, "nll": 3.0, "tokens": 2}]
     training = {"steps": 2, "rows_seen": 8, "trainable_parameters": 1200}
     facts = Facts(
         {"model_type": "llama"}, {"tune": {"method": "lora"}}, training, {"sources": {"s": counts}},
         [(1, 3.0), (2, 2.5)], (general, general),
     )  # fmt: skip
-    return report(compare(lines) | {"general": change(general, general)}, lines, facts)
+    return report(compare(lines) | {"general": change_on_general(general, general)}, lines, facts)
 
 
 def test_the_report_shows_every_item_and_escapes_what_people_wrote(records):
@@ -210,7 +214,7 @@ def test_words_that_the_reference_has_too_are_marked():
     row = {"tuned": "感冒 要 多休息。", "references": ["感冒多休息"]}
     assert marked(row, "tuned") == [("感冒", True), (" 要 ", False), ("多休息", True), ("。", False)]
     assert marked({"tuned": "", "references": [""]}, "tuned") == []
-    assert joined([("", True), ("a", False), ("b", False)]) == [("ab", False)]
+    assert join_neighbours([("", True), ("a", False), ("b", False)]) == [("ab", False)]
 
 
 def test_a_figure_is_coloured_by_its_own_sign():
@@ -236,12 +240,12 @@ def test_whiskers_end_at_the_edge():
 def test_missing_inputs_name_what_makes_them(workspace, canonical_base):
     shutil.copytree(canonical_base, "models/base")
     with pytest.raises(ValueError, match="heldout.jsonl is missing: run `dvc repro convert`"):
-        stages.evaluate.main()
+        run_main(stages.evaluate)
     assert not Path("metrics").exists()
 
 
 def test_the_head_is_fed_one_position_in_one_piece(tiny, records):
-    model, tokenizer = tiny
+    model, tokenizer, _ = tiny
     prompts = [Prompter(tokenizer).generation_prompt(record["messages"][:1]) for record in records]
     fed = []
     head = model.get_output_embeddings()

@@ -9,8 +9,8 @@ import transformers
 import tuneline.train.packed_attention
 from tests.helpers.families import FAMILIES, HEADS, SHAPE
 from tests.helpers.methods import method
-from tuneline.train.collate import collator, in_one_line, padded, rows_stay_apart
-from tuneline.train.run import prepared
+from tuneline.train.collate import collator, packing_is_exact, padded, supports_packing
+from tuneline.train.run import prepare_model
 
 LORA = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
 LENGTHS = (40, 7, 23)
@@ -72,7 +72,7 @@ def distance(found: torch.Tensor, right: torch.Tensor) -> float:
     return float((found - right).norm() / right.norm())
 
 
-@pytest.mark.parametrize("short", [512, 0], ids=["two products", "kernel"])
+@pytest.mark.parametrize("short", [512, 0], ids=["matmul", "kernel"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -83,8 +83,8 @@ def test_rows_in_one_line_give_the_loss_and_gradients_of_rows_alone(
     monkeypatch.setattr(tuneline.train.packed_attention, "SHORT", short)
     wanted, gradients = plain(family, torch.float32, weights=dtype)
     model = made(family, dtype)
-    collate = collator(model, line=True)
-    tuned = prepared(model, LORA, checkpointing).train()
+    collate = collator(model, packed=True)
+    tuned = prepare_model(model, LORA, checkpointing).train()
     trained = wake(tuned)
     batch = collate(rows())
     assert batch["input_ids"].shape == (1, sum(LENGTHS))
@@ -99,7 +99,7 @@ def test_rows_in_one_line_give_the_loss_and_gradients_of_rows_alone(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padded_rows_give_the_same(family):
     wanted, gradients = plain(family, torch.float32)
-    tuned = prepared(made(family, torch.float32), LORA, checkpointing=False).train()
+    tuned = prepare_model(made(family, torch.float32), LORA, checkpointing=False).train()
     trained = wake(tuned)
     batch = padded(rows(), pad=0)
     loss = tuned(input_ids=batch["input_ids"], labels=batch["labels"])["loss"]
@@ -110,8 +110,8 @@ def test_padded_rows_give_the_same(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_families_lie_in_line_and_stay_apart(family):
     model = made(family, torch.bfloat16)
-    assert in_one_line(model.config, LORA, None)
-    assert rows_stay_apart(model)
+    assert supports_packing(model.config, LORA, None)
+    assert packing_is_exact(model)
     assert model.config._attn_implementation != "tuneline_rows"
 
 
@@ -121,22 +121,22 @@ def test_a_model_with_convolutions_is_padded_and_would_be_found_out():
         vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, layer_types=["conv", "full_attention"],
     )  # fmt: skip
-    assert not in_one_line(config, LORA, None)
-    assert not rows_stay_apart(transformers.AutoModelForCausalLM.from_config(config))
+    assert not supports_packing(config, LORA, None)
+    assert not packing_is_exact(transformers.AutoModelForCausalLM.from_config(config))
 
 
 def test_what_else_is_padded():
     config = made("Qwen3", torch.float32).config
-    assert in_one_line(config, LORA, None)
-    assert not in_one_line(config, LORA, 5.0)
-    assert not in_one_line(config, method("prefix"), None)
-    assert not in_one_line(transformers.Gemma2Config(), LORA, None)
+    assert supports_packing(config, LORA, None)
+    assert not supports_packing(config, LORA, 5.0)
+    assert not supports_packing(config, method("prefix"), None)
+    assert not supports_packing(transformers.Gemma2Config(), LORA, None)
 
 
 def test_a_row_does_not_see_its_neighbours():
     """Another row beside it, and not one bit of its hidden states changes; of rows in a padded batch they would."""
     model = made("Gemma 3", torch.float32)
-    collate = collator(model, line=True)
+    collate = collator(model, packed=True)
     states = []
     for first in (3, 9):
         ids = torch.full((12,), first)
@@ -150,7 +150,7 @@ def test_a_row_does_not_see_its_neighbours():
 
 def test_the_end_of_a_row_does_not_learn_the_beginning_of_the_next():
     """Even where a row's first token has a label."""
-    collate = collator(made("Llama 3", torch.float32), line=True)
+    collate = collator(made("Llama 3", torch.float32), packed=True)
     ids = torch.arange(1, 6)
     labels = collate([(ids, ids, 1)] * 3)["labels"][0]
     assert labels.tolist() == list(itertools.chain(*[[-100, 2, 3, 4, 5]] * 3))

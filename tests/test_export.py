@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import stages.export
+import tuneline.export.folder
 from tests.helpers.methods import method
+from tests.helpers.stages import run_main
 from tests.helpers.workspace import make_trained
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.runtime.hashing import folder_sha256
@@ -27,7 +29,7 @@ def trained(workspace, canonical_base):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_merged_folder_is_whole_and_equal(trained, dtype):
     trained(export={"dtype": dtype})
-    stages.export.main()
+    run_main(stages.export)
     report = json.loads(Path("metrics/export.json").read_text())
     assert report["delta_nll"] < 0.01
     assert report["max_logit_difference"] < (1e-5 if dtype == "float32" else 0.5)
@@ -50,21 +52,21 @@ def test_the_merged_folder_is_whole_and_equal(trained, dtype):
     torch.testing.assert_close(adapter(input_ids=ids).logits, merged(input_ids=ids).logits, atol=tolerance, rtol=0)
     assert not json.loads(Path("models/merged/config.json").read_text()).get("auto_map")
     first = folder_sha256(Path("models/merged"))
-    stages.export.main()
+    run_main(stages.export)
     assert folder_sha256(Path("models/merged")) == first
 
 
 def test_a_merge_that_is_not_the_adapter_fails_and_leaves_nothing(trained, monkeypatch):
-    merge = stages.export.merge
+    merge = tuneline.export.folder.merge_into
 
-    def base_only(params, folder):
-        merge(params, folder)
+    def base_only(folder, *arguments):
+        merge(folder, *arguments)
         shutil.copy("models/base/model.safetensors", folder / "model.safetensors")
 
-    monkeypatch.setattr(stages.export, "merge", base_only)
+    monkeypatch.setattr(tuneline.export.folder, "merge_into", base_only)
     trained(export={"max_delta_nll": 1e-4})
     with pytest.raises(ValueError, match=r"not base plus adapter: 14 tensors are off, first model.layers.0"):
-        stages.export.main()
+        run_main(stages.export)
     assert not Path("models/merged").exists()
     assert [path.name for path in Path("models").iterdir() if "partial" in path.name] == []
 
@@ -81,4 +83,4 @@ def test_an_adapter_that_changes_nothing_is_refused(trained):
 def test_a_model_without_weights_is_named(trained):
     Path("models/base/model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"models/base holds no weights"):
-        stages.export.main()
+        run_main(stages.export)

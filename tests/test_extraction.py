@@ -2,8 +2,17 @@
 
 import pytest
 
-from tuneline.evaluate.metrics.counts import kinds_of, macro_f1, merged, micro_f1, per_kind, precision, recall, tensor
-from tuneline.evaluate.metrics.extraction import entities, items, kind, relation, triples
+from tuneline.evaluate.metrics.counts import (
+    classes_of,
+    macro_f1,
+    merge_others,
+    micro_f1,
+    per_class,
+    precision,
+    recall,
+    tensor,
+)
+from tuneline.evaluate.metrics.extraction import entities, entity_type, items, relation, triples
 
 
 def test_items_of_entities_and_of_triples():
@@ -15,7 +24,7 @@ def test_items_of_entities_and_of_triples():
 
 def figures(said, right):
     counts = [triples(one, [other]) for one, other in zip(said, right, strict=True)]
-    sums = tensor(counts, kinds_of(counts)).sum(0)
+    sums = tensor(counts, classes_of(counts)).sum(0)
     return {figure.__name__: float(figure(sums)) for figure in (precision, recall, micro_f1, macro_f1)}
 
 
@@ -30,11 +39,11 @@ def test_micro_and_macro_f1_by_hand():
 
 def test_relations_of_what_is_said_and_right():
     assert [relation(item) for item in ("甲_在_乙", "受害人:丙", "nothing", "a_b")] == ["在", "", "", ""]
-    assert [kind(item) for item in ("甲_在_乙", "受害人:丙", "账号:a_b_c")] == ["", "受害人", "账号"]
+    assert [entity_type(item) for item in ("甲_在_乙", "受害人:丙", "账号:a_b_c")] == ["", "受害人", "账号"]
     assert entities("账号:a_b_c、d", ["账号:a_b_c"]) == {"账号": (1, 2, 1)}
     assert triples("甲_在_乙\n乱写", ["甲_在_乙\n丙_属于_丁"]) == {"": (0, 1, 0), "在": (1, 1, 1), "属于": (0, 0, 1)}
-    table = per_kind([triples("甲_在_乙\n乱写", ["甲_在_乙\n丙_属于_丁"])])
-    assert table["在"] == {"f1": 100.0, "precision": 100.0, "recall": 100.0, "right": 1}
+    table = per_class([triples("甲_在_乙\n乱写", ["甲_在_乙\n丙_属于_丁"])])
+    assert table["在"] == {"f1": 100.0, "precision": 100.0, "recall": 100.0, "support": 1}
     assert table["属于"]["f1"] == 0.0
     assert "" not in table
 
@@ -52,5 +61,5 @@ def test_the_best_of_several_references_counts():
     assert triples("甲_在_乙", ["丙_在_丁", "甲_在_乙"]) == {"在": (1, 1, 1)}
 
 
-def test_what_no_reference_holds_is_one_kind():
-    assert merged({"在": (1, 2, 3), "乱": (0, 1, 0), "写": (0, 2, 0)}, {"在"}) == {"在": (1, 2, 3), "": (0, 3, 0)}
+def test_what_no_reference_holds_is_one_class():
+    assert merge_others({"在": (1, 2, 3), "乱": (0, 1, 0), "写": (0, 2, 0)}, {"在"}) == {"在": (1, 2, 3), "": (0, 3, 0)}

@@ -11,14 +11,16 @@ import stages.base
 import stages.export
 from tests.helpers.families import FAMILIES, raw_checkpoint
 from tests.helpers.methods import method
+from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
-from tuneline.base.config import Base
-from tuneline.export.config import Export
+from tuneline.base.canonicalize import canonicalize
 from tuneline.export.equivalence import compare, states
+from tuneline.export.folder import merge_into
 from tuneline.models.chat_format import Prompter
+from tuneline.models.config import Base
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.train import methods
-from tuneline.train.run import prepared
+from tuneline.train.run import prepare_model
 
 CHAT = [
     {"role": "system", "content": "简短"},
@@ -35,7 +37,7 @@ def family(request, workspace, tmp_path):
     """(name, workspace with models/base), the base as its stage writes it."""
     source = raw_checkpoint(request.param, tmp_path / "source")
     params = Base.model_validate(base_section(source) | {"dtype": "float32"})
-    stages.base.canonical(source, None, params, Path("models/base"))
+    canonicalize(source, None, params, Path("models/base"))
     return request.param
 
 
@@ -66,7 +68,7 @@ def test_it_trains_and_its_merge_is_its_adapter(family):
         opening = prompter.opening[role]
         places = [i for i in range(len(row.input_ids)) if row.input_ids[i : i + len(opening)] == opening]
         assert len(places) == sum(message["role"] == role for message in CHAT)
-    model = prepared(load_model(base, torch.float32), LORA, checkpointing=False)
+    model = prepare_model(load_model(base, torch.float32), LORA, checkpointing=False)
     plain = load_model(base, torch.float32)
     ids, labels = torch.tensor([row.input_ids]), torch.tensor([row.labels])
     expected = torch.nn.functional.cross_entropy(
@@ -78,8 +80,7 @@ def test_it_trains_and_its_merge_is_its_adapter(family):
     methods.save(model, LORA, Path("models/adapter"))
     Path("models/adapter/lineage.json").write_text("{}")
     merged = Path("models/merged")
-    export = Export.model_validate({"dtype": "float32", "max_delta_nll": 0.01, "layout": "native"})
-    stages.export.merge(export, merged)
+    merge_into(merged, base, Path("models/adapter"), "float32")
     tuned = load_adapter(load_model(base, torch.float32), Path("models/adapter"))
     report = compare(states(tuned, [row], ""), states(load_model(merged, torch.float32), [row], ""))
     assert report["max_logit_difference"] < 1e-4
@@ -109,7 +110,7 @@ def test_an_architecture_that_is_only_code_is_refused(workspace, tmp_path, confi
     (source / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
     params = Base.model_validate(base_section(source))
     with pytest.raises(ValueError, match=message) as error:
-        stages.base.canonical(source, None, params, Path("models/base"))
+        canonicalize(source, None, params, Path("models/base"))
     assert "trust_remote_code=True" not in str(error.value)
     assert not Path("models/base").exists()
 
@@ -118,5 +119,5 @@ def test_chatglms_own_layout_is_refused_for_another_base(workspace, canonical_ba
     workspace(export={"layout": "chatglm3"})
     shutil.copytree(canonical_base, "models/base")
     with pytest.raises(ValueError, match="models/base did not come from a ChatGLM checkpoint"):
-        stages.export.main()
+        run_main(stages.export)
     assert not Path("models/merged").exists()

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from tuneline.train import deepspeed_config as engine
+from tuneline.train import deepspeed_config
 from tuneline.train.config.deepspeed import DeepSpeed
-from tuneline.train.launch import arguments, count_processes
+from tuneline.train.launch import count_processes, launcher_arguments
+from tuneline.train.trainer.reporting import check_reports
 
 
 def section(**values) -> DeepSpeed:
     return DeepSpeed.model_validate(
-        {"zero_stage": 1, "offload": "none", "processes": "auto", "hostfile": None, "master_port": None, "extra": {}}
+        {"zero_stage": 1, "offload": "none", "processes": "auto", "hostfile": None, "master_port": None, "config": {}}
         | values
     )
 
@@ -20,7 +21,7 @@ def parsed(params: DeepSpeed):
     from deepspeed.launcher.runner import parse_args
 
     processes = count_processes(params, 4)
-    return parse_args(arguments(params, processes, ["--scratch", "x"]))
+    return parse_args(launcher_arguments(params, processes, ["--scratch", "x"]))
 
 
 def test_one_machine_without_a_gpu_has_one_process():
@@ -38,7 +39,7 @@ def test_one_machine_without_a_gpu_has_one_process():
 
 def test_processes_are_as_many_as_asked():
     assert parsed(section(processes=3)).num_gpus == 3
-    assert count_processes(section(processes="2"), 4) == 2
+    assert count_processes(section(processes=2), 4) == 2
 
 
 def test_auto_takes_as_many_gpus_as_divide_the_step(monkeypatch):
@@ -52,10 +53,10 @@ def test_auto_takes_as_many_gpus_as_divide_the_step(monkeypatch):
 def test_chosen_gpus_stay_chosen(monkeypatch):
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,1")
-    assert "localhost:5,3" in arguments(section(), 2, [])
+    assert "localhost:5,3" in launcher_arguments(section(), 2, [])
     # The launcher takes numbers only; and without a GPU the choice is about nothing.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3f1c")
-    assert "--include" not in arguments(section(), 1, [])
+    assert "--include" not in launcher_arguments(section(), 1, [])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     assert parsed(section(processes=3)).num_gpus == 3
@@ -81,8 +82,8 @@ def test_a_given_port_is_kept():
 
 
 def test_what_deepspeed_is_told():
-    config = engine.deepspeed_config(
-        section(zero_stage=3, offload="param", extra={"zero_optimization": {"reduce_bucket_size": 1000}})
+    config = deepspeed_config.deepspeed_config(
+        section(zero_stage=3, offload="param", config={"zero_optimization": {"reduce_bucket_size": 1000}})
     )
     assert config["zero_optimization"] == {
         "stage": 3,
@@ -94,25 +95,27 @@ def test_what_deepspeed_is_told():
 
 
 @pytest.mark.parametrize(
-    ("extra", "message"),
+    ("config", "message"),
     [
-        ({"wall_clok": True}, r"deepspeed.extra holds \['wall_clok'\], which DeepSpeed does not read"),
-        ({"zero_optimization": {"bucket": 5}}, "deepspeed.extra is refused by DeepSpeed: bucket: Extra inputs"),
+        ({"wall_clok": True}, r"deepspeed.config holds \['wall_clok'\], which DeepSpeed does not read"),
+        ({"zero_optimization": {"bucket": 5}}, "deepspeed.config is refused by DeepSpeed: bucket: Extra inputs"),
         ({"zero_optimization": {"reduce_bucket_size": "big"}}, "reduce_bucket_size: Input should be a valid integer"),
     ],
 )
-def test_a_mistake_in_deepspeeds_own_options_is_found_before_training(extra, message):
+def test_a_mistake_in_deepspeeds_own_options_is_found_before_training(config, message):
     with pytest.raises(ValueError, match=message):
-        engine.check(section(extra=extra))
+        deepspeed_config.check(section(config=config))
 
 
 def test_deepspeeds_own_options_pass():
-    engine.check(section(extra={"wall_clock_breakdown": True, "zero_optimization": {"reduce_bucket_size": 10**6}}))
+    deepspeed_config.check(
+        section(config={"wall_clock_breakdown": True, "zero_optimization": {"reduce_bucket_size": 10**6}})
+    )
 
 
 def test_where_curves_are_sent_is_checked():
     with pytest.raises(ValueError, match=r"train.report_to holds \['tensorbord'\], expected some of"):
-        engine.check_reports(["tensorbord"])
+        check_reports(["tensorbord"])
     with pytest.raises(ValueError, match=r"train.report_to holds \['neptune'\], which is not installed"):
-        engine.check_reports(["neptune"])
-    engine.check_reports([])
+        check_reports(["neptune"])
+    check_reports([])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tuneline.models.chunked_loss
-from tuneline.models.chunked_loss import learnt_positions, summed_loss, token_nll
+from tuneline.models.chunked_loss import summed_loss, supervised_positions, token_nll
 
 
 @pytest.mark.parametrize("positions", [1, 7, 50])
@@ -45,7 +45,7 @@ def test_bfloat16_states_keep_their_dtype():
 def test_positions_are_those_before_a_learnt_token():
     hidden = torch.arange(8.0).reshape(2, 4, 1)
     labels = torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]])
-    states, targets = learnt_positions(hidden, labels)
+    states, targets = supervised_positions(hidden, labels)
     assert states[:, 0].tolist() == [1, 2, 4]
     assert targets.tolist() == [5, 6, 7]
 

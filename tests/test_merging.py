@@ -9,19 +9,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import stages.export
-import tuneline.export.merge
+import tuneline.export.folder
 from tests.helpers.families import FAMILIES, raw_checkpoint
 from tests.helpers.methods import METHODS, method
+from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
 from tests.helpers.workspace import CHATS, shipped_sections, write_metrics, write_records
-from tuneline.base.config import Base
+from tuneline.base.canonicalize import canonicalize
+from tuneline.cli.app import app
 from tuneline.export import verify
-from tuneline.export.layerwise_fp32 import in_float32, stored_dtype
+from tuneline.export.layerwise_fp32 import stored_dtype, upcast
 from tuneline.export.merge import load_tuned, merged
+from tuneline.models.config import Base
 from tuneline.models.loading import load_adapter, load_model
 from tuneline.runtime.hashing import file_sha256, write_sums
 from tuneline.train import methods
-from tuneline.train.run import keep_initial
+from tuneline.train.run import save_initial
 
 DTYPES = ("bfloat16", "float16", "float32")
 MERGED = Path("models/merged")
@@ -34,13 +37,13 @@ MATRIX = [pytest.param(*one, marks=() if one in QUICK else pytest.mark.matrix, i
 def make_project(folder: Path, family: str, name: str, dtype: str) -> None:
     """What `export` reads, the adapter random, the base stored as `dtype`. The working directory must be `folder`."""
     params = Base.model_validate(base_section(raw_checkpoint(family, folder / "source")) | {"dtype": dtype})
-    stages.base.canonical(folder / "source", None, params, Path("models/base"))
+    canonicalize(folder / "source", None, params, Path("models/base"))
     write_sums(Path("models/base"))
     changes = METHODS[name]
     chosen = method(changes.get("tune", {}).get("method", "lora"), lora={"r": 4, "dropout": 0.0} | changes.get("lora", {}),
                     ptuning=changes.get("ptuning", {}), freeze=changes.get("freeze", {}))  # fmt: skip
     model = methods.prepare(load_model(Path("models/base"), torch.float32), chosen)
-    initial = keep_initial(model, chosen, folder)
+    initial = save_initial(model, chosen, folder)
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -62,7 +65,7 @@ def make_project(folder: Path, family: str, name: str, dtype: str) -> None:
 def test_what_is_exported_is_what_was_trained(workspace, name, family, dtype):
     folder = workspace(export={"dtype": dtype, "max_delta_nll": 0.05})
     make_project(folder, family, name, dtype)
-    stages.export.main()
+    run_main(stages.export)
     report = json.loads(Path("metrics/export.json").read_text())
     assert report["max_logit_difference"] < (2e-5 if dtype == "float32" else 0.1)
     assert verify.problems(MERGED) == []
@@ -89,7 +92,7 @@ def test_float32_a_layer_at_a_time_is_float32(workspace, family):
     ids = torch.tensor([[5, 9, 13, 40, 7, 30]])
     narrow = load_tuned(base, adapter, torch.bfloat16)
     before = narrow(input_ids=ids).logits
-    with torch.inference_mode(), in_float32(narrow):
+    with torch.inference_mode(), upcast(narrow):
         ours = narrow(input_ids=ids).logits
     wide = load_adapter(load_model(base, torch.float32), adapter)
     assert torch.equal(ours, wide(input_ids=ids).logits)
@@ -110,22 +113,22 @@ def perturb(folder: Path, name: str) -> None:
 
 
 def test_a_tensor_that_changed_on_its_way_to_the_disk_is_named(ready, monkeypatch):
-    save = tuneline.export.merge.not_written
+    save = tuneline.export.folder.file_mismatches
 
     def on_a_bad_disk(model, folder):
         perturb(folder, "model.layers.1.mlp.up_proj.weight")
         return save(model, folder)
 
-    monkeypatch.setattr(tuneline.export.merge, "not_written", on_a_bad_disk)
+    monkeypatch.setattr(tuneline.export.folder, "file_mismatches", on_a_bad_disk)
     with pytest.raises(
         ValueError, match=r"1 tensors differ, first model.layers.1.mlp.up_proj.weight; is the disk sound"
     ):
-        stages.export.main()
+        run_main(stages.export)
     assert not MERGED.exists()
 
 
 def test_a_wrong_scale_is_named(ready, monkeypatch):
-    load = tuneline.export.merge.load_tuned
+    load = tuneline.export.folder.load_tuned
     times = []
 
     def scaled(*arguments):
@@ -137,17 +140,17 @@ def test_a_wrong_scale_is_named(ready, monkeypatch):
                     module.scaling = {key: 1.02 * value for key, value in module.scaling.items()}
         return model
 
-    monkeypatch.setattr(tuneline.export.merge, "load_tuned", scaled)
+    monkeypatch.setattr(tuneline.export.folder, "load_tuned", scaled)
     with pytest.raises(ValueError, match=r"not base plus adapter: 14 tensors are off, first model.layers.0"):
-        stages.export.main()
+        run_main(stages.export)
     assert not MERGED.exists()
 
 
 def test_answers_that_differ_fail_whatever_the_tensors_say(ready, monkeypatch):
-    monkeypatch.setattr(tuneline.export.merge, "not_expected", lambda *_: [])
-    monkeypatch.setattr(tuneline.export.merge, "merged", lambda model, dtype: model.unload().to(dtype))
+    monkeypatch.setattr(tuneline.export.folder, "merge_mismatches", lambda *_: [])
+    monkeypatch.setattr(tuneline.export.folder, "merged", lambda model, dtype: model.unload().to(dtype))
     with pytest.raises(ValueError, match=r"the merged model is not the adapter: delta_nll is \d"):
-        stages.export.main()
+        run_main(stages.export)
     assert not MERGED.exists()
 
 
@@ -157,7 +160,7 @@ def test_a_base_that_does_not_say_where_answers_end_is_not_exported(ready):
     with pytest.raises(
         ValueError, match=r"generation_config.json: eos_token_id is 1, and lacks \[\d+\] \(<|im_end|>\)"
     ):
-        stages.export.main()
+        run_main(stages.export)
     assert not MERGED.exists()
 
 
@@ -204,14 +207,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_the_folder_is_named(whole, tmp_path, fault, monkeypatch, capsys):
+def test_a_fault_in_the_folder_is_named(whole, tmp_path, fault, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
     do, message = FAULTS[fault]
     do(folder)
-    monkeypatch.setattr("sys.argv", ["verify", str(folder)])
     with pytest.raises(SystemExit) as ended:
-        verify.main()
+        app(["verify", str(folder)])
     assert ended.value.code == 1
     assert message in capsys.readouterr().err
 
@@ -239,9 +241,9 @@ def test_weights_that_are_not_the_configs_are_named_even_with_fresh_sums(whole, 
 
 
 def test_shards_are_checked_against_their_index(workspace, monkeypatch):
-    monkeypatch.setattr(stages.export, "LARGEST", 20_000)
+    monkeypatch.setattr(tuneline.export.folder, "LARGEST", 20_000)
     make_project(workspace(export={"dtype": "bfloat16"}), "Qwen3", "lora", "bfloat16")
-    stages.export.main()
+    run_main(stages.export)
     shards = sorted(MERGED.glob("*.safetensors"))
     assert len(shards) > 2
     assert verify.problems(MERGED) == []

@@ -16,9 +16,10 @@ import yaml
 import stages.export
 from tests.helpers.commands import one_rank
 from tests.helpers.methods import METHODS, method
+from tests.helpers.stages import run_main
 from tests.helpers.workspace import make_workspace
 from tuneline.evaluate.config import Evaluate
-from tuneline.evaluate.predict import ask
+from tuneline.evaluate.predict import Model, predict
 from tuneline.models.loading import load_adapter, load_merged, load_model, load_tokenizer
 from tuneline.train import methods
 from tuneline.train.config.train import Train
@@ -32,12 +33,15 @@ import json, os, sys, warnings
 from pathlib import Path
 from transformers.utils import logging
 import tuneline.train.run as training
+from tests.helpers.stages import PATHS, load_config
+from tuneline.runtime.params import load
 logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
 for folder, resume in json.loads(sys.argv[1]):
     os.chdir(folder)
     Path("scratch").mkdir(exist_ok=True)
-    training.train(Path("scratch"), Path(resume) if resume else None)
+    training.train(load_config(load), PATHS, Path(resume) if resume else None)
+    Path("models/adapter/lineage.json").write_text(json.dumps({"params": load_config(load).to_params()}))
 """
 
 
@@ -90,21 +94,21 @@ def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch,
     tuned = load_adapter(load_model(llama_base, torch.float32), Path("models/adapter"))
     params = Evaluate(max_new_tokens=12, batch_size=2, dtype="float32")
     records = [json.loads(line) for line in Path("data/processed/heldout.jsonl").read_text().splitlines()]
-    before = ask(plain, load_tokenizer(llama_base), records, params, "base").answers
-    after = ask(tuned, load_tokenizer(llama_base), records, params, "tuned").answers
+    tokenizer = load_tokenizer(llama_base)
+    before = predict(Model(plain, tokenizer, {}), records, params, "base").answers
+    after = predict(Model(tuned, tokenizer, {}), records, params, "tuned").answers
     assert sum(one["nll"] for one in after) < sum(one["nll"] for one in before)
     # And what is exported is what was trained.
-    stages.export.main()
+    run_main(stages.export)
     exported = json.loads(Path("metrics/export.json").read_text())
     assert exported["max_logit_difference"] < 1e-4
     assert exported["greedy_agreement"] == 1.0
     beside = Path("models/merged/adapter")
-    assert beside.is_dir() == (report_method() in methods.PROMPTS)
+    assert beside.is_dir() == (report_method() in methods.PROMPT_LEARNING)
     if beside.is_dir():
         assert json.loads((beside / "adapter_config.json").read_text())["base_model_name_or_path"] == ".."
-    from_disk = ask(
-        load_merged(Path("models/merged"), torch.float32), load_tokenizer(llama_base), records, params, "merged"
-    ).answers
+    merged = Model(load_merged(Path("models/merged"), torch.float32), tokenizer, {})
+    from_disk = predict(merged, records, params, "merged").answers
     assert [one["prediction"] for one in from_disk] == [one["prediction"] for one in after]
 
 
@@ -119,7 +123,7 @@ def test_a_quantised_base_is_trained_on_and_the_whole_one_exported(llama_base, t
     train_all([(str(tmp_path / "run"), None)])
     report = json.loads(Path("metrics/train.json").read_text())
     assert report["last_loss"] < report["first_loss"] - 0.02
-    stages.export.main()
+    run_main(stages.export)
     assert json.loads(Path("metrics/export.json").read_text())["max_logit_difference"] < 1e-4
     merged = load_merged(Path("models/merged"), torch.float32)
     assert all(one.dtype == torch.float32 for one in merged.parameters())
@@ -175,7 +179,7 @@ def test_tied_embeddings_are_not_trained_apart(canonical_base):
 )
 def test_what_can_not_be_is_refused_at_once(params, name, sections, train, message):
     with pytest.raises(ValueError, match=message):
-        methods.refuse(method(name, **sections), Train.model_validate(params["train"] | train))
+        methods.validate(method(name, **sections), Train.model_validate(params["train"] | train))
 
 
 def test_an_adapter_that_does_not_fit_is_refused(llama_base, tmp_path):

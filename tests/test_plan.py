@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig
 from benchmarks.plan import Point, compare
 from tests.helpers.chatglm3 import REAL
 from tests.helpers.methods import method
-from tuneline.cli import plan
-from tuneline.cli.memory import Step, measure
+from tuneline.cli.app import app
+from tuneline.cli.memory import StepMemory, measure_step
+from tuneline.cli.prediction import export_memory, per_process, read_config
 from tuneline.runtime.hashing import write_sums
 
 
@@ -59,64 +60,114 @@ def test_the_peak_of_the_default_shape(default_shape):
 def test_what_a_step_holds_is_counted_exactly(llama_base):
     """Weights, what trains and its moments by hand; checkpointing keeps less; twice the rows keep twice as much."""
     config = AutoConfig.from_pretrained(llama_base)
-    settings = {"learnt": 64, "dtype": "float32"}
+    settings = {"supervised": 64, "dtype": "float32"}
     tuned = method(lora={"r": 4, "dropout": 0.0})
-    one = measure(config, tuned, lengths=(64,), checkpointing=False, line=True, **settings)
+    one = measure_step(config, tuned, lengths=(64,), checkpointing=False, packed=True, **settings)
     model = AutoModelForCausalLM.from_config(config)
     assert one.weights == 4 * sum(parameter.numel() for parameter in model.parameters())
     shapes = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 64), (32, 64), (64, 32)]
     assert one.trained == one.gradients == 4 * 2 * sum(4 * (a + b) for a, b in shapes)
     assert one.optimizer == 2 * one.trained
-    two = measure(config, tuned, lengths=(64, 64), checkpointing=False, line=True, **(settings | {"learnt": 128}))
+    two = measure_step(
+        config, tuned, lengths=(64, 64), checkpointing=False, packed=True, **(settings | {"supervised": 128})
+    )
     assert two.activations == pytest.approx(2 * one.activations, rel=0.05)
-    less = measure(config, tuned, lengths=(64, 64), checkpointing=True, line=True, **(settings | {"learnt": 128}))
+    less = measure_step(
+        config, tuned, lengths=(64, 64), checkpointing=True, packed=True, **(settings | {"supervised": 128})
+    )
     assert less.activations < two.activations / 3
 
 
 def test_zero_divides_what_it_shards():
-    step = Step(weights=800, trained=40, optimizer=80, gradients=40, activations=10, temporary=5)
-    alone = plan.per_process(step, None, 0, 4, on_cpu=False)
-    assert alone["together"] == step.total
-    sharded = plan.per_process(step, None, 3, 4, on_cpu=False)
+    step = StepMemory(weights=800, trained=40, optimizer=80, gradients=40, activations=10, temporary=5)
+
+    def total(parts: dict) -> float:
+        return sum(parts.values())
+
+    alone = per_process(step, None, 0, 4, on_cpu=False)
+    assert total(alone) == step.total
+    sharded = per_process(step, None, 3, 4, on_cpu=False)
     assert (sharded["weights"], sharded["activations"]) == (200, 10)
-    assert sharded["together"] < plan.per_process(step, None, 1, 4, on_cpu=False)["together"] < 1000
-    assert plan.per_process(step, "nf4", 0, 1, on_cpu=False)["weights"] == pytest.approx(0.265 * 800)
+    assert total(sharded) < total(per_process(step, None, 1, 4, on_cpu=False)) < 1000
+    assert per_process(step, "nf4", 0, 1, on_cpu=False)["weights"] == pytest.approx(0.265 * 800)
 
 
 @pytest.mark.parametrize("name", ["p_tuning", "prefix", "prompt", "freeze", "full"])
 def test_every_method_can_be_planned(llama_base, name):
-    step = measure(
+    step = measure_step(
         AutoConfig.from_pretrained(llama_base), method(name, freeze={"layers": 1}),
-        lengths=(32, 32), learnt=50, dtype="bfloat16", checkpointing=False,
-        line=name not in ("p_tuning", "prefix", "prompt"),
+        lengths=(32, 32), supervised=50, dtype="bfloat16", checkpointing=False,
+        packed=name not in ("p_tuning", "prefix", "prompt"),
     )  # fmt: skip
     assert step.trained > 0
     assert step.activations > 0
 
 
-def test_chatglm3_without_weights(workspace, capsys):
-    """The 6B shape, from ChatGLM3's own config alone."""
-    workspace(
-        lora={"r": 8, "targets": ["query_key_value"]}, tokenize={"max_tokens": 512},
-        train={"gradient_checkpointing": True, "dtype": "bfloat16", "batch_size": 1, "micro_batch_size": 1},
-    )  # fmt: skip
+@pytest.fixture
+def run(workspace, capsys):
+    """`tuneline plan` in a project of ChatGLM3-6B's shape: (exit status, what was printed)."""
+    lora = {"r": 8, "target_modules": ["query_key_value"]}
+    train = {"gradient_checkpointing": True, "dtype": "bfloat16", "batch_size": 2, "micro_batch_size": 1}
+    workspace(lora=lora, tokenize={"max_tokens": 512}, train=train)
     Path("chatglm3.json").write_text(json.dumps(REAL))
-    plan.show(Path("chatglm3.json"))
-    said = capsys.readouterr().out
-    assert "1,949,696" in said
-    assert "12.49 GB" in said, "6.24 billion weights of two bytes"
-    assert "together" in said
+
+    def call(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            app(["plan", *arguments], prog_name="tuneline")
+        shown = capsys.readouterr()
+        return int(end.value.code or 0) if not isinstance(end.value.code, str) else 1, shown.out + shown.err + str(
+            end.value
+        )
+
+    return call
 
 
-def test_what_is_missing_is_said(workspace):
-    workspace()
-    with pytest.raises(ValueError, match=r"tokens.safetensors is missing: run `dvc repro tokenize`"):
-        plan.show(None)
-    with pytest.raises(ValueError, match=r"gone.json is missing: run `dvc repro base`"):
-        plan.show(Path("gone.json"))
+def test_chatglm3_without_weights_on_a_24_gb_card(run):
+    """The 6B shape, from ChatGLM3's own config alone, for a machine that is not this one."""
+    status, shown = run("--config", "chatglm3.json", "--gpu-memory", "24")
+    assert status == 0, shown
+    assert "1,949,696" in shown
+    assert "12.49 GB" in shown, "6.24 billion weights of two bytes"
+    assert "this machine" not in shown
+    assert "it fits" in shown
 
 
-def test_what_does_not_fit_is_said(monkeypatch, capsys):
-    assert not plan.judge(1e15, 1, torch.device("cpu"))
-    assert "IT DOES NOT FIT" in capsys.readouterr().out
-    assert plan.judge(1e6, 1, torch.device("cpu"))
+def test_what_does_not_fit_says_only_what_can_still_be_changed(run, workspace):
+    status, shown = run("--config", "chatglm3.json", "--gpu-memory", "12", "--gpus", "2")
+    assert status == 1
+    assert "IT DOES NOT FIT: training needs 12." in shown
+    advice = shown.split("try ")[1]
+    assert "lora.quantize: nf4" in advice
+    assert "deepspeed.zero_stage: 3" in advice
+    assert "gradient_checkpointing" not in advice
+    assert "micro_batch_size" not in advice
+    workspace(deepspeed={"zero_stage": 3})
+    status, shown = run("--config", "chatglm3.json", "--gpu-memory", "12", "--gpus", "2")
+    assert status == 0, shown
+
+
+def test_a_mistake_in_any_section_is_found(run, workspace):
+    workspace(export={"max_delta_nll": -1})
+    status, shown = run("--config", "chatglm3.json")
+    assert status == 1
+    assert "export.max_delta_nll is -1, expected greater than 0" in shown
+
+
+def test_what_is_missing_is_named(run):
+    for arguments, message in (
+        ((), "models/base/config.json is missing: run `dvc repro tokenize`"),
+        (("--config", "gone.json"), "gone.json is missing: run `dvc repro tokenize`"),
+        (("--config", "chatglm3.json", "--gpu-memory", "0"), "--gpu-memory is 0 and --gpus is 1, expected GB above 0"),
+    ):
+        status, shown = run(*arguments)
+        assert status == 1
+        assert message in shown
+
+
+def test_this_machine_and_what_export_needs_are_told(run):
+    status, shown = run("--config", "chatglm3.json")
+    assert "this machine" in shown
+    assert "bfloat16" in shown
+    assert status == ("IT DOES NOT FIT" in shown)
+    # 6.24 billion parameters in two bytes, and in four what lies outside of the layers and one layer.
+    assert export_memory(read_config(Path("chatglm3.json")), 2) / 1e9 == pytest.approx(15.4, abs=0.2)

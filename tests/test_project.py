@@ -13,10 +13,8 @@ from tests.helpers.paths import ROOT
 CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 ENTRIES = [
     *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py"))),
-    "chat", "chat.demo", "chat.serve", "tuneline.cli.doctor", "tuneline.cli.stage_times", "tuneline.cli.recipe",
-    "tuneline.cli.plan",
-    "tuneline.cli.compare", "tuneline.export.verify", "tuneline.cli.release", "benchmarks.serve", "benchmarks.merge",
-    "benchmarks.loss", "benchmarks.plan", "benchmarks.methods", "benchmarks.train", "benchmarks.gpu",
+    "benchmarks.serve", "benchmarks.merge", "benchmarks.loss", "benchmarks.plan", "benchmarks.methods", "benchmarks.train",
+    "benchmarks.gpu",
 ]  # fmt: skip
 
 
@@ -72,7 +70,7 @@ def test_models_are_loaded_in_one_place():
     users = {str(path.relative_to(ROOT)) for path in CODE if loader.search(path.read_text())}
     # The base stage reads foreign checkpoints; everything after it reads what that stage wrote. Peers load as they do.
     users = {name for name in users if not name.startswith("benchmarks/contenders/")}
-    assert users == {"stages/base.py", "tuneline/models/loading.py"}
+    assert users == {"tuneline/base/canonicalize.py", "tuneline/models/loading.py"}
 
 
 def test_the_lock_pins_everything_and_names_no_index():
@@ -81,11 +79,6 @@ def test_the_lock_pins_everything_and_names_no_index():
     direct = re.findall(r'^\s+"([A-Za-z-]+)>=', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     pinned = {line.partition("==")[0] for line in lines}
     assert {name.lower() for name in direct} <= pinned
-
-
-def test_modules_are_small():
-    sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in CODE}
-    assert {name: size for name, size in sizes.items() if size > 300} == {}
 
 
 def test_stages_start_as_modules_and_not_as_scripts():

@@ -1,16 +1,19 @@
 """Recipes run beside the project, on a tiny ChatGLM3 checkpoint and raw files of the form that each recipe asks for."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
 from tests.helpers.commands import git, python
 from tests.helpers.paths import ROOT
+from tests.helpers.sections import SECTIONS
 from tests.helpers.tiny_models import base_section
+from tuneline.cli.recipe import merge
+from tuneline.runtime.params import load, read_params, read_yaml
 
 ILLS = [
     "感冒",
@@ -132,16 +135,15 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     changes = [*SMALL, f"base.source={tiny_chatglm3['source']}", f"base.sha256={tiny_chatglm3['sha256']}"]
     # Change a file that git knows, without committing it: the recipe runs with it.
     (project / "data/raw/medical.csv").write_text("question,answer\n你好,您好\n", encoding="utf-8")
-    result = python(project, "-m", "tuneline.cli.recipe", name, *changes)
+    result = python(project, "-m", "tuneline", "recipe", name, *changes)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     run = project / "runs" / name
     assert (project / "params.yaml").read_bytes() == before
     assert not (project / "models/merged").exists()
     assert (run / "data/raw/medical.csv").read_bytes() == (project / "data/raw/medical.csv").read_bytes()
-    recipe = yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text(encoding="utf-8"))
-    params = yaml.safe_load((run / "params.yaml").read_text(encoding="utf-8"))
-    assert params["lora"] == recipe["lora"]
-    assert params["tokenize"] == recipe["tokenize"]
+    recipe, params = read_yaml(ROOT / f"recipes/{name}.yaml"), read_yaml(run / "params.yaml")
+    for section in ("lora", "tokenize"):
+        assert params[section] == read_params(project / "params.yaml")[section] | recipe.get(section, {})
     trained = json.loads((run / "metrics/train.json").read_text())
     assert trained["steps"] > 1
     assert trained["last_loss"] < trained["first_loss"]
@@ -151,20 +153,77 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     # The project itself sees nothing of it, and the run is a repository of its own.
     assert "runs" not in git(project, "status", "--porcelain")
     assert "params.yaml" in git(run, "status", "--porcelain")
-    again = python(project, "-m", "tuneline.cli.recipe", name, *changes)
+    again = python(project, "-m", "tuneline", "recipe", name, *changes)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "Running stage" not in again.stdout, "nothing changed, so nothing runs"
 
 
+FULL = {
+    "chatglm3-legal-lora": "7e2f2080c2dee578",
+    "chatglm3-medical-dialogue": "626c9d033061944e",
+    "chatglm3-medical-lora": "1e4efd126a900bcc",
+    "chatglm3-psychology-lora": "e17c09edc1e340bf",
+    "chatglm3-triples-lora": "81d07ef2d5bce9f2",
+    "entities": "7b567783e47f5330",
+    "lawbench-gpu": "b78e3497e45494ba",
+    "self-cognition": "9ebd24385c41608e",
+    "topics": "36e377b56310eea5",
+    "triples": "a0f2c6bfe9f5bea8",
+}
+"""sha256, the first 16 digits, of all parameters with which each recipe runs, as JSON with sorted keys.
+
+They were taken of the full files of which the recipes now hold the differences. When a default of params.yaml changes, a recipe
+that relied on it must say the value itself.
+"""
+
+
+def test_every_recipe_is_in_the_table():
+    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == FULL.keys()
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_recipe_is_the_full_set_of_parameters_that_it_was(tmp_path, name):
+    path = ROOT / f"recipes/{name}.yaml"
+    params = read_params(ROOT / "params.yaml")
+    merge(params, read_yaml(path), path)
+    text = json.dumps(params, sort_keys=True, ensure_ascii=False)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == FULL[name], text
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    for section in SECTIONS:
+        load(section, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_recipe_holds_only_what_differs_under_three_lines_of_comment(name):
+    path = ROOT / f"recipes/{name}.yaml"
+    params = read_params(ROOT / "params.yaml")
+    same = [
+        (section, key)
+        for section, keys in read_yaml(path).items()
+        for key, value in keys.items()
+        if params[section][key] == value
+    ]
+    assert same == []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line.startswith("# ") for line in lines[:4]] == [True, True, True, False]
+    assert lines[1].startswith("# Place ")
+    assert lines[2].startswith("# Gives ")
+
+
+def test_a_recipe_with_a_key_that_params_do_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"recipes/x.yaml: lora.rank, lorra.r is not in params.yaml"):
+        merge(read_params(ROOT / "params.yaml"), {"lora": {"rank": 1}, "lorra": {"r": 1}}, Path("recipes/x.yaml"))
+
+
 def test_a_recipe_that_is_not_there(project):
-    result = python(project, "-m", "tuneline.cli.recipe", "chatglm3-legal")
+    result = python(project, "-m", "tuneline", "recipe", "chatglm3-legal")
     assert result.returncode == 1
     assert result.stderr.startswith("recipe: RECIPE is 'chatglm3-legal', expected one of chatglm3-legal-lora, ")
     assert not (project / "runs").exists()
 
 
 def test_a_key_that_is_not_there(project):
-    result = python(project, "-m", "tuneline.cli.recipe", "self-cognition", "lora.rank=3")
+    result = python(project, "-m", "tuneline", "recipe", "self-cognition", "lora.rank=3")
     assert result.returncode == 1
     assert "lora.rank" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -41,7 +41,7 @@ def committed(tmp_path, made, monkeypatch) -> Path:
 
 
 def release(folder, *arguments, **env):
-    return python(folder, "-m", "tuneline.cli.release", *arguments, env=env)
+    return python(folder, "-m", "tuneline", "release", *arguments, env=env)
 
 
 def test_a_release_is_the_model_with_its_origin(committed):

@@ -62,7 +62,7 @@ def with_tools(path: Path) -> dict[str, int]:
     return {"tool_turn": sum(bool(names & {"function_call", "observation"}) for names in speakers)}
 
 
-def astray(path: Path) -> dict[str, int]:
+def misplaced_history(path: Path) -> dict[str, int]:
     """Rows of which the same question is also a row without history: their history is what came later."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     openings = {row["query"] for row in rows if not row["history"]}
@@ -89,7 +89,7 @@ SAMPLES = {
     "disc_lawllm/mcq_sing_nje.csv": (250, table, none),
     "disc_lawllm/qa_short_answer.json": (156, array, none),
     "emollm/data.json": (700, array, none),
-    "emollm/swift_aiwei.jsonl": (1200, lines, astray),
+    "emollm/swift_aiwei.jsonl": (1200, lines, misplaced_history),
     "lexeval/1_1.json": (200, lines, none),
     "lexeval/1_3.json": (140, lines, none),
     "lexeval/5_3.json": (125, lines, none),
@@ -131,7 +131,7 @@ def test_items_kept_and_rejected_are_what_another_parser_counts(samples, name):
     expected, count, broken = SAMPLES[name]
     path = samples / "data" / name
     result = read(path)
-    assert result.tally.items == expected == count(path)
+    assert result.counts.items == expected == count(path)
     assert Counter(result.reasons) == broken(path)
     assert len(result.records) == expected - sum(broken(path).values())
 
@@ -143,13 +143,13 @@ def test_no_file_is_forgotten_and_notes_are_skipped(samples):
     for folder in folders:
         result = read(folder)
         inside = [path for path in named if folder in (path, *path.parents)]
-        assert result.tally.items == sum(SAMPLES[str(path.relative_to(samples / "data"))][0] for path in inside)
-        for skipped in result.tally.skipped:
+        assert result.counts.items == sum(SAMPLES[str(path.relative_to(samples / "data"))][0] for path in inside)
+        for skipped in result.counts.skipped:
             assert Path(skipped).name in SKIPPED or skipped.endswith("README_excerpt.md")
         covered = [
             file for file in folder.rglob("*") if file.is_file() and any(p in (file, *file.parents) for p in inside)
         ]
-        assert len(covered) + len(result.tally.skipped) >= sum(1 for file in folder.rglob("*") if file.is_file())
+        assert len(covered) + len(result.counts.skipped) >= sum(1 for file in folder.rglob("*") if file.is_file())
 
 
 def test_real_text_is_read_as_it_is(samples):
@@ -158,9 +158,9 @@ def test_real_text_is_read_as_it_is(samples):
     toyhom = read(path, {"repairs": []})
     frame = pandas.read_csv(path, dtype=str, encoding="gb18030", keep_default_na=False)
     assert [record["messages"][1]["content"] for record in toyhom.records] == frame["answer"].tolist()
-    asked = [record["messages"][0]["content"] for record in toyhom.records]
-    assert all(ask.strip() in text or ask.strip() == "无" for ask, text in zip(frame["ask"], asked, strict=True))
-    assert all(title.strip() in text for title, text in zip(frame["title"], asked, strict=True))
+    questions = [record["messages"][0]["content"] for record in toyhom.records]
+    assert all(ask.strip() in text or ask.strip() == "无" for ask, text in zip(frame["ask"], questions, strict=True))
+    assert all(title.strip() in text for title, text in zip(frame["title"], questions, strict=True))
     aiwei = read(samples / "data/emollm/swift_aiwei.jsonl")
     assert aiwei.contents()[0].startswith("（紧张地）艾薇医生")
     assert "💪" in aiwei.contents()[1]

@@ -8,11 +8,11 @@ import pytest
 from tuneline.evaluate.metrics import labels
 from tuneline.evaluate.metrics.bleu import bleu_4
 from tuneline.evaluate.metrics.chrf import chrf
-from tuneline.evaluate.metrics.metrics import METRICS
 from tuneline.evaluate.metrics.rouge import rouge
 from tuneline.evaluate.metrics.score import score
 from tuneline.evaluate.metrics.surface import distinct_2, exact_match, length_ratio, repetition
 from tuneline.evaluate.metrics.words import words
+from tuneline.formats.metrics import METRICS
 
 
 def test_words_are_jieba_words_with_punctuation():
@@ -81,13 +81,13 @@ def test_distinct_and_repetition_by_hand():
 
 
 def test_labels_by_hand():
-    assert labels.chosen(" 借贷 ", ["婚姻", "借贷"]) == ("借贷", "借贷")
-    assert labels.counted("借贷", ["婚姻"]) == {"借贷": (0, 1, 0), "婚姻": (0, 0, 1)}
-    assert labels.counted("借贷", ["借贷"]) == {"借贷": (1, 1, 1)}
+    assert labels.predicted_and_actual(" 借贷 ", ["婚姻", "借贷"]) == ("借贷", "借贷")
+    assert labels.labels("借贷", ["婚姻"]) == {"借贷": (0, 1, 0), "婚姻": (0, 0, 1)}
+    assert labels.labels("借贷", ["借贷"]) == {"借贷": (1, 1, 1)}
 
 
 def whole(prediction: str, references: list[str]) -> dict[str, float]:
-    answer = {"prediction": prediction, "nll": 4.0, "characters": 2, "tokens": 4, "finished": True}
+    answer = {"prediction": prediction, "nll": 4.0, "characters": 2, "tokens": 4, "stopped_at_eos": True}
     return score(answer, references)
 
 
@@ -109,7 +109,7 @@ CORNERS = [
 @pytest.mark.parametrize("prediction", CORNERS, ids=range(len(CORNERS)))
 def test_no_text_is_too_strange(prediction, reference):
     values = whole(prediction, [reference])
-    assert set(values) == {name for name, metric in METRICS.items() if metric.figure is None}
+    assert set(values) == {name for name, metric in METRICS.items() if not metric.corpus}
     assert all(math.isfinite(value) for value in values.values())
     for name in ("rouge_1", "rouge_2", "rouge_l", "bleu_4", "chrf"):
         assert -1e-9 <= values[name] <= 100 + 1e-6

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 
 from tuneline.evaluate.metrics.counts import micro_f1
-from tuneline.evaluate.metrics.metrics import higher, lower
-from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired, smallest_difference
+from tuneline.evaluate.statistics import (
+    counted_interval,
+    counted_paired,
+    mean_interval,
+    minimum_detectable_effect,
+    paired,
+)
+from tuneline.formats.metrics import METRICS
+
+HIGHER, LOWER = METRICS["rouge_l"].rank, METRICS["nll_per_char"].rank
 
 
 def test_the_interval_covers_the_mean_and_is_the_same_every_time():
@@ -25,23 +33,23 @@ def test_values_without_spread_have_a_point_for_an_interval():
 
 def test_a_clear_gain_and_no_gain():
     base = list(np.linspace(1, 2, 30))
-    gain = paired(base, [value + 1 + 0.01 * n for n, value in enumerate(base)], higher)
+    gain = paired(base, [value + 1 + 0.01 * n for n, value in enumerate(base)], HIGHER)
     assert gain["p"] < 0.001
     assert (gain["wins"], gain["ties"], gain["losses"]) == (30, 0, 0)
     assert gain["low"] > 0
-    same = paired(base, base, higher)
+    same = paired(base, base, HIGHER)
     assert (same["value"], same["p"], same["ties"]) == (0, 1, 30)
 
 
 def test_lower_is_better_turns_wins_round_but_not_the_difference():
-    result = paired([2.0, 2.0, 2.0], [1.0, 1.5, 3.0], lower)
+    result = paired([2.0, 2.0, 2.0], [1.0, 1.5, 3.0], LOWER)
     assert (result["wins"], result["losses"]) == (2, 1)
     assert result["value"] == pytest.approx(-0.166667, abs=1e-6)
 
 
 def test_p_is_the_exact_share_of_sign_flips_for_few_items():
     # Of 2^3 sign patterns only the two extreme ones are as far from 0.
-    assert paired([0, 0, 0], [1.0, 2.0, 3.0], higher)["p"] == pytest.approx(2 / 8)
+    assert paired([0, 0, 0], [1.0, 2.0, 3.0], HIGHER)["p"] == pytest.approx(2 / 8)
 
 
 def test_the_interval_covers_the_truth_in_19_of_20_draws():
@@ -59,7 +67,7 @@ def test_p_is_below_a_twentieth_in_a_twentieth_of_draws_without_difference():
     below = 0
     for _ in range(500):
         base, tuned = rng.gamma(4.0, 5.0, (2, 50)).tolist()
-        below += paired(base, tuned, higher)["p"] < 0.05
+        below += paired(base, tuned, HIGHER)["p"] < 0.05
     assert 0.03 <= below / 500 <= 0.07
 
 
@@ -97,10 +105,10 @@ def test_p_of_f1_finds_a_difference_and_no_difference():
 def test_the_smallest_difference_is_found_in_four_of_five_draws():
     rng = np.random.default_rng(11)
     seen = mean_interval((rng.permutation(np.linspace(-1, 1, 50)) * 3 / np.linspace(-1, 1, 50).std()).tolist())
-    size = smallest_difference(seen["low"], seen["high"])
+    size = minimum_detectable_effect(seen["low"], seen["high"])
     found = 0
     for _ in range(300):
-        found += paired([0.0] * 50, rng.normal(size, 3, 50).tolist(), higher)["p"] < 0.05
+        found += paired([0.0] * 50, rng.normal(size, 3, 50).tolist(), HIGHER)["p"] < 0.05
     assert 0.7 <= found / 300 <= 0.92
 
 
@@ -109,7 +117,7 @@ def test_p_of_many_items_agrees_with_scipys():
 
     rng = np.random.default_rng(12)
     differences = rng.normal(0.4, 1, 40)
-    ours = paired([0.0] * 40, differences.tolist(), higher)["p"]
+    ours = paired([0.0] * 40, differences.tolist(), HIGHER)["p"]
     theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=9999, rng=rng).pvalue
     assert ours == pytest.approx(theirs, abs=0.006)
 
@@ -123,4 +131,4 @@ def test_to_say_nothing_where_nothing_is_right_is_a_win():
 
 
 def test_no_spread_shows_nothing():
-    assert smallest_difference(0.0, 0.0) is None
+    assert minimum_detectable_effect(0.0, 0.0) is None

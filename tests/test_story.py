@@ -24,7 +24,7 @@ OUTPUTS = [
     "models/merged/model.safetensors", "models/merged/lineage.json", "models/merged/chat_template.jinja",
     "metrics/base.json", "metrics/convert.json", "metrics/tokenize.json", "metrics/data.html", "metrics/train.json",
     "metrics/loss.csv", "metrics/eval.json", "metrics/predictions.jsonl", "metrics/report.html", "metrics/export.json",
-    "metrics/scores.csv", "metrics/intervals.csv", "metrics/kinds.csv", "metrics/confusion.csv", "metrics/speed/train.json",
+    "metrics/scores.csv", "metrics/intervals.csv", "metrics/per_class.csv", "metrics/confusion.csv", "metrics/speed/train.json",
     "data/processed/base_general.jsonl", "metrics/general.jsonl",
 ]  # fmt: skip
 
@@ -47,12 +47,13 @@ def set_param(folder: Path, section: str, **values) -> None:
 def test_repro_then_nothing_then_an_ablation(project):
     first = dvc(project, "repro")
     assert sorted(ran(first)) == sorted(
-        ["fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export"]
+        ["code", "fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export"]
     )
     assert [name for name in OUTPUTS if not (project / name).is_file()] == []
     training = load(project, "metrics/train.json")
     assert training["last_loss"] < training["first_loss"]
     assert training["steps"] == 6
+    assert "tuneline/train/run.py" in load(project, "models/adapter/lineage.json")["code"]
     evaluation = load(project, "metrics/eval.json")
     assert evaluation["items"] == 6
     assert evaluation["tuned"]["nll_per_char"]["value"] < evaluation["base"]["nll_per_char"]["value"]
@@ -81,14 +82,34 @@ def test_repro_then_nothing_then_an_ablation(project):
     # A copy elsewhere has only what git and dvc track.
     dvc(project, "exp", "run", "--temp", "-S", "train.learning_rate=1e-5")
     # Item by item against the committed run, without a checkout.
-    compared = python(project, "-m", "tuneline.cli.compare", "HEAD", "--json")
+    compared = python(project, "-m", "tuneline", "compare", "HEAD", "--json")
     assert compared.returncode == 0, compared.stderr
     (against,) = json.loads(compared.stdout)
     assert (against["base"], against["tuned"], against["items"]) == ("HEAD", "workspace", 6)
     assert against["metrics"]["base"]["rouge_l"] == evaluation["tuned"]["rouge_l"]
+    check_what_code_changes_rerun(project)
     plots = dvc(project, "plots", "show")
     assert "index.html" in plots.stdout
-    assert "nats per learnt token" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert "nats per supervised token" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
+
+
+def check_what_code_changes_rerun(project: Path) -> None:
+    """A docstring reruns `code` alone; the schema of `lora` reruns training and what follows it."""
+    dvc(project, "repro")
+    edit(project, "tuneline/runtime/stage.py", '"""A run of a stage', '"""One run of a stage')
+    edit(project, "tuneline/models/loading.py", "import", "# A comment.\nimport")
+    assert ran(dvc(project, "repro")) == ["code"]
+    edit(project, "tuneline/train/config/lora.py", "class Lora(Section):", "EXTRA = 1\n\n\nclass Lora(Section):")
+    assert ran(dvc(project, "repro", "code")) == ["code"]
+    changed = json.loads(dvc(project, "status", "--json").stdout)
+    assert set(changed) == {"train"}
+    assert "code/train.txt" in json.dumps(changed)
+
+
+def edit(folder: Path, name: str, old: str, new: str) -> None:
+    text = (folder / name).read_text(encoding="utf-8")
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import stages.tokenize
+from tests.helpers.stages import run_main
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import Tokens, write_tokens
 from tuneline.models.loading import load_tokenizer
@@ -21,7 +22,7 @@ def test_round_trip(tmp_path):
     tokens = Tokens(path)
     assert len(tokens) == 3
     assert tokens.lengths.tolist() == [3, 2, 4]
-    assert tokens.learnt_per_row.tolist() == [2, 1, 1]
+    assert tokens.supervised_per_row.tolist() == [2, 1, 1]
     for index, row in enumerate(ROWS):
         ids, labels = tokens.row(index)
         assert ids.dtype == labels.dtype == np.int64
@@ -59,7 +60,7 @@ def ready(workspace, canonical_base):
         more |= {"formats": {"json": 2}, "skipped": ["s/README.md"], "leaks_kept": 0}
         Path("metrics/convert.json").write_text(json.dumps({"sources": {"s": total | more}, "total": total}))
         workspace(tokenize=changes)
-        stages.tokenize.main()
+        run_main(stages.tokenize)
         return json.loads(Path("metrics/tokenize.json").read_text())
 
     return tokenize
@@ -73,9 +74,9 @@ def test_the_stage_counts_what_it_leaves_out(ready):
     assert (summary["records"], summary["rows"], summary["overlong"], summary["answers_lost"]) == (3, 2, 1, 1)
     tokens = Tokens(Path("data/processed/tokens.safetensors"))
     assert summary["tokens"] == tokens.lengths.sum()
-    assert summary["learnt_tokens"] == tokens.learnt_per_row.sum()
+    assert summary["supervised_tokens"] == tokens.supervised_per_row.sum()
     before = [Path(name).read_bytes() for name in ("data/processed/tokens.safetensors", "metrics/data.html")]
-    stages.tokenize.main()
+    run_main(stages.tokenize)
     assert [Path(n).read_bytes() for n in ("data/processed/tokens.safetensors", "metrics/data.html")] == before
 
 
@@ -85,7 +86,7 @@ def test_nothing_left_to_train_on_is_an_error(ready):
     assert not Path("data/processed/tokens.safetensors").exists()
 
 
-def test_a_record_that_cannot_be_learnt_from_is_named(ready):
+def test_a_record_that_cannot_be_trained_on_is_named(ready):
     with pytest.raises(ValueError, match=r"record s:1 \(f:1\): message 1 is a system prompt"):
         ready([pair("问", "好"), [*pair("问", "好"), {"role": "system", "content": "x"}, *pair("问", "好")][1:]])
 
@@ -102,16 +103,16 @@ def test_long_rows_become_rows_that_fit(ready, policy, canonical_base):
     tokens = Tokens(Path("data/processed/tokens.safetensors"))
     assert tokens.lengths.max() <= 150
     tokenizer = load_tokenizer(canonical_base)
-    learnt = [tokenizer.decode([int(i) for i in tokens.row(n)[1] if i != -100]) for n in range(len(tokens))]
-    said = "".join(learnt)
+    supervised = [tokenizer.decode([int(i) for i in tokens.row(n)[1] if i != -100]) for n in range(len(tokens))]
+    text = "".join(supervised)
     if policy == "split_turns":
         assert (summary["split"], summary["overlong"], summary["answers_lost"]) == (1, 1, 1)
-        assert all(said.count(f"答{number}" * 5) == 1 for number in range(6)), "each answer whole, and in one row"
+        assert all(text.count(f"答{number}" * 5) == 1 for number in range(6)), "each answer whole, and in one row"
         assert len(tokens) == summary["rows"] > 1
     else:
         assert (summary["truncated"], summary["overlong"], summary["rows"]) == (2, 0, 2)
-        assert "答5" * 5 in learnt[0]
-        assert summary["answers_lost"] == 6 - said.count("答" * 1) // 5
+        assert "答5" * 5 in supervised[0]
+        assert summary["answers_lost"] == 6 - text.count("答" * 1) // 5
 
 
 def test_splitting_and_learning_only_the_last_answer_exclude_each_other(ready):

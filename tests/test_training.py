@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.commands import one_rank, python
 from tests.helpers.methods import method
-from tests.helpers.paths import ROOT
+from tests.helpers.stages import training_words
 from tests.helpers.tiny_models import make_base
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.token_file import Tokens, write_tokens
@@ -21,16 +21,13 @@ from tuneline.train import methods
 from tuneline.train.batching import split
 from tuneline.train.lora import resolve_targets
 
-LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "targets": ["all"]}
+LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "variant": "lora", "target_modules": ["all"]}
 
 
 @pytest.fixture
 def ready(workspace, canonical_base, params):
     """A workspace with a base and 24 rows to train on."""
     shutil.copytree(canonical_base, "models/base")
-    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
-    for folder in ("stages", "tuneline"):
-        Path(folder).symlink_to(ROOT / folder)
     Path("data/processed").mkdir()
     generator = torch.Generator().manual_seed(1)
     rows = []
@@ -47,9 +44,10 @@ def ready(workspace, canonical_base, params):
     return workspace
 
 
-def train(*arguments: str, scratch: str = "scratch", **env: str):
-    Path(scratch).mkdir(exist_ok=True)
-    return python(Path.cwd(), "-m", "tuneline.train.run", "--scratch", scratch, *arguments, env=one_rank() | env)
+def train(resume: str | None = None, **env: str):
+    for folder in ("scratch", "metrics"):
+        Path(folder).mkdir(exist_ok=True)
+    return python(Path.cwd(), "-m", "tuneline.train.run", *training_words(resume), env=one_rank() | env)
 
 
 def adapter() -> bytes:
@@ -66,12 +64,10 @@ def test_it_learns_and_resumes_to_the_same_bytes(ready):
     tensors = load_file("models/adapter/adapter_model.safetensors")
     assert all(tensor.dtype == torch.float32 and tensor.numel() for tensor in tensors.values())
     assert any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
-    lineage = json.loads(Path("models/adapter/lineage.json").read_text())
-    assert "tuneline/train/run.py" in lineage["code"]
     # Go on from the middle: the same bytes.
     assert (Path("scratch") / "checkpoint-4/manifest.json").exists()
     shutil.rmtree("models/adapter")
-    result = train("--resume", "scratch/checkpoint-4")
+    result = train(resume="scratch/checkpoint-4")
     assert result.returncode == 0, result.stderr[-3000:]
     assert adapter() == straight
     assert Path("metrics/loss.csv").read_bytes() == curve
@@ -86,7 +82,7 @@ def test_validation_rows_choose_the_checkpoint_and_end_the_run(ready):
             "save_steps": 1,
             "max_steps": 40,
             "epochs": 99,
-            "log_steps": 50,
+            "logging_steps": 50,
         }
     )
     ready(train={"learning_rate": 0.2})
@@ -113,10 +109,10 @@ def test_dtypes_after_deepspeed_initialize_are_bf16_base_and_fp32_adapter(ready)
     """DeepSpeed's own bf16 mode would cast the adapter; ours leaves it and its optimizer in float32."""
     ready(train={"dtype": "bfloat16", "max_steps": 2})
     program = (
-        "import torch, pathlib\n"
         "from transformers import TrainerCallback\n"
         "import tuneline.train.run as training\n"
-        "class Look(training.Stop):\n"
+        "from tests.helpers.stages import PATHS, load, load_config\n"
+        "class Look(TrainerCallback):\n"
         "    def on_step_end(self, args, state, control, **kwargs):\n"
         "        engine = kwargs['model']\n"
         "        inside = getattr(engine, 'module', engine)\n"
@@ -124,9 +120,10 @@ def test_dtypes_after_deepspeed_initialize_are_bf16_base_and_fp32_adapter(ready)
         "        optimizer = kwargs['optimizer']\n"
         "        groups = {str(p.dtype) for g in optimizer.param_groups for p in g['params']}\n"
         "        print('SEEN', sorted(seen), sorted(groups), flush=True)\n"
-        "training.Stop = Look\n"
-        "training.train(pathlib.Path('scratch'), None)\n"
+        "training.train(load_config(load), PATHS, None, [Look()])\n"
     )
+    Path("scratch").mkdir()
+    Path("metrics").mkdir()
     result = python(Path.cwd(), "-c", program, env=one_rank())
     assert result.returncode == 0, result.stderr[-3000:]
     assert "SEEN [(False, 'torch.bfloat16'), (True, 'torch.float32')] ['torch.float32']" in result.stdout
@@ -157,7 +154,7 @@ def test_all_linear_layers_but_the_head(tiny):
     projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert resolve_targets(tiny, ["all"]) == projections
     assert resolve_targets(tiny, ["q_proj"]) == {"q_proj"}
-    with pytest.raises(ValueError, match=r"lora.targets holds \['lm_head'\], expected \[all\] or some of"):
+    with pytest.raises(ValueError, match=r"lora.target_modules holds \['lm_head'\], expected \[all\] or some of"):
         resolve_targets(tiny, ["q_proj", "lm_head"])
 
 

@@ -1,1 +1,1 @@
-"""What `python -m benchmarks.train` runs side by side: one file each, run by the interpreter that has its packages."""
+"""Trainers that `python -m benchmarks.train` compares: a module each, whose `train(job)` runs in the current folder."""

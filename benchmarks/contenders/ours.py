@@ -1,30 +1,37 @@
 """Tuneline's training process on the same token ids, in the same order."""
 
-import json
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+from tuneline.runtime.machine import free_port
 
-def main(job: dict[str, Any]) -> None:
-    folder = Path(job["folder"])
-    os.chdir(folder)
+
+def train(_job: dict[str, Any]) -> dict[str, Any]:
+    # As a launcher sets it for a single process.
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = str(free_port())
     from transformers.utils import logging
 
-    import tuneline.train.run as training
-    from benchmarks.contenders.clock import Clock
+    from benchmarks.contenders.step_timer import StepTimer
+    from tuneline.runtime.params import load
+    from tuneline.train.process_arguments import Paths
+    from tuneline.train.run import train as train_process
+    from tuneline.train.sections import load_config
 
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore")
-    clock = Clock()
-    watch = training.live_curves
-    training.live_curves = lambda params: [*watch(params), clock]
-    Path("scratch").mkdir()
-    training.train(Path("scratch"), None)
-    clock.write(Path(job["result"]))
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    timer = StepTimer()
+    scratch = Path("scratch")
+    scratch.mkdir()
+    paths = Paths(
+        tokens=Path("data/processed/tokens.safetensors"),
+        base=Path("models/base"),
+        scratch=scratch,
+        curve=Path("metrics/loss.csv"),
+        adapter=scratch / "adapter",
+        metrics=scratch / "train.json",
+    )
+    train_process(load_config(load), paths, resume=None, callbacks=[timer])
+    return timer.result()

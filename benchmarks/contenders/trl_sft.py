@@ -1,8 +1,5 @@
 """TRL's SFTTrainer on the same token ids, with packing or without."""
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +8,10 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.contenders.clock import Clock
+from benchmarks.contenders.step_timer import StepTimer
 
 
-def main(job: dict[str, Any]) -> None:
+def train(job: dict[str, Any]) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.bfloat16)
     rows = [
         {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
@@ -28,18 +25,14 @@ def main(job: dict[str, Any]) -> None:
         completion_only_loss=True,
         gradient_checkpointing=False,
     )
-    clock = Clock()
+    timer = StepTimer()
     trainer = SFTTrainer(
         model=model,
         args=settings,
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(job["base"]),
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules=job["targets"]),
-        callbacks=[clock],
+        callbacks=[timer],
     )
     trainer.train()
-    clock.write(Path(job["result"]))
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    return timer.result()

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-import stages.base
 from tests.helpers.tiny_models import TEXTS, base_section
-from tuneline.base.config import Base
+from tuneline.base.canonicalize import canonicalize
+from tuneline.models.config import Base
 
 CONFIG = {
     "model_type": "chatglm", "architectures": ["ChatGLMModel"], "add_bias_linear": False, "add_qkv_bias": True,
@@ -157,7 +157,7 @@ def checkpoint(
 
 def converted(source: Path, folder: Path, dtype: str = "float32") -> Path:
     params = Base.model_validate(base_section(source) | {"dtype": dtype})
-    stages.base.canonical(source, None, params, folder)
+    canonicalize(source, None, params, folder)
     return folder
 
 

@@ -10,11 +10,11 @@ METHODS: dict[str, dict] = {
     "dora": {"lora": {"variant": "dora"}},
     "pissa": {"lora": {"variant": "pissa"}},
     "loraplus": {"lora": {"variant": "loraplus", "loraplus_ratio": 4}},
-    "lora and a norm": {"lora": {"targets": ["q_proj", "v_proj"], "modules_to_save": ["norm"]}},
+    "lora and a norm": {"lora": {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["norm"]}},
     "neftune": {"lora": {}, "train": {"neftune_alpha": 5}},
-    "p_tuning": {"tune": {"method": "p_tuning"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden": 16}},
+    "p_tuning": {"tune": {"method": "p_tuning"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden_size": 16}},
     "prefix": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "projection": False}},
-    "prefix through a network": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden": 16}},
+    "prefix through a network": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden_size": 16}},
     "prompt": {"tune": {"method": "prompt"}, "ptuning": {"num_virtual_tokens": 6}, "train": {"learning_rate": 0.5}},
     "freeze": {"tune": {"method": "freeze"}, "freeze": {"layers": 1, "patterns": ["model.norm.*"]}},
     "full": {"tune": {"method": "full"}, "train": {"learning_rate": 0.005}},
@@ -27,7 +27,7 @@ def method(name: str = "lora", **sections: dict):
     from tuneline.train.config.lora import Lora
     from tuneline.train.config.ptuning import PTuning
     from tuneline.train.config.tune import Tune
-    from tuneline.train.methods import Method
+    from tuneline.train.sections import Method
 
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values = {key: shipped[key] | sections.get(key, {}) for key in ("lora", "ptuning", "freeze")}

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from tests.helpers.paths import ROOT
+from tuneline.data.accounting import SourceCounts
+from tuneline.data.batches import batch_jobs
 from tuneline.data.config import Data
-from tuneline.data.convert import Tally, tasks_of
 from tuneline.data.normalize import read_batch
 
 
@@ -16,8 +17,8 @@ class Read(NamedTuple):
     records: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
     compared: list[tuple[str, str]]
-    """(head, tail) of each record, normalised."""
-    tally: Tally
+    """(instruction, question) of each record, normalised."""
+    counts: SourceCounts
 
     @property
     def reasons(self) -> list[str]:
@@ -38,18 +39,16 @@ def section(sources: list[dict], **changes: Any) -> Data:
 def read(path: Path, changes: dict[str, Any] | None = None, **options: Any) -> Read:
     """One file or folder, with options of the source and changes to the section."""
     params = section([{"path": path.name, **options}], **(changes or {}))
-    result = Read([], [], [], Tally())
-    for task in tasks_of(params, path.parent, [result.tally]):
-        batch = read_batch(task)
-        for line in batch.spill.decode().split("\n")[:-1]:
-            head, tail, _, record = line.split("\t", 3)
+    result = Read([], [], [], SourceCounts())
+    for job in batch_jobs(params, path.parent, [result.counts]):
+        batch = read_batch(job)
+        for line in batch.spool.decode().split("\n")[:-1]:
+            instruction, question, _, record = line.split("\t", 3)
             result.records.append(json.loads(record))
-            result.compared.append((head, tail))
+            result.compared.append((instruction, question))
         result.rejects.extend(json.loads(line) for line in batch.rejects.decode().split("\n") if line)
-        result.tally.items += batch.items
-        result.tally.repairs += batch.repairs
-        result.tally.placeholders += batch.placeholders
-    assert result.tally.items == len(result.records) + len(result.rejects)
+        result.counts.add(batch)
+    assert result.counts.items == len(result.records) + len(result.rejects)
     return result
 
 

@@ -58,12 +58,12 @@ def make_base(folder: Path, family: str = "gemma", model: str = "gemma3") -> Pat
 
 def canonical(source: Path, folder: Path, dtype: str) -> Path:
     """A checkpoint as the base stage writes it."""
-    import stages.base
-    from tuneline.base.config import Base
+    from tuneline.base.canonicalize import canonicalize
+    from tuneline.models.config import Base
     from tuneline.runtime.hashing import write_sums
 
     params = Base.model_validate(base_section(source) | {"dtype": dtype})
-    stages.base.canonical(source, None, params, folder)
+    canonicalize(source, None, params, folder)
     write_sums(folder)
     return folder
 

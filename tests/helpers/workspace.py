@@ -9,6 +9,7 @@ import yaml
 
 from tests.helpers.methods import method
 from tests.helpers.paths import ROOT
+from tests.helpers.stages import link_code
 
 CHATS = [
     [{"role": "user", "content": question}, {"role": "assistant", "content": "多休息，多喝水。"}]
@@ -24,8 +25,7 @@ def make_workspace(folder: Path, base: Path, changes: dict) -> None:
 
     (folder / "models").mkdir(parents=True)
     (folder / "models/base").symlink_to(base)
-    for name in ("dvc.yaml", "stages", "tuneline"):
-        (folder / name).symlink_to(ROOT / name)
+    link_code(folder)
     (folder / "data/processed").mkdir(parents=True)
     prompter = Prompter(load_tokenizer(base))
     write_tokens(folder / "data/processed/tokens.safetensors", [prompter.training_row(chat) for chat in CHATS])
@@ -67,7 +67,7 @@ def write_metrics(folder: Path) -> None:
     side = {"rouge_l": {"value": 12.5, "low": 10.0, "high": 15.0}}
     delta = {"rouge_l": {"value": 2.5, "low": -1.0, "high": 6.0, "p": 0.25, "wins": 1, "ties": 0, "losses": 1}}
     change = {"nll_per_token": {"base": {"value": 0.25}, "tuned": {"value": 0.5}}}
-    trained = {"first_loss": 3.5, "last_loss": 2.5, "learnt_tokens": 40, "rows_seen": 8, "steps": 4, "tokens": 80}
+    trained = {"first_loss": 3.5, "last_loss": 2.5, "supervised_tokens": 40, "rows_seen": 8, "steps": 4, "tokens": 80}
     contents = {
         "convert": {"sources": {"s": counted}, "total": counted},
         "eval": {"items": 2, "base": side, "tuned": side, "delta": delta, "general": change},

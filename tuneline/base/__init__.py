@@ -1,1 +1,1 @@
-"""Stage `base`."""
+"""Stage `base`: canonical form and inspection of a base model."""

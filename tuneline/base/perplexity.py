@@ -1,4 +1,4 @@
-"""Is a base what it should be? Its perplexity on one Chinese and one English paragraph, written for this.
+"""Perplexity of a base on one Chinese and one English paragraph, written for this.
 
 A wrongly converted checkpoint loads without a word and then predicts noise: its perplexity is in the
 thousands. The chunked loss of training is compared with the model's own loss on the same text, so a
@@ -8,7 +8,7 @@ head that does more than multiply (soft-capping, scaling) is found here and not 
 import math
 from typing import Any
 
-from tuneline.base.config import Base
+from tuneline.models.config import Base
 
 PARAGRAPHS = {
     "zh": (

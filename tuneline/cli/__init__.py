@@ -1,1 +1,1 @@
-"""Commands beside the pipeline."""
+"""The `tuneline` command: one module per subcommand, beside the pipeline."""

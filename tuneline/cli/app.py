@@ -1,5 +1,6 @@
 """The `tuneline` command: its subcommands by name, each imported only when it is run."""
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -10,9 +11,9 @@ from typer.main import get_command
 from tuneline.runtime.errors import exit_with_sentence
 
 COMMANDS = {
-    "plan": ("tuneline.cli.plan", "Predict parameters, memory and time of the current params."),
+    "plan": ("tuneline.cli.plan", "Predict parameters, memory and time of the current params, and whether they fit."),
     "compare": ("tuneline.cli.compare", "Compare held-out answers of revisions or experiments, item by item."),
-    "chat": ("chat.__main__", "Chat with the base, the adapter or the merged model in the terminal."),
+    "chat": ("chat.terminal", "Chat with the base, the adapter or the merged model in the terminal."),
     "serve": ("chat.serve", "Serve an OpenAI-compatible API."),
     "demo": ("chat.demo", "Serve a web page with two models side by side."),
     "verify": ("tuneline.cli.verify", "Check a merged model's folder against its checksums."),
@@ -65,3 +66,9 @@ def _version(value: bool) -> None:
 @app.callback()
 def main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
     """Fine-tune on question-answer data as a versioned DVC pipeline; `dvc repro` runs the stages."""
+
+
+def run_deprecated(module: str, command: str) -> None:
+    """Run a subcommand under its earlier name, saying the present one."""
+    print(f"`python -m {module}` is now `tuneline {command}`", file=sys.stderr)
+    app(args=[command, *sys.argv[1:]], prog_name="tuneline")

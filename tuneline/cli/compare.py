@@ -1,28 +1,25 @@
-"""Is one model better than another? The held-out answers of git revisions or DVC experiments, item by item.
+"""`tuneline compare`: paired comparison of the held-out answers of revisions or experiments."""
 
-    python -m tuneline.cli.compare main                    the workspace against main
-    python -m tuneline.cli.compare main exp-a exp-b        two experiments, each against main
-    python -m tuneline.cli.compare main exp-a --markdown
-
-Reads metrics/predictions.jsonl and metrics/eval.json of each revision from git and DVC's cache (or remote), without checking
-anything out. Answers to other held-out items, or scores by other definitions, are not compared.
-"""
-
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from tuneline.formats.metrics import METRICS, current_names, main_metric
+from tuneline.runtime.errors import sentence
 
 PREDICTIONS = "metrics/predictions.jsonl"
-METRICS = "metrics/eval.json"
+EVALUATION = "metrics/eval.json"
 WORKSPACE = "workspace"
-SHOWN = 5
 
 
-class Side(NamedTuple):
-    """What one revision's tuned model said."""
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class Revision(NamedTuple):
+    """The tuned model's answers of one revision."""
 
     name: str
     rows: dict[str, dict[str, Any]]
@@ -31,36 +28,40 @@ class Side(NamedTuple):
     """Of the metrics."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tuneline.cli.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "revisions", nargs="+", metavar="REV", help="commit, branch, tag or experiment; `workspace` is what lies here"
-    )
-    parser.add_argument("--common", action="store_true", help="compare the items that both have, when sets differ")
-    parser.add_argument("--items", type=int, default=SHOWN, help=f"items that changed most to show (default {SHOWN})")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true")
-    form.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    names = options.revisions if len(options.revisions) > 1 else [*options.revisions, WORKSPACE]
-    try:
-        sides = [read(name) for name in names]
-        found = [against(sides[0], other, common=options.common) for other in sides[1:]]
-    except (ValueError, OSError) as error:
-        sys.exit(f"compare: {' '.join(str(error).split())}")
-    if options.json:
+@app.command("compare")
+def main(
+    revisions: Annotated[
+        list[str], typer.Argument(help="Commit, branch, tag or experiment; `workspace` is what lies here.")
+    ],
+    common: Annotated[bool, typer.Option("--common", help="Compare the items in common, when sets differ.")] = False,
+    items: Annotated[int, typer.Option(help="Items that changed most to show.")] = 5,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """Compare the held-out answers of revisions or experiments with those of the first one, item by item.
+
+    `tuneline compare main` compares the workspace with main, `tuneline compare main exp-a exp-b` two experiments, each with
+    main. Reads metrics/predictions.jsonl and metrics/eval.json of each revision from git and DVC's cache (or remote), without
+    checking anything out. Answers to other held-out items, or scores by other definitions, are not compared.
+    """
+    if markdown and as_json:
+        raise ValueError("--markdown and --json are both given, expected one of them")
+    names = revisions if len(revisions) > 1 else [*revisions, WORKSPACE]
+    read_revisions = [read(name) for name in names]
+    found = [against(read_revisions[0], other, common=common) for other in read_revisions[1:]]
+    if as_json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        print("\n\n".join(shown(one, options.items, markdown=options.markdown) for one in found))
+        print("\n\n".join(to_text(comparison, items, markdown=markdown) for comparison in found))
 
 
-def read(name: str) -> Side:
+def read(name: str) -> Revision:
     """Raises ValueError for a revision that is not there, or has no answers within reach."""
     rows = [json.loads(line) for line in content(PREDICTIONS, name).split("\n") if line]
-    versions = json.loads(content(METRICS, name)).get("versions", {})
-    return Side(name, {row["id"]: row for row in rows}, versions)
+    for row in rows:
+        row["scores"] = {side: current_names(scores) for side, scores in row["scores"].items()}
+    versions = json.loads(content(EVALUATION, name)).get("versions", {})
+    return Revision(name, {row["id"]: row for row in rows}, current_names(versions))
 
 
 def content(path: str, name: str) -> str:
@@ -76,30 +77,32 @@ def content(path: str, name: str) -> str:
         return str(dvc.api.read(path, rev=name, encoding="utf-8"))
     except (DvcException, FileNotFoundError) as error:
         raise ValueError(
-            f"{name}: {path} can't be read ({' '.join(str(error).split())}): expected a commit, branch, tag or experiment "
+            f"{name}: {path} can't be read ({sentence(error)}): expected a commit, branch, tag or experiment "
             "whose `evaluate` has run, and its data in DVC's cache or remote (`dvc pull`)"
         ) from None
 
 
-def against(first: Side, second: Side, *, common: bool = False) -> dict[str, Any]:
-    """{"base", "tuned", "items", "metrics", "smallest", "changes"} of the second's tuned model against the first's.
+def against(first: Revision, second: Revision, *, common: bool = False) -> dict[str, Any]:
+    """The second's tuned model against the first's: items, metrics, minimum detectable effects, and what changed most.
 
-    Raises ValueError when the two were asked other questions, or scored by other definitions.
+    Raises ValueError when the two hold answers to other questions, or scored by other definitions.
     """
     from tuneline.evaluate.compare import compare
-    from tuneline.evaluate.metrics.metrics import METRICS as KNOWN
-    from tuneline.evaluate.report import headline
-    from tuneline.evaluate.statistics import smallest_difference
+    from tuneline.evaluate.statistics import minimum_detectable_effect
 
     for side in (first, second):
         tasks = {row["task"] for row in side.rows.values()}
-        known = {name: one.version for name, one in KNOWN.items() if one.task is None or one.task in tasks}
+        known = {name: metric.version for name, metric in METRICS.items() if metric.task in (None, *tasks)}
         if other := sorted(name for name, version in known.items() if side.versions.get(name) != version):
             raise ValueError(
                 f"{side.name} was scored by other definitions of {', '.join(other)}: "
                 "run `dvc repro evaluate` there with this code"
             )
-    both = [key for key, row in first.rows.items() if key in second.rows and asked(row) == asked(second.rows[key])]
+    both = [
+        key
+        for key, row in first.rows.items()
+        if key in second.rows and question_of(row) == question_of(second.rows[key])
+    ]
     apart = len(first.rows) + len(second.rows) - 2 * len(both)
     if apart and not (common and both):
         raise ValueError(
@@ -107,10 +110,10 @@ def against(first: Side, second: Side, *, common: bool = False) -> dict[str, Any
             f"{len(both)} in common): no comparison of sets that differ; leave data.heldout, data.seed and the sources alone, "
             "or compare the items that both have with --common"
         )
-    rows = [joined(first.rows[key], second.rows[key]) for key in both]
+    rows = [join(first.rows[key], second.rows[key]) for key in both]
     metrics = compare(rows)
-    name = headline(metrics)
-    score = name if KNOWN[name].figure is None else "rouge_l"
+    name = main_metric(metrics["delta"])
+    score = name if not METRICS[name].corpus else "rouge_l"
     changes = [
         {
             "id": row["id"],
@@ -119,35 +122,35 @@ def against(first: Side, second: Side, *, common: bool = False) -> dict[str, Any
         }
         for row in rows
     ]
-    changes.sort(key=lambda one: (-abs(one[score][1] - one[score][0]), one["id"]))
-    smallest = {key: smallest_difference(delta["low"], delta["high"]) for key, delta in metrics["delta"].items()}
+    changes.sort(key=lambda change: (-abs(change[score][1] - change[score][0]), change["id"]))
+    detectable = {
+        key: minimum_detectable_effect(delta["low"], delta["high"]) for key, delta in metrics["delta"].items()
+    }
     return {
         "base": first.name,
         "tuned": second.name,
         "items": len(rows),
         "left_out": apart,
         "metrics": {key: metrics[key] for key in ("base", "tuned", "delta")},
-        "smallest": smallest,
+        "minimum_detectable_effect": detectable,
         "score": score,
         "changes": changes,
     }
 
 
-def asked(row: dict[str, Any]) -> tuple[Any, ...]:
+def question_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """What must be alike for two answers to be compared."""
     return row["task"], row["question"], tuple(row["references"])
 
 
-def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """One row of both tuned answers, the first in the base's place."""
     same = {key: first[key] for key in ("id", "task", "question", "references")}
     scores = {"base": first["scores"]["tuned"], "tuned": second["scores"]["tuned"]}
     return same | {"base": first["tuned"], "tuned": second["tuned"], "scores": scores}
 
 
-def shown(found: dict[str, Any], most: int, *, markdown: bool) -> str:
-    from tuneline.evaluate.metrics.metrics import METRICS as KNOWN
-
+def to_text(found: dict[str, Any], most: int, *, markdown: bool) -> str:
     left = f" ({found['left_out']} that only one of them has are left out)" if found["left_out"] else ""
     title = f"{found['tuned']} against {found['base']}: {found['items']} items{left}"
     columns = (
@@ -158,22 +161,24 @@ def shown(found: dict[str, Any], most: int, *, markdown: bool) -> str:
         "95 % interval",
         "p",
         "won/tied/lost",
-        "would show",
+        "MDE",
     )
     lines: list[Sequence[str]] = [columns]
     for name, delta in found["metrics"]["delta"].items():
         values = (f"{found['metrics'][side][name]['value']:.2f}" for side in ("base", "tuned"))
         interval = f"{delta['low']:+.2f} … {delta['high']:+.2f}"
-        least = found["smallest"][name]
+        least = found["minimum_detectable_effect"][name]
         record = f"{delta['wins']}/{delta['ties']}/{delta['losses']}"
         cells = (f"{delta['value']:+.2f}", interval, f"{delta['p']:.4f}", record, f"{least:.2f}" if least else "—")
-        lines.append((KNOWN[name].title, *values, *cells))
-    changes: list[Sequence[str]] = [("id", KNOWN[found["score"]].title, "question")]
-    for one in found["changes"][:most]:
-        before, after = one[found["score"]]
-        question = " ".join(one["question"].split())
-        changes.append((one["id"], f"{before:.1f} → {after:.1f}", question[:48] + ("…" if len(question) > 48 else "")))
-    note = "would show: the smallest difference that this many items show in four of five cases"
+        lines.append((METRICS[name].title, *values, *cells))
+    changes: list[Sequence[str]] = [("id", METRICS[found["score"]].title, "question")]
+    for change in found["changes"][:most]:
+        before, after = change[found["score"]]
+        question = " ".join(change["question"].split())
+        changes.append(
+            (change["id"], f"{before:.1f} → {after:.1f}", question[:48] + ("…" if len(question) > 48 else ""))
+        )
+    note = "MDE: minimum detectable effect, the smallest difference that this many items show in four of five cases"
     parts = [f"## {title}" if markdown else title, table(lines, markdown=markdown), note]
     parts += ["Changed most:", table(changes, markdown=markdown)]
     return "\n\n".join(parts)
@@ -188,7 +193,3 @@ def table(lines: Sequence[Sequence[str]], *, markdown: bool) -> str:
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:-1], widths[1:-1]), line[-1]]) for line in lines
     )
-
-
-if __name__ == "__main__":
-    main()

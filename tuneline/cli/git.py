@@ -1,4 +1,4 @@
-"""What git says of the project."""
+"""Git commands in the project."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, found without doing it: the step is run on tensors that have no data.
+"""Memory estimate of a training step with FakeTensorMode: the step is run on tensors that have no data.
 
 PyTorch's FakeTensorMode runs the real code of model, adapter, loss and optimizer, shapes and dtypes only, while every
 storage that comes and goes is counted. So it holds for any architecture and method, and needs no weights.
@@ -10,12 +10,13 @@ from typing import Any
 
 from tuneline.train import methods
 from tuneline.train.collate import collator
-from tuneline.train.fused_lora import fuse
-from tuneline.train.loss_forward import supervise
+from tuneline.train.fused_lora import patch_lora_layers
+from tuneline.train.loss_forward import install_loss_forward
+from tuneline.train.sections import Method
 
 
 @dataclass(frozen=True)
-class Step:
+class StepMemory:
     """Bytes of one process's step without sharding."""
 
     weights: int
@@ -35,17 +36,17 @@ class Step:
         return self.weights + self.trained + self.optimizer + self.gradients + self.activations + self.temporary
 
 
-def measure(
+def measure_step(
     config: Any,
-    method: methods.Method,
+    method: Method,
     *,
     lengths: tuple[int, ...],
-    learnt: int,
+    supervised: int,
     dtype: str,
     checkpointing: bool,
-    line: bool,
-) -> Step:
-    """One optimizer step of a model of this transformers config: rows of these lengths, `learnt` of the tokens with loss.
+    packed: bool,
+) -> StepMemory:
+    """One optimizer step of a model of this transformers config: rows of these lengths, `supervised` of the tokens with loss.
 
     dtype: of the frozen base and of the forward pass ("bfloat16", "float32").
     """
@@ -57,20 +58,20 @@ def measure(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=kind)
         model.requires_grad_(False)
-        collate = collator(model, line=line)
-        tuned = methods.prepare(model, without_data(method))
+        collate = collator(model, packed=packed)
+        tuned = methods.prepare(model, without_weights(method))
     with FakeTensorMode(allow_non_fake_inputs=True):
         _give_storage(tuned)
-        # How many positions are learnt is data, and there is none.
-        fuse(tuned)
-        supervise(model, checkpointing, lambda hidden, labels: _first(hidden, labels, learnt))
+        # How many positions are supervised is data, and there is none.
+        patch_lora_layers(tuned)
+        install_loss_forward(model, checkpointing, lambda hidden, labels: _first(hidden, labels, supervised))
         tuned.train()
-        parameters = {id(one): one for one in tuned.parameters()}.values()
-        trained = [one for one in parameters if one.requires_grad]
+        parameters = {id(parameter): parameter for parameter in tuned.parameters()}.values()
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained)
         alive = _alive()
-        for one in (*parameters, *tuned.buffers()):
-            alive.add(one)
+        for tensor in (*parameters, *tuned.buffers()):
+            alive.add(tensor)
         with alive:
             # Twice: the moments of the optimizer come with the first step.
             for _ in range(2):
@@ -78,16 +79,16 @@ def measure(
                 alive.peak = alive.now
                 rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
                 with torch.autocast("cpu", kind, enabled=kind != torch.float32):
-                    loss = tuned(**collate([(row, row, learnt) for row in rows]))["loss"]
+                    loss = tuned(**collate([(row, row, supervised) for row in rows]))["loss"]
                 kept = alive.now - before
                 loss.backward()
                 del loss
                 peak = alive.peak
                 optimizer.step()
                 optimizer.zero_grad()
-    size = sum(one.numel() * one.element_size() for one in trained)
-    weights = sum(one.numel() * one.element_size() for one in parameters) - size
-    return Step(
+    size = sum(tensor.numel() * tensor.element_size() for tensor in trained)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in parameters) - size
+    return StepMemory(
         weights=weights,
         trained=size,
         optimizer=2 * size,
@@ -97,15 +98,15 @@ def measure(
     )
 
 
-def without_data(method: methods.Method) -> methods.Method:
+def without_weights(method: Method) -> Method:
     """PiSSA takes its beginning from the weights, which there are none of; its sizes are LoRA's."""
     if method.lora.variant == "pissa":
         return method._replace(lora=method.lora.model_copy(update={"variant": "lora"}))
     return method
 
 
-def _first(hidden: Any, labels: Any, learnt: int) -> tuple[Any, Any]:
-    return hidden.reshape(-1, hidden.shape[-1])[:learnt], labels.reshape(-1)[:learnt]
+def _first(hidden: Any, labels: Any, supervised: int) -> tuple[Any, Any]:
+    return hidden.reshape(-1, hidden.shape[-1])[:supervised], labels.reshape(-1)[:supervised]
 
 
 def _give_storage(model: Any) -> None:

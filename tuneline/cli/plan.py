@@ -1,297 +1,140 @@
-"""What a training run will take, before it is paid for: parameters, steps, memory with its parts, and time.
+"""`tuneline plan`: what the current params need, and whether this or a described machine has it."""
 
-    python -m tuneline.cli.plan                       the current params, the base and the tokens that `dvc repro tokenize` made
-    python -m tuneline.cli.plan --config config.json  memory alone, for an architecture without its weights
-
-Exits with 1 when the run would not fit, saying what to change.
-"""
-
-import argparse
 import json
-import subprocess
-import sys
-import time
-import warnings
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Annotated
 
-if TYPE_CHECKING:
-    from tuneline.cli.memory import Step
-    from tuneline.formats.token_file import Tokens
+import typer
 
-GB = 1e9
-CPU_FIXED = 0.13 * GB
-"""What oneDNN and DeepSpeed hold on a CPU beside tensors; measured, see benchmarks/results/*-plan.md."""
-CPU_KEPT = 0.17
-"""Share of what is in use that the C library and oneDNN's reordered copies hold on top of it; measured likewise."""
+from tuneline.cli.machine import GB, Machine, described_machine, facts, this_machine
+from tuneline.cli.prediction import Prediction, export_memory, parameter_facts, predict
+from tuneline.runtime.stage import quiet_deprecations
 
-
-class Workload(NamedTuple):
-    """What the training rows are like."""
-
-    steps: int
-    tokens: int
-    """Of the run, without padding."""
-    lengths: tuple[int, ...]
-    """Of the rows of the longest micro-batch."""
-    learnt: int
-    """Tokens with loss in it."""
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tuneline.cli.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, help="config.json of a transformers model, or of ChatGLM2 or ChatGLM3")
-    options = parser.parse_args()
-    # Of libraries about one another's deprecations, which no user can mend.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    try:
-        fits = show(options.config)
-    except (ValueError, OSError) as error:
-        sys.exit(f"plan: {' '.join(str(error).split())}")
-    sys.exit(0 if fits else 1)
+@app.command()
+def plan(
+    config: Annotated[
+        Path | None, typer.Option(help="config.json of a transformers model, ChatGLM2 or ChatGLM3: memory alone.")
+    ] = None,
+    gpu_memory: Annotated[float | None, typer.Option(help="GB of a GPU of another machine than this one.")] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of that machine.")] = 1,
+    time: Annotated[bool, typer.Option(help="Run two steps, and say how long training will take.")] = True,
+) -> None:
+    """Predict parameters, steps, memory and time of the current params, before they are paid for.
+
+    Reads params.yaml, the base and the tokens that `dvc repro tokenize` made; with --config an architecture without its
+    weights. Exits with 1 when the run would not fit, saying what to change.
+    """
+    quiet_deprecations()
+    if gpu_memory is None:
+        show("this machine", facts())
+        machine = this_machine()
+    else:
+        machine = described_machine(gpu_memory, gpus)
+    validate_sections()
+    prediction = predict(config, machine)
+    title = f"{prediction.model_config.model_type}, {prediction.config.method.tune.method}, {prediction.dtype}"
+    show(f"the run: {title} on {machine.device.type}", parameter_facts(prediction))
+    show("highest memory of a process, predicted", gigabytes(prediction.parts | {"together": prediction.total}))
+    reasons = [*memory_reasons(prediction, machine), *([] if machine.described else other_reasons(prediction))]
+    for reason in reasons:
+        print(f"IT DOES NOT FIT: {reason}")
+    if reasons:
+        raise typer.Exit(1)
+    print("it fits")
+    if time and prediction.workload is not None and not machine.described:
+        show_time(prediction)
 
 
-class Prediction(NamedTuple):
-    """What is run, on what, and what it holds in memory."""
-
-    config: Any
-    method: Any
-    train: Any
-    device: Any
-    dtype: str
-    processes: int
-    rows: Workload | None
-    """None for a shape without tokens."""
-    parts: dict[str, float]
-    """Bytes of one process, by part and together."""
-    line: bool
-    """Whether rows lie end to end."""
-
-
-def show(shape: Path | None) -> bool:
-    """Print the plan; returns whether it fits."""
-    plan = predict(shape)
-    title = f"{plan.config.model_type}, {plan.method.tune.method}, {plan.dtype}, {plan.device.type}"
-    report(title, facts(plan.config, plan.method, plan.train, plan.rows), plan.parts)
-    fits = judge(plan.parts["together"], plan.processes, plan.device)
-    if plan.rows is not None and fits:
-        estimate(plan.method, plan.train, plan.dtype, plan.rows, plan.processes, line=plan.line)
-    return fits
-
-
-def predict(shape: Path | None) -> Prediction:
-    """The run of the current params; with `shape`, a config.json, of that architecture and the longest rows allowed."""
-    from tuneline.formats.token_file import Tokens
-    from tuneline.models.loading import BASE, pick_device, pick_dtype
+def validate_sections() -> None:
+    """Raises ValueError for a mistake in any section, also in one that only a later stage reads."""
+    from tuneline.data.config import Data
+    from tuneline.evaluate.config import Evaluate
+    from tuneline.export.config import Export
+    from tuneline.fetch.config import Fetch
+    from tuneline.models.config import Base
     from tuneline.runtime.params import load
     from tuneline.tokenize.config import Tokenize
-    from tuneline.train.collate import in_one_line
-    from tuneline.train.config.deepspeed import DeepSpeed
-    from tuneline.train.config.train import Train
-    from tuneline.train.launch import count_processes
-    from tuneline.train.methods import chosen_method, refuse
-    from tuneline.train.run import TOKENS
 
-    train, deepspeed = load(Train), load(DeepSpeed)
-    method = chosen_method()
-    refuse(method, train)
-    device = pick_device()
-    dtype = str(pick_dtype(train.dtype, device, "train.dtype")).removeprefix("torch.")
-    processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
-    longest = load(Tokenize).max_tokens
-    tokens = None if shape else Tokens(TOKENS)
-    config = read_config(shape or BASE / "config.json")
-    line = in_one_line(config, method, train.neftune_alpha)
-    rows = None if tokens is None else run_rows(train, tokens, line=line)
-    most = Workload(0, 0, (longest,) * train.micro_batch_size, longest * train.micro_batch_size)
-    step = measured(config, method, train, rows or most, dtype, line=line)
-    parts = per_process(step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=device.type == "cpu")
-    return Prediction(config, method, train, device, dtype, processes, rows, parts, line)
+    for section in (Fetch, Base, Data, Tokenize, Evaluate, Export):
+        load(section)
 
 
-def measured(config: Any, method: Any, train: Any, rows: Workload, dtype: str, *, line: bool) -> "Step":
-    from tuneline.cli.memory import measure
-
-    return measure(
-        config,
-        method,
-        lengths=rows.lengths,
-        learnt=rows.learnt,
-        dtype=dtype,
-        checkpointing=train.gradient_checkpointing,
-        line=line,
-    )
+def memory_reasons(prediction: Prediction, machine: Machine) -> list[str]:
+    """Why training would not fit into memory, with what can still be changed; prints what there is."""
+    have = machine.memory if machine.device.type == "cuda" else machine.memory / prediction.processes
+    what = "a GPU has" if machine.described else "free on the GPU" if machine.device.type == "cuda" else "free for each"
+    print(f"  {what:<24}{have / GB:>15.2f} GB")
+    if prediction.total < have:
+        return []
+    return [
+        f"training needs {prediction.total / GB:.1f} GB, {have / GB:.1f} are there; {'; '.join(advice(prediction))}"
+    ]
 
 
-def per_process(step: "Step", quantize: str | None, stage: int, processes: int, *, on_cpu: bool) -> dict[str, float]:
-    """Bytes by part of one process, after sharding (Rajbhandari et al. 2019), and together."""
-    shards = [processes if stage >= needed else 1 for needed in (1, 2, 3)]
-    # Of the base's weights nearly all are in linear layers, which is what is quantised.
-    stored = {"nf4": 0.53 / 2, "int8": 0.51, None: 1.0}[quantize]
-    parts = {
-        "weights": step.weights * stored / shards[2],
-        # From stage 1 on DeepSpeed keeps its part of the gradients, and a float32 copy of its parameters, once more.
-        "adapter and gradients": step.trained / shards[2]
-        + step.gradients / shards[1]
-        + (step.gradients / shards[0] if stage else 0),
-        "optimizer": (step.optimizer + (step.trained if stage else 0)) / shards[0],
-        "activations": float(step.activations),
-        "logits and the like": float(step.temporary),
+def advice(prediction: Prediction) -> list[str]:
+    """What of the params could still lower memory."""
+    method, train, deepspeed = prediction.config
+    possible = {
+        "train.micro_batch_size: 1": train.micro_batch_size > 1,
+        "train.gradient_checkpointing: true": not train.gradient_checkpointing and method.tune.method != "prefix",
+        "lora.quantize: nf4": method.tune.method == "lora"
+        and not method.lora.quantize
+        and prediction.dtype == "bfloat16",
+        "deepspeed.zero_stage: 3": prediction.processes > 1 and deepspeed.zero_stage < 3,
+        "tune.method: lora": method.tune.method == "full",
+        "a smaller tokenize.max_tokens": True,
     }
-    if on_cpu:
-        parts["libraries"] = libraries()
-        parts["kept by malloc"] = CPU_FIXED + CPU_KEPT * (step.weights + step.activations + step.temporary)
-    return parts | {"together": sum(parts.values())}
+    return [f"try {' or '.join(change for change, helps in possible.items() if helps)}"]
 
 
-def libraries() -> float:
-    """Resident bytes of a process that has only imported what training needs."""
-    import tuneline
-
-    program = "import tuneline.train.run, psutil; print(psutil.Process().memory_info().rss)"
-    root = str(Path(next(iter(tuneline.__path__))).parent)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
-    return float(result.stdout.split()[-1])
-
-
-def read_config(path: Path) -> Any:
-    """The transformers config at a path; a ChatGLM2's or ChatGLM3's becomes the native one."""
-    from transformers import AutoConfig
-
-    from tuneline.models.chatglm.config import is_chatglm, native_config, shape_of
-
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: run `dvc repro base`, or give --config for memory alone")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if is_chatglm(values):
-        return native_config(shape_of(values), "bfloat16", 0, [2])
-    return AutoConfig.for_model(values.pop("model_type"), **values)
-
-
-def run_rows(train: Any, tokens: "Tokens", *, line: bool) -> Workload:
-    """What the run will see."""
-    from tuneline.train.run import batches_of
-
-    batches, _ = batches_of(train, tokens, line=line)
-    lengths, learnt = tokens.lengths, tokens.learnt_per_row
-
-    def size(batch: list[tuple[int, int]]) -> int:
-        sizes = [int(lengths[row]) for row, _ in batch]
-        return sum(sizes) if line else len(sizes) * max(sizes)
-
-    widest = max(batches, key=size)
-    return Workload(
-        steps=len(batches) * train.micro_batch_size // train.batch_size,
-        tokens=sum(int(lengths[row]) for batch in batches for row, _ in batch),
-        lengths=tuple(int(lengths[row]) for row, _ in widest),
-        learnt=sum(int(learnt[row]) for row, _ in widest),
-    )
-
-
-def facts(config: Any, method: Any, train: Any, rows: Workload | None) -> dict[str, str]:
-    """Parameters and steps, in words."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from tuneline.cli.memory import without_data
-    from tuneline.train.methods import counts, prepare
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-        counted = counts(prepare(model.requires_grad_(False), without_data(method)))
-    result = {
-        "parameters": f"{counted['total_parameters']:,}",
-        "trainable": f"{counted['trainable_parameters']:,} ({counted['trainable_share']:.3%})",
-    }
-    if counted.get("trainable_parameters_as_chatglm"):
-        result["as ChatGLM counts"] = f"{counted['trainable_parameters_as_chatglm']:,}"
-    if rows is not None:
-        result |= {"optimizer steps": f"{rows.steps:,}", "tokens of the run": f"{rows.tokens:,}"}
-        result["most at a time"] = f"{sum(rows.lengths)} tokens in {len(rows.lengths)} rows"
-    return result
-
-
-def report(title: str, known: dict[str, str], parts: dict[str, float]) -> None:
-    print(title)
-    for name, value in known.items():
-        print(f"  {name:<24}{value:>18}")
-    print("highest memory of a process, predicted")
-    for name, size in parts.items():
-        print(f"  {name:<24}{size / GB:>15.2f} GB")
-
-
-def judge(need: float, processes: int, device: Any) -> bool:
-    """Print whether it fits what is there; returns it."""
+def other_reasons(prediction: Prediction) -> list[str]:
+    """Why export or the disk of this machine would not do; prints what they need."""
     import psutil
-    import torch
 
-    if device.type == "cuda":
-        have, what = float(torch.cuda.mem_get_info(device)[0]), "free on the GPU"
-    else:
-        have, what = psutil.virtual_memory().available / processes, "free for each process"
-    fits = need < have
-    print(f"  {what:<24}{have / GB:>15.2f} GB: {'it fits' if fits else 'IT DOES NOT FIT'}")
-    if not fits:
-        print(
-            "  to change: a smaller train.micro_batch_size or tokenize.max_tokens; train.gradient_checkpointing: true;"
-        )
-        print("  lora.quantize: nf4; with several GPUs deepspeed.zero_stage: 3")
-    return fits
-
-
-def estimate(method: Any, train: Any, dtype: str, rows: Workload, processes: int, *, line: bool) -> None:
-    """Run two steps of the real work on this machine, alone, and print how long all will take."""
-    import torch
-    from accelerate.utils import send_to_device
-
-    from tuneline.formats.token_file import Tokens
-    from tuneline.models import cpu_tuning as cpu
-    from tuneline.models.loading import BASE, load_model, pick_device
-    from tuneline.train.collate import collator
-    from tuneline.train.run import TOKENS, batches_of, prepared
-    from tuneline.train.trainer import Rows
-
-    tokens, device = Tokens(TOKENS), pick_device()
-    stored = Rows(tokens)
-    batches, _ = batches_of(train, tokens, line=line)
-    per_step = train.batch_size // train.micro_batch_size
-    if device.type == "cpu":
-        cpu.keep_few_kernels()
-        cpu.give_back_large_blocks()
-    kind = getattr(torch, dtype)
-    base = load_model(BASE, kind, device)
-    collate = collator(base, line=line)
-    model = prepared(base, method, train.gradient_checkpointing).train()
-    optimizer = torch.optim.AdamW(one for one in model.parameters() if one.requires_grad)
-    seconds = 0.0
-    for first in (0, per_step):
-        started, seen = time.monotonic(), 0
-        for batch in batches[first : first + per_step] or batches[:per_step]:
-            inputs = send_to_device(collate([stored[row] for row in batch]), device)
-            learnt = inputs.pop("step_tokens")
-            with torch.autocast(device.type, kind, enabled=kind != torch.float32):
-                (model(**inputs)["loss"] / learnt).backward()
-            seen += sum(int(tokens.lengths[row]) for row, _ in batch)
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.monotonic() - started
-    rate = seen / seconds
-    print("time, from two steps of this run on this machine")
-    print(f"  {'one step':<24}{seconds:>16.1f} s")
-    print(
-        f"  {'tokens a second':<24}{rate:>18.0f}" + (f", times {processes} processes at best" if processes > 1 else "")
-    )
-    print(f"  {'training':<24}{_clock(rows.tokens / rate / processes):>18}")
+    params = json.loads(Path("metrics/base.json").read_text()) if Path("metrics/base.json").is_file() else None
+    if params is None or prediction.workload is None:
+        return []
+    stored = BYTES[params["dtype"]]
+    memory = export_memory(prediction.model_config, stored)
+    # Base and merged model, each in the workspace and in DVC's cache.
+    disk = 4.0 * stored * params["parameters"]
+    show("other stages", gigabytes({"export, memory": memory, "models, disk": disk}))
+    total, free = psutil.virtual_memory().total, shutil.disk_usage(".").free
+    found = []
+    if memory > total:
+        found.append(f"export needs {memory / GB:.1f} GB of memory, this machine has {total / GB:.1f}")
+    models = Path("models/merged").is_dir()
+    if disk > free and not models:
+        found.append(f"the models take {disk / GB:.1f} GB of disk, {free / GB:.1f} are free")
+    return found
 
 
-def _clock(seconds: float) -> str:
+def show_time(prediction: Prediction) -> None:
+    from tuneline.cli.step_benchmark import seconds_and_rate
+
+    assert prediction.workload is not None
+    seconds, rate = seconds_and_rate(prediction)
+    several = f", times {prediction.processes} processes at best" if prediction.processes > 1 else ""
+    training = clock(prediction.workload.tokens / rate / prediction.processes)
+    rows = {"one step": f"{seconds:.1f} s", "tokens a second": f"{rate:.0f}{several}", "training": training}
+    show("time, from two steps of this run on this machine", rows)
+
+
+def show(title: str, rows: dict[str, str]) -> None:
+    print(title)
+    for name, value in rows.items():
+        print(f"  {name:<24}{value:>18}")
+
+
+def gigabytes(sizes: dict[str, float]) -> dict[str, str]:
+    return {name: f"{size / GB:.2f} GB" for name, size in sizes.items()}
+
+
+def clock(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours} h {rest // 60:02} min" if hours else f"{rest // 60} min {rest % 60:02} s"
-
-
-if __name__ == "__main__":
-    main()

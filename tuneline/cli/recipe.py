@@ -1,41 +1,43 @@
-"""Run a recipe beside the project, never in it: `make repro RECIPE=chatglm3-legal-lora`.
+"""`tuneline recipe`: run a recipe, the values that differ from params.yaml, beside the project."""
 
-    python -m tuneline.cli.recipe chatglm3-legal-lora base.source=./bases/chatglm3-6b base.sha256=…
-
-A recipe runs in runs/<name>, a git clone of this project with the working tree's files and the recipe as its params.yaml.
-The clone shares DVC's cache, so nothing is stored or computed twice, and what it makes can be committed there and pushed
-back as a branch.
-"""
-
-import argparse
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
 
 from tuneline.cli.git import git
+from tuneline.runtime.params import PARAMS, read_yaml
 
 RECIPES = Path("recipes")
 RUNS = Path("runs")
 RAW = Path("data/raw")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="a file of recipes/, without .yaml")
-    parser.add_argument("changes", nargs="*", metavar="section.key=value", help="as for `dvc exp run -S`")
-    options = parser.parse_args()
-    try:
-        folder = prepare(options.name, options.changes)
-    except (ValueError, OSError) as error:
-        sys.exit(f"recipe: {' '.join(str(error).split())}")
-    print(f"recipe: {options.name} runs in {folder}; look there for models/ and metrics/", flush=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def recipe(
+    name: Annotated[str, typer.Argument(help="A file of recipes/, without .yaml.")],
+    changes: Annotated[list[str] | None, typer.Argument(help="section.key=value, as for `dvc exp run -S`.")] = None,
+) -> None:
+    """Run a recipe beside the project, never in it: in runs/<name>, a git clone that shares DVC's cache.
+
+    The clone has the working tree's files, and as params.yaml the project's with the recipe's values on top. Nothing is
+    stored or computed twice, and what it makes can be committed there and pushed back as a branch.
+    """
+    folder = prepare(name, changes or [])
+    print(f"recipe: {name} runs in {folder}; look there for models/ and metrics/", flush=True)
     os.chdir(folder)
-    for module in (["dvc", "repro"], ["tuneline.cli.stage_times"]):
+    for module in (["dvc", "repro"], ["tuneline", "times"]):
         status = subprocess.run([sys.executable, "-m", *module], check=False).returncode
         if status:
-            sys.exit(status)
+            raise typer.Exit(status)
 
 
 def prepare(name: str, changes: list[str]) -> Path:
@@ -49,11 +51,33 @@ def prepare(name: str, changes: list[str]) -> Path:
         RUNS.mkdir(exist_ok=True)
         git("clone", "--quiet", ".", str(folder))
     copy_tree(folder)
-    shutil.copyfile(recipe, folder / "params.yaml")
+    write_params(folder / "params.yaml", recipe)
     override(folder / "params.yaml", changes)
     bring_bases(folder)
     share_cache(folder)
     return folder
+
+
+def write_params(target: Path, recipe: Path) -> None:
+    """Write the project's parameters with the recipe's values in their place, comments kept."""
+    yaml = YAML()
+    yaml.width = 2**16
+    params = yaml.load(PARAMS)
+    merge(params, read_yaml(recipe), recipe)
+    yaml.dump(params, target)
+
+
+def merge(params: dict[str, Any], values: dict[str, Any], recipe: Path) -> None:
+    """Put a recipe's values into parameters, key by key.
+
+    Raises ValueError for a section or key that the parameters do not have.
+    """
+    given = [(section, key) for section, keys in values.items() for key in keys]
+    unknown = [f"{section}.{key}" for section, key in given if key not in params.get(section, {})]
+    if unknown:
+        raise ValueError(f"{recipe}: {', '.join(unknown)} is not in {PARAMS}, expected keys of its sections")
+    for section, key in given:
+        params[section][key] = values[section][key]
 
 
 def copy_tree(folder: Path) -> None:
@@ -113,7 +137,3 @@ def share_cache(folder: Path) -> None:
         shutil.copyfile(local, folder / ".dvc/config.local")
     dvc = [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache]
     subprocess.run(dvc, cwd=folder, check=True, capture_output=True)
-
-
-if __name__ == "__main__":
-    main()

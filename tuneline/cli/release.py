@@ -1,47 +1,43 @@
-"""Make the folder to hand out: the merged model, and from which commit, data revision and library versions it came.
+"""`tuneline release`: a folder to hand out."""
 
-    python -m tuneline.cli.release                     into release/
-    python -m tuneline.cli.release --to /mnt/models/legal-v3 --gguf
-
-The merged model itself holds no commit and no time, so that the same inputs give the same bytes; here they are added.
-"""
-
-import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+import typer
 
 from tuneline.cli.git import git
 from tuneline.export.verify import problems
 from tuneline.models.loading import MERGED
-from tuneline.runtime.atomic import building, to_json
+from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.hashing import write_sums
-from tuneline.runtime.stage import machine
+from tuneline.runtime.machine import library_versions
+from tuneline.runtime.params import read_yaml
 
 CONVERTER = "convert_hf_to_gguf.py"
 LLAMA_CPP = "LLAMA_CPP"
 LINEAGE = "release.json"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tuneline.cli.release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--to", type=Path, default=Path("release"), help="a folder that is not there yet")
-    parser.add_argument("--gguf", action="store_true", help=f"a GGUF file as well, with llama.cpp's {CONVERTER}")
-    parser.add_argument("--dirty", action="store_true", help="although the project has changes that are not committed")
-    options = parser.parse_args()
-    try:
-        convert = converter() if options.gguf else None
-        release(options.to, convert, dirty=options.dirty)
-    except (ValueError, OSError) as error:
-        sys.exit(f"release: {' '.join(str(error).split())}")
-    print(f"release: {options.to} is ready; `python -m tuneline.export.verify {options.to}` checks it anywhere")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command("release")
+def main(
+    to: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("release"),
+    gguf: Annotated[bool, typer.Option("--gguf", help=f"A GGUF file as well, with llama.cpp's {CONVERTER}.")] = False,
+    dirty: Annotated[bool, typer.Option("--dirty", help="Although the project has uncommitted changes.")] = False,
+) -> None:
+    """Make the folder to hand out: the merged model, with its commit, data revision and library versions.
+
+    The merged model itself holds no commit and no time, so that the same inputs give the same bytes; here they are added.
+    """
+    release(to, converter() if gguf else None, dirty=dirty)
+    print(f"release: {to} is ready; `tuneline verify {to}` checks it anywhere")
 
 
 def release(folder: Path, convert: Path | None, *, dirty: bool) -> None:
@@ -51,7 +47,7 @@ def release(folder: Path, convert: Path | None, *, dirty: bool) -> None:
     if found := problems(MERGED):
         raise ValueError(f"{MERGED} can't be handed out: {'; '.join(found)}; run `dvc repro`")
     facts = origin(dirty=dirty)
-    with building(folder) as partial:
+    with atomic_output(folder) as partial:
         shutil.copytree(MERGED, partial)
         (partial / LINEAGE).write_text(to_json(facts), encoding="utf-8")
         with (partial / "README.md").open("a", encoding="utf-8") as card:
@@ -75,14 +71,14 @@ def origin(*, dirty: bool) -> dict[str, Any]:
         raise ValueError(
             f"the pipeline is not up to date ({', '.join(stale)}): run `dvc repro` and commit, or say --dirty"
         )
-    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    lock = read_yaml(Path("dvc.lock"))
     (merged,) = (out for out in lock["stages"]["export"]["outs"] if out["path"] == MERGED.as_posix())
-    facts = {name: value for name, value in machine().items() if name in ("python", "versions")}
     return {
         "commit": git("rev-parse", "HEAD").strip(),
         "dirty": bool(changed or stale),
         "dvc_md5": merged["md5"],
-        **facts,
+        "python": platform.python_version(),
+        "versions": library_versions(),
     }
 
 
@@ -122,7 +118,3 @@ def to_gguf(convert: Path, folder: Path, target: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode or not target.is_file():
         raise ValueError(f"{convert} failed: {result.stderr.strip()[-500:] or 'it wrote nothing'}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Section `data`: where questions and answers come from, what may be mended, and how many are held out."""
+"""Section `data`: sources of questions and answers, repairs, and the size of the held-out set."""
 
 from pathlib import PurePosixPath
 from string import Formatter
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tuneline.runtime.params import Integer, Number, Section, Text
+from tuneline.runtime.params import Section
 
 Format = Literal[
     "auto", "json_lines", "json", "table", "blocks", "transcript", "dialogue", "relations", "xml", "columnar", "hub"
@@ -15,32 +15,32 @@ Repair = Literal["trim", "html_entities", "html_tags", "end_marker"]
 
 
 class Source(Section):
-    """One file or folder under data/raw. What is left out is detected from the content."""
+    """One file or folder under data/raw. Options that are left out are detected from the content."""
 
-    path: Text
+    path: str
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
     task: Literal["auto", "qa", "triples", "entities", "label"] = "auto"
-    system: Text | None = None
+    system: str | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
-    instruction: Text | None = None
+    instruction: str | None = None
     """Put before every question, in place of the row's own instruction; empty text removes the row's own."""
-    template: Text | None = None
+    template: str | None = None
     """User turn of every row, with {question} and any column name in braces."""
-    question: Text | None = None
+    question: str | None = None
     """Field that holds the question, where several could."""
-    columns: dict[Text, Text] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
     """Our name of a field (question, answer, system) to its name in the file."""
-    limit: Integer | None = Field(default=None, gt=0)
+    limit: int | None = Field(default=None, gt=0)
     """Read only the first rows."""
-    revision: Text | None = None
+    revision: str | None = None
     """Commit of a dataset of the hub."""
-    split: Text = "train"
+    split: str = "train"
     """Part of a dataset of the hub."""
 
     @property
     def name(self) -> str:
-        """What records call this source: its path, without the suffix of a file."""
+        """Name of this source in records: its path, without the suffix of a file."""
         path = PurePosixPath(self.path)
         return str(path.with_suffix("") if path.suffix[1:].isalpha() else path)
 
@@ -70,25 +70,32 @@ def template_fields(template: str) -> set[str]:
 
 
 class Data(Section):
+    """Sources, held-out set, contamination policy, and repairs of the text."""
+
     sources: list[Source] = Field(min_length=1)
-    heldout: Integer = Field(gt=0)
+    heldout: int = Field(gt=0)
     """Items set aside for evaluation."""
     heldout_source: Source | None
-    """A file that is the held-out set, whole; `heldout` then has no say."""
-    seed: Integer
+    """A file that is the held-out set, whole; `heldout` is then not used."""
+    seed: int
     """Draws the held-out items; leave it alone in ablations."""
     leak_policy: Literal["remove", "fail", "keep"]
-    """What happens to training rows that give a held-out item away."""
-    max_reject_rate: Number = Field(ge=0, le=1)
+    """What happens to training rows that leak a held-out item."""
+    max_reject_rate: float = Field(ge=0, le=1)
     """Share of a source's items that may be rejected before the stage fails."""
     repairs: list[Repair]
     """What may be changed in the text that is trained on; each change is counted."""
-    placeholders: dict[Text, Text]
+    placeholders: dict[str, str]
     """What stands in for {{name}} or <NAME>; those that are left are reported."""
+
+    @property
+    def all_sources(self) -> list[Source]:
+        """All sources; the explicit held-out one, if any, is the last."""
+        return [*self.sources, *([self.heldout_source] if self.heldout_source else [])]
 
     @model_validator(mode="after")
     def _one_name_each(self) -> "Data":
-        names = [source.name for source in (*self.sources, *([self.heldout_source] if self.heldout_source else []))]
+        names = [source.name for source in self.all_sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sources whose paths differ in more than the suffix, not {twice} twice")

@@ -1,12 +1,16 @@
-"""Which items are duplicates, and which are evaluated on: decided from hashes alone, so that a million items fit.
+"""Duplicates and the held-out set, decided from hashes alone, so that a million items fit into memory.
 
 The held-out set is drawn by a hash of the normalised question: reordering rows changes nothing, and a
-new row enters only if its hash is among the smallest. Arrays are those of tuneline.data.normalize.KEYS, one entry an item.
+new row enters only if its hash is among the smallest. Arrays are those of tuneline.data.spool.KEYS, one entry an item.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tuneline.data.config import Data
+from tuneline.data.spool import BOTH, INSTRUCTION, QUESTION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,13 +19,40 @@ REPEATED = 3
 """Items that share an instruction (or an input) from which on it is not part of the question."""
 
 
-def kept_of(keys: "NDArray[Any]", exam: int | None = None) -> "NDArray[np.bool_]":
-    """False for duplicates: of the same normalised turns the item with the smallest hash of its raw text stays.
+@dataclass
+class Split:
+    """Split of the items into kept ones and duplicates, and of those into training and held-out; one entry an item."""
 
-    `exam` is the number of a source whose items stay in any case: those that the user holds out.
+    kept: "NDArray[np.bool_]"
+    """False for duplicates."""
+    conflicts: "NDArray[np.bool_]"
+    parts: "NDArray[np.uint8]"
+    """Which part of the question is compared: BOTH, INSTRUCTION or QUESTION."""
+    heldout: "NDArray[np.int64]"
+    """Row numbers of the held-out items, in the order of their file."""
+
+
+def split_items(params: Data, keys: "NDArray[Any]") -> Split:
+    """Duplicates and held-out items. Raises ValueError when there are too few different questions."""
+    kept = deduplicate(keys, len(params.sources) if params.heldout_source else None)
+    parts = compared_parts(keys, kept)
+    questions = question_hashes(keys, parts)
+    if params.heldout_source:
+        heldout = np.flatnonzero(kept & (keys["source"] == len(params.sources)))
+        if not len(heldout):
+            raise ValueError(f"data.heldout_source: {params.heldout_source.path!r} holds no item that can be used")
+    else:
+        heldout = draw(questions, keys, kept, params.heldout)
+    return Split(kept, find_conflicts(questions, kept), parts, heldout)
+
+
+def deduplicate(keys: "NDArray[Any]", heldout_source: int | None = None) -> "NDArray[np.bool_]":
+    """Mask that is False for duplicates: of the same normalised messages the item with the smallest raw hash stays.
+
+    `heldout_source` is the number of a source whose items stay in any case: those that the user holds out.
     """
-    trained = keys["source"] != (-1 if exam is None else exam)
-    order = np.lexsort((keys["source"], keys["raw"], trained, keys["content"][:, 1], keys["content"][:, 0]))
+    is_training = keys["source"] != (-1 if heldout_source is None else heldout_source)
+    order = np.lexsort((keys["source"], keys["raw"], is_training, keys["content"][:, 1], keys["content"][:, 0]))
     content = keys["content"][order]
     first = np.ones(len(keys), dtype=bool)
     first[1:] = (content[1:] != content[:-1]).any(axis=1)
@@ -31,17 +62,17 @@ def kept_of(keys: "NDArray[Any]", exam: int | None = None) -> "NDArray[np.bool_]
 
 
 def compared_parts(keys: "NDArray[Any]", kept: "NDArray[np.bool_]") -> "NDArray[np.uint8]":
-    """Which part of the question is compared, for each item: 0 the whole, 1 the head, 2 the tail.
+    """Which part of the question is compared, for each item: BOTH, INSTRUCTION or QUESTION.
 
     An instruction that repeats is a constant one and left out, and so is an input that repeats under different
     instructions (a text that many questions are about). If both repeat, the one that does so more often is
-    left out. Sources count together, so that a held-out file is judged as the training rows are.
+    left out. Sources count together, so that a held-out file is compared as the training rows are.
     """
-    two = keys["head"] != 0
-    heads, tails = (_repeats(keys, kept & two, part) for part in ("head", "tail"))
-    parts = np.zeros(len(keys), dtype=np.uint8)
-    parts[(heads >= REPEATED) & (heads > tails)] = 2
-    parts[(tails >= REPEATED) & (tails > heads)] = 1
+    with_instruction = kept & (keys["instruction"] != 0)
+    instructions, questions = (_repeats(keys, with_instruction, part) for part in ("instruction", "question"))
+    parts = np.full(len(keys), BOTH, dtype=np.uint8)
+    parts[(instructions >= REPEATED) & (instructions > questions)] = QUESTION
+    parts[(questions >= REPEATED) & (questions > instructions)] = INSTRUCTION
     return parts
 
 
@@ -53,33 +84,33 @@ def _repeats(keys: "NDArray[Any]", among: "NDArray[np.bool_]", part: str) -> "ND
     return repeats
 
 
-def questions_of(keys: "NDArray[Any]", parts: "NDArray[np.uint8]") -> "NDArray[np.uint64]":
-    """Hash of the compared question of each item."""
-    hashes = keys["whole"].astype(np.uint64)
-    for part, name in ((1, "head"), (2, "tail")):
+def question_hashes(keys: "NDArray[Any]", parts: "NDArray[np.uint8]") -> "NDArray[np.uint64]":
+    """Hash of the compared part of each item's question."""
+    hashes = keys["both"].astype(np.uint64)
+    for part, name in ((INSTRUCTION, "instruction"), (QUESTION, "question")):
         hashes[parts == part] = keys[name][parts == part]
     return hashes
 
 
-def conflicts_of(questions: "NDArray[np.uint64]", kept: "NDArray[np.bool_]") -> "NDArray[np.bool_]":
-    """True for kept items whose question another kept item has too: with another answer, or it were a duplicate."""
+def find_conflicts(questions: "NDArray[np.uint64]", kept: "NDArray[np.bool_]") -> "NDArray[np.bool_]":
+    """Mask of kept items whose question another kept item has too: with another answer, or it were a duplicate."""
     conflicts = np.zeros(len(questions), dtype=bool)
-    places = np.flatnonzero(kept)
-    _, inverse, counts = np.unique(questions[places], return_inverse=True, return_counts=True)
-    conflicts[places] = counts[inverse] > 1
+    rows = np.flatnonzero(kept)
+    _, inverse, counts = np.unique(questions[rows], return_inverse=True, return_counts=True)
+    conflicts[rows] = counts[inverse] > 1
     return conflicts
 
 
 def draw(
     questions: "NDArray[np.uint64]", keys: "NDArray[Any]", kept: "NDArray[np.bool_]", count: int
 ) -> "NDArray[np.int64]":
-    """Places of `count` items: those with the smallest question hashes of each source, one per question.
+    """Row numbers of `count` items: those with the smallest question hashes of each source, one per question.
 
-    Each source gives its share of the different questions (largest remainders). Raises ValueError for too few.
+    The draw is stratified: each source gives its share of the different questions. Raises ValueError for too few.
     """
-    places = np.flatnonzero(kept)
-    # Of items that ask the same, the one with the smallest content hash stands for the question.
-    order = places[np.lexsort((keys["content"][places, 1], keys["content"][places, 0], questions[places]))]
+    rows = np.flatnonzero(kept)
+    # Of items with the same question, the one with the smallest content hash stands for the question.
+    order = rows[np.lexsort((keys["content"][rows, 1], keys["content"][rows, 0], questions[rows]))]
     ranked = order[np.concatenate([[True], np.diff(questions[order].view(np.int64)) != 0])] if len(order) else order
     if len(ranked) < count:
         raise ValueError(
@@ -88,18 +119,18 @@ def draw(
     sources, sizes = np.unique(keys["source"][ranked], return_counts=True)
     chosen = [
         ranked[keys["source"][ranked] == source][:share]
-        for source, share in zip(sources, shares(sizes.tolist(), count), strict=True)
+        for source, share in zip(sources, apportion(sizes.tolist(), count), strict=True)
     ]
     drawn = np.concatenate(chosen) if chosen else ranked
     return drawn[np.lexsort((keys["content"][drawn, 0], questions[drawn]))]
 
 
-def shares(sizes: list[int], count: int) -> list[int]:
-    """`count` dealt out in proportion to `sizes`, by largest remainders; ties go to the first."""
+def apportion(sizes: list[int], count: int) -> list[int]:
+    """`count` apportioned to `sizes` by largest remainders; ties go to the first."""
     total = sum(sizes)
     exact = [count * size / total for size in sizes]
-    dealt = [int(share) for share in exact]
-    order = sorted(range(len(sizes)), key=lambda place: (dealt[place] - exact[place], place))
-    for place in order[: count - sum(dealt)]:
-        dealt[place] += 1
-    return dealt
+    shares = [int(share) for share in exact]
+    order = sorted(range(len(sizes)), key=lambda place: (shares[place] - exact[place], place))
+    for place in order[: count - sum(shares)]:
+        shares[place] += 1
+    return shares

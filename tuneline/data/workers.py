@@ -1,4 +1,8 @@
-"""Map over batches in several processes, in order and with few batches in flight. One batch alone starts no process."""
+"""Ordered map over batches in several processes, with few batches in flight. One batch alone starts no process.
+
+(joblib's generator does not wait for its consumer: it works on all batches and holds their results, and its workers
+outlive a parent that is killed.)
+"""
 
 import multiprocessing
 import os
@@ -10,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import TypeVar
 
-from tuneline.runtime.process import die_with
+from tuneline.runtime.process import exit_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,26 +23,28 @@ AHEAD = 2
 
 
 def workers() -> int:
-    """Processes to use: TUNELINE_WORKERS, else the cores that this process may use."""
-    given = os.environ.get("TUNELINE_WORKERS", "")
-    if given and (not given.isdecimal() or not int(given)):
-        raise ValueError(f"TUNELINE_WORKERS is {given!r}, expected a number of processes, 1 or more")
-    return int(given) if given else len(os.sched_getaffinity(0))
+    """Number of processes: TUNELINE_WORKERS, else the cores that this process may use."""
+    setting = os.environ.get("TUNELINE_WORKERS", "")
+    if setting and (not setting.isdecimal() or not int(setting)):
+        raise ValueError(f"TUNELINE_WORKERS is {setting!r}, expected a number of processes, 1 or more")
+    return int(setting) if setting else len(os.sched_getaffinity(0))
 
 
 def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int) -> Iterator[R]:
-    """Yield function(batch) for each batch in order, whatever the number of processes."""
+    """function(batch) for each batch in order, whatever the number of processes. Raises ValueError for a dead worker."""
     batches = iter(batches)
-    beginning = list(islice(batches, 2))
-    if processes == 1 or len(beginning) < 2:
-        yield from map(function, chain(beginning, batches))
+    first_two = list(islice(batches, 2))
+    if processes == 1 or len(first_two) < 2:
+        yield from map(function, chain(first_two, batches))
         return
     # Forking copies locks that other threads hold; spawning starts clean.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=exit_with_parent, initargs=(os.getpid(),)
+    ) as pool:
         waiting: deque[Future[R]] = deque()
         try:
-            for batch in chain(beginning, batches):
+            for batch in chain(first_two, batches):
                 waiting.append(pool.submit(function, batch))
                 if len(waiting) > AHEAD * processes:
                     yield waiting.popleft().result()

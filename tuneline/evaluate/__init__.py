@@ -1,1 +1,1 @@
-"""Stages `predict_base` and `evaluate`."""
+"""Stages `predict_base` and `evaluate`: generation, metrics, statistics, report."""

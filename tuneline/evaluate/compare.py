@@ -1,4 +1,4 @@
-"""Two sides' answers to the same items, compared: each metric of each side, and of the second less the first.
+"""Paired comparison of two models' answers to the same items: each metric of each, and of the second less the first.
 
 A row is a line of metrics/predictions.jsonl: `task`, `references`, an answer under each side's name, and `scores` by side.
 """
@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneline.evaluate.general_prompts import General
-from tuneline.evaluate.metrics import extraction, labels
-from tuneline.evaluate.metrics.counts import Counts, kinds_of, merged, per_kind, tensor
-from tuneline.evaluate.metrics.metrics import METRICS, Metric, lower
+from tuneline.evaluate.metrics.counts import CORPUS_METRICS, Counts, classes_of, merge_others, per_class, tensor
+from tuneline.evaluate.metrics.extraction import entities, triples
+from tuneline.evaluate.metrics.labels import labels
 from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired
+from tuneline.formats.metrics import METRICS, Metric
 
 Row = dict[str, Any]
 SIDES = ("base", "tuned")
-COUNTED = {"triples": extraction.triples, "entities": extraction.entities, "label": labels.counted}
-"""How one answer of a task brings its counts."""
+COUNTERS = {"triples": triples, "entities": entities, "label": labels}
+"""Counts of one answer, by task."""
 
 
 def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, Any]:
@@ -30,47 +31,52 @@ def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, An
     result |= {"versions": {name: metric.version for name, metric in chosen.items()}}
     result |= {first: {}, second: {}, "delta": {}}
     for name, metric in chosen.items():
-        if metric.figure is None:
+        if metric.corpus:
+            intervals = _corpus_intervals(rows, name, metric, sides)
+            result[first][name], result[second][name], result["delta"][name] = intervals
+        else:
             values = {side: [row["scores"][side][name] for row in rows] for side in sides}
             result[first][name], result[second][name] = (mean_interval(values[side]) for side in sides)
-            result["delta"][name] = paired(values[first], values[second], metric.goodness)
-        else:
-            figures = _figures(rows, metric, sides)
-            result[first][name], result[second][name], result["delta"][name] = figures
+            result["delta"][name] = paired(values[first], values[second], metric.rank)
     return result
 
 
 def counts(rows: Sequence[Row], task: str, side: str) -> list[Counts]:
     """Of the items of one task, in order."""
-    return [COUNTED[task](row[side], row["references"]) for row in rows if row["task"] == task]
+    return [COUNTERS[task](row[side], row["references"]) for row in rows if row["task"] == task]
 
 
-def kinds(rows: Sequence[Row], task: str) -> list[Row]:
-    """A line for each relation, type or label of a task: how many are right, and F1 of base and tuned model."""
-    base, tuned = (per_kind(counts(rows, task, side)) for side in SIDES)
-    return [{"kind": kind, "right": tuned[kind]["right"], **_f1(base, tuned, kind)} for kind in tuned]
+def per_class_rows(rows: Sequence[Row]) -> list[Row]:
+    """A line for each relation, type or label of each task: its support, and F1 of base and tuned model."""
+    lines = []
+    for task in COUNTERS:
+        base, tuned = (per_class(counts(rows, task, side)) for side in SIDES)
+        lines += [{"class": name, "support": tuned[name]["support"], **_f1(base, tuned, name)} for name in tuned]
+    return lines
 
 
-def change(base: Sequence[General], tuned: Sequence[General]) -> dict[str, Any]:
+def change_on_general(base: Sequence[General], tuned: Sequence[General]) -> dict[str, Any]:
     """{"nll_per_token": {"base", "tuned", "delta"}} of the base's own answers to general prompts, each with its interval."""
-    before, after = ([one["nll"] / one["tokens"] for one in lines] for lines in (base, tuned))
-    sides = {"base": mean_interval(before), "tuned": mean_interval(after), "delta": paired(before, after, lower)}
-    return {"nll_per_token": sides}
+    before, after = ([line["nll"] / line["tokens"] for line in lines] for lines in (base, tuned))
+    delta = paired(before, after, METRICS["nll_per_token"].rank)
+    return {"nll_per_token": {"base": mean_interval(before), "tuned": mean_interval(after), "delta": delta}}
 
 
-def _f1(base: dict[str, Any], tuned: dict[str, Any], kind: str) -> dict[str, float]:
+def _f1(base: dict[str, Any], tuned: dict[str, Any], name: str) -> dict[str, float]:
     # Of several references each side may have come nearest to another one.
-    return {"base": base.get(kind, {}).get("f1", 0.0), "tuned": tuned[kind]["f1"]}
+    return {"base": base.get(name, {}).get("f1", 0.0), "tuned": tuned[name]["f1"]}
 
 
-def _figures(rows: Sequence[Row], metric: Metric, sides: tuple[str, str]) -> tuple[dict[str, Any], ...]:
-    assert metric.figure is not None
+def _corpus_intervals(
+    rows: Sequence[Row], name: str, metric: Metric, sides: tuple[str, str]
+) -> tuple[dict[str, Any], ...]:
     assert metric.task is not None
     both = [counts(rows, metric.task, side) for side in sides]
-    # What no reference holds changes no figure by its name, and a rambling model says thousands of them.
-    wanted = {kind for one in both[0] for kind, (_, _, right) in one.items() if right}
-    both = [[merged(one, wanted) for one in side] for side in both]
-    known = kinds_of([*both[0], *both[1]])
-    first, second = (tensor(one, known) for one in both)
-    intervals = (counted_interval(one, metric.figure) for one in (first, second))
-    return *intervals, counted_paired(first, second, metric.figure)
+    # What no reference holds changes no metric by its name, and a rambling model predicts thousands of them.
+    wanted = {key for item in both[0] for key, (_, _, actual) in item.items() if actual}
+    both = [[merge_others(item, wanted) for item in side] for side in both]
+    classes = classes_of([*both[0], *both[1]])
+    first, second = (tensor(items, classes) for items in both)
+    corpus_metric = CORPUS_METRICS[name]
+    intervals = (counted_interval(items, corpus_metric) for items in (first, second))
+    return *intervals, counted_paired(first, second, corpus_metric)

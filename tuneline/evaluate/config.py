@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from tuneline.runtime.params import Integer, Section
+from tuneline.runtime.params import Section
 
 
 class Evaluate(Section):
-    max_new_tokens: Integer = Field(gt=0)
-    batch_size: Integer = Field(gt=0)
+    max_new_tokens: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
     """Questions generated together. Batch composition changes float results, so it is part of the record."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"]

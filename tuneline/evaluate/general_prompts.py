@@ -1,13 +1,16 @@
-"""What fine-tuning costs in general: prompts that no training set of ours is about, answered by base and tuned model.
+"""Forgetting: general prompts that no training set of ours is about, answered by base and tuned model.
 
 The base's own answers are also scored under the tuned model: where their NLL rises, the tuned model has moved away from
 what the base would say. A base that was only pretrained answers some of them badly; what counts is the change.
 """
 
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from tuneline.evaluate.config import Evaluate
 from tuneline.formats.records import Message
+
+if TYPE_CHECKING:
+    from tuneline.evaluate.predict import Model
 
 PROMPTS = {
     "sort": "用 Python 写一个函数，把一个整数列表从小到大排序，不使用内置的排序函数。",
@@ -43,41 +46,39 @@ class General(TypedDict):
     id: str
     question: str
     prediction: str
-    finished: bool
-    """Whether the model ended its answer by itself."""
+    stopped_at_eos: bool
+    """Whether the model ended its answer with a stop token."""
     nll: float
-    """Of the base's answer in nats, with its end where the base said one."""
+    """Of the base's answer in nats, with its end token where the base generated one."""
     tokens: int
 
 
-def ask_general(
-    model: Any, tokenizer: Any, params: Evaluate, label: str, base: list[General] | None = None
-) -> list[General]:
+def predict_general(model: "Model", params: Evaluate, label: str, base: list[General] | None = None) -> list[General]:
     """Answers to PROMPTS; `nll` is that of the `base`'s answers, or without them of the model's own."""
     from tuneline.evaluate.predict import generate
     from tuneline.models.chat_format import Prompter
     from tuneline.models.likelihood import answer_nll
 
-    prompter = Prompter(tokenizer)
-    asked: list[list[Message]] = [[{"role": "user", "content": text}] for text in PROMPTS.values()]
+    prompter = Prompter(model.tokenizer)
+    questions: list[list[Message]] = [[{"role": "user", "content": text}] for text in PROMPTS.values()]
     own = params.model_copy(update={"max_new_tokens": TOKENS})
-    said, _ = generate(model, tokenizer, prompter, asked, own, f"{label}: general")
-    measured = [(one.text, one.finished) for one in said]
+    generated, _ = generate(model, prompter, questions, own, f"{label}: general")
+    scored = [(output.text, output.stopped_at_eos) for output in generated]
     if base is not None:
-        measured = [(one["prediction"], one["finished"]) for one in base]
+        scored = [(line["prediction"], line["stopped_at_eos"]) for line in base]
     lines: list[General] = []
-    for (name, question), new, (text, finished) in zip(PROMPTS.items(), said, measured, strict=True):
+    for (name, question), output, (text, stopped) in zip(PROMPTS.items(), generated, scored, strict=True):
         turns: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
-        nll = answer_nll(model, prompter.training_row(turns, "last_answer"))
-        # The end of an answer that was cut off is nothing that the base said.
-        nll = nll if finished or len(nll) == 1 else nll[:-1]
+        nll = answer_nll(model.network, prompter.training_row(turns, "last_answer"))
+        # The end of an answer that was cut off is nothing that the base generated.
+        nll = nll if stopped or len(nll) == 1 else nll[:-1]
         total = round(float(nll.double().sum()), 6)
         lines.append(
             {
                 "id": name,
                 "question": question,
-                "prediction": new.text,
-                "finished": new.finished,
+                "prediction": output.text,
+                "stopped_at_eos": output.stopped_at_eos,
                 "nll": total,
                 "tokens": len(nll),
             }

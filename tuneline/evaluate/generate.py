@@ -1,4 +1,4 @@
-"""Greedy answers to many questions: batches of like length, longest first, padded on the left."""
+"""Batched greedy generation: prompts of similar length together, longest first, padded on the left."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from tuneline.models.likelihood import plain
+from tuneline.models.likelihood import unwrap_peft
 
 
 class Generated(NamedTuple):
     text: str
-    finished: bool
-    """Whether it ended by itself, before the limit."""
+    stopped_at_eos: bool
+    """Whether it ended with a stop token, before the limit."""
     tokens: int
     """Its end token included."""
     batch: int
@@ -69,8 +69,8 @@ def greedy(
             )
             for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
                 answers[item] = _until_stop(row, stop_ids, decode, number)
-            said = sum(answers[item].tokens for item in batch)
-            times.append(BatchTime(len(batch), said, monotonic() - started))
+            generated = sum(answers[item].tokens for item in batch)
+            times.append(BatchTime(len(batch), generated, monotonic() - started))
             bar.update(len(batch))
     return [answers[item] for item in range(len(prompts))], times
 
@@ -82,7 +82,11 @@ def _head_fed_in_one_piece(model: Any) -> Iterator[None]:
     For bfloat16 on a CPU, torch 2.13 multiplies such a view [B, 1, H] as B matrices, with a copy of the head's weight for each:
     8.4 GB and 30 s for the default base and 25 prompts (measured: benchmarks/LOG.md).
     """
-    hook = plain(model).get_output_embeddings().register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
+    hook = (
+        unwrap_peft(model)
+        .get_output_embeddings()
+        .register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
+    )
     try:
         yield
     finally:

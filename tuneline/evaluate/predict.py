@@ -1,10 +1,13 @@
-"""What a model says on the held-out items: its greedy answer, and how likely it finds the reference.
+"""Predictions of a model on the held-out items: its greedy answer, and the NLL of the reference.
 
-`predict_base` asks the base and `evaluate` the tuned model, through the same function.
+`predict_base` asks the base and `evaluate` the tuned model, through the same functions.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import jsonlines
 
 from tuneline.evaluate.config import Evaluate
 from tuneline.formats.records import Message, Record, answer
@@ -18,8 +21,8 @@ class Answer(TypedDict):
 
     id: str
     prediction: str
-    finished: bool
-    """Whether it stopped by itself, before max_new_tokens."""
+    stopped_at_eos: bool
+    """Whether it ended with a stop token, before max_new_tokens."""
     nll: float
     """Sum over the reference answer's tokens in nats, end token left out; an empty answer (no triple is right) has it alone."""
     tokens: int
@@ -30,66 +33,96 @@ class Answer(TypedDict):
     """Number of the batch that it was generated in, whose composition changes float results."""
 
 
-class Asked(NamedTuple):
+class Model(NamedTuple):
+    """A model that answers, and what goes with it."""
+
+    network: Any
+    tokenizer: Any
+    run_info: dict[str, str]
+    """{"device", "dtype"}, for metrics/speed."""
+
+
+def load(base: Path, params: Evaluate, adapter: Path | None = None) -> Model:
+    """The base, with an adapter on top if one is given, set up for generation on this machine."""
+    from tuneline.models.cpu_tuning import retain_freed_blocks
+    from tuneline.models.loading import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
+
+    device = pick_device()
+    dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
+    retain_freed_blocks()
+    network = load_model(base, dtype, device)
+    network = network if adapter is None else load_adapter(network, adapter)
+    return Model(network, load_tokenizer(base), {"device": device.type, "dtype": str(dtype)})
+
+
+class Predictions(NamedTuple):
     answers: list[Answer]
-    speed: dict[str, Any]
+    run_info: dict[str, Any]
     """For metrics/speed: tokens a second, and each batch's items, tokens and seconds."""
 
 
-def ask(model: Any, tokenizer: Any, records: list[Record], params: Evaluate, label: str) -> Asked:
+def predict(model: Model, records: list[Record], params: Evaluate, label: str) -> Predictions:
     """One Answer per record, in order."""
     from tqdm import tqdm
 
     from tuneline.models.chat_format import Prompter
     from tuneline.models.likelihood import answer_nll
 
-    prompter = Prompter(tokenizer)
-    generated, times = generate(model, tokenizer, prompter, [one["messages"][:-1] for one in records], params, label)
+    prompter = Prompter(model.tokenizer)
+    generated, times = generate(model, prompter, [record["messages"][:-1] for record in records], params, label)
     answers: list[Answer] = []
-    for record, said in zip(tqdm(records, desc=f"{label}: NLL", unit="item"), generated, strict=True):
-        nll = answer_nll(model, prompter.training_row(record["messages"], "last_answer"))
+    for record, output in zip(tqdm(records, desc=f"{label}: NLL", unit="item"), generated, strict=True):
+        nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer"))
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll
         answers.append(
             {
                 "id": record["id"],
-                "prediction": said.text,
-                "finished": said.finished,
+                "prediction": output.text,
+                "stopped_at_eos": output.stopped_at_eos,
                 "nll": round(float(own.double().sum()), 6),
                 "tokens": len(own),
                 "characters": max(1, len(answer(record))),
-                "batch": said.batch,
+                "batch": output.batch,
             }
         )
-    return Asked(answers, speed(times))
+    return Predictions(answers, _speed(times))
 
 
 def generate(
-    model: Any, tokenizer: Any, prompter: Any, questions: list[list[Message]], params: Evaluate, label: str
+    model: Model, prompter: Any, questions: list[list[Message]], params: Evaluate, label: str
 ) -> tuple[list["Generated"], list["BatchTime"]]:
     """Greedy answers to conversations that end with a user's turn."""
     from tuneline.evaluate.generate import greedy
 
     return greedy(
-        model,
+        model.network,
         [prompter.generation_prompt(question) for question in questions],
         stop_ids=prompter.stop_ids,
-        pad_id=tokenizer.pad_token_id or 0,
+        pad_id=model.tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,
         batch_size=params.batch_size,
-        decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
+        decode=lambda ids: str(model.tokenizer.decode(ids, skip_special_tokens=True)),
         label=f"{label}: answers",
     )
 
 
-def speed(times: list["BatchTime"]) -> dict[str, Any]:
-    seconds = sum(one.seconds for one in times)
-    batches = [one._asdict() | {"seconds": round(one.seconds, 2)} for one in times]
+def _speed(times: list["BatchTime"]) -> dict[str, Any]:
+    seconds = sum(time.seconds for time in times)
+    batches = [time._asdict() | {"seconds": round(time.seconds, 2)} for time in times]
     return {
-        "new_tokens_per_second": round(sum(one.tokens for one in times) / seconds, 1),
-        "seconds_per_item": round(seconds / sum(one.items for one in times), 3),
+        "new_tokens_per_second": round(sum(time.tokens for time in times) / seconds, 1),
+        "seconds_per_item": round(seconds / sum(time.items for time in times), 3),
         "batches": batches,
     }
+
+
+def read_answers(path: Path) -> list[Any]:
+    """Lines that predict_base wrote. Raises ValueError when the file is missing."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run `dvc repro predict_base`, which writes it")
+    with jsonlines.open(path) as lines:
+        return list(lines)
 
 
 def pair(records: list[Record], answers: Iterable[Any]) -> list[Answer]:

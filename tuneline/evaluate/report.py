@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneline.evaluate.compare import COUNTED, kinds
+from tuneline.evaluate.compare import per_class_rows
 from tuneline.evaluate.general_prompts import General
-from tuneline.evaluate.metrics.metrics import METRICS, near_one
 from tuneline.evaluate.metrics.words import words
 from tuneline.formats.html import render
+from tuneline.formats.metrics import METRICS, main_metric
+from tuneline.runtime.machine import library_versions
 
 WIDTH, HEIGHT = 640, 200
-PACKAGES = ("torch", "transformers", "peft", "deepspeed", "sacrebleu", "rouge-score", "jieba", "scipy")
+LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "sacrebleu", "rouge-score", "jieba", "scipy")
 BINS = 12
 SURE = 0.05
 """Of p."""
@@ -38,8 +38,8 @@ class Facts(NamedTuple):
 
 def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) -> str:
     """The page as HTML; `metrics` is eval.json, `rows` are the lines of predictions.jsonl."""
-    name = headline(metrics)
-    score = name if METRICS[name].figure is None else "rouge_l"
+    name = main_metric(metrics["delta"])
+    score = name if not METRICS[name].corpus else "rouge_l"
     found = sorted(rows, key=lambda row: row["scores"]["base"][score] - row["scores"]["tuned"][score])
     histograms = [
         histogram(f"{METRICS[score].title} of an item", [values(rows, side, score) for side in ("base", "tuned")]),
@@ -55,7 +55,7 @@ def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) ->
         rows=[{**row, "marked": {side: marked(row, side) for side in ("base", "tuned")}} for row in found],
         tones={name: tone(name, metrics) for name in metrics["delta"]},
         forest={name: whiskers(delta) for name, delta in metrics["delta"].items()},
-        kinds=[row for task in COUNTED for row in kinds(rows, task)],
+        classes=per_class_rows(rows),
         histograms=histograms,
         points=points(facts.curve),
         width=WIDTH,
@@ -66,21 +66,16 @@ def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) ->
             zip(*facts.general, strict=True),
             key=lambda pair: pair[0]["nll"] / pair[0]["tokens"] - pair[1]["nll"] / pair[1]["tokens"],
         ),
-        versions={package: version(package) for package in PACKAGES},
+        versions=library_versions(*LIBRARIES),
     )
-
-
-def headline(metrics: dict[str, Any]) -> str:
-    """The metric that the tasks of the items are about."""
-    return next(name for name in ("triples_f1", "entities_f1", "label_accuracy", "rouge_l") if name in metrics["delta"])
 
 
 def tone(name: str, metrics: dict[str, Any]) -> str:
     """`good` or `bad` where the tuned model's figure is another one than the base's; a length has no such sign."""
-    goodness = METRICS[name].goodness
-    if metrics["delta"][name]["p"] >= SURE or goodness is near_one:
+    metric = METRICS[name]
+    if metrics["delta"][name]["p"] >= SURE or metric.higher_is_better is None:
         return ""
-    gain = goodness(metrics["tuned"][name]["value"]) - goodness(metrics["base"][name]["value"])
+    gain = metric.rank(metrics["tuned"][name]["value"]) - metric.rank(metrics["base"][name]["value"])
     return "good" if gain > 0 else "bad"
 
 
@@ -96,7 +91,7 @@ def whiskers(delta: dict[str, float]) -> dict[str, float]:
 
 def histogram(title: str, sides: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Counts in BINS bins of equal width from 0 on, of base and of tuned."""
-    top = max(max(one) for one in sides) or 1.0
+    top = max(max(side) for side in sides) or 1.0
     counts = [[0] * BINS for _ in sides]
     for side, found in enumerate(sides):
         for value in found:
@@ -106,21 +101,21 @@ def histogram(title: str, sides: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 def marked(row: dict[str, Any], side: str) -> list[tuple[str, bool]]:
     """The answer in pieces, and whether a piece is also in the reference, in the same order (longest matching blocks)."""
-    said = words(row[side])
-    match = SequenceMatcher(None, said, words(row["references"][0]), autojunk=False)
+    predicted = words(row[side])
+    match = SequenceMatcher(None, predicted, words(row["references"][0]), autojunk=False)
     shared = {place for block in match.get_matching_blocks() for place in range(block.a, block.a + block.size)}
     pieces: list[tuple[str, bool]] = []
     start = 0
-    for place, word in enumerate(said):
+    for place, word in enumerate(predicted):
         found = row[side].index(word, start)
         # White space between words goes with what is not shared.
         pieces += [(row[side][start:found], False), (word, place in shared)]
         start = found + len(word)
     pieces.append((row[side][start:], False))
-    return joined(pieces)
+    return join_neighbours(pieces)
 
 
-def joined(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
+def join_neighbours(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
     """Neighbours of one kind as one, empty ones left out."""
     result: list[tuple[str, bool]] = []
     for text, shared in pieces:

@@ -1,8 +1,8 @@
-"""What 50 items can bear: means with bootstrap intervals, and paired differences with a permutation test.
+"""Bootstrap intervals and paired permutation tests over evaluation items.
 
 Percentile bootstrap over items (Efron and Tibshirani 1993; for means by scipy), and a test in which each item's two answers
-change sides (Fisher's sign flips), with a fixed seed, so that the same answers always give the same figures. For figures
-of summed counts (F1) the same two, on the items' counts.
+change sides (Fisher's sign flips), with a fixed seed, so that the same answers always give the same values. For corpus-level
+metrics (F1) the same two, on the items' counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-from tuneline.evaluate.metrics.counts import Array, Figure
+from tuneline.evaluate.metrics.counts import Array, CorpusMetric
 
 SEED = 17
 RESAMPLES = 9999
@@ -23,33 +23,33 @@ def mean_interval(values: Sequence[float]) -> dict[str, float]:
     return {"value": _round(float(np.mean(values)))} | _bounds(values)
 
 
-def paired(base: Sequence[float], tuned: Sequence[float], goodness: Callable[[float], float]) -> dict[str, float | int]:
+def paired(base: Sequence[float], tuned: Sequence[float], rank: Callable[[float], float]) -> dict[str, float | int]:
     """Tuned minus base, item by item: {"value", "low", "high", "p", "wins", "ties", "losses"}.
 
     `p` is two-sided, under the hypothesis that each item's difference has either sign; a win is an item where
-    the tuned model is better, by the `goodness` of its value.
+    the tuned model is better, by the `rank` of its value, the higher the better.
     """
     differences = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
-    gains = [goodness(new) - goodness(old) for old, new in zip(base, tuned, strict=True)]
+    gains = [rank(new) - rank(old) for old, new in zip(base, tuned, strict=True)]
     return {**mean_interval(differences.tolist()), "p": _permutation_p(differences), **_record(gains)}
 
 
-def counted_interval(counts: Array, figure: Figure) -> dict[str, float]:
-    """mean_interval of a figure of the summed counts [items, kinds, 3]."""
-    return {"value": _round(float(figure(counts.sum(0))))} | _edges(figure(_resampled(counts)))
+def counted_interval(counts: Array, metric: CorpusMetric) -> dict[str, float]:
+    """mean_interval of a corpus-level metric of counts [items, classes, 3]."""
+    return {"value": _round(float(metric(counts.sum(0))))} | _edges(metric(_resampled(counts)))
 
 
-def counted_paired(base: Array, tuned: Array, figure: Figure) -> dict[str, float | int]:
-    """paired() of a figure of the summed counts; an item is won where its own figure is higher."""
-    found = float(figure(tuned.sum(0)) - figure(base.sum(0)))
-    edges = _edges(figure(_resampled(tuned)) - figure(_resampled(base)))
+def counted_paired(base: Array, tuned: Array, metric: CorpusMetric) -> dict[str, float | int]:
+    """paired() of a corpus-level metric; an item is won where its own value is higher."""
+    found = float(metric(tuned.sum(0)) - metric(base.sum(0)))
+    edges = _edges(metric(_resampled(tuned)) - metric(_resampled(base)))
     change = _weighted(_swapped(len(base)), tuned - base)
-    null = figure(tuned.sum(0) - change) - figure(base.sum(0) + change)
-    gains = (_of_items(tuned, figure) - _of_items(base, figure)).tolist()
+    null = metric(tuned.sum(0) - change) - metric(base.sum(0) + change)
+    gains = (_of_items(tuned, metric) - _of_items(base, metric)).tolist()
     return {"value": _round(found), **edges, "p": _p(null, found), **_record(gains)}
 
 
-def smallest_difference(low: float, high: float, power: float = 0.8) -> float | None:
+def minimum_detectable_effect(low: float, high: float, power: float = 0.8) -> float | None:
     """The difference that as many items would show at 95 % with a chance of `power`, from the interval of one that was seen.
 
     (z of 0.975 + z of power) standard errors (Cohen 1988), the interval taken to be 2 × 1.96 of them wide. None where no item
@@ -61,14 +61,14 @@ def smallest_difference(low: float, high: float, power: float = 0.8) -> float | 
     return float((edge + stats.norm.ppf(power)) / (2 * edge)) * (high - low)
 
 
-def _of_items(counts: Array, figure: Figure) -> Array:
-    """The figure of each item alone, [items]; to say nothing where nothing is right is all right."""
+def _of_items(counts: Array, metric: CorpusMetric) -> Array:
+    """The metric of each item alone, [items]; to say nothing where nothing is right is all right."""
     silent = counts[..., 1:].sum((-1, -2)) == 0
-    return np.where(silent, 100.0, figure(counts))
+    return np.where(silent, 100.0, metric(counts))
 
 
 def _resampled(counts: Array) -> Array:
-    """Sums [resamples, kinds, 3] of items drawn anew."""
+    """Sums [resamples, classes, 3] of items drawn anew."""
     return _weighted(_drawn(len(counts)), counts)
 
 

@@ -1,1 +1,1 @@
-"""Stage `export`."""
+"""Stage `export`: merge, equivalence, model card, verification."""

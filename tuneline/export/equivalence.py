@@ -1,20 +1,20 @@
-"""Is the merged model the model that was trained? Both forced along the reference answers, position by position."""
+"""Equivalence of merged model and adapter: teacher-forced on the reference answers, position by position."""
 
 from typing import Any, NamedTuple, TypedDict
 
 import torch
 
-from tuneline.export.layerwise_fp32 import in_float32
+from tuneline.export.layerwise_fp32 import upcast
 from tuneline.formats.example import Encoded
-from tuneline.models.chunked_loss import nll_parts, pieces, scores
-from tuneline.models.likelihood import answer_states, head_weight, plain
+from tuneline.models.chunked_loss import chunks, logits_of, token_nll_and_sums
+from tuneline.models.likelihood import answer_states, head_weight, unwrap_peft
 
 
 class States(NamedTuple):
     """What a model makes of reference answers, in float32: all that its logits need."""
 
     rows: list[tuple[torch.Tensor, torch.Tensor]]
-    """(states [n, H], targets [n]) of each row, at the positions that predict a learnt token."""
+    """(states [n, H], targets [n]) of each row, at the positions that predict a supervised token."""
     head: torch.Tensor
     """The LM head's weight [V, H], as it is stored."""
 
@@ -22,7 +22,7 @@ class States(NamedTuple):
 class Difference(TypedDict):
     tokens: int
     adapter_nll: float
-    """Mean over learnt tokens, nats."""
+    """Mean over supervised tokens, nats."""
     merged_nll: float
     delta_nll: float
     """Absolute difference of the two means."""
@@ -36,9 +36,9 @@ def states(model: Any, rows: list[Encoded], label: str) -> States:
     """Run the rows through a plain or PEFT model, of whatever dtype, in float32."""
     from tqdm import tqdm
 
-    with in_float32(model):
+    with upcast(model):
         found = [answer_states(model, row) for row in tqdm(rows, desc=label, unit="item", dynamic_ncols=True)]
-    return States(found, head_weight(plain(model)).detach())
+    return States(found, head_weight(unwrap_peft(model)).detach())
 
 
 @torch.inference_mode()
@@ -48,11 +48,11 @@ def compare(adapter: States, merged: States) -> Difference:
     sums, largest, agreed, tokens = [0.0, 0.0], 0.0, 0, 0
     for (ours, targets), (theirs, same) in zip(adapter.rows, merged.rows, strict=True):
         assert torch.equal(targets, same)
-        for ours_part, theirs_part, wanted in pieces(ours, theirs, targets):
-            logits = (scores(ours_part, heads[0]), scores(theirs_part, heads[1]))
+        for ours_part, theirs_part, wanted in chunks(ours, theirs, targets):
+            logits = (logits_of(ours_part, heads[0]), logits_of(theirs_part, heads[1]))
             largest = max(largest, float((logits[0] - logits[1]).abs().max()))
             agreed += int((logits[0].argmax(1) == logits[1].argmax(1)).sum())
-            nll = (nll_parts(one, wanted)[0] for one in logits)
+            nll = (token_nll_and_sums(part, wanted)[0] for part in logits)
             sums = [total + float(part.double().sum()) for total, part in zip(sums, nll, strict=True)]
         tokens += len(targets)
     means = [total / tokens for total in sums]

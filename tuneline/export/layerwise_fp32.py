@@ -1,4 +1,4 @@
-"""Compute in float32 with a model that is stored in fewer bits, one layer at a time: a 6B model does not fit in 24 GB else."""
+"""Layer-wise upcast to float32: a 6B model, computed in float32, does not fit into 24 GB otherwise."""
 
 import copy
 import json
@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline.models.likelihood import plain
+from tuneline.models.likelihood import unwrap_peft
 
 if TYPE_CHECKING:
     import torch
@@ -27,17 +27,19 @@ def stored_dtype(folder: Path) -> "torch.dtype":
 
 
 @contextmanager
-def in_float32(model: Any) -> Iterator[None]:
+def upcast(model: Any) -> Iterator[None]:
     """Every forward pass inside is in float32, with the values of the stored weights.
 
     Embeddings, LM head and last norm are widened for the whole time, each decoder layer while it computes. `model` is a
     transformers or a PEFT model; it may be narrow, and is as it was afterwards.
     """
-    network = plain(model)
+    network = unwrap_peft(model)
     layers = list(network.base_model.layers)
-    inside = {id(one) for layer in layers for one in layer.parameters()}
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     with ExitStack() as stack:
-        stack.enter_context(_wide([one for one in model.parameters() if id(one) not in inside]))
+        stack.enter_context(
+            _upcast_parameters([parameter for parameter in model.parameters() if id(parameter) not in inside])
+        )
         stack.enter_context(_computed_in_float32(network))
         for layer in layers:
             before, after = _hooks(layer)
@@ -47,15 +49,15 @@ def in_float32(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _wide(parameters: list[Any]) -> Iterator[None]:
-    narrow = [one.data for one in parameters]
-    for one in parameters:
-        one.data = one.data.float()
+def _upcast_parameters(parameters: list[Any]) -> Iterator[None]:
+    narrow = [parameter.data for parameter in parameters]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
     try:
         yield
     finally:
-        for one, data in zip(parameters, narrow, strict=True):
-            one.data = data
+        for parameter, data in zip(parameters, narrow, strict=True):
+            parameter.data = data
 
 
 @contextmanager
@@ -88,6 +90,6 @@ def _set_buffer(network: Any, name: str, value: Any) -> None:
 def _hooks(layer: Any) -> tuple[Any, Any]:
     held = ExitStack()
     return (
-        lambda *_: held.enter_context(_wide(list(layer.parameters()))),
+        lambda *_: held.enter_context(_upcast_parameters(list(layer.parameters()))),
         lambda *_: held.close(),
     )

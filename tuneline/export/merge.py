@@ -1,4 +1,4 @@
-"""Put what was trained into the base's weights, a layer at a time, and check the result tensor by tensor.
+"""Layer-wise merge of an adapter into the base's weights, and its check tensor by tensor.
 
 A merge in float32 needs four bytes a parameter; here the model stays as it is stored, and only the layer that is merged is
 float32. The sum is the same: widening changes no value, and it is cast once.
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from tuneline.models.loading import CHANGED, can_merge, load_adapter, load_model
+from tuneline.models.loading import TRAINED_WEIGHTS, can_merge, load_adapter, load_model
 
 EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-20}
 """Relative error that a cast may bring; in float32, that adding up in another order may."""
@@ -52,7 +52,7 @@ def merged(model: Any, dtype: torch.dtype) -> Any:
     return plain.to(dtype)
 
 
-def not_written(model: Any, folder: Path) -> list[str]:
+def file_mismatches(model: Any, folder: Path) -> list[str]:
     """Tensors of the folder's files that differ from the model in memory by a bit."""
     state = model.state_dict()
     return [
@@ -60,7 +60,7 @@ def not_written(model: Any, folder: Path) -> list[str]:
     ]
 
 
-def not_expected(folder: Path, base: Path, adapter: Path, dtype: torch.dtype) -> list[str]:
+def merge_mismatches(folder: Path, base: Path, adapter: Path, dtype: torch.dtype) -> list[str]:
     """Tensors of the folder that are not base plus update, worked out anew from the three folders' files alone.
 
     DoRA's weights are left to the comparison of answers: its norms need the whole layer.
@@ -73,7 +73,7 @@ def not_expected(folder: Path, base: Path, adapter: Path, dtype: torch.dtype) ->
         if name not in updates:
             same = torch.equal(ours[name](), read().to(dtype))
         elif (update := updates[name]) is not None:
-            same = near(ours[name](), update(read().float()), dtype)
+            same = allclose_in_dtype(ours[name](), update(read().float()), dtype)
         else:
             continue
         if not same:
@@ -81,7 +81,7 @@ def not_expected(folder: Path, base: Path, adapter: Path, dtype: torch.dtype) ->
     return wrong
 
 
-def near(written: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> bool:
+def allclose_in_dtype(written: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether a tensor is the float32 one within what a cast to `dtype` may bring."""
     bound = EPSILON[dtype] * exact.abs() + EPSILON[torch.float32] * exact.abs().max()
     return bool(((written.float() - exact).abs() <= bound).all())
@@ -108,9 +108,9 @@ Update = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _updates(adapter: Path) -> dict[str, Update | None]:
-    """Name of a weight to what the adapter makes of it in float32; None where that is not told from its files."""
+    """Name of a weight to what the adapter makes of it in float32; None where its files alone do not say."""
     tensors = {name: read() for name, read in stored(adapter).items()}
-    if (adapter / CHANGED).is_file():
+    if (adapter / TRAINED_WEIGHTS).is_file():
         return {name: _becomes(tensor) for name, tensor in tensors.items()}
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if config["peft_type"] != "LORA":
@@ -138,8 +138,8 @@ def _becomes(whole: torch.Tensor) -> Update:
 
 def _whole_names(adapter: Path) -> set[str]:
     """Modules and parameters that the adapter holds whole."""
-    if (adapter / CHANGED).is_file():
-        with safe_open(str(adapter / CHANGED), framework="pt") as file:
+    if (adapter / TRAINED_WEIGHTS).is_file():
+        with safe_open(str(adapter / TRAINED_WEIGHTS), framework="pt") as file:
             return set(file.keys())
     config = adapter / "adapter_config.json"
     values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}

@@ -7,19 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tuneline.evaluate.metrics.metrics import METRICS
-from tuneline.formats.html import markdown
+from tuneline.formats.metrics import METRICS
+from tuneline.formats.templates import fill
 
 SHOWN = {
-    "lora": ("r", "alpha", "dropout", "variant", "targets", "modules_to_save", "quantize"),
-    "p_tuning": ("num_virtual_tokens", "encoder_hidden"),
-    "prefix": ("num_virtual_tokens", "projection", "encoder_hidden"),
+    "lora": ("r", "alpha", "dropout", "variant", "target_modules", "modules_to_save", "quantize"),
+    "p_tuning": ("num_virtual_tokens", "encoder_hidden_size"),
+    "prefix": ("num_virtual_tokens", "projection", "encoder_hidden_size"),
     "prompt": ("num_virtual_tokens",),
     "freeze": ("layers", "patterns"),
     "full": (),
 }
 """Which parameters of its section a method uses."""
-TRAINED = ("learning_rate", "scheduler", "batch_size", "epochs", "max_steps", "seed")
+TRAINED = ("learning_rate", "lr_scheduler_type", "batch_size", "epochs", "max_steps", "seed")
 
 
 def card(
@@ -45,21 +45,21 @@ def card(
         license_name="that-of-the-base",
         tags=["tuneline", method],
     )
-    return markdown(
-        Path(__file__).with_name("model_card.md.jinja"),
-        data=data.to_yaml(),
-        title=f"{name.rpartition('/')[2]}, fine-tuned",
-        base={"source_name": name, "revision": base["revision"], "sums": lineage["base_sums"]},
-        method=method,
-        notice=notice,
-        counts=facts["convert"],
-        training=facts["train"],
-        evaluation=facts["eval"],
-        equality=facts["export"],
-        parameters=parameters(lineage["params"]),
-        titles={name: metric.title for name, metric in METRICS.items()},
-        beside=beside,
-    )
+    values = {
+        "data": data.to_yaml(),
+        "title": f"{name.rpartition('/')[2]}, fine-tuned",
+        "base": {"source_name": name, "revision": base["revision"], "sums": lineage["base_sums"]},
+        "method": method,
+        "notice": notice,
+        "counts": facts["convert"],
+        "training": facts["train"],
+        "evaluation": facts["eval"],
+        "equality": facts["export"],
+        "parameters": parameters(lineage["params"]),
+        "titles": {name: metric.title for name, metric in METRICS.items()},
+        "beside": beside,
+    }
+    return fill(Path(__file__).with_name("model_card.md.jinja"), values)
 
 
 def parameters(params: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:

@@ -1,13 +1,6 @@
-"""Is a model's folder whole, and what export wrote? Needs the folder alone, on any machine.
+"""Verification of a merged model's folder, from the folder alone: checksums, tensors against the config, stop tokens."""
 
-    python -m tuneline.export.verify models/merged
-
-Says for each file what does not match, and exits with 1 if anything does not.
-"""
-
-import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,22 +12,6 @@ NEEDED = (
     "tokenizer_config.json",
 )  # fmt: skip
 INDEX = "model.safetensors.index.json"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tuneline.export.verify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("models/merged"))
-    folder = parser.parse_args().folder
-    found = problems(folder)
-    for problem in found:
-        print(f"verify: {problem}", file=sys.stderr)
-    if found:
-        sys.exit(1)
-    print(f"verify: {folder}: {len(files(folder)) - 1} files are as {SUMS} says, and the model is whole")
 
 
 def problems(folder: Path) -> list[str]:
@@ -117,13 +94,9 @@ def stops(folder: Path) -> Iterator[str]:
     from tuneline.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
-    said: Any = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
-    ends = set(said if isinstance(said, list) else [said])
+    given: Any = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    ends = set(given if isinstance(given, list) else [given])
     if missing := sorted(set(Prompter(tokenizer).stop_ids) - ends):
         tokens = tokenizer.convert_ids_to_tokens(missing)
         lacks = f"lacks {missing} ({', '.join(tokens)})"
-        yield f"generation_config.json: eos_token_id is {said}, and {lacks}: answers would not end"
-
-
-if __name__ == "__main__":
-    main()
+        yield f"generation_config.json: eos_token_id is {given}, and {lacks}: answers would not end"

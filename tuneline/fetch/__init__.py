@@ -1,1 +1,1 @@
-"""Stage `fetch`."""
+"""Stage `fetch`: data packages."""

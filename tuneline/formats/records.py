@@ -74,7 +74,7 @@ def references(record: Record) -> list[str]:
 
 
 def last_question(record: Record) -> str:
-    """The last user turn as the model is asked it, template included."""
+    """The last user turn as the model gets it, template included."""
     return next(m["content"] for m in reversed(record["messages"]) if m["role"] == "user")
 
 

@@ -2,7 +2,7 @@
 
     offsets     int64 [rows + 1]  row i is input_ids[offsets[i]:offsets[i + 1]]
     input_ids   int32 [tokens]    all rows one after the other
-    learnt      uint8 [tokens]    1 where the token carries loss
+    supervised  uint8 [tokens]    1 where the token carries loss
 
 (`datasets.save_to_disk` writes a fingerprint of the mapping function into its files: not the same bytes.)
 """
@@ -30,12 +30,12 @@ class TokenWriter:
         self.path = path
         # Closed by finish, or with the process.
         self.ids = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
-        self.learnt = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
+        self.supervised = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.offsets = array("q", [0])
 
     def add(self, row: Encoded) -> None:
         self.ids.write(array("i", row.input_ids).tobytes())
-        self.learnt.write((np.array(row.labels, dtype=np.int32) != IGNORE_INDEX).tobytes())
+        self.supervised.write((np.array(row.labels, dtype=np.int32) != IGNORE_INDEX).tobytes())
         self.offsets.append(self.offsets[-1] + len(row.input_ids))
 
     def finish(self) -> None:
@@ -43,12 +43,12 @@ class TokenWriter:
         columns = (
             ("offsets", "I64", len(self.offsets), 8),
             ("input_ids", "I32", tokens, 4),
-            ("learnt", "U8", tokens, 1),
+            ("supervised", "U8", tokens, 1),
         )
         entries = [(name, dtype, (count,), count * size) for name, dtype, count, size in columns]
         with self.path.open("wb") as file:
             file.write(header(entries) + self.offsets.tobytes())
-            for part in (self.ids, self.learnt):
+            for part in (self.ids, self.supervised):
                 part.seek(0)
                 shutil.copyfileobj(part, file, 2**20)
                 part.close()
@@ -63,7 +63,7 @@ def write_tokens(path: Path, rows: Iterable[Encoded]) -> None:
 
 
 class Tokens:
-    """Rows of a token file, read when asked for."""
+    """Rows of a token file, read on demand."""
 
     def __init__(self, path: Path) -> None:
         from safetensors import safe_open
@@ -72,7 +72,7 @@ class Tokens:
             raise ValueError(f"{path} is missing: run `dvc repro tokenize`, which writes it")
         self._file = safe_open(str(path), framework="np")
         self._ids = self._file.get_slice("input_ids")
-        self._learnt = self._file.get_slice("learnt")
+        self._supervised = self._file.get_slice("supervised")
         self.offsets: NDArray[np.int64] = self._file.get_tensor("offsets")
 
     def __len__(self) -> int:
@@ -84,13 +84,13 @@ class Tokens:
         return np.diff(self.offsets)
 
     @property
-    def learnt_per_row(self) -> "NDArray[np.int64]":
+    def supervised_per_row(self) -> "NDArray[np.int64]":
         """Tokens with loss per row, shape [rows]."""
-        totals = np.concatenate([[0], np.cumsum(self._learnt[:], dtype=np.int64)])
+        totals = np.concatenate([[0], np.cumsum(self._supervised[:], dtype=np.int64)])
         return totals[self.offsets[1:]] - totals[self.offsets[:-1]]
 
     def row(self, index: int) -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
         """(input_ids, labels), both int64 of shape [T]."""
         begin, end = int(self.offsets[index]), int(self.offsets[index + 1])
         ids = self._ids[begin:end].astype(np.int64)
-        return ids, np.where(self._learnt[begin:end] == 1, ids, IGNORE_INDEX)
+        return ids, np.where(self._supervised[begin:end] == 1, ids, IGNORE_INDEX)

@@ -1,4 +1,4 @@
-"""Messages to ids, for training and for generation, side by side so that the two cannot drift apart.
+"""Chat format: messages to ids, for training and for generation side by side, so that the two cannot drift apart.
 
 Control tokens are placed as ids and everything a person wrote is encoded as plain text by a tokenizer
 that knows no control tokens, so no text can forge a role (transformers#29279). The Jinja templates of
@@ -13,8 +13,8 @@ from typing import Any, Literal
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
 
-Mask = Literal["all_answers", "last_answer", "none"]
-"""Which assistant turns are learnt."""
+Mask = Literal["all_answers", "last_answer"]
+"""Which assistant turns carry loss."""
 Turn = tuple[str, list[int]]
 """Role, and ids of the content."""
 Texts = tuple[list[list[tuple[str, str]]], list[Any]]
@@ -52,7 +52,7 @@ class Family:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Tokens by which a tokenizer is told to be of this family."""
+        """Tokens by which a tokenizer of this family is recognised."""
         return tuple(filter(None, (*self.begins_with, *(self.roles or (self.start, self.named, self.end)))))
 
 
@@ -143,7 +143,7 @@ class Prompter:
     def training_row(self, messages: Sequence[Message], mask: Mask = "all_answers") -> Encoded:
         """Ids and labels of a whole conversation, which ends with the assistant's answer and what ends it.
 
-        Raises ValueError when nothing would be learnt, or for an unknown role or a late system prompt.
+        Raises ValueError when no token would carry loss, or for an unknown role or a late system prompt.
         """
         return self.training_rows([messages], mask)[0]
 
@@ -165,7 +165,7 @@ class Prompter:
                 raise ValueError("a training row ends with an assistant's message")
             row = self._row(turns, mask)
             if row.labels.count(IGNORE_INDEX) == len(row.labels):
-                raise ValueError("no token of the row is learnt")
+                raise ValueError("no token of the row carries loss")
             prompt = self._ids(turns[:-1]) + self.opening["assistant"]
             assert row.input_ids[: len(prompt)] == prompt, "training and generation prompts differ"
             rows.append(row)
@@ -189,8 +189,8 @@ class Prompter:
             # Where nothing ends a turn, the token of the next role does, and the answer before it learns that.
             labels += opening if learn and not self.closing else [IGNORE_INDEX] * len(opening)
             learn = role == "assistant" and (mask == "all_answers" or (mask == "last_answer" and number == len(turns)))
-            said = [*self.lead, *content, *self.closing]
-            labels += said if learn else [IGNORE_INDEX] * len(said)
+            encoded = [*self.lead, *content, *self.closing]
+            labels += encoded if learn else [IGNORE_INDEX] * len(encoded)
             labels += [IGNORE_INDEX] * len(self.after)
         # What follows the last end token belongs to the next turn, which there is not.
         kept = len(labels) - len(self.after)

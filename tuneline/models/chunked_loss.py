@@ -1,7 +1,7 @@
-"""Cross-entropy of the LM head, without ever holding the logits of a whole batch.
+"""Chunked cross-entropy of the LM head: the logits of a whole batch never exist.
 
 The head's logits are [tokens, vocabulary]: 262,144 words for the default base, in float32 1 MB a token.
-So only learnt positions pass the head, a chunk at a time, and each chunk's gradient is formed in the
+So only supervised positions pass the head, a chunk at a time, and each chunk's gradient is formed in the
 same pass while its logits are there (the idea of Cut Your Losses, Wijmans et al. 2024, arXiv:2411.09009,
 in plain torch). Nothing is kept or recomputed for the backward pass but the gradients.
 """
@@ -19,8 +19,8 @@ BLOCK = 8
 """Of them, how many a CPU takes from logits to exponentials at a time: their 8 MB stay in its cache."""
 
 
-def learnt_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(states, targets): hidden [B, T, H] and labels [B, T] to the n states that predict a learnt token, [n, H] and [n]."""
+def supervised_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(states, targets): hidden [B, T, H] and labels [B, T] to the n states that predict a supervised token, [n, H] and [n]."""
     targets = labels[:, 1:]
     chosen = targets != IGNORE_INDEX
     return hidden[:, :-1][chosen], targets[chosen]
@@ -34,34 +34,36 @@ def summed_loss(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor)
 
 def token_nll(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """-log p(target) in nats for each of the n positions, float32 [n], without gradient."""
-    return torch.cat([nll_parts(scores(piece, head), wanted)[0] for piece, wanted in pieces(states, targets)])
+    return torch.cat(
+        [token_nll_and_sums(logits_of(chunk, head), wanted)[0] for chunk, wanted in chunks(states, targets)]
+    )
 
 
-def pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+def chunks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """Tensors of n positions, cut alike into chunks of even size, so that none is too small to multiply fast."""
     count = max(1, -(-len(tensors[0]) // CHUNK))
     return zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
 
 
-def scores(states: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+def logits_of(states: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
     """Logits of states [c, H] under head [V, H], [c, V] in the head's dtype."""
     return states.to(head.dtype) @ head.T
 
 
-def nll_parts(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def token_nll_and_sums(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(-log p(target) in nats, sums of exponentials), float32 [c] each, of logits [c, V] and targets [c].
 
     The exponentials take the logits' place, in their dtype; exponentials / sums are the probabilities.
     """
     block = len(logits) if logits.is_cuda else BLOCK
-    room = logits.new_empty(0 if logits.dtype == torch.float32 else block, logits.shape[1], dtype=torch.float32)
+    buffer = logits.new_empty(0 if logits.dtype == torch.float32 else block, logits.shape[1], dtype=torch.float32)
     nll, sums = [], []
     for part, wanted in zip(logits.split(block), targets.split(block), strict=True):
-        values = room[: len(part)].copy_(part) if len(room) else part
+        values = buffer[: len(part)].copy_(part) if len(buffer) else part
         right = values.gather(1, wanted[:, None])[:, 0]
         highest = values.amax(1)
         total = values.sub_(highest[:, None]).exp_().sum(1)
-        if len(room):
+        if len(buffer):
             part.copy_(values)
         nll.append(total.log() + highest - right)
         sums.append(total)
@@ -73,29 +75,35 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         gradient = torch.empty_like(states)
-        learnt = torch.zeros(head.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
-        weight, room = head.to(compute_dtype(head)), None
-        for piece, wanted, slot in pieces(states, targets, gradient):
-            # One room for all chunks: fresh memory costs a CPU as much as the exponentials do.
-            room = weight.new_empty(len(piece), len(weight)) if room is None else room
-            exponentials = torch.mm(piece.to(weight.dtype), weight.T, out=room[: len(piece)])
-            nll, sums = nll_parts(exponentials, wanted)
+        head_gradient = (
+            torch.zeros(head.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
+        )
+        weight, buffer = head.to(compute_dtype(head)), None
+        for chunk, wanted, slot in chunks(states, targets, gradient):
+            # One buffer for all chunks: fresh memory costs a CPU as much as the exponentials do.
+            buffer = weight.new_empty(len(chunk), len(weight)) if buffer is None else buffer
+            exponentials = torch.mm(chunk.to(weight.dtype), weight.T, out=buffer[: len(chunk)])
+            nll, sums = token_nll_and_sums(exponentials, wanted)
             total += nll.sum()
             # d nll / d state = sum over words of p(word) head[word], minus head[target].
             expected = (exponentials @ weight).float() / sums[:, None]
             slot.copy_(expected - head[wanted].float())
-            if learnt is not None:
+            if head_gradient is not None:
                 # d nll / d head[word] = p(word) state, minus the state for the target's row.
-                learnt += (exponentials.float() / sums[:, None]).T @ piece.float()
-                learnt.index_add_(0, wanted, -piece.float())
-        ctx.save_for_backward(gradient, learnt if learnt is None else learnt.to(head.dtype))
+                head_gradient += (exponentials.float() / sums[:, None]).T @ chunk.float()
+                head_gradient.index_add_(0, wanted, -chunk.float())
+        ctx.save_for_backward(gradient, head_gradient if head_gradient is None else head_gradient.to(head.dtype))
         return total
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        gradient, learnt = ctx.saved_tensors
+        gradient, head_gradient = ctx.saved_tensors
         scale = grad_outputs[0]
-        return gradient * scale.to(gradient.dtype), None if learnt is None else learnt * scale.to(learnt.dtype), None
+        return (
+            gradient * scale.to(gradient.dtype),
+            None if head_gradient is None else head_gradient * scale.to(head_gradient.dtype),
+            None,
+        )
 
 
 def compute_dtype(head: torch.Tensor) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""What a process on a CPU sets before it begins: no compiler, and memory that goes back or stays, as its work needs."""
+"""CPU settings: no JIT-compiled DeepSpeed ops, bounded oneDNN caches, glibc malloc thresholds."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 LARGE = 2 * 1024 * 1024
 
 
-def avoid_compiler() -> None:
+def disable_shm_op() -> None:
     """Keep DeepSpeed from compiling its shared-memory collectives: gloo serves, and no compiler may be there.
 
     `is_compatible` of that op asks only for Linux, so init_distributed would fail without c++ (deepspeed 0.19.8).
@@ -19,7 +19,7 @@ def avoid_compiler() -> None:
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def keep_few_kernels() -> None:
+def limit_onednn_caches() -> None:
     """Bound oneDNN's cache of kernels, and that of ideep, through which PyTorch calls it: each keeps 1,024.
 
     One shape of a batch needs about 60, which is 100 MB, and to make one again takes a millisecond; ideep's cache grew by
@@ -29,7 +29,7 @@ def keep_few_kernels() -> None:
     os.environ.setdefault("LRU_CACHE_CAPACITY", "8")
 
 
-def give_back_large_blocks() -> None:
+def release_large_blocks() -> None:
     """Let malloc return blocks of 2 MB and more at once, where the C library is glibc.
 
     By default it raises that limit to 32 MB as it goes (mallopt(3), M_MMAP_THRESHOLD) and keeps a heap full of holes:
@@ -38,14 +38,14 @@ def give_back_large_blocks() -> None:
     _mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
-def keep_blocks() -> None:
+def retain_freed_blocks() -> None:
     """Let malloc keep what is freed, where the C library is glibc: for work that asks for the same large blocks again.
 
     Else each token of a batch gets its logits in fresh pages: a fifth of the time of generation, and a third of
     export's comparison (measured: benchmarks/LOG.md).
     """
     _mallopt(M_MMAP_MAX, 0)
-    # An int in C: 2 GB is the most that can be said.
+    # An int in C: 2 GB is the largest value.
     _mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 

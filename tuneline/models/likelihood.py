@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tuneline.formats.example import Encoded
-from tuneline.models.chunked_loss import learnt_positions, token_nll
+from tuneline.models.chunked_loss import supervised_positions, token_nll
 
 
 def head_weight(model: Any) -> torch.Tensor:
@@ -20,19 +20,19 @@ def head_weight(model: Any) -> torch.Tensor:
 
 @torch.inference_mode()
 def answer_nll(model: Any, row: Encoded) -> torch.Tensor:
-    """-log p of each learnt token of the row in nats, float32 [n], on the CPU. `model` is a plain or PEFT model."""
+    """-log p of each supervised token of the row in nats, float32 [n], on the CPU. `model` is a plain or PEFT model."""
     states, targets = answer_states(model, row)
-    return token_nll(states, head_weight(plain(model)), targets).cpu()
+    return token_nll(states, head_weight(unwrap_peft(model)), targets).cpu()
 
 
 @torch.inference_mode()
 def answer_states(model: Any, row: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
-    """(states [n, H], targets [n]) at the positions that predict a learnt token."""
+    """(states [n, H], targets [n]) at the positions that predict a supervised token."""
     ids = torch.tensor([row.input_ids], device=model.device)
-    return learnt_positions(_hidden(model, ids), torch.tensor([row.labels], device=model.device))
+    return supervised_positions(_hidden(model, ids), torch.tensor([row.labels], device=model.device))
 
 
-def plain(model: Any) -> Any:
+def unwrap_peft(model: Any) -> Any:
     """The transformers model inside a PEFT model, adapter layers still in place."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -41,8 +41,8 @@ def _hidden(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Last hidden states [B, T, H] of ids [B, T], without virtual tokens that a method puts before them."""
     if hasattr(model, "active_peft_config") and model.active_peft_config.is_prompt_learning:
         # Only PEFT's own forward pass knows where its virtual tokens go.
-        said = model(input_ids=ids, output_hidden_states=True, logits_to_keep=1, use_cache=False)
-        states: torch.Tensor = said.hidden_states[-1][:, -ids.shape[1] :]
+        output = model(input_ids=ids, output_hidden_states=True, logits_to_keep=1, use_cache=False)
+        states: torch.Tensor = output.hidden_states[-1][:, -ids.shape[1] :]
         return states
-    hidden: torch.Tensor = plain(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+    hidden: torch.Tensor = unwrap_peft(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
     return hidden

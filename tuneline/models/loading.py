@@ -1,4 +1,4 @@
-"""The one place that loads models and tokenizers: safetensors, native classes, no remote code, no network.
+"""Loading of models and tokenizers, here alone: safetensors, native classes, no remote code, no network.
 
 torch and transformers are imported inside, so that `--help` of a stage stays instant.
 """
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-CHANGED = "changed.safetensors"
+TRAINED_WEIGHTS = "changed.safetensors"
 """In an adapter's folder: tensors of the base that were trained themselves, by name."""
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
-BESIDE = "adapter"
+UNMERGED_ADAPTER_DIR = "adapter"
 """In the merged folder: an adapter that can't be merged."""
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -74,8 +74,8 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """
     from peft import PeftModel
 
-    if (folder / CHANGED).is_file():
-        return _with_changed(model, folder / CHANGED)
+    if (folder / TRAINED_WEIGHTS).is_file():
+        return _with_changed(model, folder / TRAINED_WEIGHTS)
     _need(folder / "adapter_config.json", folder)
     tuned = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
     zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
@@ -89,7 +89,7 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:
     """What export wrote: a plain model or, where the method can't be merged, the base with its adapter beside it."""
     model = load_model(folder, dtype, device)
-    beside = folder / BESIDE
+    beside = folder / UNMERGED_ADAPTER_DIR
     return load_adapter(model, beside) if beside.is_dir() else model
 
 

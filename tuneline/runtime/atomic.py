@@ -1,4 +1,4 @@
-"""Write outputs so that a failed stage leaves nothing that looks finished."""
+"""Atomic outputs: a failed stage leaves nothing that looks finished."""
 
 import json
 import shutil
@@ -9,25 +9,25 @@ from typing import Any
 
 
 @contextmanager
-def building(target: Path) -> Iterator[Path]:
+def atomic_output(target: Path) -> Iterator[Path]:
     """Yield a path beside the target; move it over the target on success, remove it on failure.
 
     The name is fixed, so what a killed run left is cleared by the next one.
     """
     partial = target.with_name(f".{target.name}.partial")
-    _remove(partial)
+    remove(partial)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        _remove(target)
+        remove(target)
         partial.replace(target)
     finally:
-        _remove(partial)
+        remove(partial)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys and a final newline, whole or not at all."""
-    with building(path) as partial:
+    with atomic_output(path) as partial:
         partial.write_text(to_json(value), encoding="utf-8")
 
 
@@ -35,7 +35,8 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,83 +1,102 @@
-"""Load one section of params.yaml as a typed, frozen object, or say everything that is wrong with it.
+"""params.yaml: each section as a typed, frozen object, or everything that is wrong with it.
 
-`dvc exp run -S` checks that a key exists, never its type, and writes `1e-5` in a form that
-PyYAML (YAML 1.1) reads as text; so numbers are coerced and everything else is strict.
+`dvc exp run -S` checks that a key exists, never its type, and writes YAML 1.2, where `1e-05` is a number; so the file is
+read as YAML 1.2 (PyYAML, which reads 1.1, takes that for text), and every value is checked strictly.
 """
 
+import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
-
-
-def _integer(value: object) -> object:
-    """Accept text such as "8", never a bool or a fraction."""
-    try:
-        if isinstance(value, str):
-            return int(value)
-    except ValueError:
-        pass
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("an integer")
-    return value
-
-
-def _number(value: object) -> object:
-    try:
-        if isinstance(value, str):
-            return float(value)
-    except ValueError:
-        pass
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("a number")
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_integer)]
-Number = Annotated[float, BeforeValidator(_number)]
-Text = StrictStr
-Flag = StrictBool
 
 
 class Section(BaseModel):
     """A section of params.yaml. Its name there is its class name in lower case."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    ALIASES: ClassVar[dict[str, str]] = {}
+    """Earlier name of a key to its name; still read, with a notice."""
 
 
 S = TypeVar("S", bound=Section)
 
 
+def section_name(section: type[Section]) -> str:
+    return section.__name__.lower()
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """All of params.yaml as it is, not validated. Raises ValueError when it is missing or is no YAML mapping."""
+    if not path.is_file():
+        raise ValueError(f"{path} was not found in {Path.cwd()}: run from the root of the project")
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} holds {document!r}, expected sections such as lora: and train:")
+    return document
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML 1.2 file's content. Raises ValueError with the place of a mistake."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def load(section: type[S], path: Path = PARAMS) -> S:
-    """Return the section named like the class.
+    """A section of the file as it is now; a stage takes its own from Stage.load, once."""
+    return parse(section, read_params(path), path)
+
+
+def parse(section: type[S], document: dict[str, Any], path: Path = PARAMS) -> S:
+    """The section named like the class out of a whole document.
 
     Raises ValueError listing every unknown key, missing key and wrong value of the section at once,
     each with section, key, value and what was expected.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} was not found in {Path.cwd()}: run from the root of the project")
+    name = section_name(section)
+    values = document.get(name)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: section {name!r} is {values!r}, expected keys {_keys(section)}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    name = section.__name__.lower()
-    if not isinstance(document, dict) or not isinstance(document.get(name), dict):
-        found = document.get(name) if isinstance(document, dict) else document
-        raise ValueError(f"{path}: section {name!r} is {found!r}, expected keys {_keys(section)}")
-    return parse(section, document[name], path)
-
-
-def parse(section: type[S], values: dict[str, Any], path: Path = PARAMS) -> S:
-    """Validate values already read, with the messages of `load`."""
-    try:
-        return section.model_validate(values)
+        return section.model_validate(_renamed(section, values, path))
     except ValidationError as error:
-        name = section.__name__.lower()
         complaints = "; ".join(_complaint(name, section, item) for item in error.errors())
         raise ValueError(f"{path}: {complaints}") from None
+
+
+def differences(old: Section, new: Section) -> Iterator[tuple[str, Any, Any]]:
+    """(section.key, old value, new value) of each key that differs."""
+    before, after = old.model_dump(), new.model_dump()
+    for key in before:
+        if before[key] != after[key]:
+            yield f"{section_name(type(old))}.{key}", before[key], after[key]
+
+
+def _renamed(section: type[Section], values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values under today's names. Raises ValueError when a key is there by both of its names."""
+    result = dict(values)
+    for earlier, name in section.ALIASES.items():
+        if earlier in result:
+            key = f"{section_name(section)}.{earlier}"
+            if name in result:
+                raise ValueError(f"{path}: {key} is the earlier name of {name}, and both are there: remove {key}")
+            _notice(f"{path}: {key} is now called {section_name(section)}.{name}; the earlier name is still read")
+            result[name] = result.pop(earlier)
+    return result
+
+
+@cache
+def _notice(text: str) -> None:
+    """Once per process."""
+    print(text, file=sys.stderr)
 
 
 def _complaint(name: str, section: type[Section], item: Any) -> str:
@@ -98,7 +117,8 @@ def _expected(item: Any) -> str:
         if message.startswith(prefix):
             message = message.removeprefix(prefix)
             break
-    return {"Field required": "a value", "integer": "an integer"}.get(message, message)
+    known = {"Field required": "a value", "integer": "an integer", "number": "a number", "string": "text"}
+    return known.get(message, message)
 
 
 def _keys(section: type[Section]) -> str:

@@ -1,11 +1,10 @@
-"""Keep a training run single, and tied to what started it.
+"""Exclusive lock for a training run, and exit-with-parent (pidfd).
 
 Killing `dvc` leaves the processes of a stage alive (dvc kills no process group), and a second `dvc repro`
 would then train beside the orphan into the same folder. So each process of ours watches the one that
 started it and ends with it, and a lock names the run that is going on.
 """
 
-import fcntl
 import os
 import select
 import signal
@@ -37,7 +36,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-def die_with(pid: int) -> None:
+def exit_with_parent(pid: int) -> None:
     """End this process at once when process `pid` ends. Returns immediately; a thread watches.
 
     Linux pidfd_open(2): unlike polling a number, it cannot mistake a new process for the old one.
@@ -52,24 +51,24 @@ def die_with(pid: int) -> None:
         select.select([watched], [], [])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="starter-watch", daemon=True).start()
+    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the lock file for the block; it frees itself when the process ends, however it ends.
 
     Raises ValueError naming the holder's pid when another process has it.
     """
+    from zc.lockfile import LockError, LockFile
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ValueError(f"another training run holds {path} (pid {holder}): wait for it, or stop it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    try:
+        lock = LockFile(str(path))
+    except LockError:
+        holder = path.read_text(encoding="utf-8").strip() or "unknown"
+        raise ValueError(f"another training run holds {path} (pid {holder}): wait for it, or stop it") from None
+    try:
         yield
+    finally:
+        lock.close()

@@ -1,37 +1,89 @@
-"""Run the main() of a stage: its help, its errors as one sentence, its time and memory on the record."""
+"""A run of a stage: parameters and code are taken once at its start, and must be the same at its end.
+
+DVC records params and dependencies as they are when a stage ends. Without the check, an edit made while a stage runs would be
+recorded as what made the result.
+"""
 
 import argparse
-import os
-import platform
-import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tuneline.runtime.atomic import write_json
-from tuneline.runtime.process import die_with, dvc_pid
+from tuneline.runtime.atomic import atomic_output, remove, write_json
+from tuneline.runtime.code import all_code, changed_files, read_list
+from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.machine import choose_accelerator, peak_memory
+from tuneline.runtime.params import S, Section, differences, parse, read_params
+from tuneline.runtime.process import dvc_pid, exit_with_parent
 
 SPEED = Path("metrics/speed")
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""What the drivers of NVIDIA, AMD and WSL make."""
-PACKAGES = ("torch", "transformers", "peft", "deepspeed", "datasets", "dvc")
-
-_facts: dict[str, Any] = {}
 
 
-def note(**facts: Any) -> None:
-    """Add facts about this run (not about its result) to metrics/speed/<stage>.json."""
-    _facts.update(facts)
+class Stage:
+    """The parameters and the code that a run of a stage began with, and the way its outputs go into place."""
+
+    def __init__(self, name: str, code: Mapping[str, str] | None = None) -> None:
+        """`code` is {file: hash}; without it code/<name>.txt is read. Raises ValueError when that is out of date."""
+        self.name = name
+        self.code = dict(read_list(name) if code is None else code)
+        self.run_info: dict[str, Any] = {}
+        self._document = read_params()
+        self._sections: dict[type[Section], Section] = {}
+        if changed := changed_files(self.code):
+            raise ValueError(f"code/{name}.txt is out of date, {changed[0]} has changed since: run `dvc repro`")
+
+    def load(self, section: type[S]) -> S:
+        """A section of params.yaml as it was when the stage began. Raises ValueError for all that is wrong with it."""
+        loaded = parse(section, self._document)
+        self._sections[section] = loaded
+        return loaded
+
+    @contextmanager
+    def outputs(self, *targets: Path, live: Sequence[Path] = ()) -> Iterator[tuple[Path, ...]]:
+        """Yield a path to write for each target; all go into place at the end, or none.
+
+        `live` are files that were written in place as the stage went on. Raises ValueError when parameters or code have
+        changed since the stage began; these files are removed then.
+        """
+        with ExitStack() as stack:
+            paths = tuple(stack.enter_context(atomic_output(target)) for target in targets)
+            yield paths
+            missing = [str(target) for target, path in zip(targets, paths, strict=True) if not path.exists()]
+            assert not missing, f"{self.name} did not write {missing}"
+            try:
+                self.check_unchanged()
+            except ValueError:
+                for path in live:
+                    remove(path)
+                raise
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError naming each key or file that differs from the start, a key with its old and new value."""
+        now = read_params()
+        found = [
+            f"{key} was {old!r} and is {new!r}"
+            for section, loaded in self._sections.items()
+            for key, old, new in differences(loaded, parse(section, now))
+        ]
+        found += [f"{name} has another content" for name in changed_files(self.code)]
+        if found:
+            raise ValueError(
+                f"changed while the stage ran: {'; '.join(found)}; nothing was written, run `dvc repro` again"
+            )
+
+    def record_run_info(self, **info: Any) -> None:
+        """Add facts about this run, not about its result, to metrics/speed/<stage>.json."""
+        self.run_info.update(info)
 
 
-def run(main: Callable[[], None], description: str | None) -> None:
-    """Call main() and exit: 0 on success, 1 with one sentence on stderr when input or machine is at fault.
+def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
+    """Run the main() of a stage module and exit: 0 on success, 1 with one sentence on stderr.
 
-    Set TUNELINE_TRACEBACK=1 to see where an error came from.
+    Writes wall time and peak memory to metrics/speed/<stage>.json.
     """
     module = sys.modules["__main__"].__spec__
     name = module.name.rpartition(".")[2] if module else Path(sys.argv[0]).stem
@@ -41,47 +93,22 @@ def run(main: Callable[[], None], description: str | None) -> None:
         epilog="Takes no arguments: everything is read from params.yaml. `dvc repro` runs it when needed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    if not any(Path(device).exists() for device in GPU_DEVICES):
-        # DeepSpeed, which transformers imports, else warns at every start that it found no GPU.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    choose_accelerator()
     if (dvc := dvc_pid()) is not None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
-        die_with(dvc)
-    # Of libraries about one another's deprecations, which no user can mend.
-    warnings.filterwarnings("ignore", category=FutureWarning)
+        exit_with_parent(dvc)
+    quiet_deprecations()
     start = time.monotonic()
-    try:
-        main()
-    except (ValueError, OSError, MemoryError) as error:
-        if os.environ.get("TUNELINE_TRACEBACK"):
-            raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        sys.exit(f"{name}: {message}")
+    with exit_with_sentence(name):
+        # The stage that writes the lists is checked against all of them.
+        stage = Stage(name, all_code() if name == "code" else None)
+        main(stage)
     seconds = time.monotonic() - start
-    write_json(SPEED / f"{name}.json", {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **_facts})
+    info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
+    write_json(SPEED / f"{name}.json", info)
     print(f"{name}: took {seconds:.1f} s, peak memory {peak_memory():.2f} GB")
 
 
-def peak_memory() -> float:
-    """Peak resident memory in GB (1e9 bytes) of this process or the largest of its children so far."""
-    kilobytes = max(_own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-    return round(kilobytes * 1024 / 1e9, 2)
-
-
-def _own_peak() -> int:
-    """In kB. getrusage's is at least that of the process that started this one; Linux also keeps the own one."""
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
-    # Some sandboxes leave it out.
-    own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if own is None else own
-
-
-def machine() -> dict[str, Any]:
-    """What ran: processor, cores, Python and the versions of the libraries that decide results."""
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
+def quiet_deprecations() -> None:
+    """Silence libraries about one another's deprecations, which no user can mend."""
+    warnings.filterwarnings("ignore", category=FutureWarning)

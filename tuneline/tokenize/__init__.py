@@ -1,1 +1,1 @@
-"""Stage `tokenize`."""
+"""Stage `tokenize`: chat format, truncation, loss mask, data report."""

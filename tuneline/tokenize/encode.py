@@ -12,7 +12,7 @@ from tuneline.formats.records import Message, Record
 from tuneline.formats.token_file import TokenWriter
 from tuneline.models.chat_format import Prompter, Texts
 from tuneline.tokenize.config import Tokenize
-from tuneline.tokenize.truncation import fitted
+from tuneline.tokenize.truncation import shorten
 
 BATCH = 512
 """Records that are encoded together."""
@@ -37,7 +37,8 @@ class Summary:
     answers_lost: int = 0
     """Answers of records that are in no row."""
     tokens: int = 0
-    learnt_tokens: int = 0
+    supervised_tokens: int = 0
+    """Tokens that carry loss."""
     longest: int = 0
     shortest_record: int | None = None
     """Tokens of the shortest record, whether it fits or not."""
@@ -45,8 +46,8 @@ class Summary:
     """By source, records by tokens in steps of STEP, before the policy for over-long ones."""
 
     @property
-    def learnt_share(self) -> float:
-        return round(self.learnt_tokens / self.tokens, 4)
+    def supervised_fraction(self) -> float:
+        return round(self.supervised_tokens / self.tokens, 4)
 
     def counts(self) -> dict[str, Any]:
         names = (
@@ -57,25 +58,27 @@ class Summary:
             "split",
             "answers_lost",
             "tokens",
-            "learnt_tokens",
+            "supervised_tokens",
             "longest",
         )
-        return {name: getattr(self, name) for name in names} | {"learnt_share": self.learnt_share}
+        return {name: getattr(self, name) for name in names} | {"supervised_fraction": self.supervised_fraction}
 
 
 class Preview:
-    """Some rows of every source, spread evenly over it."""
+    """Rows of the mask preview: some of every source, spread evenly over it."""
 
     def __init__(self, sources: dict[str, Any]) -> None:
-        trained = {name: counts["train"] for name, counts in sources.items() if counts["train"]}
-        share = max(1, PREVIEWED // max(1, len(trained)))
-        self.every = {name: max(1, count // share) for name, count in trained.items()}
-        self.left = dict.fromkeys(trained, share)
+        """`sources` are those of metrics/convert.json."""
+        records = {name: counts["train"] for name, counts in sources.items() if counts["train"]}
+        share = max(1, PREVIEWED // max(1, len(records)))
+        self.every = {name: max(1, count // share) for name, count in records.items()}
+        self.left = dict.fromkeys(records, share)
         self.seen = Counter[str]()
         self.rows: list[tuple[str, str, Encoded]] = []
         """(record id, source, row)."""
 
     def offer(self, record: Record, row: Encoded) -> None:
+        """Keep the row if it is the source's next one to be shown."""
         source = record["source"]
         number = self.seen[source]
         self.seen[source] += 1
@@ -87,7 +90,7 @@ class Preview:
 def encode_all(
     records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview
 ) -> Summary:
-    """Write every record's rows. Raises ValueError for a record that can't be learnt from, and when no row is left."""
+    """Write every record's rows. Raises ValueError for a record that can't be trained on, and when no row is left."""
     from tqdm import tqdm
 
     summary = Summary()
@@ -95,18 +98,18 @@ def encode_all(
         tqdm(total=total, desc="tokenize", unit="record", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
         ThreadPoolExecutor(1) as thread,
     ):
-        for batch, encoded in _ahead(thread, _batches(records), lambda batch: _texts(batch, prompter)):
-            for record, row in zip(batch, _rows(batch, encoded, prompter, params), strict=True):
+        for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter)):
+            for record, row in zip(batch, _training_rows(batch, texts, prompter, params), strict=True):
                 summary.records += 1
                 size = len(row.input_ids)
                 summary.lengths[record["source"]][size // STEP] += 1
                 summary.shortest_record = min(size, summary.shortest_record or size)
-                rows = [row] if _fits(row, params) else _refitted(record, prompter, params, summary)
+                rows = [row] if _fits(row, params) else _shortened_rows(record, prompter, params, summary)
                 for kept in rows:
                     writer.add(kept)
                     summary.rows += 1
                     summary.tokens += len(kept.input_ids)
-                    summary.learnt_tokens += len(kept.labels) - kept.labels.count(IGNORE_INDEX)
+                    summary.supervised_tokens += len(kept.labels) - kept.labels.count(IGNORE_INDEX)
                     summary.longest = max(summary.longest, len(kept.input_ids))
                     preview.offer(record, kept)
             bar.update(len(batch))
@@ -118,13 +121,13 @@ def encode_all(
     return summary
 
 
-def _ahead(
-    thread: ThreadPoolExecutor, batches: Iterator[list[Record]], work: Callable[[list[Record]], Texts | None]
+def _prefetch(
+    thread: ThreadPoolExecutor, batches: Iterator[list[Record]], encode: Callable[[list[Record]], Texts | None]
 ) -> Iterator[tuple[list[Record], Texts | None]]:
-    """Each batch with the work on it, which goes on in the thread for one batch while the one before is used."""
+    """Each batch with its encoded texts; the thread encodes one batch while the one before is used."""
     waiting: tuple[list[Record], Future[Texts | None]] | None = None
     for batch in batches:
-        following = (batch, thread.submit(work, batch))
+        following = (batch, thread.submit(encode, batch))
         if waiting:
             yield waiting[0], waiting[1].result()
         waiting = following
@@ -132,36 +135,39 @@ def _ahead(
         yield waiting[0], waiting[1].result()
 
 
-def _texts(batch: list[Record], prompter: Prompter) -> Texts | None:
-    """None when a record is at fault."""
+def _encode_texts(batch: list[Record], prompter: Prompter) -> Texts | None:
+    """The batch's texts, encoded together; None when a record is at fault."""
     try:
         return prompter.encode([record["messages"] for record in batch])
     except ValueError:
         return None
 
 
-def _rows(batch: list[Record], encoded: Texts | None, prompter: Prompter, params: Tokenize) -> list[Encoded]:
+def _training_rows(batch: list[Record], texts: Texts | None, prompter: Prompter, params: Tokenize) -> list[Encoded]:
+    """Training row of each record. Raises ValueError naming the record that is at fault."""
     try:
-        if encoded is not None:
-            return prompter.rows(encoded, params.mask)
+        if texts is not None:
+            return prompter.rows(texts, params.mask)
     except ValueError:
         pass
     # One of them is at fault: find out which.
-    return [_named(record, prompter, params) for record in batch]
+    return [_training_row(record, prompter, params) for record in batch]
 
 
-def _named(record: Record, prompter: Prompter, params: Tokenize) -> Encoded:
+def _training_row(record: Record, prompter: Prompter, params: Tokenize) -> Encoded:
     try:
         return prompter.training_row(record["messages"], params.mask)
     except ValueError as error:
         raise ValueError(f"record {record['id']} ({record['origin']}): {error}") from None
 
 
-def _refitted(record: Record, prompter: Prompter, params: Tokenize, summary: Summary) -> list[Encoded]:
+def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summary: Summary) -> list[Encoded]:
+    """Rows of a record that is too long, by tokenize.overlong; counts what became of it."""
+
     def fits(messages: Sequence[Message]) -> bool:
         return _fits(prompter.training_row(messages, params.mask), params)
 
-    result = fitted(record["messages"], params.overlong, fits)
+    result = shorten(record["messages"], params.overlong, fits)
     summary.answers_lost += result.answers_lost
     summary.overlong += not result.parts
     if result.parts:
@@ -179,7 +185,7 @@ def _fits(row: Encoded, params: Tokenize) -> bool:
 
 
 def _prompt_tokens(row: Encoded) -> int:
-    """Tokens before the last answer: the last stretch that is learnt."""
+    """Tokens before the last answer: the last stretch that is supervised."""
     place = len(row.labels)
     while place and row.labels[place - 1] != IGNORE_INDEX:
         place -= 1
@@ -187,6 +193,6 @@ def _prompt_tokens(row: Encoded) -> int:
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    waiting = iter(records)
-    while batch := list(islice(waiting, BATCH)):
+    remaining = iter(records)
+    while batch := list(islice(remaining, BATCH)):
         yield batch

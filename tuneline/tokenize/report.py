@@ -1,4 +1,4 @@
-"""The data report: what became of every item, what was wrong with it, how long rows are, and which tokens are learnt."""
+"""The data report: what became of every item, why items were rejected, lengths of rows, and supervised tokens."""
 
 import heapq
 from collections import Counter
@@ -16,9 +16,8 @@ from tuneline.tokenize.encode import STEP, Preview, Summary
 
 COLUMNS = ("items", *TERMS, "conflicts")
 BINS = 32
-WORST = 12
-"""Leaks that are shown."""
-SHOWN = 160
+LEAKS_SHOWN = 12
+REJECT_SHOWN = 160
 """Characters of a rejected text that are shown."""
 
 
@@ -37,7 +36,7 @@ def data_report(
         total=counts["total"],
         bars={name: _bar(row, most) for name, row in counts["sources"].items()},
         rejects=_rejects(rejects, counts["sources"]),
-        leaks=_worst_leaks(removed),
+        leaks=_closest_leaks(removed),
         tokens=summary.counts(),
         histograms=_histograms(summary.lengths),
         preview=[
@@ -48,7 +47,7 @@ def data_report(
 
 
 def mask_preview(row: Encoded, prompter: Prompter, tokenizer: Any) -> list[dict[str, Any]]:
-    """Every token of a row as text, with whether it is learnt and whether it is a control token."""
+    """Every token of a row as text, with whether it is supervised and whether it is a control token."""
     tokens: list[dict[str, Any]] = []
     group: list[int] = []
     for token, label in zip(row.input_ids, row.labels, strict=True):
@@ -58,9 +57,8 @@ def mask_preview(row: Encoded, prompter: Prompter, tokenizer: Any) -> list[dict[
         if "\ufffd" in text and token not in prompter.control:
             continue
         identifiers = " ".join(map(str, group))
-        tokens.append(
-            {"id": identifiers, "text": text, "learnt": label != IGNORE_INDEX, "control": token in prompter.control}
-        )
+        supervised, control = label != IGNORE_INDEX, token in prompter.control
+        tokens.append({"id": identifiers, "text": text, "supervised": supervised, "control": control})
         group = []
     return tokens
 
@@ -76,30 +74,30 @@ def _bar(row: dict[str, Any], most: int) -> list[dict[str, Any]]:
 
 
 def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per source and reason: how many, and the first one."""
+    """Rejects by source and reason: how many, and the first one."""
     first: dict[tuple[str, str], dict[str, str]] = {}
     with jsonlines.open(path) as lines:
         for line in lines:
             first.setdefault((line["source"], line["reason"]), line)
     return [
         {"source": source, "reason": reason, "count": sources[source]["reasons"][reason],
-         "origin": line["origin"], "raw": " ".join(line["raw"][: 4 * SHOWN].split())[:SHOWN]}
+         "origin": line["origin"], "raw": " ".join(line["raw"][: 4 * REJECT_SHOWN].split())[:REJECT_SHOWN]}
         for (source, reason), line in first.items()
     ]  # fmt: skip
 
 
-def _worst_leaks(path: Path) -> list[dict[str, Any]]:
-    """The leaks that are least plain to see come last: equal questions, then by similarity."""
+def _closest_leaks(path: Path) -> list[dict[str, Any]]:
+    """The leaks of the highest similarity, equal questions first."""
     with jsonlines.open(path) as lines:
         leaks = ((line["similarity"], line["id"], line) for line in lines if "of" in line)
-        return [line for _, _, line in heapq.nlargest(WORST, leaks, key=lambda leak: leak[:2])]
+        return [line for _, _, line in heapq.nlargest(LEAKS_SHOWN, leaks, key=lambda leak: leak[:2])]
 
 
 def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:
     """For all sources together and for each, bars over the same bins."""
-    together = sum(lengths.values(), Counter[int]())
-    merged = max(1, -(-(max(together, default=0) + 1) // BINS))
-    named = [("all sources", together), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
+    total = sum(lengths.values(), Counter[int]())
+    merged = max(1, -(-(max(total, default=0) + 1) // BINS))
+    named = [("all sources", total), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
     return [{"name": name, "bars": _bars(steps, merged)} for name, steps in named]
 
 

@@ -1,7 +1,7 @@
-"""Conversations that are too long: left out, shortened before the last answer, or split between turns.
+"""Truncation of over-long conversations: left out, shortened before the last answer, or split between exchanges.
 
-No policy cuts an answer. What an over-long conversation loses, it loses by whole exchanges or at the end of its
-last question, and it is counted.
+No policy cuts an answer. An over-long conversation loses whole exchanges, or the end of its last question, and each
+loss is counted.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 
 from tuneline.formats.records import Message
 
-SHORTEST = 8
-"""Characters that are left of a question at least; with less it asks nothing."""
+MIN_QUESTION = 8
+"""Characters that are left of a question at least."""
 Fits = Callable[[Sequence[Message]], bool]
 
 
 @dataclass
-class Fitted:
-    """What became of an over-long conversation."""
+class Shortened:
+    """The parts of an over-long conversation that fit."""
 
     parts: list[list[Message]]
-    """Conversations that fit; none when it was left out."""
+    """Empty when the conversation was left out."""
     answers_lost: int = 0
     """Answers of the conversation that no part holds."""
 
 
-def fitted(messages: list[Message], policy: str, fits: Fits) -> Fitted:
+def shorten(messages: list[Message], policy: str, fits: Fits) -> Shortened:
     """Apply tokenize.overlong to a conversation that does not fit."""
     answers = sum(message["role"] == "assistant" for message in messages)
     if policy == "split_turns":
@@ -34,11 +34,11 @@ def fitted(messages: list[Message], policy: str, fits: Fits) -> Fitted:
     else:
         parts = []
     kept = sum(message["role"] == "assistant" for part in parts for message in part)
-    return Fitted(parts, answers - kept)
+    return Shortened(parts, answers - kept)
 
 
 def split_turns(messages: list[Message], fits: Fits) -> list[list[Message]]:
-    """Parts of consecutive exchanges, each as long as fits and led by the system prompt; each answer is in one at most."""
+    """Parts of consecutive exchanges, each as long as fits, after the system prompt; each answer is in one at most."""
     system, exchanges = _exchanges(messages)
     parts: list[list[Message]] = []
     current: list[Message] = []
@@ -57,15 +57,15 @@ def truncate_prompt(messages: list[Message], fits: Fits) -> list[list[Message]]:
     system, exchanges = _exchanges(messages)
     while len(exchanges) > 1:
         exchanges = exchanges[1:]
-        whole = [*system, *(message for exchange in exchanges for message in exchange)]
-        if fits(whole):
-            return [whole]
+        shorter = [*system, *(message for exchange in exchanges for message in exchange)]
+        if fits(shorter):
+            return [shorter]
     question, answer = exchanges[0]
 
     def cut(size: int) -> list[Message]:
         return [*system, {"role": "user", "content": question["content"][:size]}, answer]
 
-    low, high = SHORTEST, len(question["content"])
+    low, high = MIN_QUESTION, len(question["content"])
     if high < low or not fits(cut(low)):
         return []
     while low + 1 < high:
@@ -77,5 +77,5 @@ def truncate_prompt(messages: list[Message], fits: Fits) -> list[list[Message]]:
 def _exchanges(messages: list[Message]) -> tuple[list[Message], list[list[Message]]]:
     """(system prompt if any, pairs of question and answer)."""
     begin = int(messages[0]["role"] == "system")
-    turns = messages[begin:]
-    return messages[:begin], [turns[place : place + 2] for place in range(0, len(turns), 2)]
+    rest = messages[begin:]
+    return messages[:begin], [rest[place : place + 2] for place in range(0, len(rest), 2)]

@@ -1,1 +1,1 @@
-"""Stage `train`."""
+"""Stage `train`: methods, batches, loss, DeepSpeed, resume checkpoints."""

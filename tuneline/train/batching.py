@@ -1,4 +1,4 @@
-"""Which rows make each optimizer step: fixed by seed and batch size alone, whatever the number of processes.
+"""Micro-batches of a run: fixed by seed and batch size alone, whatever the number of processes.
 
 Rows of one step are dealt to its micro-batches so that these are of like size, which keeps the highest memory low and
 processes from waiting for one another; or, where rows are padded, rows of like length share a micro-batch.
@@ -11,8 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneline.formats.token_file import Tokens
+from tuneline.train.config.train import Train
+
 MicroBatch = list[tuple[int, int]]
-"""Pairs of row number and the learnt tokens of the whole step, by which its loss is divided."""
+"""Pairs of row number and the supervised tokens of the whole step, by which its loss is divided."""
 
 
 def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> int:
@@ -46,7 +49,7 @@ def count_steps(rows: int, batch_size: int, epochs: float, max_steps: int | None
 
 def micro_batches(
     lengths: NDArray[np.int64],
-    learnt: NDArray[np.int64],
+    supervised: NDArray[np.int64],
     *,
     batch_size: int,
     micro_batch_size: int,
@@ -56,28 +59,28 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """All micro-batches of the run in order, `batch_size // micro_batch_size` a step.
 
-    lengths, learnt: tokens and learnt tokens per row, shape [rows].
+    lengths, supervised: tokens and supervised tokens per row, shape [rows].
     """
-    deal = _alike if padded else _level
+    deal = _by_length if padded else _snake_order
     order = _shuffled(len(lengths), seed)
     batches: list[MicroBatch] = []
     for _ in range(steps):
         chosen = [next(order) for _ in range(batch_size)]
         chosen.sort(key=lambda row: (int(lengths[row]), row))
-        tokens = int(learnt[chosen].sum())
+        tokens = int(supervised[chosen].sum())
         batches += [[(row, tokens) for row in dealt] for dealt in deal(chosen, batch_size // micro_batch_size)]
     return batches
 
 
-def _alike(rows: list[int], count: int) -> list[list[int]]:
+def _by_length(rows: list[int], count: int) -> list[list[int]]:
     size = len(rows) // count
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _level(rows: list[int], count: int) -> list[list[int]]:
-    """Of rows in order of size, dealt there and back again: the smallest goes with the largest of the next round."""
+def _snake_order(rows: list[int], count: int) -> list[list[int]]:
+    """Deal rows, sorted by length, to micro-batches in snake order, so that their token counts are balanced."""
     rounds = [rows[start : start + count] for start in range(0, len(rows), count)]
-    dealt = [one if turn % 2 == 0 else one[::-1] for turn, one in enumerate(rounds)]
+    dealt = [rows if turn % 2 == 0 else rows[::-1] for turn, rows in enumerate(rounds)]
     return [list(batch) for batch in zip(*dealt, strict=True)]
 
 
@@ -87,3 +90,29 @@ def _shuffled(rows: int, seed: int) -> Iterator[int]:
     while True:
         yield from np.random.default_rng([seed, passes]).permutation(rows).tolist()
         passes += 1
+
+
+def batches_of(params: Train, tokens: Tokens, *, packed: bool) -> tuple[list[MicroBatch], list[MicroBatch]]:
+    """Micro-batches of the run in order, and of the validation rows."""
+    rows, held = split(len(tokens), params.eval_fraction, params.seed)
+    lengths, supervised = tokens.lengths, tokens.supervised_per_row
+    batches = micro_batches(
+        lengths[rows],
+        supervised[rows],
+        batch_size=params.batch_size,
+        micro_batch_size=params.micro_batch_size,
+        steps=count_steps(len(rows), params.batch_size, params.epochs, params.max_steps),
+        seed=params.seed,
+        padded=not packed,
+    )
+    batches = [[(int(rows[row]), count) for row, count in batch] for batch in batches]
+    ordered = sorted(held.tolist(), key=lambda row: (int(lengths[row]), row))
+    total = int(supervised[held].sum())
+    size = params.micro_batch_size
+    return batches, [[(row, total) for row in ordered[i : i + size]] for i in range(0, len(ordered), size)]
+
+
+def tokens_per_step(tokens: Tokens, batches: list[MicroBatch], steps: int) -> list[int]:
+    sizes = [sum(int(tokens.lengths[row]) for row, _ in batch) for batch in batches]
+    per_step = len(batches) // steps
+    return [sum(sizes[i : i + per_step]) for i in range(0, len(sizes), per_step)]

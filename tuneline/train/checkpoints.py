@@ -1,64 +1,51 @@
-"""Resume state: a folder outside the workspace, keyed by everything that determines the result.
+"""Resume checkpoints: a scratch folder outside the workspace, and a manifest per checkpoint.
 
-It is no output of a stage: `dvc exp run` resets outputs before it runs, and `--temp` runs elsewhere. A
+The folder is no output of a stage: `dvc exp run` resets outputs before it runs, and `--temp` runs elsewhere. A
 checkpoint counts only when its manifest, written last, lists every file with size and hash (transformers
 and DeepSpeed write in place, and resume from torn files without a word).
 """
 
-import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tuneline.runtime.hashing import file_sha256, files, stage_code
+from tuneline.runtime.cache import private_folder
+from tuneline.runtime.hashing import file_sha256, files
+from tuneline.runtime.process import exclusive_lock
 
 MANIFEST = "manifest.json"
-FACTS = "facts.json"
-"""What a run took. Its presence says that training came to its end."""
-LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "accelerate", "numpy")
+RUN_INFO = "run_info.json"
+"""Speed, device and versions of a run. Its presence says that training came to its end."""
 
 
-def fingerprint(inputs: Mapping[str, Path], sections: Mapping[str, Any], processes: int) -> str:
-    """sha256 over input files, parameter sections, processes, threads, our code and the libraries' versions."""
-    facts = {
-        "inputs": {name: file_sha256(path) for name, path in inputs.items()},
-        "sections": sections,
-        "processes": processes,
-        "threads": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
-        "code": stage_code("train"),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "python": sys.version,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+@contextmanager
+def scratch_folder(fingerprint: str) -> Iterator[Path]:
+    """The locked private folder of a fingerprint; removed at the end, and kept for a resume when the block fails.
 
-
-def scratch_folder(key: str) -> Path:
-    """The private folder of a fingerprint."""
-    return private_folder("train", key[:32])
-
-
-def private_folder(*names: str) -> Path:
-    """A folder below $TUNELINE_SCRATCH or ~/.cache/tuneline, made if need be.
-
-    Raises ValueError when it belongs to somebody else: checkpoints are pickles, and only our own are loaded.
+    Raises ValueError when another run has it.
     """
-    root = Path(os.environ.get("TUNELINE_SCRATCH") or Path.home() / ".cache" / "tuneline")
-    folder = root.joinpath(*names)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if folder.stat().st_uid != os.getuid():
-        raise ValueError(
-            f"{folder} belongs to another user, expected your own: set TUNELINE_SCRATCH to a private folder"
-        )
-    folder.chmod(0o700)
-    return folder
+    folder = private_folder("train", fingerprint[:32])
+    with exclusive_lock(folder / ".lock"):
+        (folder / RUN_INFO).unlink(missing_ok=True)
+        yield folder
+        shutil.rmtree(folder)
 
 
-def seal(checkpoint: Path) -> None:
+def read_run_info(scratch: Path) -> dict[str, Any]:
+    """What the training process wrote at its end. Raises ValueError when it did not come to its end."""
+    path = scratch / RUN_INFO
+    if not path.is_file():
+        raise ValueError("training stopped before its end; `dvc repro` goes on from what was saved")
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return info
+
+
+def write_manifest(checkpoint: Path) -> None:
     """Write the manifest of a finished checkpoint, last of all, so that a torn one never has a valid one."""
     entries = {
         path.relative_to(checkpoint).as_posix(): [path.stat().st_size, file_sha256(path)]

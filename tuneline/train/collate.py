@@ -1,4 +1,4 @@
-"""From the rows of a micro-batch to tensors: end to end in one line, or padded where a method needs rows apart."""
+"""Collators: the rows of a micro-batch packed without padding, or padded where a method needs rows apart."""
 
 from functools import partial
 from typing import Any, Protocol
@@ -7,19 +7,20 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tuneline.formats.example import IGNORE_INDEX
-from tuneline.train.methods import PROMPTS, Method
+from tuneline.train.methods import PROMPT_LEARNING
 from tuneline.train.packed_attention import NAME
+from tuneline.train.sections import Method
 
 Row = tuple[torch.Tensor, torch.Tensor, int]
-"""Token ids [T], labels [T], and the learnt tokens of the row's whole step."""
+"""Token ids [T], labels [T], and the supervised tokens of the row's whole step."""
 
 
 class Collate(Protocol):
     def __call__(self, rows: list[Row]) -> dict[str, Any]: ...
 
 
-def in_one_line(config: Any, method: Method, neftune: float | None) -> bool:
-    """Whether rows may lie end to end in a model of this transformers config.
+def supports_packing(config: Any, method: Method, neftune: float | None) -> bool:
+    """Whether sequences can be packed in a model of this transformers config.
 
     Not with virtual tokens, which PEFT puts before the first position alone; with NEFTune, whose noise goes by the length of
     its input; in a model with layers that are no attention, or whose attention torch's own kernel could not do (sinks, caps).
@@ -29,34 +30,34 @@ def in_one_line(config: Any, method: Method, neftune: float | None) -> bool:
     usual = (
         kind._supports_attention_backend and kind._supports_sdpa and layers <= {"full_attention", "sliding_attention"}
     )
-    return bool(usual) and method.tune.method not in PROMPTS and not neftune
+    return bool(usual) and method.tune.method not in PROMPT_LEARNING and not neftune
 
 
-def collator(model: Any, *, line: bool) -> Collate:
-    """How rows go into this model: end to end, its attention set to it, or padded."""
-    if not line:
+def collator(model: Any, *, packed: bool) -> Collate:
+    """The collator for this model: packed, its attention set to it, or padded."""
+    if not packed:
         return partial(padded, pad=model.config.pad_token_id or 0)
     model.set_attn_implementation(NAME)
-    return in_line
+    return pack
 
 
 @torch.no_grad()
-def rows_stay_apart(model: Any) -> bool:
-    """Whether a row keeps every bit, whatever row lies before it: tried, since no list of architectures is ever whole."""
+def packing_is_exact(model: Any) -> bool:
+    """Whether a packed row keeps every bit, whatever row precedes it: tried, since no list of architectures is ever whole."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     ids = [torch.arange(start, start + 24) % model.config.vocab_size for start in (5, 50, 95)]
     states = []
     for first in ids[:2]:
-        line = in_line([(first, first, 1), (ids[2], ids[2], 1)])
-        given = {name: line[name].to(model.device) for name in ("input_ids", "position_ids")}
-        said = model.base_model(**given, lengths=line["lengths"], use_cache=False)
-        states.append(said.last_hidden_state[0, len(first) :])
+        batch = pack([(first, first, 1), (ids[2], ids[2], 1)])
+        given = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+        output = model.base_model(**given, lengths=batch["lengths"], use_cache=False)
+        states.append(output.last_hidden_state[0, len(first) :])
     model.set_attn_implementation(before)
     return torch.equal(*states)
 
 
-def in_line(rows: list[Row]) -> dict[str, Any]:
+def pack(rows: list[Row]) -> dict[str, Any]:
     """input_ids, labels and position_ids [1, N], N tokens of all rows; lengths, a tuple; step_tokens, a scalar."""
     first = torch.tensor([IGNORE_INDEX])
     return {

@@ -1,4 +1,4 @@
-"""What runs the training: DeepSpeed's configuration and where curves are sent, checked before any process starts."""
+"""DeepSpeed's configuration, checked before any process starts."""
 
 import copy
 from typing import Any
@@ -29,7 +29,7 @@ def deepspeed_config(params: DeepSpeed) -> dict[str, Any]:
         "fp16": {"enabled": False},
         "steps_per_print": 10**9,
     }
-    return merged(ours, params.extra)
+    return merged(ours, params.config)
 
 
 def merged(ours: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -41,61 +41,48 @@ def merged(ours: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-class _Asked(dict[str, Any]):
-    """A dictionary that knows which of its keys were asked for."""
+class _RecordingDict(dict[str, Any]):
+    """A dictionary that records which of its keys were looked up."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__(values)
-        self.asked: set[str] = set()
+        self.looked_up: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
+        self.looked_up.add(key)
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
-        self.asked.add(str(key))
+        self.looked_up.add(str(key))
         return super().__contains__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
+        self.looked_up.add(key)
         return super().get(key, default)
 
-    def __deepcopy__(self, memo: Any) -> "_Asked":
+    def __deepcopy__(self, memo: Any) -> "_RecordingDict":
         return self
 
 
 def check(params: DeepSpeed) -> None:
-    """Raises ValueError for a key of `deepspeed.extra` that DeepSpeed never reads, or a value that it refuses.
+    """Raises ValueError for a key of `deepspeed.config` that DeepSpeed never reads, or a value that it refuses.
 
     DeepSpeed ignores unknown keys at the top (deepspeed 0.19.8), so a misspelt one would do nothing without a word.
     """
-    if not params.extra:
+    if not params.config:
         return
     from deepspeed.runtime.config import DeepSpeedConfig
     from pydantic import ValidationError
 
     sizes = {"train_batch_size": 1, "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
-    config = _Asked(copy.deepcopy(deepspeed_config(params)) | sizes | {"gradient_clipping": 1.0})
+    config = _RecordingDict(copy.deepcopy(deepspeed_config(params)) | sizes | {"gradient_clipping": 1.0})
     try:
         DeepSpeedConfig(config)
     except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ValueError(f"deepspeed.extra is refused by DeepSpeed: {complaints}") from None
+        complaints = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ValueError(f"deepspeed.config is refused by DeepSpeed: {complaints}") from None
     except (ValueError, AssertionError, TypeError, KeyError) as error:
-        raise ValueError(f"deepspeed.extra is refused by DeepSpeed: {error}") from None
-    unknown = sorted(set(params.extra) - config.asked)
+        raise ValueError(f"deepspeed.config is refused by DeepSpeed: {error}") from None
+    unknown = sorted(set(params.config) - config.looked_up)
     if unknown:
-        raise ValueError(f"deepspeed.extra holds {unknown}, which DeepSpeed does not read: see its configuration page")
-
-
-def check_reports(names: list[str]) -> None:
-    """Raises ValueError for a name of `train.report_to` that transformers does not know, or that is not installed."""
-    from transformers.integrations import get_available_reporting_integrations
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-
-    wrong = sorted(set(names) - set(INTEGRATION_TO_CALLBACK))
-    if wrong:
-        raise ValueError(f"train.report_to holds {wrong}, expected some of {sorted(INTEGRATION_TO_CALLBACK)}")
-    missing = sorted(set(names) - set(get_available_reporting_integrations()))
-    if missing:
-        raise ValueError(f"train.report_to holds {missing}, which is not installed: uv pip install {' '.join(missing)}")
+        raise ValueError(f"deepspeed.config holds {unknown}, which DeepSpeed does not read: see its configuration page")

@@ -1,4 +1,4 @@
-"""LoRA's layer as one operation: what PEFT's has it cast, scale, add and keep apart is done in the products themselves.
+"""Fused LoRA layer: one autograd function in place of PEFT's separate casts, scaling and sums.
 
 With W [out, in] frozen, A [r, in], B [out, r] and s = alpha / r (Hu et al. 2021, arXiv:2106.09685), for x [n, in]:
 y = x Wᵀ + (x Aᵀ)(s B)ᵀ. Of x one copy is kept for the backward pass, which layers with the same input share.
@@ -11,7 +11,7 @@ import torch
 from tuneline.models.chunked_loss import compute_dtype
 
 
-def fuse(model: Any) -> None:
+def patch_lora_layers(model: Any) -> None:
     """Give every LoRA layer that is nothing more the fused forward pass; others keep PEFT's."""
     from peft.tuners.lora import Linear
 
@@ -40,7 +40,7 @@ def _is_plain(layer: Any) -> bool:
         and not layer.lora_variant
         and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
         and layer.lora_B["default"].bias is None
-        and not any(one.requires_grad or hasattr(one, "ds_id") for one in base.parameters())
+        and not any(parameter.requires_grad or hasattr(parameter, "ds_id") for parameter in base.parameters())
     )
 
 

@@ -1,16 +1,27 @@
-"""Start the training module under DeepSpeed's own launcher: on this machine, or on the hosts of a hostfile."""
+"""DeepSpeed's launcher around the training module: on this machine, or on the hosts of a hostfile."""
 
 import contextlib
 import os
 import re
 import signal
-import socket
 from pathlib import Path
 from types import FrameType
 
+from tuneline.runtime.machine import free_port
+from tuneline.train.checkpoints import newest_complete
 from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.process_arguments import Command, Paths, to_arguments
+from tuneline.train.sections import TrainingConfig
 
 MODULE = "tuneline.train.run"
+
+
+def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> None:
+    """Train in `processes` processes, from the newest complete checkpoint in the scratch folder."""
+    resume = newest_complete(paths.scratch)
+    print(f"train: {processes} process(es), " + (f"going on from {resume.name}" if resume else "from the start"))
+    parent = 0 if config.deepspeed.hostfile else os.getpid()
+    launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))
 
 
 def count_processes(params: DeepSpeed, shares: int) -> int:
@@ -37,9 +48,9 @@ def count_processes(params: DeepSpeed, shares: int) -> int:
     return sum(slots.values() if params.processes == "auto" else [params.processes] * len(slots))
 
 
-def arguments(params: DeepSpeed, processes: int, own: list[str]) -> list[str]:
+def launcher_arguments(params: DeepSpeed, processes: int, own: list[str]) -> list[str]:
     """The launcher's command line; `own` are the training module's arguments."""
-    flags = ["--no_local_rank", "--master_port", str(params.master_port or _free_port()), "--quiet"]
+    flags = ["--no_local_rank", "--master_port", str(params.master_port or free_port()), "--quiet"]
     if params.hostfile is not None:
         flags += ["--hostfile", params.hostfile]
     else:
@@ -74,12 +85,6 @@ def launch(params: DeepSpeed, processes: int, own: list[str]) -> None:
     signal.signal(signal.SIGINT, forward)
     try:
         with contextlib.suppress(SystemExit):
-            runner.main(arguments(params, processes, own))
+            runner.main(launcher_arguments(params, processes, own))
     except RuntimeError as error:
         raise ValueError(f"DeepSpeed's launcher could not start: {error}") from None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

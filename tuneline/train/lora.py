@@ -1,4 +1,4 @@
-"""The adapter: LoRA in PEFT's terms on the frozen base, and its files in a fixed order."""
+"""PEFT's LoraConfig for a base, and the adapter's files in a fixed order."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def lora_config(model: Any, params: Lora) -> Any:
         use_dora=params.variant == "dora",
         # The fast singular value decomposition: the full one takes minutes a layer at 6B.
         init_lora_weights="pissa_niter_16" if params.variant == "pissa" else True,
-        target_modules=sorted(resolve_targets(model, params.targets)),
+        target_modules=sorted(resolve_targets(model, params.target_modules)),
         modules_to_save=sorted(resolve_modules(model, params.modules_to_save)) or None,
     )
 
@@ -44,7 +44,7 @@ def resolve_targets(model: Any, targets: list[str]) -> set[str]:
     wrong = sorted(set(targets) - known)
     if wrong:
         raise ValueError(
-            f"lora.targets holds {wrong}, expected [all] or some of {sorted(known)} "
+            f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(known)} "
             "(embeddings and LM head are left out: they may be tied, and a merge would change both)"
         )
     return set(targets)

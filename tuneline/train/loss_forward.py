@@ -1,21 +1,21 @@
-"""The forward pass of training: from a batch to the summed loss of its learnt tokens, and never to logits."""
+"""Forward pass of training: a batch to the summed loss of its supervised tokens, without full logits."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from tuneline.models.chunked_loss import learnt_positions, summed_loss
+from tuneline.models.chunked_loss import summed_loss, supervised_positions
 from tuneline.models.likelihood import head_weight
 
 Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(hidden [B, T, H], labels [B, T]) to (states [n, H], targets [n])."""
 
 
-def supervise(model: Any, checkpointing: bool, choose: Choose = learnt_positions) -> None:
-    """Let the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
+def install_loss_forward(model: Any, checkpointing: bool, choose: Choose = supervised_positions) -> None:
+    """Make the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
 
-    Rows lie end to end, with `lengths` and positions, or are padded on the right, where a causal model never looks: there
+    Rows are packed, with `lengths` and positions, or padded on the right, where a causal model never looks: there
     is no attention mask. Virtual tokens come as embeddings before the row, or as keys and values of earlier positions;
     PEFT lengthens the labels by the former.
     """

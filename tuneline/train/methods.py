@@ -1,4 +1,4 @@
-"""The methods of fine-tuning: which parameters of a base train, what is saved of them, and how they come back.
+"""Fine-tuning methods: which parameters of a base train, what is saved of them, and how they are loaded again.
 
 PEFT has all but `freeze` and `full`, whose changed tensors are kept in a file of their own.
 """
@@ -6,35 +6,20 @@ PEFT has all but `freeze` and `full`, whose changed tensors are kept in a file o
 from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tuneline.models.chatglm.layout import trainable_parameters
-from tuneline.models.loading import CHANGED
-from tuneline.runtime.params import load
-from tuneline.train.config.freeze import Freeze
-from tuneline.train.config.lora import Lora
+from tuneline.models.loading import TRAINED_WEIGHTS
 from tuneline.train.config.ptuning import PTuning
 from tuneline.train.config.train import Train
-from tuneline.train.config.tune import Tune
 from tuneline.train.lora import lora_config, normalise_config
+from tuneline.train.sections import Method
 
-PROMPTS = ("p_tuning", "prefix", "prompt")
+PROMPT_LEARNING = ("p_tuning", "prefix", "prompt")
 """What can't be merged: it is no weight of the base."""
 
 
-class Method(NamedTuple):
-    tune: Tune
-    lora: Lora
-    ptuning: PTuning
-    freeze: Freeze
-
-
-def chosen_method() -> Method:
-    """The sections of params.yaml that say what is trained."""
-    return Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
-
-
-def refuse(method: Method, train: Train) -> None:
+def validate(method: Method, train: Train) -> None:
     """Raises ValueError for what a library would refuse after minutes, or do wrong without a word."""
     name = method.tune.method
     if name == "prefix" and train.gradient_checkpointing:
@@ -42,7 +27,7 @@ def refuse(method: Method, train: Train) -> None:
             "tune.method is prefix and train.gradient_checkpointing is true, expected false: a recomputed layer forgets its "
             "prefix; lower train.micro_batch_size to save memory"
         )
-    if name in PROMPTS and train.neftune_alpha:
+    if name in PROMPT_LEARNING and train.neftune_alpha:
         raise ValueError(
             f"tune.method is {name} and train.neftune_alpha is {train.neftune_alpha:g}, expected null: the noise would go "
             "onto the virtual tokens, too"
@@ -86,14 +71,14 @@ def chosen(model: Any, method: Method) -> list[Any]:
     count = method.freeze.layers
     if count > len(layers):
         raise ValueError(f"freeze.layers is {count}, expected at most the {len(layers)} layers of the base")
-    unmatched = [one for one in method.freeze.patterns if not any(fnmatchcase(name, one) for name in named)]
+    unmatched = [pattern for pattern in method.freeze.patterns if not any(fnmatchcase(name, pattern) for name in named)]
     if unmatched:
         raise ValueError(f"freeze.patterns holds {unmatched}, expected names like {list(named)[-3:]}")
     matched = [
         one for name, one in named.items() if any(fnmatchcase(name, pattern) for pattern in method.freeze.patterns)
     ]
-    last = [one for layer in list(layers)[len(layers) - count :] for one in layer.parameters()]
-    return [*last, *(one for one in matched if all(one is not other for other in last))]
+    last = [parameter for layer in list(layers)[len(layers) - count :] for parameter in layer.parameters()]
+    return [*last, *(parameter for parameter in matched if all(parameter is not other for other in last))]
 
 
 def prompt_config(name: str, params: PTuning) -> Any:
@@ -102,9 +87,9 @@ def prompt_config(name: str, params: PTuning) -> Any:
 
     common: dict[str, Any] = {"task_type": "CAUSAL_LM", "num_virtual_tokens": params.num_virtual_tokens}
     if name == "p_tuning":
-        return PromptEncoderConfig(**common, encoder_hidden_size=params.encoder_hidden)
+        return PromptEncoderConfig(**common, encoder_hidden_size=params.encoder_hidden_size)
     if name == "prefix":
-        hidden = {"encoder_hidden_size": params.encoder_hidden} if params.projection else {}
+        hidden = {"encoder_hidden_size": params.encoder_hidden_size} if params.projection else {}
         return PrefixTuningConfig(**common, prefix_projection=params.projection, **hidden)
     return PromptTuningConfig(**common)
 
@@ -112,15 +97,19 @@ def prompt_config(name: str, params: PTuning) -> Any:
 def save(model: Any, method: Method, folder: Path, initial: Path | None = None) -> None:
     """Write what was trained, the same bytes for the same weights; `initial` is PiSSA's adapter before training.
 
-    Raises ValueError when a tensor is empty (ZeRO-3 can do that, peft#2500) or nothing was learnt.
+    Raises ValueError when a tensor is empty (ZeRO-3 can do that, peft#2500) or nothing was trained.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     if method.tune.method in ("freeze", "full"):
-        tensors = {name: one.detach().cpu().contiguous() for name, one in model.named_parameters() if one.requires_grad}
-        save_file(tensors, folder / CHANGED, metadata={"format": "pt"})
+        tensors = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in model.named_parameters()
+            if tensor.requires_grad
+        }
+        save_file(tensors, folder / TRAINED_WEIGHTS, metadata={"format": "pt"})
     else:
         options = {"path_initial_model_for_weight_conversion": str(initial)} if initial else {}
         model.save_pretrained(str(folder), **options)
@@ -128,20 +117,20 @@ def save(model: Any, method: Method, folder: Path, initial: Path | None = None) 
     (path,) = folder.glob("*.safetensors")
     with safe_open(str(path), framework="pt") as file:
         names = list(file.keys())
-        learnt = [name for name in names if "lora_B" in name] or names
+        trained = [name for name in names if "lora_B" in name] or names
         empty = [name for name in names if 0 in file.get_slice(name).get_shape()]
-        if empty or not any(bool(file.get_tensor(name).any()) for name in learnt):
+        if empty or not any(bool(file.get_tensor(name).any()) for name in trained):
             raise ValueError(
-                f"the trained adapter is empty ({empty or f'{learnt[0]} and all like it are zero'}): nothing was learnt"
+                f"the trained adapter is empty ({empty or f'{trained[0]} and all like it are zero'}): nothing was trained"
             )
 
 
 def counts(model: Any) -> dict[str, Any]:
     """Parameters of a prepared model, shards of ZeRO-3 counted whole; ChatGLM's also as its own layout counts them."""
     shapes = {name: tuple(getattr(one, "ds_shape", one.shape)) for name, one in model.named_parameters()}
-    learnt = {name: shapes[name] for name, one in model.named_parameters() if one.requires_grad}
-    trainable, total = (sum(map(prod, of.values())) for of in (learnt, shapes))
+    trained = {name: shapes[name] for name, one in model.named_parameters() if one.requires_grad}
+    trainable, total = (sum(map(prod, of.values())) for of in (trained, shapes))
     result: dict[str, Any] = {"trainable_parameters": trainable, "total_parameters": total}
-    if model.config.model_type == "glm" and any("lora_A" in name for name in learnt):
-        result["trainable_parameters_as_chatglm"] = trainable_parameters(learnt)
+    if model.config.model_type == "glm" and any("lora_A" in name for name in trained):
+        result["trainable_parameters_as_chatglm"] = trainable_parameters(trained)
     return result | {"trainable_share": round(trainable / total, 6)}

@@ -1,4 +1,4 @@
-"""Attention of rows laid end to end in one line: each row sees itself alone, and there is no padding to compute.
+"""Padding-free packed attention: sequences of a micro-batch are concatenated; each attends only to itself.
 
 Registered with transformers under a name of its own, as its AttentionInterface documents, so every model whose attention
 goes through that interface can train so; linear layers need not know where a row ends.
@@ -16,7 +16,7 @@ SHORT = 512
 """Up to this length a CPU is faster with two products than with torch's kernel: 1.4 to 2 times (benchmarks/LOG.md)."""
 
 
-def rows_attention(
+def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -33,18 +33,18 @@ def rows_attention(
 
     Causal within each row; with `sliding_window` w a position sees itself and the w - 1 before it.
     """
-    assert attention_mask is None, "rows in one line have no mask"
+    assert attention_mask is None, "packed sequences have no mask"
     more = [name for name in ("s_aux", "softcap", "position_bias") if unused.get(name) is not None]
-    assert not more, f"{type(module).__name__} attends with {more}, which in_one_line should have ruled out"
+    assert not more, f"{type(module).__name__} attends with {more}, which supports_packing should have ruled out"
     assert sum(lengths) == query.shape[2], f"lengths {lengths} of {query.shape[2]} positions"
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):
-        q, k, v = (one[:, :, start:end] for one in (query, key, value))
+        q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
         mask = None
         if sliding_window is not None and end - start > sliding_window:
-            mask = banded(end - start, sliding_window, query.device)
+            mask = sliding_window_mask(end - start, sliding_window, query.device)
         if q.device.type == "cpu" and end - start <= SHORT and mask is None and not dropout:
-            rows.append(two_products(q, k, v, scaling or q.shape[-1] ** -0.5))
+            rows.append(matmul_attention(q, k, v, scaling or q.shape[-1] ** -0.5))
             continue
         grouped = q.shape[1] != k.shape[1]
         rows.append(
@@ -53,7 +53,7 @@ def rows_attention(
     return torch.cat(rows, 2).transpose(1, 2).contiguous(), None
 
 
-def two_products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
+def matmul_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
     """Causal attention [1, heads, T, d]; the heads of a group are one matrix, and probabilities [heads, T, T] are kept."""
     _, heads, length, _ = q.shape
     groups = k.shape[1]
@@ -64,11 +64,11 @@ def two_products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: flo
     return (probabilities.reshape(together) @ v[0]).view(1, heads, length, v.shape[-1])
 
 
-def banded(length: int, window: int, device: torch.device) -> torch.Tensor:
+def sliding_window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
     """Which position sees which, bool [T, T]."""
     places = torch.arange(length, device=device)
     behind = places[:, None] - places
     return (behind >= 0) & (behind < window)
 
 
-AttentionInterface.register(NAME, rows_attention)
+AttentionInterface.register(NAME, packed_attention)

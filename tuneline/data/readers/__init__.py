@@ -1,11 +1,12 @@
-"""Raw files in: one reader per format, told from the content, each giving pieces that a worker then understands.
+"""Readers of raw files: one per format, detected from the content, each giving raw records that a worker then parses.
 
-A reader never skips: what it cannot read it gives as a piece with a reason, and files that no reader claims are named.
+A reader never skips: what it cannot read it gives as a raw record with a reason, and files that no reader claims are
+named.
 """
 
 import csv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +26,9 @@ from tuneline.data.readers import (
     transcript,
     xml_pairs,
 )
-from tuneline.data.readers.shapes import first, unwrapped
-from tuneline.data.readers.text import HEAD, Piece, UnclaimedError, encoding_of, open_text
+from tuneline.data.readers.field_names import first_field, unwrap
+from tuneline.data.readers.raw import RawFile, RawRecord, UnknownFormatError
+from tuneline.data.readers.text import HEAD, detect_encoding, open_text
 
 READERS: dict[str, ModuleType] = {
     "json_lines": json_lines,
@@ -38,36 +40,19 @@ READERS: dict[str, ModuleType] = {
     "table": table,
     "blocks": blocks,
 }
-"""Text formats, in the order in which they are asked. Each has claims(head), pieces(file) and parse(raw)."""
-TRIPLES_SHARE = 0.9
-"""Answers that are triples, from which on a file is one of triples."""
-PEEKED = 256
-"""Records at the beginning of a file from which its habits are told."""
+"""Text formats, in the order in which they are tried. Each has sniff(head), raw_records(file) and parse(text)."""
+TRIPLES_FRACTION = 0.9
+"""Fraction of answers that are triples, from which on a file is one of triples."""
+SAMPLE = 256
+"""Records at the beginning of a file from which it is detected whether answers are triples and histories misplaced."""
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A raw file whose format is known: all that a worker needs to understand its pieces."""
-
-    path: str
-    """Relative to data/raw; begins every origin."""
-    format: str
-    encoding: str = ""
-    header: tuple[str, ...] = ()
-    """Columns of a table."""
-    delimiter: str = ","
-    triple_lines: bool = False
-    """Answers are lines of head_relation_tail."""
-    history_astray: bool = False
-    """Histories hold what came after the question (seen in a published set): such rows are no dialogues."""
-
-
-def files_of(source: Source, raw: Path) -> list[Path]:
+def list_files(source: Source, raw: Path) -> list[Path]:
     """The file, or all files below the folder in order of name, links followed. Raises ValueError when there is none."""
     path = raw / source.path
     if path.is_file():
         return [path]
-    files = sorted(_below(path, {path.resolve()})) if path.is_dir() else []
+    files = sorted(_walk(path, {path.resolve()})) if path.is_dir() else []
     if not files:
         raise ValueError(
             f"data.sources: path {source.path!r} is no file in {raw}, nor a folder with files; expected your raw files "
@@ -76,114 +61,125 @@ def files_of(source: Source, raw: Path) -> list[Path]:
     return files
 
 
-def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
     """Files and broken links; a folder that is linked to twice is entered once."""
     for path in folder.iterdir():
         if not path.is_dir():
             yield path
         elif (real := path.resolve()) not in seen:
             seen.add(real)
-            yield from _below(path, seen)
+            yield from _walk(path, seen)
 
 
-def opened(source: Source, path: Path, raw: Path) -> Opened:
-    """Tell the format of a file.
+def detect_format(source: Source, path: Path, raw: Path) -> RawFile:
+    """A file with its format and what its records need to be parsed.
 
-    Raises UnclaimedError when it is empty, no text, or claimed by no reader, other ValueErrors when it is damaged.
+    Raises UnknownFormatError when it is empty, no text, or claimed by no reader, other ValueErrors when it is damaged.
     """
     name = path.relative_to(raw).as_posix()
     if not path.is_file():
-        raise UnclaimedError(f"{path} is a link to nothing, or no file")
+        raise UnknownFormatError(f"{path} is a link to nothing, or no file")
     with path.open("rb") as file:
         start = file.read(8)
         if not start.strip() and not file.read(HEAD).strip():
-            raise UnclaimedError(f"{path} is empty ({path.stat().st_size} bytes), expected questions and answers")
-    if source.format == "columnar" or (source.format == "auto" and columnar.claims(start)):
-        return Opened(name, "columnar")
-    encoding = encoding_of(path)
+            raise UnknownFormatError(f"{path} is empty ({path.stat().st_size} bytes), expected questions and answers")
+    if source.format == "columnar" or (source.format == "auto" and columnar.sniff(start)):
+        return RawFile(name, "columnar")
+    encoding = detect_encoding(path)
     with open_text(path, encoding) as text:
         head = text.read(HEAD)
-    kind = source.format if source.format != "auto" else _claimed(head)
-    if kind is None:
-        raise UnclaimedError(
+    format_name = source.format if source.format != "auto" else _sniff(head)
+    if format_name is None:
+        raise UnknownFormatError(
             f"{path}: no reader knows this format (it begins {head[:60]!r}); expected one of {', '.join(READERS)}, "
             "columnar; set data.sources[].format, or columns for a table with names of your own"
         )
-    header = table.header_of(head) if kind == "table" else []
-    delimiter = table.delimiter_of(head) if kind == "table" else ","
-    found = Opened(name, kind, encoding, tuple(header), delimiter)
-    if kind not in ("json_lines", "json", "table"):
+    header = table.header_of(head) if format_name == "table" else []
+    delimiter = table.delimiter_of(head) if format_name == "table" else ","
+    found = RawFile(name, format_name, encoding, tuple(header), delimiter)
+    if format_name not in ("json_lines", "json", "table"):
         return found
-    peeked = list(islice(_values(found, raw), PEEKED))
-    astray = any(map(has_history, peeked)) and _astray(_values(found, raw))
-    return replace(found, triple_lines=_triples_told(peeked), history_astray=astray)
+    sample = list(islice(_objects(found, raw), SAMPLE))
+    misplaced = any(map(has_history, sample)) and _history_misplaced(_objects(found, raw))
+    return replace(found, triple_lines=_answers_are_triples(sample), history_misplaced=misplaced)
 
 
-def pieces_of(file: Opened, raw: Path) -> Iterator[Piece]:
+def raw_records(file: RawFile, raw: Path) -> Iterator[RawRecord]:
+    """Every record of a file of data/raw, in its order."""
     path = raw / file.path
     if file.format == "columnar":
-        yield from columnar.pieces(path)
+        yield from columnar.raw_records(path)
         return
     with open_text(path, file.encoding) as text:
-        yield from READERS[file.format].pieces(text)
+        yield from READERS[file.format].raw_records(text)
 
 
-def hub_pieces(source: Source, raw: Path) -> Iterator[Piece]:
-    return hub.pieces(source.path, source.revision, source.split, raw)
+def hub_records(source: Source, raw: Path) -> Iterator[RawRecord]:
+    """Every record of a dataset of the hub."""
+    return hub.raw_records(source.path, source.revision, source.split, raw)
 
 
-def parse(file: Opened, raw: str) -> Any:
-    """The value of a piece. Raises ValueError or RecursionError for text that is none."""
+def parse_value(file: RawFile, text: str) -> Any:
+    """The value of a raw record. Raises ValueError or RecursionError for text that is none."""
     if file.format == "table":
-        return table.parse(raw, list(file.header), file.delimiter)
+        return table.parse(text, list(file.header), file.delimiter)
     if file.format in ("columnar", "hub"):
-        return columnar.parse(raw)
-    return READERS[file.format].parse(raw)
+        return columnar.parse(text)
+    return READERS[file.format].parse(text)
 
 
-def _claimed(head: str) -> str | None:
-    return next((name for name, reader in READERS.items() if reader.claims(head)), None)
+def _sniff(head: str) -> str | None:
+    return next((name for name, reader in READERS.items() if reader.sniff(head)), None)
 
 
-def _values(file: Opened, raw: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file that can be read."""
-    for piece in pieces_of(file, raw):
+def _objects(file: RawFile, raw: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file that can be read as objects."""
+    for record in raw_records(file, raw):
         try:
-            value = unwrapped(parse(file, piece.raw)) if piece.reason is None else None
+            value = unwrap(parse_value(file, record.text)) if record.reason is None else None
         except (ValueError, RecursionError, csv.Error):
             continue
         if isinstance(value, dict):
             yield value
 
 
-def _triples_told(values: list[dict[str, Any]]) -> bool:
-    """Whether the answers that say something consist of lines head_relation_tail, but for a few that are broken."""
-    answers = [unwrapped(value[key]) for value in values if (key := first(("output", "answer", "response"), value))]
-    spoken = [answer for answer in answers if isinstance(answer, str) and answer.strip()]
-    return bool(spoken) and sum(map(extraction.is_triple_lines, spoken)) >= TRIPLES_SHARE * len(spoken)
+def _answers_are_triples(records: list[dict[str, Any]]) -> bool:
+    """Whether the answers with content consist of lines head_relation_tail, but for a few that are broken."""
+    names = ("output", "answer", "response")
+    answers = [unwrap(fields[key]) for fields in records if (key := first_field(names, fields))]
+    filled = [answer for answer in answers if isinstance(answer, str) and answer.strip()]
+    return bool(filled) and sum(map(extraction.is_triple_lines, filled)) >= TRIPLES_FRACTION * len(filled)
 
 
-def has_history(value: dict[str, Any]) -> bool:
-    """Whether a record has earlier turns in a field of their own."""
-    return bool(value.get(first(("history",), value)))
+def has_history(fields: dict[str, Any]) -> bool:
+    """Whether a record has earlier messages in a field of their own."""
+    return bool(fields.get(first_field(("history",), fields)))
 
 
-def _astray(values: Iterable[dict[str, Any]]) -> bool:
+def _history_misplaced(records: Iterable[dict[str, Any]]) -> bool:
     """Whether most rows with a history repeat as their last exchange one that is a row without history.
 
     A true history lies before the row's question, so its row can't also be the dialogue's beginning.
     """
     openings: set[int] = set()
     followers: set[int] = set()
-    for value in values:
-        asked, answered = (
-            first(("query", "instruction", "question"), value),
-            first(("response", "output", "answer"), value),
-        )
-        if asked and answered:
-            exchange = hash((str(value[asked]), str(value.get("input")), str(value[answered])))
-            (followers if has_history(value) else openings).add(exchange)
+    for fields in records:
+        question_key = first_field(("query", "instruction", "question"), fields)
+        answer_key = first_field(("response", "output", "answer"), fields)
+        if question_key and answer_key:
+            exchange = hash((str(fields[question_key]), str(fields.get("input")), str(fields[answer_key])))
+            (followers if has_history(fields) else openings).add(exchange)
     return len(followers) > 1 and len(followers & openings) * 2 > len(followers)
 
 
-__all__ = ["Opened", "Piece", "UnclaimedError", "files_of", "has_history", "hub_pieces", "opened", "parse", "pieces_of"]
+__all__ = [
+    "RawFile",
+    "RawRecord",
+    "UnknownFormatError",
+    "detect_format",
+    "has_history",
+    "hub_records",
+    "list_files",
+    "parse_value",
+    "raw_records",
+]

@@ -9,42 +9,45 @@ The first line is "title,question" with a half-width comma, the second the answe
 from collections.abc import Iterator
 from typing import TextIO
 
-from tuneline.data.readers.text import Piece, lines_of
+from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import read_lines
 
-FEWEST = 3
+MIN_BLOCKS = 3
 """Blocks without which two lines with a comma may be anything."""
 PROBED = 20
-"""Blocks that tell the format."""
+"""Blocks from which the format is detected."""
 
 
-def claims(head: str) -> bool:
+def sniff(head: str) -> bool:
+    """Whether text that begins so is of this format."""
     blocks = [block.strip("\r\n").splitlines() for block in head.replace("\r\n", "\n").split("\n\n")]
-    whole = [block for block in blocks if any(line.strip() for line in block)][:PROBED]
-    fitting = sum(len(block) == 2 and "," in block[0] for block in whole)
-    return len(whole) >= FEWEST and fitting * 5 >= len(whole) * 4
+    filled = [block for block in blocks if any(line.strip() for line in block)][:PROBED]
+    fitting = sum(len(block) == 2 and "," in block[0] for block in filled)
+    return len(filled) >= MIN_BLOCKS and fitting * 5 >= len(filled) * 4
 
 
-def pieces(file: TextIO) -> Iterator[Piece]:
-    block: list[Piece] = []
-    for line in lines_of(file):
-        if line.raw.strip():
+def raw_records(file: TextIO) -> Iterator[RawRecord]:
+    """One raw record a block, at its first line."""
+    block: list[RawRecord] = []
+    for line in read_lines(file):
+        if line.text.strip():
             block.append(line)
         elif block:
-            yield _joined(block)
+            yield _block_record(block)
             block = []
     if block:
-        yield _joined(block)
+        yield _block_record(block)
 
 
-def parse(raw: str) -> dict[str, str]:
-    asked, answer = raw.split("\n")
-    title, _, ask = asked.partition(",")
+def parse(text: str) -> dict[str, str]:
+    first_line, answer = text.split("\n")
+    title, _, ask = first_line.partition(",")
     return {"title": title, "ask": ask, "answer": answer}
 
 
-def _joined(block: list[Piece]) -> Piece:
-    raw = "\n".join(line.raw.rstrip("\r\n") for line in block)
+def _block_record(block: list[RawRecord]) -> RawRecord:
+    text = "\n".join(line.text.rstrip("\r\n") for line in block)
     reason = next((line.reason for line in block if line.reason), None)
     if reason is None and len(block) != 2:
         reason = f"block_of_{len(block)}_lines"
-    return Piece(block[0].place, raw, reason)
+    return RawRecord(block[0].place, text, reason)

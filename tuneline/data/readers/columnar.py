@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneline.data.readers.text import Piece
+from tuneline.data.readers.raw import RawRecord
 
 PARQUET = b"PAR1"
 ARROW = (b"ARROW1", b"\xff\xff\xff\xff")
@@ -17,19 +17,20 @@ ROWS = 1024
 """Rows in memory at a time."""
 
 
-def claims(start: bytes) -> bool:
+def sniff(start: bytes) -> bool:
+    """Whether a file that begins so is of this format."""
     return start.startswith((PARQUET, *ARROW))
 
 
-def pieces(path: Path) -> Iterator[Piece]:
-    """Raises ValueError for a file that is torn or of another kind."""
+def raw_records(path: Path) -> Iterator[RawRecord]:
+    """One raw record a row, as JSON. Raises ValueError for a file that is torn or of another kind."""
     import pyarrow
 
     number = 0
     try:
         for batch in _batches(path):
             for row in batch.to_pylist():
-                yield Piece(f"[{number}]", to_text(row))
+                yield RawRecord(f"[{number}]", row_to_json(row))
                 number += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read as Parquet or Arrow: {error}") from None
@@ -58,12 +59,12 @@ def _slices(batch: Any) -> Iterator[Any]:
     return (batch.slice(begin, ROWS) for begin in range(0, batch.num_rows, ROWS))
 
 
-def to_text(row: dict[str, Any]) -> str:
-    """A row as JSON; columns that are null are as good as not there."""
+def row_to_json(row: dict[str, Any]) -> str:
+    """A row as JSON text; columns that are null are left out, as if they were not there."""
     return json.dumps(
         {name: value for name, value in row.items() if value is not None}, ensure_ascii=False, default=str
     )
 
 
-def parse(raw: str) -> Any:
-    return json.loads(raw, strict=False)
+def parse(text: str) -> Any:
+    return json.loads(text, strict=False)

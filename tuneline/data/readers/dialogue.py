@@ -1,4 +1,4 @@
-"""A JSON file that is one dialogue: an array of turns.
+"""A JSON file that is one dialogue: an array of messages.
 
 [{"role": "client", "content": "遇到事情容易焦虑紧张…", "annotation": […]}, {"role": "counselor", "content": "听说你…"}]
 """
@@ -8,13 +8,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from tuneline.data.readers import shapes
-from tuneline.data.readers.text import Piece, whole_of
+from tuneline.data.readers.field_names import ROLE, is_message
+from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import read_whole
 
 _OPENING = re.compile(r"\s*\[\s*")
 
 
-def claims(head: str) -> bool:
+def sniff(head: str) -> bool:
+    """Whether text that begins so is of this format."""
     opening = _OPENING.match(head)
     if not opening:
         return False
@@ -22,13 +24,13 @@ def claims(head: str) -> bool:
         first, _ = json.JSONDecoder(strict=False).raw_decode(head, opening.end())
     except (ValueError, RecursionError):
         return False
-    # {"question": …, "answer": …} is a pair and no turn.
-    return shapes.is_turn(first) and bool({name.lower() for name in first} & set(shapes.ROLE))
+    # {"question": …, "answer": …} is a pair and no message.
+    return is_message(first) and bool({name.lower() for name in first} & set(ROLE))
 
 
-def pieces(file: TextIO) -> Iterator[Piece]:
-    yield whole_of(file)
+def raw_records(file: TextIO) -> Iterator[RawRecord]:
+    yield read_whole(file)
 
 
-def parse(raw: str) -> dict[str, Any]:
-    return {"conversation": json.loads(raw, strict=False)}
+def parse(text: str) -> dict[str, Any]:
+    return {"conversation": json.loads(text, strict=False)}

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneline.data.readers.columnar import to_text
-from tuneline.data.readers.text import Piece
+from tuneline.data.readers.columnar import row_to_json
+from tuneline.data.readers.raw import RawRecord
 
 
-def pieces(name: str, revision: str | None, split: str, raw: Path) -> Iterator[Piece]:
+def raw_records(name: str, revision: str | None, split: str, raw: Path) -> Iterator[RawRecord]:
     """Rows of one split, streamed. Raises ValueError for a hub id without a revision, or what can't be loaded."""
     import datasets
 
@@ -25,10 +25,10 @@ def pieces(name: str, revision: str | None, split: str, raw: Path) -> Iterator[P
             f"data.sources: {name!r} is no folder in {raw}, so it is a dataset of the hub, and its revision is "
             f"{revision!r}, expected the 40 hexadecimal digits of a commit: a branch would change under you"
         )
-    place = {"path": str(local)} if local.is_dir() else {"path": name, "revision": revision}
+    location = {"path": str(local)} if local.is_dir() else {"path": name, "revision": revision}
     try:
-        rows = datasets.load_dataset(**place, split=split, streaming=True)
+        rows = datasets.load_dataset(**location, split=split, streaming=True)
         for number, row in enumerate(rows):
-            yield Piece(f"{split}[{number}]", to_text(row))
+            yield RawRecord(f"{split}[{number}]", row_to_json(row))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"data.sources: dataset {name!r} can't be read: {' '.join(str(error).split())}") from None

@@ -8,30 +8,32 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TextIO
 
-from tuneline.data.readers import shapes
-from tuneline.data.readers.text import Piece, lines_of
+from tuneline.data.readers.field_names import is_record
+from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import read_lines
 
 PROBED = 3
 """Lines of which one must be whole JSON: the first may be broken."""
 
 
-def claims(head: str) -> bool:
+def sniff(head: str) -> bool:
+    """Whether text that begins so is of this format."""
     lines = [line for line in head.split("\n") if line.strip()]
     if not lines or lines[0].lstrip()[:1] not in ("{", "["):
         return False
     if lines[0].lstrip().startswith("["):
         # A file of one line may be the whole of an array.
-        return len(lines) > 1 and shapes.understood(_value(lines[0]))
-    return any(shapes.understood(_value(line)) for line in islice(lines, PROBED))
+        return len(lines) > 1 and is_record(_value(lines[0]))
+    return any(is_record(_value(line)) for line in islice(lines, PROBED))
 
 
-def pieces(file: TextIO) -> Iterator[Piece]:
-    return (piece for piece in lines_of(file) if piece.raw.strip())
+def raw_records(file: TextIO) -> Iterator[RawRecord]:
+    return (line for line in read_lines(file) if line.text.strip())
 
 
-def parse(raw: str) -> Any:
-    """Raises ValueError for anything that is no JSON. Tabs inside strings, and a comma after the object, are let pass."""
-    return json.loads(raw.strip("\ufeff \t\r\n").removesuffix(","), strict=False)
+def parse(text: str) -> Any:
+    """The value of a line; tabs inside strings, and a comma after the object, are accepted. Raises ValueError."""
+    return json.loads(text.strip("\ufeff \t\r\n").removesuffix(","), strict=False)
 
 
 def _value(line: str) -> Any:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from tuneline.data.readers import shapes
-from tuneline.data.readers.text import HEAD, LONGEST, Piece
+from tuneline.data.readers.field_names import is_field, is_record, mentions_field
+from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import HEAD, MAX_RECORD
 
 SEPARATORS = re.compile(r"[\s,]*")
 COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
@@ -21,167 +22,170 @@ KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
 START = re.compile(r'\{\s*"(?:[^"\\\n]|\\.)*"\s*:')
 ENTRY = re.compile(r'"(?:[^"\\\n]|\\.)*"\s*:\s*(?=\{)')
 PARTIAL = ("Unterminated string", "Invalid \\")
-"""Complaints of the decoder that may only mean that the block ends here."""
+"""Errors of the decoder that may only mean that the block ends here."""
 _decoder = json.JSONDecoder(strict=False)
 
 
-def claims(head: str) -> bool:
-    text = _Text.of(head)
-    kind = text.kind()
-    if kind is None:
+def sniff(head: str) -> bool:
+    """Whether text that begins so is of this format."""
+    window = _Window.of(head)
+    layout = window.layout()
+    if layout is None:
         return False
     broken = False
-    for piece in text.pieces(kind):
-        if piece.reason is None:
-            return shapes.understood(parse(piece.raw)) or (broken and shapes.mentioned(head))
+    for record in window.raw_records(layout):
+        if record.reason is None:
+            return is_record(parse(record.text)) or (broken and mentions_field(head))
         broken = True
     # Nothing whole in sight: a first record longer than the head, or broken.
-    return shapes.mentioned(head)
+    return mentions_field(head)
 
 
-def pieces(file: TextIO) -> Iterator[Piece]:
-    """Raises ValueError for a text that does not begin as JSON, when the user has said that it is."""
-    text = _Text(file)
-    kind = text.kind()
-    if kind is None:
+def raw_records(file: TextIO) -> Iterator[RawRecord]:
+    """Raises ValueError for a text that does not begin as JSON, where the user named this format."""
+    window = _Window(file)
+    layout = window.layout()
+    if layout is None:
         raise ValueError(
-            f"{file.name} begins {text.window[:40]!r}, expected an array or objects: format json does not fit"
+            f"{file.name} begins {window.text[:40]!r}, expected an array or objects: format json does not fit"
         )
-    return text.pieces(kind)
+    return window.raw_records(layout)
 
 
-def parse(raw: str) -> Any:
-    """Raises ValueError for anything that is no JSON."""
-    return json.loads(raw, strict=False)
+def parse(text: str) -> Any:
+    """The value of a record. Raises ValueError for anything that is no JSON."""
+    return json.loads(text, strict=False)
 
 
-class _Text:
-    """A text of which a growing, sliding window is in memory."""
+class _Window:
+    """The growing, sliding part of a text that is in memory."""
 
     def __init__(self, file: TextIO | None) -> None:
         self.file = file
-        self.window, self.at = "", 0
-        self.shapes: set[frozenset[str]] = set()
-        """Fields of the records so far: by them the next record is told after a broken one."""
+        self.text, self.at = "", 0
+        self.field_sets: set[frozenset[str]] = set()
+        """Fields of the records so far: by them the next record is recognised after a broken one."""
         self.indent: str | None = None
         """White space before the present record on its line, None when it begins no line."""
 
     @classmethod
-    def of(cls, head: str) -> "_Text":
-        text = cls(None)
-        text.window = head
-        return text
+    def of(cls, head: str) -> "_Window":
+        window = cls(None)
+        window.text = head
+        return window
 
-    def more(self) -> bool:
+    def read_more(self) -> bool:
         """Read another block; False at the end."""
         block = self.file.read(HEAD) if self.file else ""
-        self.window, self.at = self.window[self.at :] + block, 0
+        self.text, self.at = self.text[self.at :] + block, 0
         return bool(block)
 
     def skip(self, pattern: re.Pattern[str]) -> str:
         """Step over what matches here, across blocks."""
         passed = ""
-        while match := pattern.match(self.window, self.at):
+        while match := pattern.match(self.text, self.at):
             passed += match.group()
             self.at = match.end()
-            if self.at < len(self.window) or not self.more():
+            if self.at < len(self.text) or not self.read_more():
                 break
         return passed
 
-    def here(self) -> str:
-        if self.at >= len(self.window):
-            self.more()
-        return self.window[self.at : self.at + 1]
+    def peek(self) -> str:
+        """The next character, "" at the end."""
+        if self.at >= len(self.text):
+            self.read_more()
+        return self.text[self.at : self.at + 1]
 
-    def kind(self) -> str | None:
+    def layout(self) -> str | None:
         """What follows: "array", "records" or "keyed"; None when it is no JSON."""
         self.skip(SEPARATORS)
-        while self.here() == "/":
+        while self.peek() == "/":
             self.skip(COMMENT)
             self.skip(SEPARATORS)
-        if self.here() == "[":
+        if self.peek() == "[":
             # Prose in Markdown begins with a bracket, too.
-            return "array" if ARRAY.match(self.window, self.at) else None
-        if self.here() != "{":
+            return "array" if ARRAY.match(self.text, self.at) else None
+        if self.peek() != "{":
             return None
-        key = KEY.match(self.window, self.at + 1)
-        if key and self.window[key.end() : key.end() + 1] == "{" and not shapes.is_field(json.loads(key.group(1))):
+        key = KEY.match(self.text, self.at + 1)
+        if key and self.text[key.end() : key.end() + 1] == "{" and not is_field(json.loads(key.group(1))):
             return "keyed"
         return "records"
 
-    def pieces(self, kind: str) -> Iterator[Piece]:
+    def raw_records(self, layout: str) -> Iterator[RawRecord]:
         index = 0
-        if kind != "records":
+        if layout != "records":
             self.at += 1
         while True:
             passed = self.skip(SEPARATORS)
             begins_line, _, indent = passed.rpartition("\n")
             self.indent = indent if begins_line or passed.startswith("\n") else None
-            character = self.here()
+            character = self.peek()
             if not character:
                 return
             if character == "/" and (comment := self.skip(COMMENT)):
-                yield Piece(f"[{index}]", comment, "comment")
-            elif character in "]}" and kind != "records":
+                yield RawRecord(f"[{index}]", comment, "comment")
+            elif character in "]}" and layout != "records":
                 self.at += 1
                 self.skip(SEPARATORS)
-                if not self.here():
+                if not self.peek():
                     return
-                if self.here() == ("[" if kind == "array" else "{"):
+                if self.peek() == ("[" if layout == "array" else "{"):
                     # Files that were put one after the other: the next one begins.
                     self.at += 1
                     continue
-                if self.here() in '{"]}':
-                    yield Piece(f"[{index}]", character, "stray_bracket")
+                if self.peek() in '{"]}':
+                    yield RawRecord(f"[{index}]", character, "stray_bracket")
                 else:
-                    yield self._broken(f"[{index}]", START if kind == "array" else ENTRY, self.at, "text_after_the_end")
+                    start = START if layout == "array" else ENTRY
+                    yield self._broken_record(f"[{index}]", start, self.at, "text_after_the_end")
             else:
-                yield self._keyed(index) if kind == "keyed" else self._record(f"[{index}]", self.at)
+                yield self._keyed(index) if layout == "keyed" else self._record(f"[{index}]", self.at)
             index += 1
 
-    def _keyed(self, index: int) -> Piece:
-        while not (key := KEY.match(self.window, self.at)) and len(self.window) - self.at < LONGEST and self.more():
+    def _keyed(self, index: int) -> RawRecord:
+        while not (key := KEY.match(self.text, self.at)) and len(self.text) - self.at < MAX_RECORD and self.read_more():
             pass
         if not key:
-            return self._broken(f"[{index}]", ENTRY, self.at)
+            return self._broken_record(f"[{index}]", ENTRY, self.at)
         begin = key.end() - self.at
         return self._record(f"[{key.group(1)}]", self.at + begin, ENTRY)
 
-    def _record(self, place: str, begin: int, start: re.Pattern[str] = START) -> Piece:
+    def _record(self, place: str, begin: int, start: re.Pattern[str] = START) -> RawRecord:
         """The value that begins at `begin`; the window may move, so it is held as a distance."""
         ahead = begin - self.at
         while True:
             begin = self.at + ahead
             try:
-                value, end = _decoder.raw_decode(self.window, begin)
+                value, end = _decoder.raw_decode(self.text, begin)
             except (ValueError, RecursionError) as error:
-                near_end = getattr(error, "pos", 0) >= len(self.window) - 16
+                near_end = getattr(error, "pos", 0) >= len(self.text) - 16
                 partial = near_end or str(error).startswith(PARTIAL)
-                if partial and len(self.window) - self.at < LONGEST and self.more():
+                if partial and len(self.text) - self.at < MAX_RECORD and self.read_more():
                     continue
-                return self._broken(place, start, begin)
+                return self._broken_record(place, start, begin)
             # A number may go on in the next block.
-            if end == len(self.window) and self.more():
+            if end == len(self.text) and self.read_more():
                 continue
             if isinstance(value, dict):
-                self.shapes.add(frozenset(value))
-            raw = self.window[self.at + ahead : end]
+                self.field_sets.add(frozenset(value))
+            text = self.text[self.at + ahead : end]
             self.at = end
-            return Piece(place, raw)
+            return RawRecord(place, text)
 
-    def _broken(self, place: str, start: re.Pattern[str], begin: int, reason: str = "broken_json") -> Piece:
+    def _broken_record(self, place: str, start: re.Pattern[str], begin: int, reason: str = "broken_json") -> RawRecord:
         """What lies before the next record's beginning."""
         ahead = begin + 1 - self.at
         while True:
-            for match in start.finditer(self.window, self.at + ahead):
+            for match in start.finditer(self.text, self.at + ahead):
                 if self._begins_record(match, start):
-                    raw = self.window[self.at : match.start()]
+                    text = self.text[self.at : match.start()]
                     self.at = match.start()
-                    return Piece(place, raw, reason)
-            if len(self.window) - self.at >= LONGEST or not self.more():
-                raw = self.window[self.at :]
-                self.at = len(self.window)
-                return Piece(place, raw, reason)
+                    return RawRecord(place, text, reason)
+            if len(self.text) - self.at >= MAX_RECORD or not self.read_more():
+                text = self.text[self.at :]
+                self.at = len(self.text)
+                return RawRecord(place, text, reason)
 
     def _begins_record(self, match: re.Match[str], start: re.Pattern[str]) -> bool:
         """Whether a record begins here, and not an object inside the broken one.
@@ -189,21 +193,21 @@ class _Text:
         Where records begin lines, it must begin one, as far in as the broken one does. Else it must follow a
         comma or a bracket, and have the fields of a record that was whole.
         """
-        before = self.window[max(self.at, match.start() - 200) : match.start()]
-        _, broke, indent = before.rpartition("\n")
+        before = self.text[max(self.at, match.start() - 200) : match.start()]
+        _, line_end, indent = before.rpartition("\n")
         if self.indent is not None:
-            return bool(broke) and indent == self.indent
+            return bool(line_end) and indent == self.indent
         if before.rstrip()[-1:] not in (",", "}", "]") or before.rstrip().endswith(("[,", "{,")):
             return False
         try:
-            value, _ = _decoder.raw_decode(self.window, match.end() if start is ENTRY else match.start())
+            value, _ = _decoder.raw_decode(self.text, match.end() if start is ENTRY else match.start())
         except (ValueError, RecursionError):
             # Broken as well, or cut off by the end of the window: its first field must do.
-            key = KEY.match(self.window, match.start() + 1)
+            key = KEY.match(self.text, match.start() + 1)
             if start is ENTRY or key is None:
                 return False
             name = json.loads(key.group(1))
-            return any(name in shape for shape in self.shapes) if self.shapes else shapes.is_field(name)
+            return any(name in fields for fields in self.field_sets) if self.field_sets else is_field(name)
         if not isinstance(value, dict):
             return False
-        return frozenset(value) in self.shapes if self.shapes else shapes.understood(value)
+        return frozenset(value) in self.field_sets if self.field_sets else is_record(value)

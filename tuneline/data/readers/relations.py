@@ -10,34 +10,38 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TextIO
 
-from tuneline.data.readers.text import Piece, lines_of
+from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import read_lines
 
 CELLS = 4
 PROBED = 10
-NONE = ("unknown", "NA")
+"""Rows from which the format is detected."""
+NO_RELATION = ("unknown", "NA")
 
 
-def claims(head: str) -> bool:
-    rows = [line.rstrip("\r").split("\t") for line in islice((x for x in head.split("\n") if x.strip()), PROBED)]
+def sniff(head: str) -> bool:
+    """Whether text that begins so is of this format."""
+    lines = (line for line in head.split("\n") if line.strip())
+    rows = [line.rstrip("\r").split("\t") for line in islice(lines, PROBED)]
     return bool(rows) and all(len(row) == CELLS and row[0] in row[3] and row[1] in row[3] for row in rows[:-1] or rows)
 
 
-def pieces(file: TextIO) -> Iterator[Piece]:
-    """One piece a sentence, at its first line; the lines of a sentence need not stand together."""
-    sentences: dict[str, list[Piece]] = {}
-    for line in lines_of(file):
-        cells = line.raw.rstrip("\r\n").split("\t")
-        if not line.raw.strip():
+def raw_records(file: TextIO) -> Iterator[RawRecord]:
+    """One raw record a sentence, at its first line; the lines of a sentence need not stand together."""
+    sentences: dict[str, list[RawRecord]] = {}
+    for line in read_lines(file):
+        cells = line.text.rstrip("\r\n").split("\t")
+        if not line.text.strip():
             continue
         if line.reason or len(cells) != CELLS:
             yield line._replace(reason=line.reason or f"{len(cells)}_cells_not_{CELLS}")
         else:
             sentences.setdefault(cells[3], []).append(line)
     for lines in sentences.values():
-        yield Piece(lines[0].place, "\n".join(sorted(line.raw.rstrip("\r\n") for line in lines)))
+        yield RawRecord(lines[0].place, "\n".join(sorted(line.text.rstrip("\r\n") for line in lines)))
 
 
-def parse(raw: str) -> dict[str, Any]:
-    rows = [line.split("\t") for line in raw.split("\n")]
-    found = [(head, relation, tail) for head, tail, relation, _ in rows if relation not in NONE]
-    return {"text": rows[0][3], "triples": [list(triple) for triple in found]}
+def parse(text: str) -> dict[str, Any]:
+    rows = [line.split("\t") for line in text.split("\n")]
+    triples = [[head, relation, tail] for head, tail, relation, _ in rows if relation not in NO_RELATION]
+    return {"text": rows[0][3], "triples": triples}

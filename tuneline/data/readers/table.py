@@ -12,17 +12,19 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
 
-from tuneline.data.readers.conversation import UnfitError
-from tuneline.data.readers.shapes import ANSWER, QUESTION
-from tuneline.data.readers.text import LONGEST, Piece, lines_of
+from tuneline.data.readers.conversation import RejectedRecordError
+from tuneline.data.readers.field_names import ANSWER, QUESTION
+from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import MAX_RECORD, read_lines
 
 # csv raises for a cell over 128 KiB, and a long answer is no error.
-csv.field_size_limit(LONGEST)
-SPAN = 2**20
+csv.field_size_limit(MAX_RECORD)
+MAX_QUOTED = 2**20
 """Characters over which a quoted cell may run on: what is longer is a quote that was never closed."""
 
 
-def claims(head: str) -> bool:
+def sniff(head: str) -> bool:
+    """Whether text that begins so is of this format."""
     cells = {cell.strip().lower() for cell in header_of(head)}
     return bool(cells & set(ANSWER)) or (len(cells) > 1 and bool(cells & set(QUESTION)))
 
@@ -40,98 +42,98 @@ def delimiter_of(header: str) -> str:
     return "\t" if "\t" in header.split("\n", 1)[0] else ","
 
 
-def pieces(file: TextIO) -> Iterator[Piece]:
+def raw_records(file: TextIO) -> Iterator[RawRecord]:
     """The records after the header. Raises ValueError for a header that names a column twice."""
-    feed = _Feed(lines_of(file))
+    feed = _LineFeed(read_lines(file))
     first = next(feed, "")
     header, delimiter = header_of(first), delimiter_of(first)
     named = [name for name in header if name]
     if len(set(named)) != len(named):
         raise ValueError(f"the header names a column twice, expected different names: {header}")
     while True:
-        feed.begin()
-        if (line := feed.plain()) is not None:
-            if line.raw.strip("\r\n"):
+        feed.start_record()
+        if (line := feed.next_unquoted()) is not None:
+            if line.text.strip("\r\n"):
                 yield line
             continue
         row = next(csv.reader(feed, delimiter=delimiter), None)
         if row is None:
             return
         taken = list(feed.taken)
-        raw = "".join(piece.raw for piece in taken).rstrip("\r\n")
-        spoilt = next((piece for piece in taken if piece.reason), None)
-        if spoilt and len(taken) == 1:
-            yield spoilt
-        elif len(taken) > 1 and (spoilt or len(row) != len(header) or _malformed(raw, delimiter)):
+        text = "".join(line.text for line in taken).rstrip("\r\n")
+        unreadable = next((line for line in taken if line.reason), None)
+        if unreadable and len(taken) == 1:
+            yield unreadable
+        elif len(taken) > 1 and (unreadable or len(row) != len(header) or _quote_error(text, delimiter)):
             # The quote has swallowed what follows: give up its line alone and go on after it.
-            yield Piece(taken[0].place, taken[0].raw.rstrip("\r\n"), "unclosed_quote")
-            feed.back(taken[1:])
-        elif "end of data" in _malformed(raw, delimiter):
-            yield Piece(taken[0].place, raw, "unclosed_quote")
+            yield RawRecord(taken[0].place, taken[0].text.rstrip("\r\n"), "unclosed_quote")
+            feed.push_back(taken[1:])
+        elif "end of data" in _quote_error(text, delimiter):
+            yield RawRecord(taken[0].place, text, "unclosed_quote")
         elif row:
-            yield Piece(taken[0].place, raw)
+            yield RawRecord(taken[0].place, text)
 
 
-def parse(raw: str, header: list[str], delimiter: str) -> dict[str, str]:
-    """Raises UnfitError or csv.Error for another number of cells than the header has."""
-    text = raw.rstrip("\r\n").replace("\r\n", "\n")
+def parse(text: str, header: list[str], delimiter: str) -> dict[str, str]:
+    """Cells by column. Raises RejectedRecordError or csv.Error for another number of cells than the header has."""
+    text = text.rstrip("\r\n").replace("\r\n", "\n")
     try:
         row = next(csv.reader([text], delimiter=delimiter, strict=True))
     except csv.Error:
         # Words in quotes at the beginning of a cell: its quotes are text, and stay.
         row = next(csv.reader([text], delimiter=delimiter, quoting=csv.QUOTE_NONE))
     if len(row) != len(header):
-        raise UnfitError(f"{len(row)}_cells_not_{len(header)}")
+        raise RejectedRecordError(f"{len(row)}_cells_not_{len(header)}")
     return dict(zip(header, row, strict=True))
 
 
-class _Feed:
-    """Lines for the csv reader, which remembers what it took and can take lines back."""
+class _LineFeed:
+    """Lines for the csv reader, with a record of those taken and a way to push lines back."""
 
-    def __init__(self, lines: Iterator[Piece]) -> None:
+    def __init__(self, lines: Iterator[RawRecord]) -> None:
         self.lines = lines
-        self.waiting: deque[Piece] = deque()
-        self.taken: list[Piece] = []
+        self.pushed_back: deque[RawRecord] = deque()
+        self.taken: list[RawRecord] = []
         self.size = 0
         """Characters taken."""
 
-    def __iter__(self) -> "_Feed":
+    def __iter__(self) -> "_LineFeed":
         return self
 
     def __next__(self) -> str:
-        if len(self.taken) > 1 and self.size > SPAN:
+        if len(self.taken) > 1 and self.size > MAX_QUOTED:
             raise StopIteration
-        piece = self._next()
-        if piece is None:
+        line = self._next_line()
+        if line is None:
             raise StopIteration
-        self.taken.append(piece)
-        self.size += len(piece.raw)
-        return piece.raw
+        self.taken.append(line)
+        self.size += len(line.text)
+        return line.text
 
-    def _next(self) -> Piece | None:
-        return self.waiting.popleft() if self.waiting else next(self.lines, None)
+    def _next_line(self) -> RawRecord | None:
+        return self.pushed_back.popleft() if self.pushed_back else next(self.lines, None)
 
-    def begin(self) -> None:
+    def start_record(self) -> None:
         """A new record: forget what was taken."""
         self.taken.clear()
         self.size = 0
 
-    def plain(self) -> Piece | None:
+    def next_unquoted(self) -> RawRecord | None:
         """The next line when it holds no quote, and so is a record whole; else None, and nothing is taken."""
-        piece = self._next()
-        if piece is not None and ('"' in piece.raw or piece.reason):
-            self.waiting.appendleft(piece)
+        line = self._next_line()
+        if line is not None and ('"' in line.text or line.reason):
+            self.pushed_back.appendleft(line)
             return None
-        return piece
+        return line
 
-    def back(self, pieces: list[Piece]) -> None:
-        self.waiting.extendleft(reversed(pieces))
+    def push_back(self, lines: list[RawRecord]) -> None:
+        self.pushed_back.extendleft(reversed(lines))
 
 
-def _malformed(raw: str, delimiter: str) -> str:
-    """What a strict reader says against the quotes of a record, "" when nothing."""
+def _quote_error(text: str, delimiter: str) -> str:
+    """What a strict reader finds wrong with the quotes of a record, "" when nothing."""
     try:
-        list(csv.reader([raw], delimiter=delimiter, strict=True))
+        list(csv.reader([text], delimiter=delimiter, strict=True))
     except csv.Error as error:
         return str(error)
     return ""

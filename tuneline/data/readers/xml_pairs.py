@@ -10,38 +10,40 @@ from typing import Any, TextIO
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from tuneline.data.readers.text import Piece, whole_of
+from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import read_whole
 
 PAIR = "QAPair"
 _PROLOGUE = re.compile(r"^\s*(<\?xml[^>]*\?>\s*)?(<!--.*?-->\s*)*<", re.DOTALL)
 
 
-def claims(head: str) -> bool:
+def sniff(head: str) -> bool:
+    """Whether text that begins so is of this format."""
     return _PROLOGUE.match(head) is not None and ("<QAPair" in head or "<Document" in head)
 
 
-def pieces(file: TextIO) -> Iterator[Piece]:
-    """One piece a pair. A document that is no well-formed XML is one reject; a DTD is refused (entity bombs)."""
-    whole = whole_of(file)
-    if whole.reason:
-        yield whole
+def raw_records(file: TextIO) -> Iterator[RawRecord]:
+    """One raw record a pair. A document that is no well-formed XML is one reject; a DTD is refused (entity bombs)."""
+    document = read_whole(file)
+    if document.reason:
+        yield document
         return
-    text = whole.raw
     try:
         # Text has been decoded already: what the prologue says of the encoding no longer holds.
-        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text), forbid_dtd=True)
+        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", document.text), forbid_dtd=True)
     except (ElementTree.ParseError, ValueError) as error:
-        yield Piece("1", text, "xml_with_a_dtd" if isinstance(error, DefusedXmlException) else "broken_xml")
+        reason = "xml_with_a_dtd" if isinstance(error, DefusedXmlException) else "broken_xml"
+        yield RawRecord("1", document.text, reason)
         return
     for number, pair in enumerate(root.iter(PAIR)):
-        yield Piece(f"[{number}]", ElementTree.tostring(pair, encoding="unicode"))
+        yield RawRecord(f"[{number}]", ElementTree.tostring(pair, encoding="unicode"))
 
 
-def parse(raw: str) -> dict[str, Any]:
-    pair = ElementTree.fromstring(raw)
-    return {"question": _text(pair.find("Question")), "answer": _text(pair.find("Answer"))}
+def parse(text: str) -> dict[str, Any]:
+    pair = ElementTree.fromstring(text)
+    return {"question": _inner_text(pair.find("Question")), "answer": _inner_text(pair.find("Answer"))}
 
 
-def _text(element: Any) -> str:
+def _inner_text(element: Any) -> str:
     """All text inside, that of inner elements (<b>, <i>) included."""
     return "" if element is None else "".join(element.itertext())

@@ -1,7 +1,7 @@
-"""Figures of a whole set that are no mean over items: precision, recall and F1 of summed counts.
+"""Corpus-level metrics: precision, recall and F1 of counts summed over all items.
 
-Each item brings hits, said and right per kind (relation, type or label); every figure is a function of their sums, so
-bootstrap and permutation sum the same counts again in other choices.
+Each item brings true positives, predicted and actual counts per class (relation, type or label); every metric is a function
+of their sums, so bootstrap and permutation sum the same counts again in other choices.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -10,69 +10,82 @@ from typing import Any
 import numpy as np
 
 Counts = Mapping[str, tuple[int, int, int]]
-"""{kind: (hits, said, right)} of one item."""
+"""{class: (true positives, predicted, actual)} of one item."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Figure = Callable[[Array], Array]
-"""Sums [..., kinds, 3] to a figure [...], 0-100."""
+CorpusMetric = Callable[[Array], Array]
+"""Sums [..., classes, 3] to a value [...], 0-100."""
 
 
-def f1(hits: int, said: int, right: int) -> float:
-    """0-1; that of nothing said where nothing is right is 1."""
-    return 2 * hits / (said + right) if said + right else 1.0
+def f1(true_positives: int, predicted: int, actual: int) -> float:
+    """0-1; predicting nothing where nothing is right is 1."""
+    return 2 * true_positives / (predicted + actual) if predicted + actual else 1.0
 
 
-def tensor(items: Sequence[Counts], kinds: Sequence[str]) -> Array:
-    """[items, kinds, 3]."""
-    rows = [[one.get(kind, (0, 0, 0)) for kind in kinds] for one in items]
-    return np.array(rows, dtype=float).reshape(len(items), len(kinds), 3)
+def tensor(items: Sequence[Counts], classes: Sequence[str]) -> Array:
+    """[items, classes, 3]."""
+    rows = [[item.get(name, (0, 0, 0)) for name in classes] for item in items]
+    return np.array(rows, dtype=float).reshape(len(items), len(classes), 3)
 
 
-def kinds_of(items: Iterable[Counts]) -> list[str]:
-    """All kinds, sorted."""
-    return sorted({kind for one in items for kind in one})
+def classes_of(items: Iterable[Counts]) -> list[str]:
+    """All classes, sorted."""
+    return sorted({name for item in items for name in item})
 
 
-def merged(one: Counts, wanted: Container[str]) -> Counts:
-    """With the kinds that are not wanted as one, whose name is empty."""
+def merge_others(item: Counts, wanted: Container[str]) -> Counts:
+    """With the classes that are not wanted as one, whose name is empty."""
     result: dict[str, tuple[int, int, int]] = {}
-    for kind, counts in one.items():
-        name = kind if kind in wanted else ""
-        hits, said, right = result.get(name, (0, 0, 0))
-        result[name] = (hits + counts[0], said + counts[1], right + counts[2])
+    for name, counts in item.items():
+        key = name if name in wanted else ""
+        true_positives, predicted, actual = result.get(key, (0, 0, 0))
+        result[key] = (true_positives + counts[0], predicted + counts[1], actual + counts[2])
     return result
 
 
 def precision(sums: Array) -> Array:
-    hits, said, _ = np.moveaxis(sums.sum(-2), -1, 0)
-    return _share(100 * hits, said)
+    true_positives, predicted, _ = np.moveaxis(sums.sum(-2), -1, 0)
+    return _ratio(100 * true_positives, predicted)
 
 
 def recall(sums: Array) -> Array:
-    hits, _, right = np.moveaxis(sums.sum(-2), -1, 0)
-    return _share(100 * hits, right)
+    true_positives, _, actual = np.moveaxis(sums.sum(-2), -1, 0)
+    return _ratio(100 * true_positives, actual)
 
 
 def micro_f1(sums: Array) -> Array:
-    hits, said, right = np.moveaxis(sums.sum(-2), -1, 0)
-    return _share(200 * hits, said + right)
+    true_positives, predicted, actual = np.moveaxis(sums.sum(-2), -1, 0)
+    return _ratio(200 * true_positives, predicted + actual)
 
 
 def macro_f1(sums: Array) -> Array:
-    hits, said, right = np.moveaxis(sums, -1, 0)
-    there = right > 0
-    return _share((_share(200 * hits, said + right) * there).sum(-1), there.sum(-1).astype(float))
+    true_positives, predicted, actual = np.moveaxis(sums, -1, 0)
+    present = actual > 0
+    return _ratio((_ratio(200 * true_positives, predicted + actual) * present).sum(-1), present.sum(-1).astype(float))
 
 
-def per_kind(items: Sequence[Counts]) -> dict[str, dict[str, float]]:
-    """{kind: {"f1", "precision", "recall", "right"}} of the kinds that the references hold."""
+_EXTRACTION = {"precision": precision, "recall": recall, "f1": micro_f1, "macro_f1": macro_f1}
+CORPUS_METRICS: dict[str, CorpusMetric] = {
+    **{f"{task}_{name}": metric for task in ("triples", "entities") for name, metric in _EXTRACTION.items()},
+    "label_accuracy": recall,
+    "label_macro_f1": macro_f1,
+}
+"""By their names in tuneline.formats.metrics."""
+
+
+def per_class(items: Sequence[Counts]) -> dict[str, dict[str, float]]:
+    """{class: {"f1", "precision", "recall", "support"}} of the classes that the references hold."""
     result = {}
-    for kind in kinds_of(items):
-        hits, said, right = (sum(one.get(kind, (0, 0, 0))[place] for one in items) for place in range(3))
-        if right:
-            shares = {"f1": f1(hits, said, right), "precision": hits / said if said else 0.0, "recall": hits / right}
-            result[kind] = {name: round(100 * share, 4) for name, share in shares.items()} | {"right": right}
+    for name in classes_of(items):
+        hits, predicted, support = (sum(item.get(name, (0, 0, 0))[place] for item in items) for place in range(3))
+        if support:
+            values = {
+                "f1": f1(hits, predicted, support),
+                "precision": hits / predicted if predicted else 0.0,
+                "recall": hits / support,
+            }
+            result[name] = {key: round(100 * value, 4) for key, value in values.items()} | {"support": support}
     return result
 
 
-def _share(part: Array, whole: Array) -> Array:
+def _ratio(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -35,24 +35,26 @@ def relation(item: str) -> str:
     return parts[1] if len(parts) == 3 else ""
 
 
-def kind(item: str) -> str:
+def entity_type(item: str) -> str:
     """Type of an entity; empty for what is none."""
     name, colon, _ = item.partition(":")
     return name if colon else ""
 
 
 def triples(prediction: str, references: Sequence[str]) -> Counts:
-    """{relation: (triples in common, said, right)} of one answer."""
+    """{relation: (true positives, predicted, actual)} of one answer."""
     return _counted(prediction, references, relation)
 
 
 def entities(prediction: str, references: Sequence[str]) -> Counts:
-    """{type: (entities in common, said, right)} of one answer."""
-    return _counted(prediction, references, kind)
+    """{type: (true positives, predicted, actual)} of one answer."""
+    return _counted(prediction, references, entity_type)
 
 
-def _counted(prediction: str, references: Sequence[str], kind_of: Callable[[str], str]) -> Counts:
-    said = items(prediction)
-    right = max(map(items, references), key=lambda one: f1(len(said & one), len(said), len(one)))
-    hits, claims, wanted = (Counter(map(kind_of, one)) for one in (said & right, said, right))
-    return {name: (hits[name], claims[name], wanted[name]) for name in sorted(claims | wanted)}
+def _counted(prediction: str, references: Sequence[str], class_of: Callable[[str], str]) -> Counts:
+    predicted = items(prediction)
+    actual = max(map(items, references), key=lambda found: f1(len(predicted & found), len(predicted), len(found)))
+    true_positives, claimed, wanted = (
+        Counter(map(class_of, found)) for found in (predicted & actual, predicted, actual)
+    )
+    return {name: (true_positives[name], claimed[name], wanted[name]) for name in sorted(claimed | wanted)}

@@ -11,16 +11,16 @@ def score(answer: Any, references: Sequence[str]) -> dict[str, float]:
     from tuneline.evaluate.metrics.rouge import rouge
     from tuneline.evaluate.metrics.surface import distinct_2, exact_match, length_ratio, repetition
 
-    said, right = answer["prediction"], list(references)
-    values = rouge(said, right) | {
-        "bleu_4": bleu_4(said, right),
-        "chrf": chrf(said, right),
-        "exact_match": exact_match(said, right),
+    prediction, wanted = answer["prediction"], list(references)
+    values = rouge(prediction, wanted) | {
+        "bleu_4": bleu_4(prediction, wanted),
+        "chrf": chrf(prediction, wanted),
+        "exact_match": exact_match(prediction, wanted),
         "nll_per_char": answer["nll"] / answer["characters"],
         "nll_per_token": answer["nll"] / answer["tokens"],
-        "length_ratio": length_ratio(said, right),
-        "distinct_2": distinct_2(said),
-        "repetition": repetition(said),
-        "finished": 100.0 * answer["finished"],
+        "length_ratio": length_ratio(prediction, wanted),
+        "distinct_2": distinct_2(prediction),
+        "repetition": repetition(prediction),
+        "eos_rate": 100.0 * answer["stopped_at_eos"],
     }
     return {name: round(float(value), 6) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Chat templates that we wrote, one per family: what tuneline.models.chat_format does with ids, said in Jinja for servers.
+"""Chat templates that we wrote, one per family: what tuneline.models.chat_format does with ids, in Jinja for servers.
 
 A server renders text and parses it, so text of a user that spells a control token becomes one there; the
 id-level prompt of this pipeline does not do that.

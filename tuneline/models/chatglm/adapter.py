@@ -1,39 +1,22 @@
-"""A LoRA adapter that was trained on ChatGLM3's remote code, for the native network: the same function, exactly.
-
-    python -m tuneline.models.chatglm.adapter ./their-adapter ./native-adapter --base models/base
+"""Import of a LoRA adapter that was trained on ChatGLM3's remote code: the same function on the native network.
 
 `query_key_value` is one layer there and three here. Its update B·A splits by rows: the three share A, and each
 has its rows of B. The other layers are renamed.
 """
 
-import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.models.chatglm.names import LAYERS
-from tuneline.runtime.atomic import building
+from tuneline.runtime.atomic import atomic_output
 
 if TYPE_CHECKING:
     import torch
 
 NAME = re.compile(r"base_model\.model\.transformer\.encoder\.layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight")
 UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_to_transform")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="PEFT folder of the adapter")
-    parser.add_argument("target", type=Path, help="folder to write")
-    parser.add_argument("--base", type=Path, default=Path("models/base"), help="the native base that it is for")
-    options = parser.parse_args()
-    try:
-        import_adapter(options.source, options.base, options.target)
-    except (ValueError, OSError) as error:
-        sys.exit(f"adapter: {' '.join(str(error).split())}")
-    print(f"adapter: {options.target} is {options.source} for {options.base}")
 
 
 def import_adapter(source: Path, base: Path, target: Path) -> None:
@@ -56,7 +39,7 @@ def import_adapter(source: Path, base: Path, target: Path) -> None:
         tensors |= native_tensors(name, tensor, rows)
     config["target_modules"] = sorted({name.split(".")[-3] for name in tensors})
     config |= {"base_model_name_or_path": str(base), "auto_mapping": None, "task_type": "CAUSAL_LM"}
-    with building(target) as folder:
+    with atomic_output(target) as folder:
         folder.mkdir()
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -90,7 +73,3 @@ def _tensors(source: Path) -> "dict[str, Any]":
         raise ValueError(f"{source} holds neither adapter_model.safetensors nor adapter_model.bin")
     loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return loaded
-
-
-if __name__ == "__main__":
-    main()

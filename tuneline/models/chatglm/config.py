@@ -1,4 +1,4 @@
-"""The config of a ChatGLM2 or ChatGLM3 checkpoint, told apart, checked, and said in the words of native `Glm`.
+"""Config of a ChatGLM2 or ChatGLM3 checkpoint: recognised, checked, and converted to the native `Glm` config.
 
 The network is the same: RMSNorm before each block, grouped-query attention with a bias on query, key and value only,
 interleaved rotary positions on half of each head, a gated SiLU. Source: modeling_chatglm.py of THUDM/chatglm3-6b,

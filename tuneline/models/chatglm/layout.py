@@ -1,4 +1,4 @@
-"""A native `Glm` back in ChatGLM's own layout, for what knows only that: vLLM's and llama.cpp's ChatGLM, older scripts.
+"""Export of a native `Glm` in ChatGLM's own layout, for what reads only that: vLLM's and llama.cpp's ChatGLM, older scripts.
 
 The query, key and value rows are one tensor again, everything else is renamed. What is written is read again and
 compared with the native model, tensor for tensor.
@@ -40,7 +40,7 @@ def write_chatglm(native: Path, base: Path, folder: Path, dtype: str) -> None:
 
     Raises ValueError when the base never was a ChatGLM, or when what was written is not the native model.
     """
-    config = json.loads(original(base).read_text(encoding="utf-8"))
+    config = json.loads(original_config(base).read_text(encoding="utf-8"))
     shape = shape_of(config)
     keep_original(base / ORIGINAL, folder)
     config |= {"torch_dtype": dtype, "_name_or_path": KNOWN_AS}
@@ -54,7 +54,7 @@ def write_chatglm(native: Path, base: Path, folder: Path, dtype: str) -> None:
         raise ValueError(f"{folder} is not {native}: {len(differing)} tensors differ, first {differing[0]}")
 
 
-def original(base: Path) -> Path:
+def original_config(base: Path) -> Path:
     """The ChatGLM config that the base came with. Raises ValueError when there is none."""
     path = base / ORIGINAL / "config.json"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Which tensor of ChatGLM is which of native `Glm`: a renaming, but for the query, key and value rows that are one there."""
+"""Tensor names of ChatGLM and of native `Glm`: a renaming, but for query, key and value, which are one tensor there."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

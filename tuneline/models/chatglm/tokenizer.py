@@ -187,7 +187,7 @@ def changed_by_nfkc(charsmap: bytes) -> tuple[str, ...]:
     entries = decode_charsmap(charsmap)
     after = normalizers.Sequence([normalizers.NFKC(), normalizers.Precompiled(charsmap)])
     # All at once is a hundred times faster than one by one. What stands between them joins neither side.
-    characters = [one for plane in PLANES for one in map(chr, plane) if one not in entries and one != ESCAPE]
+    characters = [char for plane in PLANES for char in map(chr, plane) if char not in entries and char != ESCAPE]
     mapped = after.normalize_str(ESCAPE.join(characters)).split(ESCAPE)
     found = tuple(one for one, other in zip(characters, mapped, strict=True) if one != other)
     if len(found) > len(CHARACTERS):

@@ -1,4 +1,4 @@
-"""ChatGLM's weights into native ones, a tensor at a time: memory holds one tensor, never a checkpoint."""
+"""Conversion of ChatGLM's weights to native ones, a tensor at a time: memory holds one tensor, never a checkpoint."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 class Stored:
-    """The tensors of a checkpoint by name, read when asked for."""
+    """The tensors of a checkpoint by name, read on demand."""
 
     def __init__(self) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}

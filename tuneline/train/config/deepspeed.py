@@ -1,10 +1,10 @@
 """Section `deepspeed`: how many processes train, on which hosts, and what is sharded between them."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tuneline.runtime.params import Integer, Section, Text
+from tuneline.runtime.params import Section
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
         "fp16", "optimizer", "scheduler")  # fmt: skip
@@ -12,31 +12,39 @@ OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumula
 
 
 class DeepSpeed(Section):
+    ALIASES: ClassVar[dict[str, str]] = {"extra": "config"}
+
     zero_stage: Literal[0, 1, 2, 3]
     """ZeRO (Rajbhandari et al. 2019, arXiv:1910.02054): 1 shards optimizer states, 2 gradients, 3 the base, too."""
     offload: Literal["none", "optimizer", "param"]
     """What lies in main memory instead of a GPU's; `param` is the base and the optimizer, and needs stage 3."""
     processes: int | Literal["auto"]
     """Per host; `auto` is the number of GPUs, or 1 without any."""
-    hostfile: Text | None
+    hostfile: str | None
     """DeepSpeed hostfile (`host slots=n` a line); null is this machine alone."""
-    master_port: Integer | None = Field(gt=0, lt=65536)
+    master_port: int | None = Field(gt=0, lt=65536)
     """For the processes to find one another; null is a free one."""
-    extra: dict[str, Any]
+    config: dict[str, Any]
     """More of DeepSpeed's own configuration, as its documentation has it."""
+
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _no_flag(cls, value: Any) -> Any:
+        # True equals 1, and a Literal takes it for that.
+        if isinstance(value, bool):
+            raise ValueError("0, 1, 2 or 3")
+        return value
 
     @field_validator("processes", mode="plain")
     @classmethod
     def _auto_or_count(cls, value: Any) -> Any:
         if value == "auto":
             return value
-        if isinstance(value, str) and value.isdecimal():
-            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError("auto or an integer above 0")
         return value
 
-    @field_validator("extra")
+    @field_validator("config")
     @classmethod
     def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
         taken = sorted(set(value) & set(OURS))

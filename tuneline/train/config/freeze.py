@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from tuneline.runtime.params import Integer, Section, Text
+from tuneline.runtime.params import Section
 
 
 class Freeze(Section):
-    layers: Integer = Field(ge=0)
+    layers: int = Field(ge=0)
     """The last n layers."""
-    patterns: list[Text]
+    patterns: list[str]
     """And parameters by name, with `*` and `?` (`model.norm.*`)."""

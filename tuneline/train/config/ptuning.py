@@ -1,13 +1,17 @@
 """Section `ptuning`: virtual tokens, for the methods `p_tuning`, `prefix` and `prompt`."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from tuneline.runtime.params import Flag, Integer, Section
+from tuneline.runtime.params import Section
 
 
 class PTuning(Section):
-    num_virtual_tokens: Integer = Field(gt=0)
-    projection: Flag
+    ALIASES: ClassVar[dict[str, str]] = {"encoder_hidden": "encoder_hidden_size"}
+
+    num_virtual_tokens: int = Field(gt=0)
+    projection: bool
     """Whether `prefix` learns its keys and values through a small network."""
-    encoder_hidden: Integer = Field(gt=0)
+    encoder_hidden_size: int = Field(gt=0)
     """Width of the network of `p_tuning`, and of `prefix` with projection."""

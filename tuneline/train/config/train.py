@@ -1,49 +1,51 @@
 """Section `train`: the optimisation itself. Batch size is global, so one process and several see the same rows per step."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tuneline.runtime.params import Flag, Integer, Number, Section, Text
+from tuneline.runtime.params import Section
 
-Rate = Annotated[Number, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Train(Section):
-    seed: Integer
+    ALIASES: ClassVar[dict[str, str]] = {"scheduler": "lr_scheduler_type", "log_steps": "logging_steps"}
+
+    seed: int
     """Of adapter initialisation, dropout, row order and the validation rows."""
-    epochs: Number = Field(gt=0)
-    max_steps: Integer | None = Field(gt=0)
+    epochs: float = Field(gt=0)
+    max_steps: int | None = Field(gt=0)
     """Optimizer steps at most, whatever `epochs` says; null is no limit."""
-    learning_rate: Number = Field(gt=0)
-    weight_decay: Number = Field(ge=0)
-    betas: tuple[Rate, Rate]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    betas: list[Rate] = Field(min_length=2, max_length=2)
     """Of AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
     warmup_ratio: Rate
     """Of the optimizer steps."""
-    warmup_steps: Integer | None = Field(ge=0)
+    warmup_steps: int | None = Field(ge=0)
     """Instead of the ratio; null is by the ratio."""
-    scheduler: Literal["cosine", "linear", "constant"]
-    max_grad_norm: Number = Field(gt=0)
-    neftune_alpha: Number | None = Field(gt=0)
+    lr_scheduler_type: Literal["cosine", "linear", "constant"]
+    max_grad_norm: float = Field(gt=0)
+    neftune_alpha: float | None = Field(gt=0)
     """Noise on embeddings (Jain et al. 2023, arXiv:2310.05914); null is none."""
-    batch_size: Integer = Field(gt=0)
+    batch_size: int = Field(gt=0)
     """Rows per optimizer step, over all processes."""
-    micro_batch_size: Integer = Field(gt=0)
+    micro_batch_size: int = Field(gt=0)
     """Rows per forward pass of one process."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     """Of the forward pass; `auto` is bfloat16 where the hardware has it, else float32."""
-    gradient_checkpointing: Flag
-    deterministic: Flag
+    gradient_checkpointing: bool
+    deterministic: bool
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
     eval_fraction: Rate
     """Of the training rows, to choose the best checkpoint by; never of the held-out items."""
-    early_stopping: Integer | None = Field(gt=0)
+    early_stopping: int | None = Field(gt=0)
     """Stop after so many validations without a better one; null is never."""
-    save_steps: Integer = Field(gt=0)
+    save_steps: int = Field(gt=0)
     """Optimizer steps between validations, and between resume checkpoints, of which there is one every 30 s, too."""
-    log_steps: Integer = Field(gt=0)
-    report_to: list[Text]
+    logging_steps: int = Field(gt=0)
+    report_to: list[str]
     """Of transformers' integrations that are installed: tensorboard, wandb, mlflow, swanlab, dvclive …"""
 
     @model_validator(mode="after")

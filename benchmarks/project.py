@@ -1,0 +1,38 @@
+"""Temporary project folder: the pipeline's code and a base, with other data and params."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.harness import ROOT, run_python
+from tuneline.runtime.code import code_lists, list_path, to_text
+
+
+def make_project(folder: Path, base: Path) -> None:
+    for name in ("models", "data/raw", "data/processed", "metrics"):
+        (folder / name).mkdir(parents=True)
+    (folder / "models/base").symlink_to(base.resolve())
+    for name in ("tuneline", "stages", "dvc.yaml"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "code").mkdir()
+    for stage, files in code_lists(ROOT).items():
+        (folder / list_path(stage)).write_text(to_text(files), encoding="utf-8")
+
+
+def write_params(folder: Path, *changes: dict[str, dict[str, Any]]) -> None:
+    """The shipped params with changes, section by section; later ones win."""
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for change in changes:
+        for section, values in change.items():
+            params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+
+
+def run_stage(folder: Path, name: str) -> None:
+    run_python("-m", f"stages.{name}", cwd=folder, TUNELINE_SCRATCH=str(folder / "scratch"))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

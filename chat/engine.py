@@ -1,0 +1,178 @@
+"""Streaming generation engine, shared by the terminal, the web page and the API."""
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, Literal, NamedTuple
+
+import torch
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from chat.generation import QueueStreamer, StopOnEvent, gumbel_processors
+from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, check_size, check_tokens
+from chat.models import ActiveModel, Models
+from tuneline.formats.records import Message
+
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+"""What a decoder returns for a character whose last bytes are still to come."""
+QUEUE_POLL = 0.2
+"""Seconds between two checks whether a queued request has been cancelled."""
+
+
+class SamplingParams(NamedTuple):
+    """Sampling parameters of one request."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 is greedy: the same answer every time."""
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class Delta(NamedTuple):
+    """Streaming delta: one more token of a reply, or its end."""
+
+    text: str
+    """What the token adds; empty while a character is incomplete."""
+    completion_tokens: int
+    """Of the reply so far."""
+    prompt_tokens: int
+    seconds: float
+    """Since the request."""
+    finish_reason: Literal["stop", "length"] | None
+    """None while the reply goes on."""
+
+
+class Engine:
+    """Streaming engine with at most MAX_RUNNING replies at a time and a bounded queue."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.in_flight = 0
+        """Requests that are queued or running."""
+        self._slots = threading.BoundedSemaphore(MAX_RUNNING)
+        self._count_lock = threading.Lock()
+
+    def stream(
+        self,
+        name: str,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        cancelled: threading.Event | None = None,
+    ) -> Generator[Delta]:
+        """Deltas of a reply, whose texts joined are the whole reply. Closing the generator stops the generation.
+
+        Once `cancelled` is set there are no more deltas, and a place in the queue is given up. Raises UnknownModelError,
+        TooLongError, and ValueError for an invalid role or parameter, at once; BusyError with the first delta.
+        """
+        self.models.require(name)
+        check_params(params)
+        check_size(messages)
+        ids = self.models.prompter.generation_prompt(messages)
+        check_tokens(len(ids), params.max_new_tokens, self.models.context)
+        return self._deltas(name, ids, params, cancelled or threading.Event())
+
+    def _deltas(
+        self, name: str, ids: list[int], params: SamplingParams, cancelled: threading.Event
+    ) -> Generator[Delta]:
+        started = time.monotonic()
+        with self._slot(cancelled):
+            if cancelled.is_set():
+                return
+            model = self.models.get(name)
+            output: SimpleQueue[int | BaseException | None] = SimpleQueue()
+            closed = threading.Event()
+            stopping = StoppingCriteriaList([StopOnEvent(cancelled), StopOnEvent(closed)])
+            thread = threading.Thread(target=self._generate, args=(model, ids, params, output, stopping), daemon=True)
+            thread.start()
+            try:
+                for delta in self._decode(output, len(ids), started):
+                    if not cancelled.is_set():
+                        yield delta
+            finally:
+                closed.set()
+                thread.join()
+
+    @contextmanager
+    def _slot(self, cancelled: threading.Event) -> Iterator[None]:
+        """A slot among the running requests. Raises BusyError when the queue for one is full."""
+        with self._count_lock:
+            if self.in_flight >= MAX_RUNNING + MAX_WAITING:
+                raise BusyError(f"{self.in_flight} questions are being answered or wait: ask again later")
+            self.in_flight += 1
+        acquired = False
+        try:
+            while not acquired and not cancelled.is_set():
+                acquired = self._slots.acquire(timeout=QUEUE_POLL)
+            yield
+        finally:
+            if acquired:
+                self._slots.release()
+            with self._count_lock:
+                self.in_flight -= 1
+
+    def _decode(
+        self, output: "SimpleQueue[int | BaseException | None]", prompt_tokens: int, started: float
+    ) -> Iterator[Delta]:
+        """Incremental detokenization.
+
+        All ids are decoded anew each time: a character may need several, and white space may depend on its neighbours.
+        """
+        ids: list[int] = []
+        emitted = ""
+        while (item := output.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            ids.append(item)
+            text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+            complete = text.startswith(emitted) and not text.endswith(INCOMPLETE)
+            new = text[len(emitted) :] if complete else ""
+            yield Delta(new, len(ids), prompt_tokens, time.monotonic() - started, None)
+            emitted = text if complete else emitted
+        text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+        reason: Literal["stop", "length"] = "stop" if ids and ids[-1] in self.models.prompter.stop_ids else "length"
+        yield Delta(text[len(emitted) :], len(ids), prompt_tokens, time.monotonic() - started, reason)
+
+    def _generate(
+        self,
+        model: ActiveModel,
+        ids: list[int],
+        params: SamplingParams,
+        output: "SimpleQueue[Any]",
+        stopping: StoppingCriteriaList,
+    ) -> None:
+        inputs = torch.tensor([ids], device=self.models.device)
+        processors = gumbel_processors(params.temperature, params.top_p, params.seed, self.models.device)
+        try:
+            with torch.inference_mode(), self.models.use(model) as network:
+                network.generate(
+                    input_ids=inputs,
+                    attention_mask=torch.ones_like(inputs),
+                    max_new_tokens=params.max_new_tokens,
+                    # GumbelSampler samples, with a seed of its own.
+                    do_sample=False,
+                    top_k=None,
+                    top_p=None,
+                    temperature=None,
+                    eos_token_id=self.models.prompter.stop_ids,
+                    pad_token_id=self.models.tokenizer.pad_token_id or 0,
+                    logits_processor=LogitsProcessorList(processors),
+                    stopping_criteria=stopping,
+                    streamer=QueueStreamer(output),
+                )
+            output.put(None)
+        except BaseException as error:
+            # The consumer at the other end of the queue raises it.
+            output.put(error)
+
+
+def check_params(params: SamplingParams) -> None:
+    """Range check. Raises ValueError for a number that is out of range."""
+    if not 0 <= params.temperature <= 2:
+        raise ValueError(f"temperature is {params.temperature:g}, expected 0 (the likeliest token) to 2")
+    if not 0 < params.top_p <= 1:
+        raise ValueError(f"top_p is {params.top_p:g}, expected more than 0, up to 1")
+    if not -(2**63) <= params.seed < 2**63:
+        raise ValueError(f"seed is {params.seed}, expected -2^63 to 2^63 - 1")

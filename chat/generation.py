@@ -1,0 +1,59 @@
+"""Streamer, stopping criterion and seeded sampler for transformers' `generate`."""
+
+import threading
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.generation.streamers import BaseStreamer
+
+
+class QueueStreamer(BaseStreamer):
+    """Streamer that puts token ids on a queue, one by one."""
+
+    def __init__(self, output: "SimpleQueue[Any]") -> None:
+        self.output, self.is_prompt = output, True
+
+    def put(self, value: torch.Tensor) -> None:
+        # The first ids that `generate` puts are the prompt's.
+        if not self.is_prompt:
+            for token_id in value.flatten().tolist():
+                self.output.put(token_id)
+        self.is_prompt = False
+
+    def end(self) -> None:
+        """Nothing: the thread that calls `generate` marks the end when it is over."""
+
+
+class StopOnEvent(StoppingCriteria):
+    """Stopping criterion: ends the generation when an event is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+class GumbelSampler(LogitsProcessor):
+    """Gumbel-max sampling (Gumbel 1954): argmax(logit + noise) is a sample from the softmax.
+
+    `generate` samples from torch's global generator, which all replies share: the same seed would not give the same reply.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores - torch.empty_like(scores).exponential_(generator=self.generator).log()
+
+
+def gumbel_processors(temperature: float, top_p: float, seed: int, device: torch.device) -> list[LogitsProcessor]:
+    """Logits processors [1, V] after which the argmax is a seeded sample; none for temperature 0, which is greedy."""
+    if not temperature:
+        return []
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
+    if top_p < 1:
+        warpers.append(TopPLogitsWarper(top_p))
+    return [*warpers, GumbelSampler(seed, device)]

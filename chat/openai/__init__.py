@@ -1,0 +1,1 @@
+"""Wire format of the OpenAI-compatible API: requests, responses, errors."""

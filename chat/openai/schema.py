@@ -1,0 +1,174 @@
+"""Request schema of OpenAI's chat completions, and its validation.
+
+A field that would change the reply and is unsupported is refused by name. Temperature is 0 where none is given: greedy, the
+same reply every time (OpenAI's own default is 1). Without a seed, each sample is new.
+"""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
+
+from chat.engine import SamplingParams
+from chat.openai.errors import ApiError
+from tuneline.formats.records import Message, Role
+
+DEFAULT_MAX_TOKENS = SamplingParams().max_new_tokens
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 200
+MAX_SHOWN = 80
+"""Characters of a wrong value that its error message repeats."""
+UNSUPPORTED = {
+    "n": ("1",),
+    "tools": ("[]",),
+    "tool_choice": ('"none"',),
+    "logprobs": ("false",),
+    "response_format": ('{"type": "text"}',),
+    "logit_bias": ("{}",),
+    "presence_penalty": ("0", "0.0"),
+    "frequency_penalty": ("0", "0.0"),
+}
+"""Unsupported fields of OpenAI's API, with the values (as JSON) that ask for nothing and are accepted."""
+EXPECTED = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "model_type": "an object",
+    "string_too_short": "1 character or more",
+    "string_too_long": f"at most {MAX_STOP_CHARACTERS} characters",
+}
+"""By pydantic's type of error."""
+
+
+def join_text_parts(content: object) -> object:
+    """Text of a message that may come in parts. Raises ValueError for a part that is no text."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not isinstance(part, dict) or part.keys() != {"type", "text"} or part["type"] != "text":
+            raise ValueError('text, or parts like {"type": "text", "text": "..."} alone')
+        if not isinstance(part["text"], str):
+            raise ValueError("parts whose text is a string")
+    return "\n".join(part["text"] for part in content)
+
+
+def stop_list(stop: object) -> object:
+    """Stop strings as a list, where one may come alone. Raises ValueError when there are more than MAX_STOPS."""
+    if isinstance(stop, list) and len(stop) > MAX_STOPS:
+        raise ValueError(f"at most {MAX_STOPS}")
+    return [stop] if isinstance(stop, str) else stop
+
+
+class StrictModel(BaseModel):
+    """Pydantic model without coercion or unknown fields, where null is as if not given."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class ChatMessage(StrictModel):
+    role: Role
+    content: Annotated[str, BeforeValidator(join_text_parts)]
+
+
+class StreamOptions(StrictModel):
+    include_usage: bool = False
+
+
+class ChatRequest(StrictModel):
+    """Request body of POST /v1/chat/completions."""
+
+    model: str
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True)]
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    """The newer name of the same."""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
+        BeforeValidator(stop_list),
+    ] = []
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    """Changes nothing."""
+
+    @property
+    def conversation(self) -> list[Message]:
+        return [{"role": message.role, "content": message.content} for message in self.messages]
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling_params(self, fresh_seed: int) -> SamplingParams:
+        """Sampling parameters. Without a seed in the request the fresh one is taken."""
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        limit = next(iter(limits), DEFAULT_MAX_TOKENS) or 0
+        return SamplingParams(limit, self.temperature, self.top_p, fresh_seed if self.seed is None else self.seed)
+
+
+def parse_request(body: bytes) -> ChatRequest:
+    """Request parsed from a body. Raises ApiError 400, naming the field that is wrong and what was expected."""
+    try:
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from None
+    if not isinstance(values, dict):
+        raise ApiError(400, f"the body is {shorten_json(values)}, expected a JSON object")
+    check_fields(values)
+    try:
+        request = ChatRequest.model_validate({name: value for name, value in values.items() if name not in UNSUPPORTED})
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False)[0]) from None
+    if request.stream_options and not request.stream:
+        raise ApiError(400, "stream_options is given, expected only with stream true", "stream_options")
+    if len({request.max_tokens, request.max_completion_tokens} - {None}) > 1:
+        message = f"max_tokens is {request.max_tokens} and max_completion_tokens {request.max_completion_tokens}, expected one"
+        raise ApiError(400, message, "max_tokens")
+    return request
+
+
+def check_fields(values: dict[str, Any]) -> None:
+    """Check for unsupported and unknown fields. Raises ApiError 400."""
+    for name, value in values.items():
+        expected = UNSUPPORTED.get(name)
+        if expected and value is not None and json.dumps(value) not in expected:
+            message = (
+                f"{name} is {shorten_json(value)}, expected {expected[0]} or nothing: this server does not do more"
+            )
+            raise ApiError(400, message, name, "unsupported_value")
+        if not expected and name not in ChatRequest.model_fields:
+            message = (
+                f"{shorten_json(name)} is no field of this server's, expected {', '.join(ChatRequest.model_fields)}"
+            )
+            raise ApiError(400, message, name[:MAX_SHOWN], "unknown_parameter")
+
+
+def validation_error(error: Any) -> ApiError:
+    """Pydantic's error as a sentence with the field, its value and what was expected."""
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return ApiError(400, f"{field} is missing", field, "missing_required_parameter")
+    if error["type"] == "extra_forbidden":
+        field = field[:MAX_SHOWN]
+        return ApiError(400, f"{field} is no field of this server's", field, "unknown_parameter")
+    expected = EXPECTED.get(error["type"], error["msg"].removeprefix("Value error, ").removeprefix("Input should be "))
+    return ApiError(400, f"{field} is {shorten_json(error['input'])}, expected {expected}", field, "invalid_value")
+
+
+def shorten_json(value: object) -> str:
+    """JSON of a value, truncated to MAX_SHOWN characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"

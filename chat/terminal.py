@@ -1,0 +1,159 @@
+"""Terminal chat: `tuneline chat`."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chat.environment import configure_libraries
+from tuneline.formats.records import Message
+from tuneline.runtime.errors import sentence
+
+if TYPE_CHECKING:
+    from chat.engine import Delta, SamplingParams
+
+WELCOME = (
+    "模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  /model /system /reset /history /quit"
+)
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Option(help="base, adapter, merged, or rev:<git revision or experiment>")] = "merged",
+    prompt: Annotated[str | None, typer.Option(help="ask one question and end; - reads it from standard input")] = None,
+    system: Annotated[str, typer.Option(help="system prompt")] = "",
+    max_new_tokens: int = 256,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token")] = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="with --prompt: answer, tokens and seconds as JSON")] = False,
+) -> None:
+    """Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision.
+
+    \b
+    tuneline chat
+    tuneline chat --model adapter --prompt "感冒一般几天能好？"
+    tuneline chat --model rev:exp-a --prompt "感冒一般几天能好？" --json
+
+    /model NAME, /system TEXT, /reset, /history, /quit; Ctrl-C stops an answer. Answers are no medical or legal advice.
+    """
+    if as_json and prompt is None:
+        raise typer.BadParameter("it needs --prompt", param_hint="--json")
+    configure_libraries()
+    from chat.engine import SamplingParams
+
+    session = Session(model, system, SamplingParams(max_new_tokens, temperature, top_p, seed))
+    if prompt is None:
+        run_repl(session)
+        return
+    question = sys.stdin.read() if prompt == "-" else prompt
+    if as_json:
+        print(json.dumps(session.report(question), ensure_ascii=False, indent=2))
+    else:
+        session.ask(question)
+
+
+def print_now(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+class Session:
+    """Conversation state: the model, the system prompt and the history."""
+
+    def __init__(self, model: str, system: str, params: "SamplingParams") -> None:
+        from chat.engine import Engine
+        from chat.models import Models
+
+        self.engine = Engine(Models())
+        self.params, self.system = params, system
+        self.history: list[Message] = []
+        self.select(model)
+
+    def select(self, name: str) -> None:
+        """Model switch; the conversation goes on. Raises ValueError for an unknown name."""
+        self.model = self.engine.models.resolve(name)
+
+    def ask(self, question: str, show: Callable[[str], None] = print_now) -> "Delta | None":
+        """Streamed reply to a question, both kept in the history. Ctrl-C ends the reply and keeps what there is of it."""
+        prompt: Message = {"role": "user", "content": question}
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        texts: list[str] = []
+        last = None
+        deltas = self.engine.stream(self.model, [*system, *self.history, prompt], self.params)
+        try:
+            for last in deltas:
+                texts.append(last.text)
+                show(last.text)
+        except KeyboardInterrupt:
+            show(" …")
+        finally:
+            deltas.close()
+        show("\n")
+        if texts:
+            self.history += [prompt, {"role": "assistant", "content": "".join(texts)}]
+        return last
+
+    def report(self, question: str) -> dict[str, object]:
+        """Reply and statistics, as `--json` prints them."""
+        last = self.ask(question, lambda _: None)
+        if last is None:
+            raise KeyboardInterrupt
+        return {
+            "model": self.model,
+            "answer": self.history[-1]["content"],
+            "finish": last.finish_reason,
+            "tokens": last.completion_tokens,
+            "prompt_tokens": last.prompt_tokens,
+            "seconds": round(last.seconds, 3),
+        }
+
+
+def run_repl(session: Session) -> None:
+    """Read-eval-print loop until the end of input or /quit."""
+    # Importing it gives `input` line editing and history.
+    import readline  # noqa: F401
+
+    print(WELCOME)
+    others = [name for name in session.engine.models.names if name != session.model]
+    print(f"{session.model}; also: {', '.join(others)}")
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            continue
+        if line == "/quit":
+            return
+        if line:
+            try:
+                run_command(session, line) if line.startswith("/") else session.ask(line)
+            except (ValueError, OSError) as error:
+                print(sentence(error))
+
+
+def run_command(session: Session, line: str) -> None:
+    """Slash command. Raises ValueError for an unknown one."""
+    name, _, argument = line.partition(" ")
+    argument = argument.strip()
+    if name == "/reset":
+        session.history.clear()
+    elif name == "/system":
+        session.system = argument
+        print(f"system: {argument or '(none)'}")
+    elif name == "/model" and argument:
+        session.select(argument)
+        print(f"model: {session.model}")
+    elif name == "/model":
+        print(f"{session.model}; also: {', '.join(session.engine.models.names)}, rev:<revision>")
+    elif name == "/history":
+        for message in session.history:
+            print(f"{message['role']}: {message['content']}")
+    else:
+        raise ValueError(f"{name} is no command, expected /model, /system, /reset, /history or /quit")

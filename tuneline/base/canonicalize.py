@@ -1,0 +1,143 @@
+"""One canonical form for any base: safetensors, fast tokenizer, chat template, generation config, native classes."""
+
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, logging
+
+from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_templates import chat_template
+from tuneline.models.chatglm import config as chatglm
+from tuneline.models.chatglm.layout import ORIGINAL, keep_original
+from tuneline.models.chatglm.tokenizer import build
+from tuneline.models.chatglm.weights import convert
+from tuneline.models.config import Base
+
+PROBE = [
+    {"role": "user", "content": "感冒了怎么办？"},
+    {"role": "assistant", "content": "多休息。"},
+    {"role": "user", "content": "谢谢"},
+]
+"""A conversation by which two chat templates are compared."""
+
+
+class Prompt(NamedTuple):
+    """How a base is prompted, for metrics/base.json."""
+
+    family: str
+    chat_template: str
+    """`own` where the base's own gives our prompt id for id, else `tuneline`."""
+
+
+def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> Prompt:
+    """Write the checkpoint at `source`, or the GGUF file of that name in it, into `folder`.
+
+    Raises ValueError for a checkpoint that transformers' own classes do not load, or whose turn markers are unknown.
+    """
+    logging.set_verbosity_error()
+    config = {} if gguf else read_config(source)
+    if chatglm.is_chatglm(config):
+        return _canonicalize_chatglm(source, config, params, folder)
+    refuse_remote_code(config, params)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
+    if gguf:
+        options["gguf_file"] = gguf
+        _read_gguf_once()
+        # Dequantised in float32, then cast once.
+        weights = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
+    else:
+        weights["use_safetensors"] = True
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ValueError(
+            f"base.source {params.source!r} does not load with transformers' own classes: {error}"
+        ) from None
+    model = model.to(getattr(torch, params.dtype))
+    prompter = Prompter(tokenizer)
+    template = set_chat_template(tokenizer, prompter)
+    model.generation_config.eos_token_id = prompter.stop_ids
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _copy_notices(source, folder)
+    return Prompt(prompter.family.name, template)
+
+
+def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Prompt:
+    """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
+    try:
+        shape = chatglm.shape_of(config)
+        tokenizer = build(source / "tokenizer.model")
+        prompter = Prompter(tokenizer)
+        if max(prompter.control) >= shape.words:
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens and the embedding {shape.words} rows: they do not fit"
+            )
+        convert(source, shape, params.dtype, folder)
+        keep_original(source, folder / ORIGINAL)
+    except ValueError as error:
+        raise ValueError(f"base.source {params.source!r}: {error}") from None
+    pad = tokenizer.pad_token_id
+    chatglm.native_config(shape, params.dtype, pad, prompter.stop_ids).save_pretrained(folder)
+    GenerationConfig(eos_token_id=prompter.stop_ids, pad_token_id=pad).save_pretrained(folder)
+    template = set_chat_template(tokenizer, prompter)
+    tokenizer.save_pretrained(folder)
+    _copy_notices(source, folder)
+    return Prompt(prompter.family.name, template)
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """config.json. Raises ValueError when it is no JSON object."""
+    try:
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{source / 'config.json'} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{source / 'config.json'} holds {type(config).__name__}, expected an object")
+    return config
+
+
+def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
+    """Raises ValueError for an architecture that exists only as code inside checkpoints (InternLM2, Baichuan, Qwen 1)."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if config and kind not in CONFIG_MAPPING:
+        carried = (
+            ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
+        )
+        raise ValueError(
+            f"base.source {params.source!r}: config.json has model_type {kind!r}, which transformers does not have"
+            f"{carried}; expected an architecture of transformers (llama, qwen2, qwen3, gemma3_text, glm, glm4 …), or ChatGLM2 "
+            "or ChatGLM3 (chatglm)"
+        )
+
+
+def _copy_notices(source: Path, folder: Path) -> None:
+    for path in (*source.glob("LICENSE*"), *source.glob("NOTICE*"), *source.glob("MODEL_LICENSE*")):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _read_gguf_once() -> None:
+    """Share one reader of the GGUF file: transformers opens it four times, each time parsing its vocabulary in Python."""
+    import gguf
+
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+
+
+def set_chat_template(tokenizer: Any, prompter: Prompter) -> str:
+    """Keep the base's own chat template where it gives our prompt id for id, else put ours in its place."""
+    if tokenizer.chat_template:
+        rendered = tokenizer.apply_chat_template(PROBE, add_generation_prompt=True, tokenize=True, return_dict=False)
+        if rendered == prompter.generation_prompt(PROBE):  # type: ignore[arg-type]
+            return "own"
+    tokenizer.chat_template = chat_template(prompter.family.name)
+    return "tuneline"

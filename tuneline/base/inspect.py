@@ -1,0 +1,35 @@
+"""Inspection of a canonical base: it is loaded again, its perplexity is checked, and its files are hashed."""
+
+from pathlib import Path
+from typing import Any
+
+from tuneline.base.perplexity import check, perplexities
+from tuneline.models.config import Base
+from tuneline.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
+from tuneline.runtime.hashing import folder_sha256, write_sums
+
+
+def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write SHA256SUMS; returns (what is in metrics/base.json, {"device", "computed_in"} of the check).
+
+    Raises ValueError when a perplexity is over its limit.
+    """
+    device = pick_device()
+    model = load_model(folder, pick_dtype("auto", device), device)
+    found = perplexities(model, load_tokenizer(folder))
+    check(found, params)
+    write_sums(folder)
+    report = {
+        "perplexity": found,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "model_type": model.config.model_type,
+        "dtype": params.dtype,
+        "sha256": folder_sha256(folder),
+    }
+    return report, {"device": device.type, "computed_in": str(model.dtype)}
+
+
+def notice(folder: Path) -> str:
+    """The base's own notice, which its licence may ask to show; empty without one."""
+    path = folder / "NOTICE"
+    return path.read_text(encoding="utf-8") + "\n" if path.exists() else ""

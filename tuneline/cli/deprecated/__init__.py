@@ -1,0 +1,1 @@
+"""Earlier `python -m tuneline.<name>` commands, which print their new name; removed in the next release."""

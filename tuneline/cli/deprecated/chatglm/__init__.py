@@ -1,0 +1,1 @@
+"""Earlier package of the ChatGLM adapter's import."""

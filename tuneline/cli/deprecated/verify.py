@@ -1,0 +1,6 @@
+"""Earlier name of `tuneline verify`."""
+
+from tuneline.cli.app import run_deprecated
+
+if __name__ == "__main__":
+    run_deprecated("tuneline.verify", "verify")

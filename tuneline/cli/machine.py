@@ -1,0 +1,69 @@
+"""The machine that a plan is for: this one, or one described by its GPUs."""
+
+import os
+import shutil
+import sys
+from typing import Any, NamedTuple
+
+from tuneline.runtime.machine import library_versions
+
+GB = 1e9
+
+
+class Machine(NamedTuple):
+    device: Any
+    """torch.device."""
+    dtype: str
+    """Of `auto`: bfloat16 or float32."""
+    gpus: int
+    memory: float
+    """Bytes that a process can have: free on its GPU, or free in main memory over all processes."""
+    described: bool
+    """Whether it is another machine than this one, of which only the GPUs are known."""
+
+
+def described_machine(gpu_memory: float, gpus: int) -> Machine:
+    """A machine with that many GPUs of `gpu_memory` GB that compute in bfloat16 (Ampere and later)."""
+    import torch
+
+    if gpu_memory <= 0 or gpus < 1:
+        raise ValueError(
+            f"--gpu-memory is {gpu_memory:g} and --gpus is {gpus}, expected GB above 0 and a number above 0"
+        )
+    return Machine(torch.device("cuda"), "bfloat16", gpus, gpu_memory * GB, described=True)
+
+
+def this_machine() -> Machine:
+    import psutil
+    import torch
+
+    from tuneline.models.loading import pick_device, pick_dtype
+
+    device = pick_device()
+    on_gpu = device.type == "cuda"
+    memory = float(torch.cuda.mem_get_info(device)[0]) if on_gpu else float(psutil.virtual_memory().available)
+    dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
+    return Machine(device, dtype, torch.cuda.device_count(), memory, described=False)
+
+
+def facts() -> dict[str, str]:
+    """Processor, memory, disk, GPUs, compute dtype and versions of this machine, in words."""
+    import psutil
+    import torch
+
+    from tuneline.models.loading import has_bfloat16, pick_device, pick_dtype
+
+    device = pick_device()
+    memory = psutil.virtual_memory()
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory.total / GB:.1f} GB, {memory.available / GB:.1f} free",
+        "disk": f"{shutil.disk_usage('.').free / GB:.1f} GB free",
+        "GPUs": ", ".join(f"{gpu.name} ({gpu.total_memory / GB:.0f} GB)" for gpu in gpus) or "none",
+        "CUDA": torch.version.cuda or "this torch has none",
+        "bfloat16": "native" if has_bfloat16(device) else "emulated (slow), so float32 is used",
+        "auto dtype": str(pick_dtype("auto", device)).removeprefix("torch."),
+        "python": sys.version.split()[0],
+        **library_versions("torch", "transformers", "peft", "deepspeed", "dvc"),
+    }

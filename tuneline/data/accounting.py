@@ -1,0 +1,76 @@
+"""Accounting: what became of every item of every source, in counts that add up."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuneline.data.config import Data
+from tuneline.data.normalize import BatchResult
+from tuneline.formats.records import TERMS
+
+
+@dataclass
+class SourceCounts:
+    """Counts of a source's items; `items` is the sum of train, heldout, duplicates, leaks and rejected."""
+
+    items: int = 0
+    train: int = 0
+    heldout: int = 0
+    duplicates: int = 0
+    leaks: int = 0
+    rejected: int = 0
+    conflicts: int = 0
+    """Training and held-out items whose question another one has too, with another answer."""
+    leaks_kept: int = 0
+    """Leaks that are in training, because data.leak_policy is keep."""
+    files: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
+    placeholders: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+    """Files that no reader claims."""
+
+    def add(self, batch: BatchResult) -> None:
+        """Add the counts of a batch of the source."""
+        self.items += batch.items
+        self.rejected += batch.reasons.total()
+        self.reasons += batch.reasons
+        self.repairs += batch.repairs
+        self.placeholders += batch.placeholders
+
+
+def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
+    """Raises ValueError for a source of which too much was rejected, naming the first five reasons."""
+    for source, row in zip(params.all_sources, counts, strict=True):
+        where = "data.heldout_source" if source is params.heldout_source else "data.sources"
+        if not row.items:
+            skipped = f" ({len(row.skipped)} files skipped, such as {row.skipped[0]})" if row.skipped else ""
+            raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}")
+        rate = row.rejected / row.items
+        if rate > params.max_reject_rate or row.rejected == row.items:
+            reasons = ", ".join(f"{count} × {reason}" for reason, count in row.reasons.most_common(5))
+            raise ValueError(
+                f"{where}: {row.rejected} of {row.items} items of {source.path!r} were rejected ({reasons}), "
+                f"expected at most data.max_reject_rate {params.max_reject_rate:g}: set question, columns, template or "
+                "format of this source, mend the file, or raise the rate"
+            )
+
+
+def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
+    """metrics/convert.json: counts per source and in total. Raises ValueError when no training row is left."""
+    result: dict[str, Any] = {"sources": {}, "total": {}}
+    for source, source_counts in zip(params.all_sources, counts, strict=True):
+        row = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()}
+        result["sources"][source.name] = row
+    for term in ("items", *TERMS, "conflicts", "leaks_kept"):
+        result["total"][term] = sum(row[term] for row in result["sources"].values())
+    for row in (*result["sources"].values(), result["total"]):
+        assert row["items"] == sum(row[term] for term in TERMS), f"items were lost or made: {row}"
+    if not result["total"]["train"]:
+        raise ValueError(
+            "no training row is left: "
+            + ", ".join(f"{result['total'][term]} {term}" for term in ("items", *TERMS[1:]))
+            + "; give more data or a smaller data.heldout"
+        )
+    return result

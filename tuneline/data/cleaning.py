@@ -1,0 +1,82 @@
+"""Cleaning of message text: placeholders that are filled, repairs that data.repairs allows, characters that are lost."""
+
+import html
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from tuneline.data.config import Data
+from tuneline.data.readers.conversation import Conversation, RejectedRecordError
+
+PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
+_TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
+_END = re.compile(r"<eoa>\s*$")
+REPAIRS: dict[str, Callable[[str], str]] = {
+    # Only what ends in a semicolon: html.unescape also turns the &copy of a link into a sign.
+    "html_entities": lambda text: (
+        _ENTITY.sub(lambda match: html.unescape(match.group()), text) if "&" in text else text
+    ),
+    "html_tags": lambda text: _TAG.sub("", text) if "<" in text else text,
+    "end_marker": lambda text: _END.sub("", text) if "<eoa>" in text else text,
+    "trim": str.strip,
+}
+"""In the order in which they are made."""
+
+
+def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> None:
+    """Fill placeholders and make the repairs that params ask for, in place. Counts the placeholders left `unfilled`.
+
+    Raises RejectedRecordError for broken characters and for a message that is empty.
+    """
+    for message in conversation.messages:
+        role = message["role"]
+        message["content"] = _clean_text(message["content"], role, conversation.repairs, params, unfilled)
+        if not message["content"].strip() and (role != "assistant" or conversation.task != "triples"):
+            raise RejectedRecordError(f"empty_{'answer' if role == 'assistant' else role}")
+    if conversation.references:
+        # The first is the answer that is trained on, which is cleaned and counted already.
+        others = [
+            _clean_text(text, "reference", conversation.repairs, params, unfilled)
+            for text in conversation.references[1:]
+        ]
+        conversation.references = [conversation.messages[-1]["content"], *others]
+
+
+def _clean_text(text: str, role: str, repairs: list[str], params: Data, unfilled: Counter[str]) -> str:
+    if is_broken(text):
+        raise RejectedRecordError(f"broken_characters_in_{role}")
+    original = text
+    for name, repair in REPAIRS.items():
+        if name in params.repairs and (repaired := repair(text)) != text:
+            repairs.append(name)
+            text = repaired
+    if "{{" in text or "<NAME>" in text or "<AUTHOR>" in text:
+        text = _fill_placeholders(text, params.placeholders, unfilled)
+    # &#0; is text before it is repaired.
+    if text is not original and is_broken(text):
+        raise RejectedRecordError(f"broken_characters_in_{role}")
+    return text
+
+
+def is_broken(text: str) -> bool:
+    """Whether characters are lost (U+FFFD), null, or half of a surrogate pair."""
+    if "\ufffd" in text or "\x00" in text:
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _fill_placeholders(text: str, values: dict[str, str], unfilled: Counter[str]) -> str:
+    lower = {name.lower(): value for name, value in values.items()}
+
+    def fill(match: re.Match[str]) -> str:
+        name = (match.group(1) or match.group(2)).lower()
+        if name not in lower:
+            unfilled[match.group()] += 1
+        return lower.get(name, match.group())
+
+    return PLACEHOLDER.sub(fill, text)

@@ -1,0 +1,96 @@
+"""The spool: a temporary file of all parsed records, written by the first pass of `convert` and read by the second.
+
+A line of the spool, parted by tabs: normalised instruction and question, earlier questions, the record as JSON.
+What stays in memory of a record is its key.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from tuneline.data.readers.conversation import Conversation
+from tuneline.formats.records import Record, normalise, record_id, to_line, turns_digest
+
+KEYS = np.dtype(
+    [("content", ">u8", 2), ("raw", ">u8"), ("both", ">u8"), ("instruction", ">u8"), ("question", ">u8"),
+     ("source", "<u2"), ("bytes", "<u4")]
+)  # fmt: skip
+"""The key of a record, 54 bytes: beginnings of sha256 hashes, number of its source, length of its line in the spool.
+
+`content` is of the normalised messages without system prompt, `raw` of the raw text; `instruction` and `question` are
+of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together.
+"""
+BOTH, INSTRUCTION, QUESTION = 0, 1, 2
+"""Which part of a question is compared with other questions."""
+EARLIER = "\x1f"
+"""Between the earlier questions of a line; normalised text holds no such character, and no tab."""
+
+
+def to_spool_line(
+    conversation: Conversation, source: str, source_number: int, origin: str, raw: str, seed: str
+) -> tuple[tuple[Any, ...], bytes]:
+    """Key and spool line of a record. `raw` is its raw text; `seed` is hashed with its question."""
+    messages = conversation.messages
+    normalised = [normalise(message["content"]) for message in messages]
+    content = without_system = turns_digest(messages, normalised)
+    if messages[0]["role"] == "system":
+        without_system = turns_digest(messages[1:], normalised[1:])
+    instruction = normalise(conversation.instruction)
+    question = normalised[-2] if conversation.question is None else normalise(conversation.question)
+    record: Record = {
+        "id": record_id(source, content),
+        "source": source,
+        "origin": origin,
+        "task": conversation.task,
+        "messages": messages,
+    }
+    if conversation.references:
+        record["references"] = conversation.references
+    questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
+    earlier = EARLIER.join(questions[:-1])
+    line = b"%s\t%s\t%s\t%s\n" % (instruction.encode(), question.encode(), earlier.encode(), to_line(record))
+    key = (
+        (_number(without_system), int.from_bytes(without_system[8:16])),
+        _number(_sha256(raw)),
+        _number(_sha256(f"{seed}{instruction} {question}" if instruction else seed + question)),
+        _number(_sha256(seed + instruction)) if instruction else 0,
+        _number(_sha256(seed + question)) if instruction else 0,
+        source_number,
+        len(line),
+    )
+    return key, line
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest[:8])
+
+
+def record_line(line: bytes) -> bytes:
+    """The record of a line of the spool, as a line of JSON."""
+    return line.split(b"\t", 3)[3]
+
+
+def record_of(line: bytes) -> dict[str, Any]:
+    """The record of a line of the spool."""
+    record: dict[str, Any] = json.loads(record_line(line))
+    return record
+
+
+def compared_text(line: bytes, part: int) -> str:
+    """Normalised text of a record's question that is compared: BOTH parts, INSTRUCTION or QUESTION."""
+    instruction, question, _ = line.decode().split("\t", 2)
+    if part == INSTRUCTION:
+        return instruction
+    return question if part == QUESTION or not instruction else f"{instruction} {question}"
+
+
+def compared_questions(line: bytes, part: int) -> list[str]:
+    """All questions of a training row: the compared text, and its earlier questions, whose answers it holds as well."""
+    earlier = line.split(b"\t", 3)[2].decode()
+    return [compared_text(line, part), *(earlier.split(EARLIER) if earlier else [])]

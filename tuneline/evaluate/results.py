@@ -1,0 +1,71 @@
+"""Results of an evaluation: metrics, predictions, tables for plots, and the report."""
+
+import csv
+import json
+from typing import Any
+
+from tuneline.evaluate import tables
+from tuneline.evaluate.compare import change_on_general, compare
+from tuneline.evaluate.general_prompts import General
+from tuneline.evaluate.metrics.score import score
+from tuneline.evaluate.paths import Inputs, Outputs
+from tuneline.evaluate.predict import Answer
+from tuneline.evaluate.report import Facts, report
+from tuneline.formats.metrics import METRICS, main_metric
+from tuneline.formats.records import Record, last_question, references, write_jsonl
+from tuneline.runtime.atomic import to_json
+
+
+def write_results(
+    rows: list[dict[str, Any]], general: tuple[list[General], list[General]], inputs: Inputs, outputs: Outputs
+) -> dict[str, Any]:
+    """Compare the rows' two sides, write every output, and return what is in metrics/eval.json.
+
+    `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts.
+    """
+    metrics = compare(rows) | {"general": change_on_general(*general)}
+    outputs.metrics.write_text(to_json(metrics), encoding="utf-8")
+    write_jsonl(outputs.predictions, rows)
+    write_jsonl(outputs.general, general[1])
+    tables.write_scores(outputs.scores, rows)
+    tables.write_intervals(outputs.intervals, metrics)
+    tables.write_per_class(outputs.per_class, rows)
+    tables.write_confusion(outputs.confusion, rows)
+    outputs.report.write_text(report(metrics, rows, read_facts(inputs, general)), encoding="utf-8")
+    return metrics
+
+
+def prediction_rows(records: list[Record], base: list[Answer], tuned: list[Answer]) -> list[dict[str, Any]]:
+    """Lines of predictions.jsonl: question, references, both answers and their scores."""
+    return [_row(*item) for item in zip(records, base, tuned, strict=True)]
+
+
+def _row(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
+    wanted = references(record)
+    return {
+        "id": record["id"],
+        "task": record["task"],
+        "question": last_question(record),
+        "references": wanted,
+        "base": base["prediction"],
+        "tuned": tuned["prediction"],
+        "stopped_at_eos": {"base": base["stopped_at_eos"], "tuned": tuned["stopped_at_eos"]},
+        "batch": tuned["batch"],
+        "scores": {"base": score(base, wanted), "tuned": score(tuned, wanted)},
+    }
+
+
+def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> Facts:
+    """What earlier stages wrote, for the report."""
+    with inputs.curve.open(encoding="utf-8") as file:
+        curve = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
+    paths = (inputs.base / "config.json", inputs.adapter / "lineage.json", inputs.training, inputs.counts)
+    config, lineage, training, counts = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    return Facts(config, lineage["params"], training, counts, curve, general)
+
+
+def headline_sentence(metrics: dict[str, Any]) -> str:
+    """The main metric's difference and its interval."""
+    name = main_metric(metrics["delta"])
+    delta = metrics["delta"][name]
+    return f"{METRICS[name].title} {delta['value']:+.2f} [{delta['low']:+.2f}, {delta['high']:+.2f}]"

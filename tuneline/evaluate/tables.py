@@ -1,0 +1,45 @@
+"""Tables for plots: metrics/{scores,intervals,per_class,confusion}.csv."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tuneline.evaluate.compare import per_class_rows
+from tuneline.evaluate.metrics.labels import predicted_and_actual
+from tuneline.formats.metrics import METRICS
+
+
+def write_scores(path: Path, rows: list[dict[str, Any]]) -> None:
+    """ROUGE-L of base and tuned per item, for the scatter plot; ids only, no text."""
+    lines = ({"id": row["id"], **{side: row["scores"][side]["rouge_l"] for side in ("base", "tuned")}} for row in rows)
+    _write(path, lines, ("id", "base", "tuned"))
+
+
+def write_intervals(path: Path, metrics: dict[str, Any]) -> None:
+    """Metrics on a scale of 100, which can share an axis; `low`, `high` and `p` are of the difference."""
+    lines = [
+        {"metric": name, "base": metrics["base"][name]["value"], "tuned": metrics["tuned"][name]["value"]}
+        | {key: delta[key] for key in ("low", "high", "p")}
+        for name, delta in metrics["delta"].items()
+        if METRICS[name].unit in ("0–100", "%")
+    ]
+    _write(path, lines, ("metric", "base", "tuned", "low", "high", "p"))
+
+
+def write_per_class(path: Path, rows: list[dict[str, Any]]) -> None:
+    """F1 of base and tuned model for each relation, type or label."""
+    _write(path, per_class_rows(rows), ("class", "support", "base", "tuned"))
+
+
+def write_confusion(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Actual label and the tuned model's, an item a line."""
+    pairs = (predicted_and_actual(row["tuned"], row["references"]) for row in rows if row["task"] == "label")
+    _write(path, ({"actual": actual, "predicted": predicted} for predicted, actual in pairs), ("actual", "predicted"))
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,145 @@
+"""The merged model's folder: merge into it, check it against base and adapter, and complete it for its users."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuneline.export.config import Export
+from tuneline.export.equivalence import Difference, compare, states
+from tuneline.export.inputs import Inputs
+from tuneline.export.layerwise_fp32 import stored_dtype
+from tuneline.export.merge import file_mismatches, load_tuned, merge_mismatches, merged
+from tuneline.export.model_card import card
+from tuneline.export.verify import problems
+from tuneline.formats.records import read_heldout
+from tuneline.formats.safetensors_writer import LARGEST
+from tuneline.models.chat_format import Prompter
+from tuneline.models.chatglm.layout import original_config, write_chatglm
+from tuneline.models.config import Base
+from tuneline.models.cpu_tuning import retain_freed_blocks
+from tuneline.models.loading import UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer, pick_device
+from tuneline.runtime.atomic import to_json
+from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
+
+CARRIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "NOTICE",
+    "LICENSE",
+)
+"""What the base's folder holds beside config and weights, taken over as it is."""
+
+
+def export(folder: Path, inputs: Inputs, params: Export, base: Base) -> dict[str, Any]:
+    """Write the whole folder; returns what is in metrics/export.json.
+
+    Raises ValueError when the merged model is not the adapter, or the base can't be written in ChatGLM's layout.
+    """
+    if params.layout == "chatglm3":
+        original_config(inputs.base)
+    merge_into(folder, inputs.base, inputs.adapter, params.dtype)
+    difference = check_equivalence(folder, inputs, params)
+    report = {name: value if name == "tokens" else float(f"{value:.6g}") for name, value in difference.items()}
+    if params.layout == "chatglm3":
+        write_chatglm(folder, inputs.base, folder / "chatglm3", params.dtype)
+    complete(folder, inputs, params, base, report)
+    return report
+
+
+def equivalence_sentence(report: dict[str, Any]) -> str:
+    return (
+        f"equals the adapter: delta_nll {report['delta_nll']:.2g}, greedy agreement {report['greedy_agreement']:.2%}, "
+        f"largest logit difference {report['max_logit_difference']:.2g}"
+    )
+
+
+def merge_into(folder: Path, base: Path, adapter: Path, dtype: str) -> None:
+    """Write the merged weights, and everything of the base's folder that a user of the model needs.
+
+    Virtual tokens can't be merged: then the base is at the folder's root, and the adapter beside it, in `adapter/`.
+    Raises ValueError when the files are not what was merged.
+    """
+    tuned = load_tuned(base, adapter, stored_dtype(base))
+    if not can_merge(tuned):
+        where = f"{folder.name} holds the base, and the adapter in {UNMERGED_ADAPTER_DIR}/"
+        print(f"export: virtual tokens can't be merged: {where}")
+        _copy_adapter(adapter, folder / UNMERGED_ADAPTER_DIR)
+    model = merged(tuned, getattr(torch, dtype))
+    model.save_pretrained(folder, max_shard_size=LARGEST)
+    for path in (path for name in CARRIED for path in base.glob(f"{name}*")):
+        shutil.copyfile(path, folder / path.name)
+    if wrong := file_mismatches(model, folder):
+        raise ValueError(
+            f"the merged files do not hold what was merged: {len(wrong)} tensors differ, first {wrong[0]}; is the disk sound?"
+        )
+
+
+def _copy_adapter(adapter: Path, target: Path) -> None:
+    """The adapter for the base one folder up."""
+    shutil.copytree(adapter, target)
+    path = target / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(to_json(config | {"base_model_name_or_path": ".."}), encoding="utf-8")
+
+
+def check_equivalence(folder: Path, inputs: Inputs, params: Export) -> Difference:
+    """Reload the folder with nothing else at hand, and measure it against base and adapter, in float32.
+
+    Raises ValueError when a tensor or the answers are not the adapter's.
+    """
+    dtype = getattr(torch, params.dtype)
+    if wrong := merge_mismatches(folder, inputs.base, inputs.adapter, dtype):
+        raise ValueError(
+            f"the merged model is not base plus adapter: {len(wrong)} tensors are off, first {wrong[0]}; "
+            "run `dvc repro --force train`, and report it if it stays"
+        )
+    prompter = Prompter(load_tokenizer(folder))
+    rows = [prompter.training_row(record["messages"], "last_answer") for record in read_heldout(inputs.heldout)]
+    device = pick_device()
+    retain_freed_blocks()
+    # One after the other: two models of 6 billion parameters do not fit into 24 GB.
+    tuned = load_tuned(inputs.base, inputs.adapter, stored_dtype(inputs.base)).to(device)
+    adapter = states(tuned, rows, "export: adapter")
+    del tuned
+    difference = compare(adapter, states(load_merged(folder, dtype, device), rows, "export: merged"))
+    if not difference["delta_nll"] < params.max_delta_nll:
+        raise ValueError(
+            f"the merged model is not the adapter: delta_nll is {difference['delta_nll']:.6f}, expected below "
+            f"export.max_delta_nll = {params.max_delta_nll:g}; try export.dtype: float32"
+        )
+    return difference
+
+
+def complete(folder: Path, inputs: Inputs, params: Export, base: Base, report: dict[str, Any]) -> None:
+    """Lineage, model card and checksums; `report` is what is in metrics/export.json.
+
+    Raises ValueError when a user of the folder would miss something.
+    """
+    made_of = lineage(inputs, params)
+    (folder / "lineage.json").write_text(to_json(made_of), encoding="utf-8")
+    metrics = {"eval": inputs.evaluation, "train": inputs.training, "convert": inputs.counts}
+    facts = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in metrics.items()} | {"export": report}
+    notice = "\n".join(path.read_text(encoding="utf-8") for path in sorted(inputs.base.glob("NOTICE*")))
+    unmerged = UNMERGED_ADAPTER_DIR if (folder / UNMERGED_ADAPTER_DIR).is_dir() else None
+    (folder / "README.md").write_text(card(made_of, facts, base.model_dump(), notice, unmerged), encoding="utf-8")
+    write_sums(folder)
+    if found := problems(folder):
+        raise ValueError(f"the merged folder is not whole: {'; '.join(found)}")
+
+
+def lineage(inputs: Inputs, params: Export) -> dict[str, Any]:
+    """What made this model, by content: no commit and no time, so that the same inputs give the same bytes."""
+    trained = json.loads((inputs.adapter / "lineage.json").read_text(encoding="utf-8"))
+    return {
+        **trained,
+        "adapter": hashes(path for path in files(inputs.adapter) if path.name != "lineage.json"),
+        "data": hashes([inputs.train, inputs.heldout]),
+        "metrics": hashes([inputs.evaluation, inputs.training]),
+        "export": params.model_dump(),
+        "base_sums": file_sha256(inputs.base / SUMS),
+    }

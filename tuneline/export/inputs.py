@@ -1,0 +1,17 @@
+"""Inputs of an export: what earlier stages wrote of the model."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Inputs(NamedTuple):
+    base: Path
+    adapter: Path
+    train: Path
+    heldout: Path
+    counts: Path
+    """metrics/convert.json."""
+    training: Path
+    """metrics/train.json."""
+    evaluation: Path
+    """metrics/eval.json."""

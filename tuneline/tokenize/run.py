@@ -1,0 +1,38 @@
+"""Tokenization: training records to the token file and the data report."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneline.tokenize.config import Tokenize
+
+if TYPE_CHECKING:
+    from tuneline.tokenize.encode import Summary
+
+
+def tokenize(
+    params: Tokenize, train_records: Path, counts: Path, rejects: Path, removed: Path, base: Path, tokens: Path,
+    report: Path,
+) -> "Summary":  # fmt: skip
+    """Write the token file and the report, and return the counts of metrics/tokenize.json.
+
+    `counts`, `rejects` and `removed` are convert's, for the report; `base` is a folder with a tokenizer. Raises
+    ValueError for a record that can't be trained on, and when no row is left.
+    """
+    # Here, so that a program that imports this module shows its help at once.
+    from tuneline.formats.records import read_records
+    from tuneline.formats.token_file import TokenWriter
+    from tuneline.models.chat_format import Prompter
+    from tuneline.models.loading import load_tokenizer
+    from tuneline.tokenize.encode import Preview, encode_all
+    from tuneline.tokenize.report import data_report
+
+    converted = json.loads(counts.read_text(encoding="utf-8"))
+    tokenizer = load_tokenizer(base)
+    prompter = Prompter(tokenizer)
+    writer, preview = TokenWriter(tokens), Preview(converted["sources"])
+    records = read_records(train_records)
+    summary = encode_all(records, converted["total"]["train"], prompter, params, writer, preview)
+    writer.finish()
+    report.write_text(data_report(converted, summary, preview, prompter, tokenizer, rejects, removed), encoding="utf-8")
+    return summary

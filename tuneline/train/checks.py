@@ -1,0 +1,42 @@
+"""Checks before any training process starts: mistakes that a library would report after minutes, or never."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tuneline.runtime.hashing import SUMS
+from tuneline.train.sections import TrainingConfig
+
+
+class Placement(NamedTuple):
+    """Where a run trains."""
+
+    processes: int
+    """Over all hosts."""
+    device: dict[str, str]
+    """{"dtype", "device"} of the computation, which decide rounding."""
+
+
+def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
+    """Raises ValueError for what can't be trained so, or not here."""
+    from tuneline.models.loading import device_name, pick_device, pick_dtype
+    from tuneline.train import deepspeed_config, methods
+    from tuneline.train.batching import accumulation
+    from tuneline.train.launch import count_processes
+    from tuneline.train.trainer.reporting import check_reports
+
+    method, train, deepspeed = config
+    methods.validate(method, train)
+    deepspeed_config.check(deepspeed)
+    check_reports(train.report_to)
+    processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
+    accumulation(train.batch_size, train.micro_batch_size, processes)
+    device = pick_device()
+    dtype = pick_dtype(train.dtype, device, "train.dtype")
+    if train.dtype == "float16":
+        raise ValueError(
+            "train.dtype is float16, expected auto, bfloat16 or float32: without loss scaling it loses gradients"
+        )
+    for path in (tokens, base / SUMS):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: run `dvc repro`, which makes it")
+    return Placement(processes, {"dtype": str(dtype), "device": device_name(device)})

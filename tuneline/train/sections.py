@@ -1,0 +1,48 @@
+"""The sections of params.yaml that decide training, together."""
+
+from typing import Any, NamedTuple, Protocol
+
+from tuneline.runtime.params import S, section_name
+from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.config.freeze import Freeze
+from tuneline.train.config.lora import Lora
+from tuneline.train.config.ptuning import PTuning
+from tuneline.train.config.train import Train
+from tuneline.train.config.tune import Tune
+
+
+class Load(Protocol):
+    """Stage.load in a stage, params.load outside of one."""
+
+    def __call__(self, section: type[S], /) -> S: ...
+
+
+class Method(NamedTuple):
+    """What is trained: the method's name, and the parameters of each method."""
+
+    tune: Tune
+    lora: Lora
+    ptuning: PTuning
+    freeze: Freeze
+
+
+class TrainingConfig(NamedTuple):
+    method: Method
+    train: Train
+    deepspeed: DeepSpeed
+
+    def to_params(self) -> dict[str, dict[str, Any]]:
+        """{section: {key: value}}, as in params.yaml."""
+        return {
+            section_name(type(section)): section.model_dump() for section in (*self.method, self.train, self.deepspeed)
+        }
+
+
+def load_method(load: Load) -> Method:
+    """The sections that say what is trained."""
+    return Method(load(Tune), load(Lora), load(PTuning), load(Freeze))
+
+
+def load_config(load: Load) -> TrainingConfig:
+    """All sections of training."""
+    return TrainingConfig(load_method(load), load(Train), load(DeepSpeed))

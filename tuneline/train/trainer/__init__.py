@@ -1,0 +1,1 @@
+"""Hugging Face Trainer: arguments, dataset, loss, callbacks, reports."""

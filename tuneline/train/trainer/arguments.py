@@ -1,0 +1,65 @@
+"""TrainingArguments of a run, and the process group that they start."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from tuneline.train.batching import accumulation
+from tuneline.train.deepspeed_config import deepspeed_config
+from tuneline.train.sections import TrainingConfig
+from tuneline.train.trainer.reporting import DVCLIVE
+
+
+def training_arguments(config: TrainingConfig, scratch: Path, steps: int, device: torch.device) -> TrainingArguments:
+    """Everything Trainer and DeepSpeed need; DeepSpeed's "auto" values are filled from the same numbers."""
+    params = config.train
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return TrainingArguments(
+        output_dir=str(scratch),
+        use_cpu=device.type == "cpu",
+        seed=params.seed,
+        max_steps=steps,
+        per_device_train_batch_size=params.micro_batch_size,
+        gradient_accumulation_steps=accumulation(params.batch_size, params.micro_batch_size, processes),
+        learning_rate=params.learning_rate,
+        weight_decay=params.weight_decay,
+        adam_beta1=params.betas[0],
+        adam_beta2=params.betas[1],
+        warmup_steps=int(steps * params.warmup_ratio) if params.warmup_steps is None else params.warmup_steps,
+        lr_scheduler_type=(
+            "constant_with_warmup" if params.lr_scheduler_type == "constant" else params.lr_scheduler_type
+        ),
+        max_grad_norm=params.max_grad_norm,
+        neftune_noise_alpha=params.neftune_alpha,
+        optim="adamw_torch",
+        save_strategy="steps",
+        save_steps=params.save_steps,
+        save_total_limit=3 if params.eval_fraction else 2,
+        eval_strategy="steps" if params.eval_fraction else "no",
+        eval_steps=params.save_steps,
+        load_best_model_at_end=bool(params.eval_fraction),
+        metric_for_best_model="eval_loss" if params.eval_fraction else None,
+        greater_is_better=False if params.eval_fraction else None,
+        logging_steps=params.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=[name for name in params.report_to if name != DVCLIVE],
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        remove_unused_columns=False,
+        deepspeed=deepspeed_config(config.deepspeed),
+    )
+
+
+def init_distributed(arguments: TrainingArguments) -> None:
+    """Start the process group, and let DeepSpeed know of it, which ZeRO-3 needs before it shards the base.
+
+    DeepSpeed else takes each process for the only one while the base loads (transformers 5.23, on CPU).
+    """
+    import deepspeed
+
+    # Reading the device is what starts torch.distributed.
+    assert arguments.device is not None
+    deepspeed.init_distributed(verbose=False)

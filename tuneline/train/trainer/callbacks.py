@@ -1,0 +1,57 @@
+"""Trainer callbacks: graceful stop on a signal, and the manifest of a checkpoint."""
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed
+from transformers import TrainerCallback
+
+from tuneline.train.checkpoints import write_manifest
+
+SAVE_SECONDS = 30.0
+"""Time after which a checkpoint is due, however many steps `train.save_steps` says."""
+
+
+class GracefulStopCallback(TrainerCallback):
+    """On SIGTERM or SIGINT: finish the step, save, and end. Also: save when the last time is long ago; log the last step."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.saved = time.monotonic()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._request)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        due = time.monotonic() - self.saved > SAVE_SECONDS
+        if args.world_size > 1:
+            # The launcher signals one process after another, and clocks differ: all must do the same at the same step.
+            flags = torch.tensor([int(self.requested), int(due)], device=args.device)
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            self.requested, due = bool(flags[0]), bool(flags[1])
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        if due:
+            control.should_save = True
+        if self.requested:
+            control.should_save = control.should_training_stop = True
+
+
+class ManifestCallback(TrainerCallback):
+    """Write a checkpoint's manifest once every process has written its part."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and checkpoint.is_dir():
+            write_manifest(checkpoint)

@@ -1,0 +1,129 @@
+"""Hugging Face Trainer with fixed micro-batches and a loss summed over supervised tokens."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from tuneline.formats.token_file import Tokens
+from tuneline.runtime.errors import sentence
+from tuneline.train.batching import MicroBatch
+from tuneline.train.collate import Collate
+from tuneline.train.trainer.dataset import FixedBatchSampler, TokenDataset
+
+
+class SupervisedTrainer(Trainer):
+    """Trainer with our batches, and with the loss divided by the supervised tokens of the whole step."""
+
+    loss_is_scaled_for_ga = True
+    control: Any
+
+    def __init__(
+        self,
+        *,
+        tokens: Tokens,
+        batches: list[MicroBatch],
+        validation: list[MicroBatch],
+        dtype: torch.dtype,
+        collate: Collate,
+        loraplus_lr_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.rows, self.batches, self.dtype, self.collate = (
+            TokenDataset(tokens),
+            FixedBatchSampler(batches),
+            dtype,
+            collate,
+        )
+        self.validation, self.loraplus_lr_ratio = validation, loraplus_lr_ratio
+        super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """AdamW; for LoRA+ with a higher learning rate of B."""
+        if self.loraplus_lr_ratio is None:
+            return super().create_optimizer(*args, **kwargs)
+        from peft.optimizers import create_loraplus_optimizer
+
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            torch.optim.AdamW,
+            lr=self.args.learning_rate,
+            loraplus_lr_ratio=self.loraplus_lr_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+        )
+        # DeepSpeed shards each group, and an empty one can't be.
+        self.optimizer.param_groups = [group for group in self.optimizer.param_groups if group["params"]]
+        return self.optimizer
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """{"eval_loss": nats per supervised token of the validation rows}, each process taking its share of the batches."""
+        world, rank = self.args.world_size, self.args.process_index
+        total = torch.zeros((), dtype=torch.float64)
+        self.model_wrapped.eval()
+        for place in range(rank, -(-len(self.validation) // world) * world, world):
+            # Under ZeRO-3 all processes must go forward together, so the last ones may do so for nothing.
+            batch = self.validation[min(place, len(self.validation) - 1)]
+            inputs = self._prepare_inputs(self.collate([self.rows[row] for row in batch]))
+            inputs.pop("step_tokens")
+            with torch.no_grad(), self.autocast():
+                loss = self.model_wrapped(**inputs)["loss"]
+            if place < len(self.validation):
+                total += float(loss) / batch[0][1]
+        self.model_wrapped.train()
+        if world > 1:
+            total = total.to(self.args.device)
+            torch.distributed.all_reduce(total)
+        metrics = {"eval_loss": float(total)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Nothing: DeepSpeed's checkpoint has what trains. Trainer would clone the whole base to save the adapter again."""
+        assert output_dir is not None, "only checkpoints are saved by Trainer"
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.args.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint that can't be written is taken away again, and training goes on from the last good one."""
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except (OSError, RuntimeError) as error:
+            reason = sentence(error)
+            if self.args.world_size > 1:
+                # The other processes wait for this one, so it can't just go on.
+                raise ValueError(
+                    f"checkpoint at step {self.state.global_step} could not be written: {reason}"
+                ) from None
+            shutil.rmtree(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", ignore_errors=True)
+            print(
+                f"train: checkpoint at step {self.state.global_step} could not be written ({reason}): is the disk full? "
+                "Training goes on; the last good checkpoint stays",
+                file=sys.stderr,
+            )
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=self.collate)
+        prepared_loader: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared_loader
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        step_tokens = inputs.pop("step_tokens")
+        with self.autocast():
+            total = model(**inputs)["loss"]
+        if not torch.isfinite(total):
+            raise ValueError(
+                f"the loss is {float(total)} at step {self.state.global_step + 1}: lower train.learning_rate "
+                f"({self.args.learning_rate:g}) or set train.dtype: float32"
+            )
+        # DeepSpeed averages gradients over processes, and the step's tokens are spread over all of them.
+        return total / step_tokens * self.args.world_size
