@@ -111,8 +111,7 @@ def check_experiments_fit_a_screen(project: Path) -> None:
     """Of 120 columns. DVC leaves columns out where a terminal is narrow: it is asked on a wide one what it would show."""
     wide = {"COLUMNS": "1000", "DVC_PAGER": "cat"}
     recipe = (project / "Makefile").read_text(encoding="utf-8").partition("\nexp: ")[2].splitlines()[1]
-    (command,) = (line.split()[1:] for line in [recipe])
-    shown = python(project, "-m", "dvc", *command, "--no-pager", env=wide).stdout
+    shown = python(project, "-m", "dvc", *recipe.split()[1:], "--no-pager", env=wide).stdout
     assert "lora.r" in shown and "nll_per_char" in shown and "general_nll_change" in shown
     compared = [python(project, "-m", "dvc", "metrics", word, env=wide).stdout for word in ("diff", "show")]
     assert all("rouge_l" in text for text in compared)

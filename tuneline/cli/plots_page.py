@@ -14,8 +14,9 @@ VEGA_LITE = "5.21"
 def main() -> None:
     from vl_convert import javascript_bundle
 
+    scripts = javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     # In a block: its names would else be the page's.
-    SCRIPTS.write_text(f"{{{javascript_bundle(None, VEGA_LITE)}}}\n", encoding="utf-8")
+    SCRIPTS.write_text(f"{{{scripts}}}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
