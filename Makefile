@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro test fast test-all check format demo plan bench lock stage-table clean
+.PHONY: help setup repro exp test fast test-all check format demo plan bench lock stage-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -27,6 +27,7 @@ $(READY): requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
 	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
+	$(BIN)/python -m tuneline.cli.plots_page
 	touch $(READY)
 
 repro: $(READY) ## run the pipeline: only what changed (RECIPE=name: a recipe, beside the project)
@@ -36,6 +37,9 @@ else
 	dvc repro
 	@tuneline times
 endif
+
+exp: $(READY) ## experiments side by side: results, and the parameters that differ
+	@dvc exp show --only-changed --drop Created
 
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder

@@ -94,7 +94,10 @@ def tuned_row(folder: Path) -> list[str]:
         read_json(folder / f"metrics/{name}.json") for name in ("train", "speed/train", "speed/evaluate")
     )
     records = read_lines(folder / "metrics/predictions.jsonl")
-    costs = [f"{report['trainable_parameters']:,}", f"{report['trainable_share']:.2%}"]
+    costs = [
+        f"{report['trainable_parameters']:,}",
+        f"{report['trainable_parameters'] / report['total_parameters']:.2%}",
+    ]
     costs += [f"{train['peak_memory_gb']:.1f}", f"{train['wall_seconds']:.0f}"]
     predictions, references = zip(*((record["tuned"], record["references"][0]) for record in records), strict=True)
     return [*costs, *scores(predictions, references), answering_seconds(evaluate)]

@@ -26,8 +26,8 @@ def main(stage: Stage) -> None:
         report, run_info = inspect(folder, params)
         write_json(metrics, report | prompt._asdict())
     stage.record_run_info(**run_info)
-    perplexity = report["perplexity"]
-    print(f"{notice(BASE)}base: {params.source} in {BASE}, perplexity {perplexity['zh']} (zh) {perplexity['en']} (en)")
+    perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"
+    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}")
 
 
 if __name__ == "__main__":

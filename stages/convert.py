@@ -3,7 +3,7 @@
     python -m stages.convert
 
 Reads data/raw and section `data`; writes data/processed/{train,heldout,rejects,removed}.jsonl and
-metrics/convert.json. TUNELINE_WORKERS sets the number of processes; the outputs do not depend on it.
+metrics/{convert,convert_details}.json. TUNELINE_WORKERS sets the number of processes; the outputs do not depend on it.
 """
 
 from pathlib import Path
@@ -19,13 +19,15 @@ HELDOUT = Path("data/processed/heldout.jsonl")
 REJECTS = Path("data/processed/rejects.jsonl")
 REMOVED = Path("data/processed/removed.jsonl")
 METRICS = Path("metrics/convert.json")
+DETAILS = Path("metrics/convert_details.json")
 
 
 def main(stage: Stage) -> None:
     params = stage.load(Data)
-    with stage.outputs(TRAIN, HELDOUT, REJECTS, REMOVED, METRICS) as (train, heldout, rejects, removed, metrics):
-        counts = convert(params, RAW, train, heldout, rejects, removed)
-        write_json(metrics, counts)
+    with stage.outputs(TRAIN, HELDOUT, REJECTS, REMOVED, METRICS, DETAILS) as (*records, metrics, details):
+        counts = convert(params, RAW, *records)
+        write_json(metrics, counts["total"])
+        write_json(details, counts)
     print(*summary_lines(counts, REJECTS), sep="\n")
 
 

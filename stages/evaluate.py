@@ -2,8 +2,8 @@
 
     python -m stages.evaluate
 
-Reads data/processed/{heldout,base_answers,base_general}.jsonl, models/{base,adapter}, metrics/{train,convert}.json,
-metrics/loss.csv and section `evaluate`; writes metrics/eval.json, metrics/{predictions,general}.jsonl,
+Reads data/processed/{heldout,base_answers,base_general}.jsonl, models/{base,adapter}, metrics/{train,convert_details}.json,
+metrics/loss.csv and section `evaluate`; writes metrics/{eval,eval_details}.json, metrics/{predictions,general}.jsonl,
 metrics/{scores,intervals,per_class,confusion}.csv and metrics/report.html.
 """
 
@@ -25,11 +25,12 @@ INPUTS = Inputs(
     base=BASE,
     adapter=ADAPTER,
     training=Path("metrics/train.json"),
-    counts=Path("metrics/convert.json"),
+    counts=Path("metrics/convert_details.json"),
     curve=Path("metrics/loss.csv"),
 )
 OUTPUTS = Outputs(
     metrics=Path("metrics/eval.json"),
+    details=Path("metrics/eval_details.json"),
     predictions=Path("metrics/predictions.jsonl"),
     general=Path("metrics/general.jsonl"),
     scores=Path("metrics/scores.csv"),

@@ -32,7 +32,7 @@ def rows(path: Path) -> list[dict]:
 
 
 def counts() -> dict:
-    return json.loads(Path("metrics/convert.json").read_text())
+    return json.loads(Path("metrics/convert_details.json").read_text())
 
 
 def made_up(count: int, seed: int = 3) -> list[dict]:
@@ -57,6 +57,7 @@ def test_every_item_is_accounted_for(two_sources):
     counted = counts()
     legal = counted["sources"]["legal"]
     assert (legal["items"], legal["duplicates"], legal["reasons"]) == (18, 1, {"broken_json": 1})
+    assert json.loads(Path("metrics/convert.json").read_text()) == counted["total"]
     for row in (*counted["sources"].values(), counted["total"]):
         assert row["items"] == sum(row[term] for term in TERMS)
     assert len(parts["heldout"]) == counted["total"]["heldout"] == 10
@@ -81,9 +82,8 @@ def test_records_have_the_agreed_shape(two_sources):
 
 
 def written() -> list[bytes]:
-    return [Path(f"data/processed/{name}.jsonl").read_bytes() for name in PARTS] + [
-        Path("metrics/convert.json").read_bytes()
-    ]
+    details = Path("metrics/convert_details.json")
+    return [*(Path(f"data/processed/{name}.jsonl").read_bytes() for name in PARTS), details.read_bytes()]
 
 
 def test_the_same_input_gives_the_same_bytes_with_any_number_of_workers(two_sources, monkeypatch):

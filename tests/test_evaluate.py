@@ -13,6 +13,7 @@ from tests.helpers.paths import FIXTURES
 from tests.helpers.stages import run_main
 from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import PROMPTS, predict_general
 from tuneline.evaluate.generate import greedy, plan_batches
 from tuneline.evaluate.predict import Model, pair, predict
@@ -150,7 +151,7 @@ EVERY = {
 }  # fmt: skip
 
 
-def test_the_shape_of_eval_json_and_predictions(records):
+def test_the_shape_of_eval_details_and_predictions(records):
     lines = rows(records)
     assert set(lines[0]) == {
         "id", "task", "question", "references", "base", "tuned", "stopped_at_eos", "batch", "scores",
@@ -185,6 +186,29 @@ def test_metrics_of_a_task_are_over_its_items_alone(records):
     assert metrics["base"]["triples_precision"]["value"] == 100
     assert metrics["delta"]["triples_recall"]["value"] == 50
     assert metrics["delta"]["label_accuracy"]["value"] == metrics["tuned"]["label_macro_f1"]["value"] == 100
+
+
+GENERAL = {"general": {"nll_per_token": {"delta": {"value": 0.5}}}}
+
+
+def test_what_experiments_are_compared_by_is_the_tuned_models_and_flat(records):
+    lines = rows(records)
+    details = compare(lines) | GENERAL
+    found = figures(details)
+    assert list(found) == ["items", "rouge_l", "nll_per_char", "eos_rate", "repetition", "general_nll_change"]
+    assert (found["items"], found["general_nll_change"]) == (7, 0.5)
+    assert found["rouge_l"] == details["tuned"]["rouge_l"]["value"] == pytest.approx(100)
+
+
+def test_each_task_has_its_main_figure_and_of_all_there_are_at_most_ten(records):
+    lines = rows(records)
+    for line, task in zip(lines, ("triples", "entities", "label"), strict=False):
+        line |= {"task": task, "references": ["甲_在_乙"], "base": "", "tuned": "甲_在_乙"}
+    found = figures(compare(lines) | GENERAL)
+    assert {"triples_f1", "entities_f1", "label_accuracy", "rouge_l"} < set(found)
+    assert len(found) <= 10
+    # ROUGE-L says nothing that is not in the accuracy of labels.
+    assert "rouge_l" not in figures(compare(lines[2:3]) | GENERAL)
 
 
 def page_of(lines) -> str:

@@ -58,7 +58,7 @@ def ready(workspace, canonical_base):
         total = dict.fromkeys(("items", "train", "heldout", "duplicates", "leaks", "rejected", "conflicts"), len(rows))
         more = {"reasons": {"broken_json": 2}, "repairs": {"trim": 1}, "placeholders": {"{{name}}": 3}, "files": 2}
         more |= {"formats": {"json": 2}, "skipped": ["s/README.md"], "leaks_kept": 0}
-        Path("metrics/convert.json").write_text(json.dumps({"sources": {"s": total | more}, "total": total}))
+        Path("metrics/convert_details.json").write_text(json.dumps({"sources": {"s": total | more}, "total": total}))
         workspace(tokenize=changes)
         run_main(stages.tokenize)
         return json.loads(Path("metrics/tokenize.json").read_text())

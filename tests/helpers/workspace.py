@@ -67,10 +67,10 @@ def write_metrics(folder: Path) -> None:
     side = {"rouge_l": {"value": 12.5, "low": 10.0, "high": 15.0}}
     delta = {"rouge_l": {"value": 2.5, "low": -1.0, "high": 6.0, "p": 0.25, "wins": 1, "ties": 0, "losses": 1}}
     change = {"nll_per_token": {"base": {"value": 0.25}, "tuned": {"value": 0.5}}}
-    trained = {"first_loss": 3.5, "last_loss": 2.5, "supervised_tokens": 40, "rows_seen": 8, "steps": 4, "tokens": 80}
+    trained = {"first_loss": 3.5, "last_loss": 2.5, "supervised_tokens": 40, "rows_seen": 8, "steps": 4}
     contents = {
-        "convert": {"sources": {"s": counted}, "total": counted},
-        "eval": {"items": 2, "base": side, "tuned": side, "delta": delta, "general": change},
+        "convert_details": {"sources": {"s": counted}, "total": counted},
+        "eval_details": {"items": 2, "base": side, "tuned": side, "delta": delta, "general": change},
         "train": trained | {"trainable_parameters": 10, "total_parameters": 100},
     }
     for name, content in contents.items():

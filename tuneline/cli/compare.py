@@ -11,7 +11,9 @@ from tuneline.formats.metrics import METRICS, current_names, main_metric
 from tuneline.runtime.errors import sentence
 
 PREDICTIONS = "metrics/predictions.jsonl"
-EVALUATION = "metrics/eval.json"
+EVALUATION = "metrics/eval_details.json"
+EARLIER_EVALUATION = "metrics/eval.json"
+"""What held it in revisions of earlier versions."""
 WORKSPACE = "workspace"
 
 
@@ -41,8 +43,8 @@ def main(
     """Compare the held-out answers of revisions or experiments with those of the first one, item by item.
 
     `tuneline compare main` compares the workspace with main, `tuneline compare main exp-a exp-b` two experiments, each with
-    main. Reads metrics/predictions.jsonl and metrics/eval.json of each revision from git and DVC's cache (or remote), without
-    checking anything out. Answers to other held-out items, or scores by other definitions, are not compared.
+    main. Reads metrics/predictions.jsonl and metrics/eval_details.json of each revision from git and DVC's cache (or remote),
+    without checking anything out. Answers to other held-out items, or scores by other definitions, are not compared.
     """
     if markdown and as_json:
         raise ValueError("--markdown and --json are both given, expected one of them")
@@ -60,8 +62,20 @@ def read(name: str) -> Revision:
     rows = [json.loads(line) for line in content(PREDICTIONS, name).split("\n") if line]
     for row in rows:
         row["scores"] = {side: current_names(scores) for side, scores in row["scores"].items()}
-    versions = json.loads(content(EVALUATION, name)).get("versions", {})
+    versions = evaluation(name).get("versions", {})
     return Revision(name, {row["id"]: row for row in rows}, current_names(versions))
+
+
+def evaluation(name: str) -> dict[str, Any]:
+    """Metrics of a revision, with intervals and versions."""
+    try:
+        return dict(json.loads(content(EVALUATION, name)))
+    except ValueError:
+        earlier = json.loads(content(EARLIER_EVALUATION, name))
+        if "tuned" not in earlier:
+            # Today's figures: it is the details that are out of reach.
+            raise
+        return dict(earlier)
 
 
 def content(path: str, name: str) -> str:

@@ -11,6 +11,7 @@ import typer
 from ruamel.yaml import YAML
 
 from tuneline.cli.git import git
+from tuneline.cli.plots_page import SCRIPTS
 from tuneline.runtime.params import PARAMS, read_yaml
 
 RECIPES = Path("recipes")
@@ -132,8 +133,8 @@ def share_cache(folder: Path) -> None:
 
     with Repo(".") as project:
         cache = project.cache.local_cache_dir
-    local = Path(".dvc/config.local")
-    if local.is_file():
-        shutil.copyfile(local, folder / ".dvc/config.local")
+    # Both are of this machine, and not in git.
+    for local in filter(Path.is_file, (Path(".dvc/config.local"), SCRIPTS)):
+        shutil.copyfile(local, folder / local)
     dvc = [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache]
     subprocess.run(dvc, cwd=folder, check=True, capture_output=True)

@@ -58,7 +58,10 @@ def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
 
 
 def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
-    """metrics/convert.json: counts per source and in total. Raises ValueError when no training row is left."""
+    """metrics/convert_details.json: counts per source, and in total (metrics/convert.json).
+
+    Raises ValueError when no training row is left.
+    """
     result: dict[str, Any] = {"sources": {}, "total": {}}
     for source, source_counts in zip(params.all_sources, counts, strict=True):
         row = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()}

@@ -33,7 +33,7 @@ SHOWN = 200
 
 
 def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, removed: Path) -> dict[str, Any]:
-    """Raw files to training, held-out, rejected and removed items; returns the counts of metrics/convert.json.
+    """Raw files to training, held-out, rejected and removed items; returns the counts of metrics/convert_details.json.
 
     The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too
     many rejects, too few questions, leaks when data.leak_policy is fail, and when no training row is left.

@@ -20,7 +20,7 @@ COUNTERS = {"triples": triples, "entities": entities, "label": labels}
 
 
 def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, Any]:
-    """The design's eval.json: {"items", "tasks", "versions", "base", "tuned", "delta"}, sides by their names.
+    """The design's eval_details.json: {"items", "tasks", "versions", "base", "tuned", "delta"}, sides by their names.
 
     Metrics of a task are over its items alone, and there only when it has any.
     """

@@ -29,7 +29,7 @@ class Facts(NamedTuple):
     training: dict[str, Any]
     """metrics/train.json."""
     counts: dict[str, Any]
-    """metrics/convert.json."""
+    """metrics/convert_details.json."""
     curve: list[tuple[int, float]]
     """(step, loss)."""
     general: tuple[list[General], list[General]]
@@ -37,7 +37,7 @@ class Facts(NamedTuple):
 
 
 def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) -> str:
-    """The page as HTML; `metrics` is eval.json, `rows` are the lines of predictions.jsonl."""
+    """The page as HTML; `metrics` is eval_details.json, `rows` are the lines of predictions.jsonl."""
     name = main_metric(metrics["delta"])
     score = name if not METRICS[name].corpus else "rouge_l"
     found = sorted(rows, key=lambda row: row["scores"]["base"][score] - row["scores"]["tuned"][score])

@@ -6,6 +6,7 @@ from typing import Any
 
 from tuneline.evaluate import tables
 from tuneline.evaluate.compare import change_on_general, compare
+from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import General
 from tuneline.evaluate.metrics.score import score
 from tuneline.evaluate.paths import Inputs, Outputs
@@ -19,12 +20,13 @@ from tuneline.runtime.atomic import to_json
 def write_results(
     rows: list[dict[str, Any]], general: tuple[list[General], list[General]], inputs: Inputs, outputs: Outputs
 ) -> dict[str, Any]:
-    """Compare the rows' two sides, write every output, and return what is in metrics/eval.json.
+    """Compare the rows' two sides, write every output, and return what is in metrics/eval_details.json.
 
     `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts.
     """
     metrics = compare(rows) | {"general": change_on_general(*general)}
-    outputs.metrics.write_text(to_json(metrics), encoding="utf-8")
+    outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
+    outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
     write_jsonl(outputs.general, general[1])
     tables.write_scores(outputs.scores, rows)

@@ -68,7 +68,7 @@ class Preview:
     """Rows of the mask preview: some of every source, spread evenly over it."""
 
     def __init__(self, sources: dict[str, Any]) -> None:
-        """`sources` are those of metrics/convert.json."""
+        """`sources` are those of metrics/convert_details.json."""
         records = {name: counts["train"] for name, counts in sources.items() if counts["train"]}
         share = max(1, PREVIEWED // max(1, len(records)))
         self.every = {name: max(1, count // share) for name, count in records.items()}

@@ -25,7 +25,7 @@ def data_report(
     counts: dict[str, Any], summary: Summary, preview: Preview, prompter: Prompter, tokenizer: Any,
     rejects: Path, removed: Path,
 ) -> str:  # fmt: skip
-    """The page as HTML. `counts` is metrics/convert.json; the two files are convert's."""
+    """The page as HTML. `counts` is metrics/convert_details.json; the two files are convert's."""
     most = max((row["items"] for row in counts["sources"].values()), default=1)
     return render(
         Path(__file__).with_name("report.html.jinja"),

@@ -105,6 +105,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     if trainer.is_world_process_zero():
         info = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}
         info |= {"device": device_name(device), "peak_memory_gb": _peak(device), "resumed": resume is not None}
+        info |= {"deterministic": device.type == "cpu" or params.deterministic}
         (paths.scratch / RUN_INFO).write_text(json.dumps(info | machine_info()), encoding="utf-8")
 
 
@@ -157,14 +158,12 @@ def summary(
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     seen = [row for batch in batches for row, _ in batch][: state.global_step * params.batch_size]
     report = {
-        **methods.counts(model),
+        **{name: count for name, count in methods.counts(model).items() if name != "trainable_share"},
         "steps": state.global_step,
         "rows_seen": len(seen),
-        "tokens": int(tokens.lengths[seen].sum()),
         "supervised_tokens": int(tokens.supervised_per_row[seen].sum()),
         "first_loss": float(f"{losses[0]:.6g}"),
         "last_loss": float(f"{losses[-1]:.6g}"),
-        "deterministic": pick_device().type == "cpu" or params.deterministic,
     }
     if params.eval_fraction:
         best = min((entry for entry in state.log_history if "eval_loss" in entry), key=lambda entry: entry["eval_loss"])
