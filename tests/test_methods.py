@@ -166,12 +166,6 @@ def test_tied_embeddings_are_not_trained_apart(canonical_base):
 @pytest.mark.parametrize(
     ("name", "sections", "train", "message"),
     [
-        (
-            "prefix",
-            {},
-            {"gradient_checkpointing": True},
-            "tune.method is prefix and train.gradient_checkpointing is true",
-        ),
         ("prompt", {}, {"neftune_alpha": 5}, "tune.method is prompt and train.neftune_alpha is 5"),
         ("freeze", {"freeze": {"layers": 0}}, {}, "nothing would be trained"),
         ("lora", {"lora": {"variant": "pissa", "quantize": "nf4"}}, {}, "PiSSA changes the base's weights"),

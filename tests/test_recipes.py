@@ -63,6 +63,32 @@ def medical(raw: Path) -> None:
     (raw / "medical/内科.csv").write_bytes("\n".join(lines).encode("gb18030"))
 
 
+def demo(raw: Path) -> None:
+    rows = [
+        {"conversations": [
+            {"role": "user", "content": f"类型#{ill}*建议#{CARES[n % 4]}"},
+            {"role": "assistant", "content": f"{ill}时请{CARES[n % 4]}。"},
+        ]}
+        for n, ill in enumerate(PAIRS)
+    ]  # fmt: skip
+    write_lines(raw / "demo/train.json", rows)
+
+
+def generation(raw: Path) -> None:
+    rows = [
+        {"content": f"症状#{ill}*建议#{CARES[n % 4]}", "summary": f"{ill}时请{CARES[n % 4]}。"}
+        for n, ill in enumerate(PAIRS)
+    ]
+    write_lines(raw / "generation/train.json", rows)
+
+
+def classification(raw: Path) -> None:
+    rows = [
+        {"context": f"新闻标题：{ill}（{n}）\n类别：", "target": f"news_{'ab'[n % 2]}"} for n, ill in enumerate(PAIRS)
+    ]
+    write_lines(raw / "classification/train.jsonl", rows)
+
+
 def psychology(raw: Path) -> None:
     talks = [
         {"conversation": [
@@ -101,12 +127,21 @@ RECIPES = {
     "chatglm3-medical-lora": medical,
     "chatglm3-psychology-lora": psychology,
     "chatglm3-triples-lora": triples,
+    "chatglm3-triples-freeze": triples,
+    "chatglm3-triples-p-tuning": triples,
+    "chatglm3-triples-p-tuning-v2": triples,
     "chatglm3-medical-dialogue": dialogues,
+    "chatglm3-demo-lora": demo,
+    "chatglm3-generation": generation,
+    "chatglm3-classification": classification,
 }
 SMALL = [
     "base.max_perplexity_zh=null", "base.max_perplexity_en=null", "data.heldout=4", "train.max_steps=4",
-    "train.learning_rate=1e-2", "evaluate.max_new_tokens=4", "export.dtype=float32", "export.layout=chatglm3",
+    "train.learning_rate=1e-2", "train.save_steps=2", "evaluate.max_new_tokens=4", "export.dtype=float32",
+    "export.layout=chatglm3",
 ]  # fmt: skip
+OF_THEIR_OWN = {"chatglm3-triples-freeze": ["freeze.layers=1"]}
+"""Two layers are all that the tiny checkpoint has."""
 
 
 def test_every_chatglm3_recipe_is_tried():
@@ -132,7 +167,12 @@ def tiny_chatglm3(tmp_path) -> dict:
 def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     RECIPES[name](project / "data/raw")
     before = (project / "params.yaml").read_bytes()
-    changes = [*SMALL, f"base.source={tiny_chatglm3['source']}", f"base.sha256={tiny_chatglm3['sha256']}"]
+    changes = [
+        *SMALL,
+        *OF_THEIR_OWN.get(name, []),
+        f"base.source={tiny_chatglm3['source']}",
+        f"base.sha256={tiny_chatglm3['sha256']}",
+    ]
     # Change a file that git knows, without committing it: the recipe runs with it.
     (project / "data/raw/medical.csv").write_text("question,answer\n你好,您好\n", encoding="utf-8")
     result = python(project, "-m", "tuneline", "recipe", name, *changes)
@@ -142,7 +182,7 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     assert not (project / "models/merged").exists()
     assert (run / "data/raw/medical.csv").read_bytes() == (project / "data/raw/medical.csv").read_bytes()
     recipe, params = read_yaml(ROOT / f"recipes/{name}.yaml"), read_yaml(run / "params.yaml")
-    for section in ("lora", "tokenize"):
+    for section in ("lora", "ptuning", "tokenize", "tune"):
         assert params[section] == read_params(project / "params.yaml")[section] | recipe.get(section, {})
     trained = json.loads((run / "metrics/train.json").read_text())
     assert trained["steps"] > 1
@@ -159,11 +199,18 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
 
 
 FULL = {
-    "chatglm3-legal-lora": "7e2f2080c2dee578",
+    "chatglm3-classification": "5214a58dd9d12e1f",
+    "chatglm3-demo-lora": "4b5cdad1dae4fe3c",
+    "chatglm3-generation": "218ddca95f3b99c4",
+    "chatglm3-legal-lora": "a3317ed045b75f34",
     "chatglm3-medical-dialogue": "626c9d033061944e",
-    "chatglm3-medical-lora": "1e4efd126a900bcc",
-    "chatglm3-psychology-lora": "e17c09edc1e340bf",
-    "chatglm3-triples-lora": "81d07ef2d5bce9f2",
+    "chatglm3-medical-lora": "931633354a0997ba",
+    "chatglm3-psychology-lora": "2b4dc0580466647a",
+    "chatglm3-triples-freeze": "7a0fb46feda05a03",
+    "chatglm3-triples-lora": "9b304cd932eda532",
+    "chatglm3-triples-p-tuning-v2": "aaf006795c05a76e",
+    "chatglm3-triples-p-tuning": "c605ae3de1286cfa",
+    "consultations": "0cd4c501714be9ba",
     "entities": "7b567783e47f5330",
     "lawbench-gpu": "b78e3497e45494ba",
     "self-cognition": "9ebd24385c41608e",
@@ -172,9 +219,28 @@ FULL = {
 }
 """sha256, the first 16 digits, of all parameters with which each recipe runs, as JSON with sorted keys.
 
-They were taken of the full files of which the recipes now hold the differences. When a default of params.yaml changes, a recipe
-that relied on it must say the value itself.
+A recipe is what was published, so these change only when a recipe does, or when params.yaml gets a new key.
 """
+OTHER_DEFAULTS = {
+    "fetch": {"packages": ["other"]},
+    "data": {"sources": [{"path": "other.csv"}], "heldout": 7, "seed": 3, "placeholders": {"name": "other"}},
+    "tokenize": {"max_tokens": 99, "max_prompt_tokens": 33, "overlong": "truncate_prompt", "mask": "last_answer"},
+    "tune": {"method": "full"},
+    "lora": {"r": 3, "alpha": 5, "dropout": 0.3, "variant": "dora", "target_modules": ["up_proj"], "modules_to_save": ["norm"]},
+    "ptuning": {"num_virtual_tokens": 3, "projection": None, "encoder_hidden_size": 7},
+    "freeze": {"layers": 9, "patterns": ["model.norm.*"]},
+    "train": {
+        "seed": 3, "epochs": 0.5, "max_steps": 5, "learning_rate": 0.3, "weight_decay": 0.3, "betas": [0.3, 0.3], "warmup_ratio": 0.3,
+        "warmup_steps": 3, "lr_scheduler_type": "other", "max_grad_norm": 0.3, "batch_size": 6, "micro_batch_size": 6,
+        "gradient_checkpointing": None, "eval_fraction": 0.3, "save_steps": 3, "logging_steps": 3,
+    },
+    "deepspeed": {"zero_stage": 3, "offload": "param"},
+    "evaluate": {"max_new_tokens": 3, "batch_size": 3},
+    "export": {"dtype": "float16", "max_delta_nll": 0.3},
+}  # fmt: skip
+"""Values that no recipe has, of the keys that decide what a recipe gives."""
+ONLY_OF = {"lora": "lora", "ptuning": "prefix", "freeze": "freeze"}
+"""Sections that count with one method alone."""
 
 
 def test_every_recipe_is_in_the_table():
@@ -194,20 +260,36 @@ def test_a_recipe_is_the_full_set_of_parameters_that_it_was(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_recipe_holds_only_what_differs_under_three_lines_of_comment(name):
+def test_another_default_changes_no_recipe(name):
     path = ROOT / f"recipes/{name}.yaml"
-    params = read_params(ROOT / "params.yaml")
-    same = [
-        (section, key)
-        for section, keys in read_yaml(path).items()
-        for key, value in keys.items()
-        if params[section][key] == value
+    recipe = read_yaml(path)
+    method = recipe["tune"]["method"]
+    unsaid = [
+        f"{section}.{key}"
+        for section, keys in OTHER_DEFAULTS.items()
+        for key in keys
+        if key not in recipe.get(section, {}) and ONLY_OF.get(section, method) == method
     ]
-    assert same == []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    if "lawbench" not in path.read_text(encoding="utf-8"):
+        unsaid = [key for key in unsaid if key != "fetch.packages"]
+    assert unsaid == []
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_recipe_begins_with_what_it_is_what_to_place_and_what_it_gives(name):
+    lines = (ROOT / f"recipes/{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert [line.startswith("# ") for line in lines[:4]] == [True, True, True, False]
     assert lines[1].startswith("# Place ")
     assert lines[2].startswith("# Gives ")
+    if name.startswith("chatglm3-"):
+        assert lines[0].startswith("# Equals ")
+        assert " but for " in lines[0]
+
+
+@pytest.mark.parametrize("language", ["recipes.md", "recipes.zh.md"])
+def test_the_docs_name_every_recipe(language):
+    text = (ROOT / "docs" / language).read_text(encoding="utf-8")
+    assert [name for name in FULL if f"`{name}`" not in text] == []
 
 
 def test_a_recipe_with_a_key_that_params_do_not_have_is_refused():

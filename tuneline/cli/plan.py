@@ -81,7 +81,7 @@ def advice(prediction: Prediction) -> list[str]:
     method, train, deepspeed = prediction.config
     possible = {
         "train.micro_batch_size: 1": train.micro_batch_size > 1,
-        "train.gradient_checkpointing: true": not train.gradient_checkpointing and method.tune.method != "prefix",
+        "train.gradient_checkpointing: true": not train.gradient_checkpointing,
         "lora.quantize: nf4": method.tune.method == "lora"
         and not method.lora.quantize
         and prediction.dtype == "bfloat16",

@@ -33,6 +33,7 @@ from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, packing_is_exact, supports_packing
 from tuneline.train.config.train import Train
 from tuneline.train.fused_lora import patch_lora_layers
+from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.process_arguments import Paths, from_arguments
 from tuneline.train.sections import Method, TrainingConfig
@@ -120,8 +121,10 @@ def make_deterministic(params: Train, device: torch.device) -> None:
 
 def prepare_model(model: Any, method: Method, checkpointing: bool) -> Any:
     """The base with the method's parameters trainable, and a forward pass that returns the summed loss."""
-    install_loss_forward(model, checkpointing)
+    install_loss_forward(model)
     tuned = methods.prepare(model, method)
+    if checkpointing:
+        enable_checkpointing(model)
     patch_lora_layers(tuned)
     return tuned
 
