@@ -39,7 +39,7 @@ else
 endif
 
 exp: $(READY) ## experiments side by side: results, and the parameters that differ
-	@dvc exp show --only-changed --drop Created
+	@dvc exp show --only-changed --drop 'Created|eos_rate|repetition'
 
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder

@@ -148,7 +148,8 @@ def project(tmp_path, raw_base, params, monkeypatch):
     )  # fmt: skip
     for name in listed.stdout.splitlines():
         source = ROOT / name
-        if source.is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+        made = name == "dvc.lock" or (name.startswith("metrics/") and source.name != ".gitignore")
+        if source.is_file() and not made:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name)
     # No analytics, no shared state, and a scratch of its own.

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.helpers.commands import dvc, git, python
+from tests.helpers.commands import dvc, experiments_command, git, python
 
 pytestmark = pytest.mark.story
 
@@ -110,8 +110,7 @@ def check_figures_are_few_and_flat(project: Path) -> None:
 def check_experiments_fit_a_screen(project: Path) -> None:
     """Of 120 columns. DVC leaves columns out where a terminal is narrow: it is asked on a wide one what it would show."""
     wide = {"COLUMNS": "1000", "DVC_PAGER": "cat"}
-    recipe = (project / "Makefile").read_text(encoding="utf-8").partition("\nexp: ")[2].splitlines()[1]
-    shown = python(project, "-m", "dvc", *recipe.split()[1:], "--no-pager", env=wide).stdout
+    shown = python(project, "-m", "dvc", *experiments_command(), "--no-pager", env=wide).stdout
     assert "lora.r" in shown and "nll_per_char" in shown and "general_nll_change" in shown
     compared = [python(project, "-m", "dvc", "metrics", word, env=wide).stdout for word in ("diff", "show")]
     assert all("rouge_l" in text for text in compared)
