@@ -190,6 +190,9 @@ def test_chatglm3s_published_counts(real_shape):
     """Prefix of 128 tokens without a network: 1,835,008; the last four layers: 815,843,328 (ChatGLM3-6B, its own code)."""
     prefix = methods.prepare(real_shape, method("prefix", ptuning={"num_virtual_tokens": 128, "projection": False}))
     assert methods.counts(prefix)["trainable_parameters"] == 1_835_008
+    ours = {"num_virtual_tokens": 16, "projection": True, "encoder_hidden_size": 4096}
+    through_network = methods.prepare(real_shape, method("prefix", ptuning=ours))
+    assert methods.counts(through_network)["trainable_parameters"] == 59_791_360
     real_shape.requires_grad_(False)
     frozen = methods.prepare(real_shape, method("freeze", freeze={"layers": 4}))
     assert methods.counts(frozen)["trainable_parameters"] == 815_843_328

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -10,131 +9,12 @@ import pytest
 from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
 from tests.helpers.commands import git, python
 from tests.helpers.paths import ROOT
+from tests.helpers.recipe_rows import RECIPES
 from tests.helpers.sections import SECTIONS
 from tests.helpers.tiny_models import base_section
 from tuneline.cli.recipe import merge
 from tuneline.runtime.params import load, read_params, read_yaml
 
-ILLS = [
-    "感冒",
-    "头痛",
-    "咳嗽",
-    "失眠",
-    "发烧",
-    "腹泻",
-    "胃痛",
-    "过敏",
-    "便秘",
-    "贫血",
-    "湿疹",
-    "痛风",
-    "哮喘",
-    "鼻炎",
-    "牙痛",
-    "扭伤",
-]
-PAIRS = ["、".join(random.Random(n).sample(ILLS, 4)) for n in range(len(ILLS))]
-"""No two alike, so that none leaks."""
-CARES = ["多休息", "多喝水", "少熬夜", "早就医"]
-
-
-def write_lines(path: Path, rows: list) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def legal(raw: Path) -> None:
-    rows = [
-        {
-            "instruction": f"第{n}条：{ill}时单位能否辞退我？",
-            "input": "",
-            "output": f"不能。{CARES[n % 4]}，并保留证据。",
-        }
-        for n, ill in enumerate(PAIRS)
-    ]
-    (raw / "legal").mkdir()
-    (raw / "legal/questions.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-
-
-def medical(raw: Path) -> None:
-    lines = ["department,title,ask,answer"]
-    lines += [f"内科,{ill},我{ill}{n}天了怎么办？,{CARES[n % 4]}，必要时检查。" for n, ill in enumerate(PAIRS)]
-    (raw / "medical").mkdir()
-    (raw / "medical/内科.csv").write_bytes("\n".join(lines).encode("gb18030"))
-
-
-def demo(raw: Path) -> None:
-    rows = [
-        {"conversations": [
-            {"role": "user", "content": f"类型#{ill}*建议#{CARES[n % 4]}"},
-            {"role": "assistant", "content": f"{ill}时请{CARES[n % 4]}。"},
-        ]}
-        for n, ill in enumerate(PAIRS)
-    ]  # fmt: skip
-    write_lines(raw / "demo/train.json", rows)
-
-
-def generation(raw: Path) -> None:
-    rows = [
-        {"content": f"症状#{ill}*建议#{CARES[n % 4]}", "summary": f"{ill}时请{CARES[n % 4]}。"}
-        for n, ill in enumerate(PAIRS)
-    ]
-    write_lines(raw / "generation/train.json", rows)
-
-
-def classification(raw: Path) -> None:
-    rows = [
-        {"context": f"新闻标题：{ill}（{n}）\n类别：", "target": f"news_{'ab'[n % 2]}"} for n, ill in enumerate(PAIRS)
-    ]
-    write_lines(raw / "classification/train.jsonl", rows)
-
-
-def psychology(raw: Path) -> None:
-    talks = [
-        {"conversation": [
-            {"system": "你是咨询师。", "input": f"最近总是{ill}，心里很慌。", "output": f"听起来不容易。{CARES[n % 4]}好吗？"},
-            {"input": "我试试。", "output": f"好的，从{CARES[(n + 1) % 4]}开始。"},
-        ]}
-        for n, ill in enumerate(PAIRS)
-    ]  # fmt: skip
-    (raw / "psychology").mkdir()
-    (raw / "psychology/data.json").write_text(json.dumps(talks, ensure_ascii=False), encoding="utf-8")
-
-
-def triples(raw: Path) -> None:
-    rows = [
-        {
-            "instruction": "抽取三元组。",
-            "input": f"第{n}号病人因{ill}入院。",
-            "output": f"病人{n}_诊断_{ill}" if n % 5 else "",
-        }
-        for n, ill in enumerate(PAIRS)
-    ]
-    write_lines(raw / "triples/spo.jsonl", rows)
-
-
-def dialogues(raw: Path) -> None:
-    rows = [
-        {"instruction": f"{ill}要吃药吗？", "output": f"先{CARES[n % 4]}。",
-         "history": [[f"医生，我{ill}{n}天了。", "请问多大年纪？"]]}
-        for n, ill in enumerate(PAIRS)
-    ]  # fmt: skip
-    write_lines(raw / "dialogues/cmt.jsonl", rows)
-
-
-RECIPES = {
-    "chatglm3-legal-lora": legal,
-    "chatglm3-medical-lora": medical,
-    "chatglm3-psychology-lora": psychology,
-    "chatglm3-triples-lora": triples,
-    "chatglm3-triples-freeze": triples,
-    "chatglm3-triples-p-tuning": triples,
-    "chatglm3-triples-p-tuning-v2": triples,
-    "chatglm3-medical-dialogue": dialogues,
-    "chatglm3-demo-lora": demo,
-    "chatglm3-generation": generation,
-    "chatglm3-classification": classification,
-}
 SMALL = [
     "base.max_perplexity_zh=null", "base.max_perplexity_en=null", "data.heldout=4", "train.max_steps=4",
     "train.learning_rate=1e-2", "train.save_steps=2", "evaluate.max_new_tokens=4", "export.dtype=float32",
@@ -215,30 +95,30 @@ FULL = {
     "lawbench-gpu": "b78e3497e45494ba",
     "self-cognition": "9ebd24385c41608e",
     "topics": "36e377b56310eea5",
-    "triples": "a0f2c6bfe9f5bea8",
+    "triples": "d505f89e23122a5c",
 }
 """sha256, the first 16 digits, of all parameters with which each recipe runs, as JSON with sorted keys.
 
 A recipe is what was published, so these change only when a recipe does, or when params.yaml gets a new key.
 """
-OTHER_DEFAULTS = {
-    "fetch": {"packages": ["other"]},
-    "data": {"sources": [{"path": "other.csv"}], "heldout": 7, "seed": 3, "placeholders": {"name": "other"}},
-    "tokenize": {"max_tokens": 99, "max_prompt_tokens": 33, "overlong": "truncate_prompt", "mask": "last_answer"},
-    "tune": {"method": "full"},
-    "lora": {"r": 3, "alpha": 5, "dropout": 0.3, "variant": "dora", "target_modules": ["up_proj"], "modules_to_save": ["norm"]},
-    "ptuning": {"num_virtual_tokens": 3, "projection": None, "encoder_hidden_size": 7},
-    "freeze": {"layers": 9, "patterns": ["model.norm.*"]},
-    "train": {
-        "seed": 3, "epochs": 0.5, "max_steps": 5, "learning_rate": 0.3, "weight_decay": 0.3, "betas": [0.3, 0.3], "warmup_ratio": 0.3,
-        "warmup_steps": 3, "lr_scheduler_type": "other", "max_grad_norm": 0.3, "batch_size": 6, "micro_batch_size": 6,
-        "gradient_checkpointing": None, "eval_fraction": 0.3, "save_steps": 3, "logging_steps": 3,
-    },
-    "deepspeed": {"zero_stage": 3, "offload": "param"},
-    "evaluate": {"max_new_tokens": 3, "batch_size": 3},
-    "export": {"dtype": "float16", "max_delta_nll": 0.3},
+DECIDES = {
+    "fetch": ("packages",),
+    "data": ("sources", "heldout", "seed", "placeholders"),
+    "tokenize": ("max_tokens", "max_prompt_tokens", "overlong", "mask"),
+    "tune": ("method",),
+    "lora": ("r", "alpha", "dropout", "variant", "target_modules", "modules_to_save"),
+    "ptuning": ("num_virtual_tokens", "projection", "encoder_hidden_size"),
+    "freeze": ("layers", "patterns"),
+    "train": (
+        "seed", "epochs", "max_steps", "learning_rate", "weight_decay", "betas", "warmup_ratio", "warmup_steps",
+        "lr_scheduler_type", "max_grad_norm", "batch_size", "micro_batch_size", "gradient_checkpointing", "eval_fraction",
+        "save_steps", "logging_steps",
+    ),
+    "deepspeed": ("zero_stage", "offload"),
+    "evaluate": ("max_new_tokens", "batch_size"),
+    "export": ("dtype", "max_delta_nll"),
 }  # fmt: skip
-"""Values that no recipe has, of the keys that decide what a recipe gives."""
+"""What a recipe says itself, even where it is the default today: another default must change no recipe."""
 ONLY_OF = {"lora": "lora", "ptuning": "prefix", "freeze": "freeze"}
 """Sections that count with one method alone."""
 
@@ -260,18 +140,16 @@ def test_a_recipe_is_the_full_set_of_parameters_that_it_was(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_another_default_changes_no_recipe(name):
+def test_a_recipe_says_itself_what_decides_its_result(name):
     path = ROOT / f"recipes/{name}.yaml"
     recipe = read_yaml(path)
     method = recipe["tune"]["method"]
     unsaid = [
         f"{section}.{key}"
-        for section, keys in OTHER_DEFAULTS.items()
+        for section, keys in DECIDES.items()
         for key in keys
         if key not in recipe.get(section, {}) and ONLY_OF.get(section, method) == method
     ]
-    if "lawbench" not in path.read_text(encoding="utf-8"):
-        unsaid = [key for key in unsaid if key != "fetch.packages"]
     assert unsaid == []
 
 
