@@ -1,4 +1,4 @@
-"""An evaluation to write reports of: 50 items of three kinds, written for the tests, answered by a base that rambles and a tuned model."""
+"""An evaluation to write reports of: 50 items of three kinds, answered by a base that rambles and by a tuned model."""
 
 from typing import Any
 
@@ -108,7 +108,11 @@ def facts(change: float = 0.2) -> Facts:
     names = {"triage": 520, "health": 90, "self_cognition": 30}
     term = {"duplicates": 0, "leaks": 0, "rejected": 0}
     sources = {name: {"items": train + 10, "train": train, "heldout": 10} | term for name, train in names.items()}
-    prompts = {"poem": "写一首关于秋天的四句短诗。", "capital": "澳大利亚的首都是哪座城市？", "plan": "给一个周末去北京两天的人安排一份行程。"}  # fmt: skip
+    prompts = {
+        "poem": "写一首关于秋天的四句短诗。",
+        "capital": "澳大利亚的首都是哪座城市？",
+        "plan": "给周末去北京的人安排行程。",
+    }
     base, tuned = (
         [
             {"id": name, "question": text, "prediction": said, "stopped_at_eos": said != "", "tokens": 10}

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from tuneline.evaluate.figures import number, shown, signed, spaced
-from tuneline.evaluate.glossary import task_name
+from tuneline.evaluate.page.figures import number, shown, signed, spaced
+from tuneline.evaluate.page.glossary import task_name
 from tuneline.evaluate.tasks import TaskResult
 from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, Threshold
 from tuneline.formats.html import Text
@@ -82,9 +82,12 @@ def _loops(worst: TaskResult) -> Check:
     )
     clause, opening = {
         "ok": (Text("", ""), Text("No loops.", "没有循环。")),
-        "noted": (Text("some answers repeat themselves", "部分回答有重复"), Text("Some answers repeat themselves.", "部分回答有重复。")),
+        "noted": (
+            Text("some answers repeat themselves", "部分回答有重复"),
+            Text("Some answers repeat themselves.", "部分回答有重复。"),
+        ),
         "severe": (Text("its answers loop", "回答陷入循环"), Text("Answers loop.", "回答陷入循环。")),
-    }[found]  # fmt: skip
+    }[found]
     remedy = Text(
         "What helps: more steps, shorter answers in the training set, or a larger base.",
         "可行的办法：增加步数、缩短训练集中的回答，或换更大的基座。",
@@ -104,9 +107,12 @@ def _cut_off(worst: TaskResult) -> Check:
         most = Text(f"no answer{of.en} ends by itself", f"{of.zh}回答无一自行结束")
     clause, opening = {
         "ok": (Text("", ""), Text("Answers end by themselves.", "回答能自行结束。")),
-        "noted": (Text("some answers are cut off", "部分回答被截断"), Text("Some answers are cut off.", "部分回答被截断。")),
+        "noted": (
+            Text("some answers are cut off", "部分回答被截断"),
+            Text("Some answers are cut off.", "部分回答被截断。"),
+        ),
         "severe": (most, Text("Answers are cut off.", "回答被截断。")),
-    }[found]  # fmt: skip
+    }[found]
     remedy = Text(
         "What helps: more steps, shorter answers in the training set, or a higher evaluate.max_new_tokens.",
         "可行的办法：增加步数、缩短训练集中的回答，或调高 evaluate.max_new_tokens。",

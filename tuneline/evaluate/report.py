@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneline.evaluate import charts
-from tuneline.evaluate.answer_text import Stretch, is_long, plain_text, shown_answer
 from tuneline.evaluate.compare import Row, per_class_rows
-from tuneline.evaluate.confusion import confusion
-from tuneline.evaluate.figures import number, p_value, shown, signed
 from tuneline.evaluate.general_prompts import General
-from tuneline.evaluate.glossary import METRIC_ENTRIES, TERMS, method_name, task_name
+from tuneline.evaluate.page import charts
+from tuneline.evaluate.page.answer_text import Stretch, is_long, plain_text, shown_answer
+from tuneline.evaluate.page.confusion import confusion
+from tuneline.evaluate.page.figures import number, p_value, shown, signed
+from tuneline.evaluate.page.glossary import METRIC_ENTRIES, TERMS, method_name, task_name
 from tuneline.evaluate.tasks import TaskResult, chosen, item_score, most_frequent_share, results_by_task
 from tuneline.evaluate.thresholds import LOOPING_ANSWER, SURE
 from tuneline.evaluate.verdict import outcome, verdict
@@ -112,8 +112,8 @@ def metric_lines(metrics: dict[str, Any], results: Sequence[TaskResult]) -> list
 
 def _line(name: str, task: str | None, figures: dict[str, Any]) -> MetricLine:
     delta = figures["delta"][name]
-    both = (figures[side][name] for side in SIDES)
-    return MetricLine(name, task, *both, delta, tone(name, delta), charts.whiskers(delta))
+    base, tuned = (figures[side][name] for side in SIDES)
+    return MetricLine(name, task, base, tuned, delta, tone(name, delta), charts.whiskers(delta))
 
 
 def tone(name: str, delta: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tuneline.evaluate.checks import Check, checks
-from tuneline.evaluate.figures import chance, difference, shown, signed, spaced
-from tuneline.evaluate.glossary import METRIC_ENTRIES, method_name, task_name
+from tuneline.evaluate.page.figures import chance, difference, shown, signed, spaced
+from tuneline.evaluate.page.glossary import METRIC_ENTRIES, method_name, task_name
 from tuneline.evaluate.tasks import TaskResult
 from tuneline.evaluate.thresholds import SURE, VERY_SURE
 from tuneline.formats.html import Text

@@ -28,7 +28,7 @@ FAMILIES = {
 def model_name(config: dict[str, Any], parameters: int | None = None) -> str:
     """The name, or for a shape that is not known the family and the number of parameters."""
     kind = config["model_type"]
-    known = KNOWN.get((kind, config.get("num_hidden_layers"), config.get("hidden_size")))
+    known = KNOWN.get((kind, config.get("num_hidden_layers", 0), config.get("hidden_size", 0)))
     if known:
         return known
     family = FAMILIES.get(kind, kind.removesuffix("_text").replace("_", " ").capitalize())
