@@ -63,7 +63,9 @@ def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> 
         curve = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
     paths = (inputs.base / "config.json", inputs.adapter / "lineage.json", inputs.training, inputs.counts)
     config, lineage, training, counts = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-    return Facts(config, lineage["params"], training, counts, curve, general)
+    notice = inputs.base / "NOTICE"
+    said = notice.read_text(encoding="utf-8").partition("\n")[0] if notice.is_file() else ""
+    return Facts(config, lineage["params"], training, counts, curve, general, said)
 
 
 def headline_sentence(metrics: dict[str, Any]) -> str:

@@ -9,12 +9,35 @@ from typing import Any
 import jsonlines
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
-from tuneline.formats.html import render
+from tuneline.formats.html import Text, render
 from tuneline.formats.records import TERMS
 from tuneline.models.chat_format import Prompter
 from tuneline.tokenize.encode import STEP, Preview, Summary
 
 COLUMNS = ("items", *TERMS, "conflicts")
+NAMES = {
+    "items": Text("items", "条目"),
+    "train": Text("training set", "训练集"),
+    "heldout": Text("test set", "测试集"),
+    "duplicates": Text("duplicates", "重复"),
+    "leaks": Text("leaks", "泄漏"),
+    "rejected": Text("rejected", "拒收"),
+    "conflicts": Text("conflicts", "冲突"),
+}
+"""Of COLUMNS."""
+COUNTED = {
+    "records": Text("records", "条目"),
+    "rows": Text("rows", "训练行"),
+    "overlong": Text("over-long, left out", "过长而略去"),
+    "truncated": Text("truncated", "截短"),
+    "split": Text("split", "拆分"),
+    "answers_lost": Text("answers lost", "失去的回答"),
+    "tokens": Text("tokens", "词元"),
+    "supervised_tokens": Text("supervised tokens", "参与学习的词元"),
+    "longest": Text("longest row", "最长的一行"),
+    "supervised_fraction": Text("supervised fraction", "参与学习的比例"),
+}
+"""Names of the figures of metrics/tokenize.json."""
 BINS = 32
 LEAKS_SHOWN = 12
 REJECT_SHOWN = 160
@@ -29,8 +52,10 @@ def data_report(
     most = max((row["items"] for row in counts["sources"].values()), default=1)
     return render(
         Path(__file__).with_name("report.html.jinja"),
-        title="Data report",
+        title=Text("Data report", "数据报告"),
         columns=COLUMNS,
+        names=NAMES,
+        counted=COUNTED,
         terms=TERMS,
         sources=counts["sources"],
         total=counts["total"],
@@ -94,10 +119,10 @@ def _closest_leaks(path: Path) -> list[dict[str, Any]]:
 
 
 def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:
-    """For all sources together and for each, bars over the same bins."""
+    """For all sources together (without a name) and for each, bars over the same bins."""
     total = sum(lengths.values(), Counter[int]())
     merged = max(1, -(-(max(total, default=0) + 1) // BINS))
-    named = [("all sources", total), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
+    named = [("", total), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
     return [{"name": name, "bars": _bars(steps, merged)} for name, steps in named]
 
 
@@ -112,7 +137,7 @@ def _bars(steps: Counter[int], merged: int) -> list[dict[str, Any]]:
             "height": round(80 * count / tallest, 1),
             "count": count,
             "begin": place * width,
-            "label": f"{place * width}–{(place + 1) * width - 1} tokens",
+            "label": f"{place * width}–{(place + 1) * width - 1}",
         }
         for place, count in enumerate(counts)
     ]
