@@ -90,11 +90,12 @@ def content(path: str, name: str) -> str:
 
 def is_recorded(path: str, name: str) -> bool:
     """Whether dvc.lock of a revision names the file as an output."""
-    from tuneline.cli.git import git
+    import dvc.api
+    from dvc.exceptions import DvcException
 
     try:
-        return f"path: {path}\n" in git("show", f"{name}:dvc.lock")
-    except ValueError:
+        return f"path: {path}\n" in str(dvc.api.read("dvc.lock", rev=name, encoding="utf-8"))
+    except (DvcException, FileNotFoundError):
         return False
 
 

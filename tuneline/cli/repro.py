@@ -14,10 +14,11 @@ from tuneline.runtime.stage import numbered
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 LEFT_OUT = re.compile(
-    r"|> python -m stages\.\w+|Updating lock file 'dvc\.lock'|Use `dvc push` to send your updates to remote storage\."
-    r"|'data/processed/(rejects|removed)\.jsonl' is empty\."
+    r"|> python -m stages\.\w+|Updating lock file 'dvc\.lock'"
+    r"|'(data/raw/lawbench|data/processed/(rejects|removed)\.jsonl)' is empty\."
 )
-"""What DVC says that a stage says itself, or that is good news; the warning is about files that list what went wrong."""
+"""What DVC says that a stage says itself, or that is good news; the warnings are about files that list
+what went wrong, and about a download that was not asked for."""
 BY_SIGINT = re.compile(rf"exited with ({INTERRUPTED}|-{signal.SIGINT.value})\b")
 STARTS = re.compile(r"Running stage '(\w+)':")
 REUSED = {

@@ -12,7 +12,7 @@ from tuneline.formats.metrics import METRICS, current_names, main_metric
 from tuneline.runtime.params import read_params
 from tuneline.runtime.progress import clock
 from tuneline.runtime.stage import SPEED, stage_names
-from tuneline.runtime.unsaved import is_unsaved
+from tuneline.runtime.unsaved import KEEP, is_unsaved
 
 DETAILS = (Path("metrics/eval_details.json"), Path("metrics/eval.json"))
 """Values with intervals: the first of them that is there."""
@@ -143,7 +143,7 @@ def merged_sentence() -> str:
 
 def next_commands(params: dict[str, Any]) -> list[str]:
     """Commands to type next: keep the results where nothing holds them yet, an experiment, and its comparison."""
-    commands = ['git commit -am "First results"'] if is_unsaved(RESULTS) else []
+    commands = [KEEP] if is_unsaved(RESULTS) else []
     if params.get("tune", {}).get("method") == "lora":
         value = max(1, params["lora"]["r"] // 2)
         name, change = f"r{value}", f"lora.r={value}"

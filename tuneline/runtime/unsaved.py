@@ -8,6 +8,11 @@ import os
 import subprocess
 from pathlib import Path
 
+from tuneline.runtime.params import PARAMS, read_params, read_yaml
+
+LOCK = Path("dvc.lock")
+KEEP = 'git add metrics && git commit -am "First results"'
+"""The metrics by name, because `git commit -a` leaves new files out."""
 EXPERIMENT = "DVC_EXP_BASELINE_REV"
 """DVC sets it for what an experiment runs."""
 
@@ -16,11 +21,29 @@ def refuse_to_overwrite(results: Path) -> None:
     """Raises ValueError when an experiment that runs in the workspace would overwrite results that are nowhere else."""
     if EXPERIMENT not in os.environ or not _in_workspace() or not is_unsaved(results):
         return
+    back = "; ".join(changed_params())
     raise ValueError(
         f"the results in {results} are in no commit and in no experiment, and this experiment would overwrite them: "
-        'keep them with `git commit -am "First results"` or `dvc exp save -n first`, or run the experiment elsewhere with '
-        "`dvc exp run --temp`; if they may go, `git checkout dvc.lock metrics` comes first"
+        + (f"set {PARAMS} back ({back}), " if back else "")
+        + f"keep the results with `{KEEP}` or `dvc exp save -n first`, and run the experiment again"
     )
+
+
+def changed_params() -> list[str]:
+    """Each key of params.yaml that has another value than when the results were made, as `lora.r: 8 to 16`.
+
+    DVC leaves what `-S` set in the file, also when the experiment fails.
+    """
+    if not LOCK.is_file():
+        return []
+    then = read_yaml(LOCK)["stages"].get("code", {}).get("params", {}).get(PARAMS.name, {})
+    now = read_params()
+    return [
+        f"{section}.{key}: {now[section][key]} to {value}"
+        for section, values in then.items()
+        for key, value in values.items()
+        if section in now and key in now[section] and now[section][key] != value
+    ]
 
 
 def _in_workspace() -> bool:
