@@ -17,6 +17,7 @@ from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
+from tuneline.runtime.progress import restyle_library_bars
 
 PROBE = [
     {"role": "user", "content": "感冒了怎么办？"},
@@ -40,6 +41,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     Raises ValueError for a checkpoint that transformers' own classes do not load, or whose turn markers are unknown.
     """
     logging.set_verbosity_error()
+    restyle_library_bars()
     config = {} if gguf else read_config(source)
     if chatglm.is_chatglm(config):
         return _canonicalize_chatglm(source, config, params, folder)

@@ -90,10 +90,27 @@ def content(path: str, name: str) -> str:
     try:
         return str(dvc.api.read(path, rev=name, encoding="utf-8"))
     except (DvcException, FileNotFoundError) as error:
+        if is_recorded(path, name):
+            raise ValueError(
+                f"{name}: {path} is recorded in its dvc.lock, but its content is in no cache here: if it was shared, get it "
+                f"with `dvc fetch --all-commits` (an experiment with `dvc exp pull <remote> {name}`); else make it on this "
+                'machine (`make repro` with its params.yaml), keep it with `git commit -am "Results"`, and compare that commit'
+            ) from None
         raise ValueError(
             f"{name}: {path} can't be read ({sentence(error)}): expected a commit, branch, tag or experiment "
             "whose `evaluate` has run, and its data in DVC's cache or remote (`dvc pull`)"
         ) from None
+
+
+def is_recorded(path: str, name: str) -> bool:
+    """Whether dvc.lock of a revision names the file as an output."""
+    import dvc.api
+    from dvc.exceptions import DvcException
+
+    try:
+        return f"path: {path}\n" in str(dvc.api.read("dvc.lock", rev=name, encoding="utf-8"))
+    except (DvcException, FileNotFoundError):
+        return False
 
 
 def against(first: Revision, second: Revision, *, common: bool = False) -> dict[str, Any]:

@@ -35,10 +35,9 @@ def recipe(
     folder = prepare(name, changes or [])
     print(f"recipe: {name} runs in {folder}; look there for models/ and metrics/", flush=True)
     os.chdir(folder)
-    for module in (["dvc", "repro"], ["tuneline", "times"]):
-        status = subprocess.run([sys.executable, "-m", *module], check=False).returncode
-        if status:
-            raise typer.Exit(status)
+    status = subprocess.run([sys.executable, "-m", "tuneline", "repro"], check=False).returncode
+    if status:
+        raise typer.Exit(status)
 
 
 def prepare(name: str, changes: list[str]) -> Path:

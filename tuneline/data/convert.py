@@ -22,6 +22,7 @@ from tuneline.data.normalize import read_batch
 from tuneline.data.spool import BOTH, KEYS, compared_questions, compared_text, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
 from tuneline.formats.records import to_line
+from tuneline.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,12 +75,10 @@ def read_sources(
 
     `folder` has room for a temporary file.
     """
-    from tqdm import tqdm
-
     # On disk first: a list of arrays and their concatenation would be held at the same time.
     with (
         tempfile.TemporaryFile(dir=folder) as keys,
-        tqdm(desc="convert: reading", unit="item", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
+        ProgressBar("convert: reading", None, "items") as bar,
     ):
         for batch in ordered_map(read_batch, batch_jobs(params, raw, counts), workers()):
             spool.write(batch.spool)
@@ -109,15 +108,11 @@ def write_records(
     policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
-    from tqdm import tqdm
-
     is_heldout = np.zeros(len(keys), dtype=bool)
     is_heldout[split.heldout] = True
     heldout_ids = [json.loads(record)["id"] for record in heldout_records]
     failures: list[tuple[float, str]] = []
-    with tqdm(
-        total=len(keys), desc="convert: writing", unit="item", unit_scale=True, delay=1, dynamic_ncols=True
-    ) as bar:
+    with ProgressBar("convert: writing", len(keys), "items") as bar:
         for begin in range(0, len(keys), WRITTEN):
             lines = list(islice(spool, WRITTEN))
             rows = slice(begin, begin + len(lines))

@@ -6,9 +6,9 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from tuneline.models.likelihood import unwrap_peft
+from tuneline.runtime.progress import ProgressBar
 
 
 class Generated(NamedTuple):
@@ -52,9 +52,10 @@ def greedy(
     """
     answers: dict[int, Generated] = {}
     times: list[BatchTime] = []
-    with _head_fed_in_one_piece(model), tqdm(total=len(prompts), desc=label, unit="item", dynamic_ncols=True) as bar:
+    progress = ProgressBar(label, len(prompts) * max_new_tokens, "tokens")
+    with _head_fed_in_one_piece(model), progress as bar:
         for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
-            started = monotonic()
+            started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
             output = model.generate(
                 input_ids=ids.to(model.device),
@@ -66,13 +67,32 @@ def greedy(
                 temperature=None,
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad_id,
+                streamer=_TokenCounter(bar, len(batch)),
             )
             for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
                 answers[item] = _until_stop(row, stop_ids, decode, number)
             generated = sum(answers[item].tokens for item in batch)
             times.append(BatchTime(len(batch), generated, monotonic() - started))
-            bar.update(len(batch))
+            # Every answer of the batch has ended: there is less to do than was thought.
+            bar.total = (bar.total or 0) - max(0, expected - bar.done)
     return [answers[item] for item in range(len(prompts))], times
+
+
+class _TokenCounter:
+    """A streamer of transformers' `generate` that shows nothing but how many tokens there are, those after an end included."""
+
+    def __init__(self, bar: ProgressBar, rows: int) -> None:
+        self.bar, self.rows = bar, rows
+        self.prompt = True
+
+    def put(self, ids: torch.Tensor) -> None:
+        # The prompt comes first.
+        if not self.prompt:
+            self.bar.update(self.rows)
+        self.prompt = False
+
+    def end(self) -> None:
+        pass
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import jsonlines
 
 from tuneline.evaluate.config import Evaluate
 from tuneline.formats.records import Message, Record, answer
+from tuneline.runtime.progress import track
 
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
@@ -63,15 +64,13 @@ class Predictions(NamedTuple):
 
 def predict(model: Model, records: list[Record], params: Evaluate, label: str) -> Predictions:
     """One Answer per record, in order."""
-    from tqdm import tqdm
-
     from tuneline.models.chat_format import Prompter
     from tuneline.models.likelihood import answer_nll
 
     prompter = Prompter(model.tokenizer)
     generated, times = generate(model, prompter, [record["messages"][:-1] for record in records], params, label)
     answers: list[Answer] = []
-    for record, output in zip(tqdm(records, desc=f"{label}: NLL", unit="item"), generated, strict=True):
+    for record, output in zip(track(records, f"{label}: NLL", len(records), "items"), generated, strict=True):
         nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer"))
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll

@@ -11,6 +11,7 @@ from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message, Record
 from tuneline.formats.token_file import TokenWriter
 from tuneline.models.chat_format import Prompter, Texts
+from tuneline.runtime.progress import ProgressBar
 from tuneline.tokenize.config import Tokenize
 from tuneline.tokenize.truncation import shorten
 
@@ -91,11 +92,9 @@ def encode_all(
     records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview
 ) -> Summary:
     """Write every record's rows. Raises ValueError for a record that can't be trained on, and when no row is left."""
-    from tqdm import tqdm
-
     summary = Summary()
     with (
-        tqdm(total=total, desc="tokenize", unit="record", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
+        ProgressBar("tokenize", total, "records") as bar,
         ThreadPoolExecutor(1) as thread,
     ):
         for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter)):

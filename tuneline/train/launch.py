@@ -4,11 +4,14 @@ import contextlib
 import os
 import re
 import signal
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 
+from tuneline.runtime.errors import StoppedError
 from tuneline.runtime.machine import free_port
-from tuneline.train.checkpoints import newest_complete
+from tuneline.train.checkpoints import RUN_INFO, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.process_arguments import Command, Paths, to_arguments
 from tuneline.train.sections import TrainingConfig
@@ -17,11 +20,20 @@ MODULE = "tuneline.train.run"
 
 
 def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> None:
-    """Train in `processes` processes, from the newest complete checkpoint in the scratch folder."""
+    """Train in `processes` processes, from the newest complete checkpoint in the scratch folder.
+
+    Raises StoppedError after Ctrl-C or SIGTERM, naming the step that was saved.
+    """
     resume = newest_complete(paths.scratch)
-    print(f"train: {processes} process(es), " + (f"going on from {resume.name}" if resume else "from the start"))
+    where = f"going on from {resume.name}" if resume else "from the start"
+    print(f"train: {processes} process(es), {where}", flush=True)
     parent = 0 if config.deepspeed.hostfile else os.getpid()
-    launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))
+    stopped = launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))
+    if stopped and not (paths.scratch / RUN_INFO).is_file():
+        saved = newest_complete(paths.scratch)
+        raise StoppedError(
+            f"stopped; run again, it goes on from {f'step {step_of(saved)}' if saved else 'the stage train'}"
+        )
 
 
 def count_processes(params: DeepSpeed, shares: int) -> int:
@@ -65,26 +77,49 @@ def launcher_arguments(params: DeepSpeed, processes: int, own: list[str]) -> lis
     return [*flags, "--module", MODULE, *own]
 
 
-def launch(params: DeepSpeed, processes: int, own: list[str]) -> None:
+def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
     """Run the launcher in this process until training ends; SIGTERM and SIGINT let the step finish and be saved.
+
+    Returns whether such a signal came.
 
     A failed rank has said why; whether training came to its end is for the caller to see, because the launcher
     returns as if nothing was wrong when it was itself killed by a signal (deepspeed 0.19.8).
     """
     import psutil
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        for child in psutil.Process().children():
-            child.send_signal(signal.SIGTERM)
+    stopped = threading.Event()
+
+    def request(number: int, frame: FrameType | None = None) -> None:
+        stopped.set()
+
+    def take_interrupts() -> None:
+        while True:
+            request(signal.sigwait([signal.SIGINT]))
+
+    def forward() -> None:
+        stopped.wait()
+        # The launcher may only be about to start its process.
+        while not (children := psutil.Process().children()):
+            time.sleep(0.1)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(signal.SIGTERM)
 
     if params.hostfile is None and os.environ.get("DS_ACCELERATOR") == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     from deepspeed.launcher import runner
 
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, forward)
+    signal.signal(signal.SIGTERM, request)
+    signal.signal(signal.SIGINT, request)
+    threading.Thread(target=forward, daemon=True).start()
+    if params.hostfile is None:
+        # A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What is blocked here is blocked
+        # in all that the launcher starts, and this thread takes it instead.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        threading.Thread(target=take_interrupts, daemon=True).start()
     try:
         with contextlib.suppress(SystemExit):
             runner.main(launcher_arguments(params, processes, own))
     except RuntimeError as error:
         raise ValueError(f"DeepSpeed's launcher could not start: {error}") from None
+    return stopped.is_set()
