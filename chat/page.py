@@ -83,7 +83,12 @@ def make_side(captions: Captions, examples: Sequence[Example]) -> SideWidgets:
         reference = gr.HTML(elem_id="reference")
         choices = [(item.label, number) for number, item in enumerate(examples)]
         dropdown = captions.add(
-            gr.Dropdown, captions={"label": ALL_EXAMPLES}, choices=choices, value=None, filterable=False, elem_id="examples"
+            gr.Dropdown,
+            captions={"label": ALL_EXAMPLES},
+            choices=choices,
+            value=None,
+            filterable=False,
+            elem_id="examples",
         )
         return SideWidgets(buttons, reference, dropdown)
 
@@ -149,7 +154,7 @@ def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
             )
         with gr.Row(elem_id="main"):
             columns = (
-                make_column(captions, SIDES[0], names, [*names][0]),
+                make_column(captions, SIDES[0], names, next(iter(names))),
                 make_column(captions, SIDES[1], names, tuned),
             )
             side = make_side(captions, examples) if examples else None
@@ -159,7 +164,9 @@ def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
     # `launch` hands it to the browser.
     blocks.i18n_instance = captions.translations()
     # A question takes two of the engine's slots.
-    return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=(MAX_RUNNING + MAX_WAITING) // 2, api_open=False)
+    return blocks.queue(
+        max_size=MAX_WAITING, default_concurrency_limit=(MAX_RUNNING + MAX_WAITING) // 2, api_open=False
+    )
 
 
 def make_theme() -> gr.themes.Base:

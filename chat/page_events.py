@@ -58,7 +58,12 @@ class Replies:
         self._stop_events: dict[str | None, threading.Event] = {}
 
     def stream(
-        self, session: str | None, histories: Sequence[list[Message]], models: Sequence[str], settings: Any, first: Update
+        self,
+        session: str | None,
+        histories: Sequence[list[Message]],
+        models: Sequence[str],
+        settings: Any,
+        first: Update,
     ) -> Iterator[Any]:
         """Updates of the page until both have finished; `first` is part of the first one."""
         system, temperature, top_p, max_new_tokens, seed = settings
@@ -122,7 +127,7 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
     )
     composer.retry.click(on_retry, inputs, outputs, **EVENT_OPTIONS)
     composer.stop.click(replies.stop, queue=False, **EVENT_OPTIONS)
-    emptied: Update = dict.fromkeys([*histories, *panes], []) | dict.fromkeys(statuses, "")
+    emptied: Update = {key: [] for key in [*histories, *panes]} | dict.fromkeys(statuses, "")
     if side:
         emptied |= {side.reference: "", side.examples: None}
         for button, example in zip(side.starters, starters(examples), strict=True):
