@@ -68,15 +68,15 @@ def group(name: str) -> str:
 def allowed(file: str) -> set[str] | None:
     """What a file may import of ours; None when it is in a package that the rule does not know."""
     folder, *rest = Path(file).with_suffix("").parts
-    everything = {"tuneline", *BELOW, *OF_STAGES}
+    everything = {"tuneline", "sections", *BELOW, *OF_STAGES}
     if folder == "stages":
         stage = rest[0]
-        return {"runtime"} if stage == "code" else {*BELOW, PACKAGE.get(stage, stage)}
+        return {"runtime", "sections"} if stage == "code" else {*BELOW, PACKAGE.get(stage, stage)}
     if folder != "tuneline":
         return {*everything, folder}
     if rest[0] in OF_STAGES:
         return {*BELOW, rest[0]}
-    known = {"cli": {*everything, "cli"}, "__init__": set(), "__main__": set()}
+    known = {"cli": {*everything, "cli"}, "sections": everything, "__init__": set(), "__main__": set()}
     return (BELOW | known).get(rest[0])
 
 

@@ -80,7 +80,7 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert git(project, "status", "--porcelain") == "", "wall times are no results"
     # An ablation reruns what depends on it and nothing else, and its numbers can be compared.
     ablation = dvc(project, "exp", "run", "-S", "lora.r=2")
-    assert ran(ablation) == ["train", "evaluate", "export"]
+    assert ran(ablation) == ["code", "train", "evaluate", "export"]
     assert "nll_per_char" in dvc(project, "metrics", "diff").stdout
     assert "trainable_parameters" in dvc(project, "metrics", "diff", "--targets", "metrics/train.json").stdout
     assert load(project, "metrics/train.json")["trainable_parameters"] < training["trainable_parameters"]
