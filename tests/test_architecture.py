@@ -17,7 +17,7 @@ OF_STAGES = {"fetch", "base", "data", "tokenize", "train", "evaluate", "export"}
 PACKAGE = {"convert": "data", "predict_base": "evaluate"}
 """Of a stage whose package has another name."""
 EXCEPTIONS = {
-    "tuneline/__main__.py": {"cli"},
+    "tuneline/__main__.py": {"cli", "runtime"},
     "tuneline/cli/app.py": {"chat"},
     "benchmarks/plan.py": {"cli"},
     "benchmarks/train.py": {"cli"},
