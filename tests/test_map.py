@@ -136,12 +136,12 @@ def test_the_first_stage_writes_one_list_for_each_other_stage():
     assert stage["deps"] == ["stages", "tuneline"]
     assert sorted(outputs(stage)) == sorted(f"code/{name}.txt" for name in STAGES)
     assert set(STAGES) == set(CODE), "a file of stages/ for each stage"
-    assert "params" not in stage
+    assert stage["params"] == sorted(PARAMS), "a mistake in any section is found before anything runs"
     assert "persist" not in str(stage)
 
 
 def test_every_section_is_used_and_one_that_is_not_would_be_seen():
-    used = {section for stage in MAP["stages"].values() for section in stage.get("params", [])}
+    used = {section for name in STAGES for section in MAP["stages"][name].get("params", [])}
     assert used == set(PARAMS)
     assert used != {*PARAMS, "planted"}
 

@@ -75,7 +75,7 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert (project / "dvc.lock").read_bytes() == lock
     # An ablation reruns what depends on it and nothing else, and its numbers can be compared.
     ablation = dvc(project, "exp", "run", "-S", "lora.r=2")
-    assert ran(ablation) == ["train", "evaluate", "export"]
+    assert ran(ablation) == ["code", "train", "evaluate", "export"], "`code` checks the parameters"
     assert "trainable_parameters" in dvc(project, "metrics", "diff").stdout
     assert load(project, "metrics/train.json")["trainable_parameters"] < training["trainable_parameters"]
     assert "lora.r" in dvc(project, "exp", "show", "--csv").stdout
