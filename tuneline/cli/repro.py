@@ -5,12 +5,13 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import typer
 
 from tuneline.cli import summary
 from tuneline.runtime.errors import INTERRUPTED
-from tuneline.runtime.stage import numbered
+from tuneline.runtime.stage import MAP, numbered
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 LEFT_OUT = re.compile(
@@ -77,6 +78,9 @@ def repro(ctx: typer.Context) -> None:
     DVC's messages about what is as it should be are left out; `dvc repro` shows all of them.
     """
     from dvc.cli import main as dvc
+
+    if not MAP.is_file():
+        raise ValueError(f"{MAP} was not found in {Path.cwd()}: run from the root of the project")
 
     started = time.monotonic()
     log = StageLog()
