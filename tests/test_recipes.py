@@ -178,7 +178,7 @@ def test_a_recipe_with_a_key_that_params_do_not_have_is_refused():
 def test_a_recipe_that_is_not_there(project):
     result = python(project, "-m", "tuneline", "recipe", "chatglm3-legal")
     assert result.returncode == 1
-    assert result.stderr.startswith("recipe: RECIPE is 'chatglm3-legal', expected one of chatglm3-legal-lora, ")
+    assert result.stderr.startswith("recipe: RECIPE is 'chatglm3-legal', expected one of chatglm3-classification, ")
     assert not (project / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""`tuneline recipe`: run a recipe, the values that differ from params.yaml, beside the project."""
+"""`tuneline recipe`: run a recipe, its values in place of those of params.yaml, beside the project."""
 
 import os
 import shutil
