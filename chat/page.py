@@ -78,9 +78,9 @@ def make_column(captions: Captions, label: Text, names: dict[str, Text], selecte
 def make_side(captions: Captions, examples: Sequence[Example]) -> SideWidgets:
     with gr.Column(min_width=240, elem_id="side"):
         with gr.Column(min_width=0, elem_id="starters"):
-            gr.HTML(f"<p>{TRY_ONE.html()}</p>")
+            gr.HTML(f"<p>{TRY_ONE.html()}</p>", padding=False)
             buttons = [gr.Button(example.question, elem_classes="starter") for example in starters(examples)]
-        reference = gr.HTML(elem_id="reference")
+        reference = gr.HTML(elem_id="reference", padding=False)
         choices = [(item.label, number) for number, item in enumerate(examples)]
         dropdown = captions.add(
             gr.Dropdown,
@@ -148,7 +148,7 @@ def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
     captions = Captions()
     with gr.Blocks(title="Tuneline", analytics_enabled=False) as blocks:
         with gr.Row(elem_id="top-row"):
-            gr.HTML(f"<h1>Tuneline</h1><p>{SUBTITLE.html()}</p>", elem_id="header")
+            gr.HTML(f"<h1>Tuneline</h1><p>{SUBTITLE.html()}</p>", elem_id="header", padding=False)
             language = captions.add(
                 gr.Button, captions={"value": OTHER_LANGUAGE}, elem_id="language", size="sm", min_width=80, scale=0
             )
@@ -173,5 +173,7 @@ def make_theme() -> gr.themes.Base:
     theme = gr.themes.Default(
         primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
     )
-    # The hue's own 500 is too light for white letters.
-    return theme.set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
+    # The hue's own 500 is too light for white letters, and so is its 600, which a dark page has.
+    fills = {f"button_primary_background_fill{kind}": "*primary_700" for kind in ("", "_dark")}
+    hovers = {f"button_primary_background_fill_hover{kind}": "*primary_800" for kind in ("", "_dark")}
+    return theme.set(**fills, **hovers)

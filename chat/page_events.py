@@ -96,15 +96,25 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
     composer, side, system = page.composer, page.side, page.settings[0]
     by_question = {example.question.strip(): example for example in examples}
 
-    def on_send(request: gr.Request, text: str, left: Any, right: Any, *rest: Any) -> Any:
+    def ask(request: gr.Request, question: str, values: Sequence[Any], first: Update) -> Any:
+        left, right, *rest = values
+        histories = [[*drop_unanswered(history), Message(role="user", content=question)] for history in (left, right)]
+        if side:
+            first = first | {side.reference: reference_html(by_question.get(question.strip()))}
+        yield from replies.stream(request.session_hash, histories, rest[:2], rest[2:], first)
+
+    def on_send(request: gr.Request, text: str, *values: Any) -> Any:
         if not (text or "").strip():
             yield gr.skip()
             return
-        histories = [[*drop_unanswered(history), Message(role="user", content=text)] for history in (left, right)]
-        first: Update = {composer.question: ""}
-        if side:
-            first[side.reference] = reference_html(by_question.get(text.strip()))
-        yield from replies.stream(request.session_hash, histories, rest[:2], rest[2:], first)
+        yield from ask(request, text, values, {composer.question: ""})
+
+    def on_starter(example: Example) -> Any:
+        def handler(request: gr.Request, _: str, *values: Any) -> Any:
+            values = (*values[:4], example.system, *values[5:])
+            yield from ask(request, example.question, values, {system: example.system})
+
+        return handler
 
     def on_retry(request: gr.Request, _: str, left: Any, right: Any, *rest: Any) -> Any:
         if not left:
@@ -112,11 +122,6 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
             return
         histories = [drop_last_reply(left), drop_last_reply(right)]
         yield from replies.stream(request.session_hash, histories, rest[:2], rest[2:], {})
-
-    def on_starter(example: Example, request: gr.Request, *values: Any) -> Any:
-        _, _, _, left, right, _, *settings = values
-        for update in on_send(request, example.question, [], [], left, right, example.system, *settings):
-            yield update | {system: example.system} if isinstance(update, dict) else update
 
     histories, panes = [widget.history for widget in page.columns], [widget.pane for widget in page.columns]
     statuses = [widget.status for widget in page.columns]
@@ -131,7 +136,7 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
     if side:
         emptied |= {side.reference: "", side.examples: None}
         for button, example in zip(side.starters, starters(examples), strict=True):
-            button.click(partial(on_starter, example), inputs, outputs, **EVENT_OPTIONS)
+            button.click(on_starter(example), inputs, outputs, **EVENT_OPTIONS)
         side.examples.input(
             lambda number: [examples[number].question, examples[number].system, reference_html(examples[number])],
             side.examples, [composer.question, system, side.reference], **EVENT_OPTIONS,
