@@ -137,11 +137,16 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
         emptied |= {side.reference: "", side.examples: None}
         for button, example in zip(side.starters, starters(examples), strict=True):
             button.click(on_starter(example), inputs, outputs, **EVENT_OPTIONS)
-        side.examples.input(
-            lambda number: [examples[number].question, examples[number].system, reference_html(examples[number])],
-            side.examples, [composer.question, system, side.reference], **EVENT_OPTIONS,
-        )  # fmt: skip
+        connect_example_list(side, examples, [composer.question, system, side.reference])
     composer.clear.click(lambda: emptied, None, [*emptied], **EVENT_OPTIONS)
+
+
+def connect_example_list(side: Any, examples: Sequence[Example], outputs: Sequence[Any]) -> None:
+    """Choosing a held-out question puts it, its system prompt and its reference into `outputs`."""
+    side.examples.input(
+        lambda number: [examples[number].question, examples[number].system, reference_html(examples[number])],
+        side.examples, [*outputs], **EVENT_OPTIONS,
+    )  # fmt: skip
 
 
 LANGUAGE_AT_START = """() => {
