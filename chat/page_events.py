@@ -109,13 +109,6 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
             return
         yield from ask(request, text, values, {composer.question: ""})
 
-    def on_starter(example: Example) -> Any:
-        def handler(request: gr.Request, _: str, *values: Any) -> Any:
-            values = (*values[:4], example.system, *values[5:])
-            yield from ask(request, example.question, values, {system: example.system})
-
-        return handler
-
     def on_retry(request: gr.Request, _: str, left: Any, right: Any, *rest: Any) -> Any:
         if not left:
             yield gr.skip()
@@ -136,9 +129,19 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
     if side:
         emptied |= {side.reference: "", side.examples: None}
         for button, example in zip(side.starters, starters(examples), strict=True):
-            button.click(on_starter(example), inputs, outputs, **EVENT_OPTIONS)
+            button.click(ask_example(ask, example, system), inputs, outputs, **EVENT_OPTIONS)
         connect_example_list(side, examples, [composer.question, system, side.reference])
     composer.clear.click(lambda: emptied, None, [*emptied], **EVENT_OPTIONS)
+
+
+def ask_example(ask: Callable[..., Any], example: Example, system: gr.Textbox) -> Callable[..., Any]:
+    """Handler of a button that asks an example, with the example's own system prompt."""
+
+    def handler(request: gr.Request, _: str, *values: Any) -> Any:
+        values = (*values[:4], example.system, *values[5:])
+        yield from ask(request, example.question, values, {system: example.system})
+
+    return handler
 
 
 def connect_example_list(side: Any, examples: Sequence[Example], outputs: Sequence[Any]) -> None:
