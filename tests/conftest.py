@@ -161,6 +161,7 @@ def project(tmp_path, raw_base, params, monkeypatch):
     params["base"] |= base_section(raw_base)
     params["data"] |= {"sources": [{"path": "consultation.jsonl", "system": ""}, {"path": "medical.csv"}], "heldout": 6}
     params["train"] |= {"max_steps": 6, "learning_rate": 0.01, "batch_size": 4, "micro_batch_size": 2, "save_steps": 2}
+    params["train"] |= {"logging_steps": 1, "warmup_ratio": 0.1}
     params["evaluate"] |= {"max_new_tokens": 8, "batch_size": 4}
     params["lora"] |= {"r": 4, "dropout": 0.0}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")

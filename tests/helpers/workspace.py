@@ -32,7 +32,7 @@ def make_workspace(folder: Path, base: Path, changes: dict) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["lora"] |= {"r": 4, "alpha": 8, "dropout": 0.1}
     params["train"] |= {"max_steps": 8, "epochs": 9, "learning_rate": 0.03, "batch_size": 4, "micro_batch_size": 2}
-    params["train"] |= {"save_steps": 4, "dtype": "float32"}
+    params["train"] |= {"save_steps": 4, "logging_steps": 1, "dtype": "float32", "warmup_ratio": 0.1}
     params["export"]["dtype"] = "float32"
     for section, values in copy.deepcopy(changes).items():
         params[section] |= values
