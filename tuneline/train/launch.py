@@ -105,19 +105,26 @@ def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
 def _take_signals(stopped: threading.Event, *, terminal: bool) -> None:
     """Let SIGTERM and SIGINT set the event, and with `terminal` keep SIGINT from all that this process starts.
 
-    A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What is blocked here is blocked in
-    children, too, and a thread takes it instead.
+    A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What the main thread blocks is blocked
+    in children, too. A signal that another thread takes does not wake the main one out of its wait, where Python would call
+    a handler; but it is written to the wakeup pipe.
     """
+    signals = (signal.SIGTERM, signal.SIGINT)
+    read, write = os.pipe()
 
-    def take_interrupts() -> None:
-        signal.sigwait([signal.SIGINT])
+    def watch() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        while os.read(read, 1)[0] not in signals:
+            pass
         stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         signal.signal(number, lambda *_: stopped.set())
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
     if terminal:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        threading.Thread(target=take_interrupts, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end_children(stopped: threading.Event) -> None:
