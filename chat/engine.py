@@ -100,7 +100,7 @@ class Engine:
         """A slot among the running requests. Raises BusyError when the queue for one is full."""
         with self._count_lock:
             if self.in_flight >= MAX_RUNNING + MAX_WAITING:
-                raise BusyError(f"{self.in_flight} questions are being answered or wait: ask again later")
+                raise BusyError(self.in_flight)
             self.in_flight += 1
         acquired = False
         try:
