@@ -188,7 +188,6 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ("stages/train.py", "tuneline.sections"),
         ("tuneline/train/a.py", "tuneline.sections"),
         ("tuneline/sections.py", "tuneline.train.methods"),
-        ("tuneline/sections.py", "tuneline.cli.plan"),
         ("chat/a.py", "tuneline.cli.plan"),
         ("chat/a.py", "stages.train"),
         ("benchmarks/a.py", "tuneline.cli.plan"),

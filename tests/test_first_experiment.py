@@ -32,7 +32,7 @@ def test_the_first_experiment_works_as_it_is_written(project):
     check_summary(run.stdout)
     first = (project / EVAL).read_bytes()
     check_nothing_is_overwritten(project, first)
-    git(project, "add", "metrics")
+    git(project, "add", "dvc.lock", "metrics")
     git(project, "commit", "-q", "-a", "-m", "First results")
     before = git(project, "rev-parse", "HEAD").strip()
     dvc(project, "exp", "run", "-n", "r2", "-S", "lora.r=2")
@@ -58,7 +58,7 @@ def check_summary(text: str) -> None:
     assert "WARNING: 100 % of the answers are cut off" in summary
     for name in ("metrics/report.html", "metrics/data.html", "tuneline chat", "dvc exp run -n r2 -S lora.r=2"):
         assert name in summary
-    assert "next    git add metrics && git commit -am" in summary
+    assert "next    git add dvc.lock metrics && git commit -am" in summary
     assert "ran 9 of 9 stages" in summary
     assert "\x1b" not in summary
 

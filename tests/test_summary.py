@@ -160,7 +160,7 @@ def test_results_are_unsaved_until_a_commit_or_an_experiment_has_them(tmp_path, 
     assert is_unsaved(results)
     refuse_to_overwrite(results)
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "x")
-    with pytest.raises(ValueError, match="no commit and in no experiment.*git add metrics"):
+    with pytest.raises(ValueError, match="no commit and in no experiment.*git add dvc.lock metrics"):
         refuse_to_overwrite(results)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path.parent))
     refuse_to_overwrite(results)

@@ -102,7 +102,8 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
         exit_with_parent(dvc)
     quiet_deprecations()
-    print(announcement(name), flush=True)
+    if name in stage_names():
+        print(announcement(name), flush=True)
     start = time.monotonic()
     with exit_with_sentence(name):
         # The stage that writes the lists is checked against all of them.

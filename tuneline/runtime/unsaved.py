@@ -11,8 +11,8 @@ from pathlib import Path
 from tuneline.runtime.params import PARAMS, read_params, read_yaml
 
 LOCK = Path("dvc.lock")
-KEEP = 'git add metrics && git commit -am "First results"'
-"""The metrics by name, because `git commit -a` leaves new files out."""
+KEEP = 'git add dvc.lock metrics && git commit -am "First results"'
+"""Those by name, because `git commit -a` leaves new files out."""
 EXPERIMENT = "DVC_EXP_BASELINE_REV"
 """DVC sets it for what an experiment runs."""
 

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 
 from tuneline.runtime.errors import StoppedError
 from tuneline.runtime.machine import free_port
@@ -85,41 +84,57 @@ def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
     A failed rank has said why; whether training came to its end is for the caller to see, because the launcher
     returns as if nothing was wrong when it was itself killed by a signal (deepspeed 0.19.8).
     """
-    import psutil
-
     stopped = threading.Event()
-
-    def request(number: int, frame: FrameType | None = None) -> None:
-        stopped.set()
-
-    def take_interrupts() -> None:
-        while True:
-            request(signal.sigwait([signal.SIGINT]))
-
-    def forward() -> None:
-        stopped.wait()
-        # The launcher may only be about to start its process.
-        while not (children := psutil.Process().children()):
-            time.sleep(0.1)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.send_signal(signal.SIGTERM)
-
     if params.hostfile is None and os.environ.get("DS_ACCELERATOR") == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    _take_signals(stopped, terminal=params.hostfile is None)
+    # After the handlers: DeepSpeed's imports swallow a KeyboardInterrupt.
     from deepspeed.launcher import runner
 
-    signal.signal(signal.SIGTERM, request)
-    signal.signal(signal.SIGINT, request)
-    threading.Thread(target=forward, daemon=True).start()
-    if params.hostfile is None:
-        # A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What is blocked here is blocked
-        # in all that the launcher starts, and this thread takes it instead.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        threading.Thread(target=take_interrupts, daemon=True).start()
+    threading.Thread(target=_end_children, args=(stopped,), daemon=True).start()
     try:
         with contextlib.suppress(SystemExit):
+            if stopped.is_set():
+                return True
             runner.main(launcher_arguments(params, processes, own))
     except RuntimeError as error:
         raise ValueError(f"DeepSpeed's launcher could not start: {error}") from None
     return stopped.is_set()
+
+
+def _take_signals(stopped: threading.Event, *, terminal: bool) -> None:
+    """Let SIGTERM and SIGINT set the event, and with `terminal` keep SIGINT from all that this process starts.
+
+    A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What the main thread blocks is blocked
+    in children, too. A signal that another thread takes does not wake the main one out of its wait, where Python would call
+    a handler; but it is written to the wakeup pipe.
+    """
+    signals = (signal.SIGTERM, signal.SIGINT)
+    read, write = os.pipe()
+
+    def watch() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        while os.read(read, 1)[0] not in signals:
+            pass
+        stopped.set()
+
+    for number in signals:
+        signal.signal(number, lambda *_: stopped.set())
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    if terminal:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_children(stopped: threading.Event) -> None:
+    """Wait for the event, then ask what this process started to end."""
+    import psutil
+
+    stopped.wait()
+    # The launcher may only be about to start its process.
+    while not (children := psutil.Process().children()):
+        time.sleep(0.1)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(signal.SIGTERM)
