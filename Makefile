@@ -38,8 +38,9 @@ else
 	@tuneline repro
 endif
 
+# The last two of what is left out are hashes of dependencies.
 exp: $(READY) ## experiments side by side: results, and the parameters that differ
-	@dvc exp show --only-changed --drop 'Created|eos_rate|repetition'
+	@dvc exp show --only-changed --drop 'Created|eos_rate|repetition|.*/|(stages|tuneline)$$'
 
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder

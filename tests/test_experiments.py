@@ -12,8 +12,15 @@ FIGURES = ("label_accuracy", "rouge_l", "nll_per_char", "eos_rate", "repetition"
 WIDE = {"COLUMNS": "1000"}
 """DVC leaves columns out where a terminal is narrow: on a wide one it shows what it would."""
 
+MAP = """
+metrics: [metrics/eval.json]
+stages: {evaluate: {cmd: echo, deps: [stages, metrics/train.json]}}
+"""
+
 
 def change(folder: Path, value: float, **params: str) -> None:
+    for name in ("stages/adapter.py", "metrics/train.json"):
+        (folder / name).write_text(str(value))
     figures = {"items": 50, **dict.fromkeys(FIGURES, value)}
     (folder / "metrics/eval.json").write_text(json.dumps(figures))
     for name, new in params.items():
@@ -28,14 +35,20 @@ def test_two_changed_parameters_fit_with_the_figures_of_two_tasks(tmp_path):
     git_init(tmp_path)
     dvc(tmp_path, "init", "--quiet")
     (tmp_path / "metrics").mkdir()
-    (tmp_path / "dvc.yaml").write_text("metrics: [metrics/eval.json]\n")
+    (tmp_path / "dvc.yaml").write_text(MAP)
+    (tmp_path / "stages").mkdir()
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
     change(tmp_path, 46.808511)
+    dvc(tmp_path, "repro", "--quiet")
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-q", "-m", "Start")
     change(tmp_path, -12.345678, r="4", alpha="8")
+    dvc(tmp_path, "repro", "--quiet")
     dvc(tmp_path, "exp", "save", "--quiet", "--name", "rank-four")
     git(tmp_path, "checkout", "-q", ".")
+    # DVC has a column for the hash of every dependency, too.
+    every = dvc(tmp_path, "exp", "show", "--csv").stdout.splitlines()[0].split(",")
+    assert {"stages", "metrics/train.json", *FIGURES} <= set(every)
     shown = python(tmp_path, "-m", "dvc", *experiments_command(), "--no-pager", env=WIDE).stdout
     columns = shown.splitlines()[1].split()
     shown_figures = [name for name in FIGURES if name not in ("eos_rate", "repetition")]
