@@ -9,10 +9,12 @@ import pytest
 from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
 from tests.helpers.commands import git, python
 from tests.helpers.paths import ROOT
+from tests.helpers.reading import section as data_section
 from tests.helpers.recipe_rows import RECIPES
 from tests.helpers.sections import SECTIONS
 from tests.helpers.tiny_models import base_section
 from tuneline.cli.recipe import merge
+from tuneline.data.convert import convert
 from tuneline.runtime.params import load, read_params, read_yaml
 
 SMALL = [
@@ -26,6 +28,29 @@ OF_THEIR_OWN = {"chatglm3-triples-freeze": ["freeze.layers=1"]}
 
 def test_every_chatglm3_recipe_is_tried():
     assert set(RECIPES) == {path.stem for path in (ROOT / "recipes").glob("chatglm3-*.yaml")}
+
+
+TASKS = {"chatglm3-classification": "label"} | {name: "triples" for name in RECIPES if "triples" in name}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_reads_the_rows_that_it_asks_for(tmp_path, name):
+    RECIPES[name](tmp_path / "raw")
+    recipe = read_yaml(ROOT / f"recipes/{name}.yaml")["data"]
+    (tmp_path / "raw/self_cognition.jsonl").write_bytes((ROOT / "data/raw/self_cognition.jsonl").read_bytes())
+    params = data_section(recipe["sources"], seed=recipe["seed"], placeholders=recipe["placeholders"], heldout=4)
+    outputs = [tmp_path / f"{kind}.jsonl" for kind in ("train", "heldout", "rejects", "removed")]
+    convert(params, tmp_path / "raw", *outputs)
+    train, heldout, rejects, _ = ([json.loads(line) for line in path.read_text().splitlines()] for path in outputs)
+    assert (len(heldout), rejects) == (4, [])
+    assert len(train) >= 10
+    assert {row["task"] for row in train} == {TASKS.get(name, "qa")}
+    texts = [message["content"] for row in train for message in row["messages"]]
+    if name == "chatglm3-psychology-lora":
+        assert any("我是小航" in text for text in texts)
+        assert any("你是咨询师" in text for text in texts)
+    if name == "chatglm3-medical-lora":
+        assert {row["messages"][0]["role"] for row in train} == {"system"}
 
 
 @pytest.fixture

@@ -41,14 +41,14 @@ def legal(raw: Path) -> None:
         }
         for n, ill in enumerate(PAIRS)
     ]
-    (raw / "legal").mkdir()
+    (raw / "legal").mkdir(parents=True)
     (raw / "legal/questions.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
 
 
 def medical(raw: Path) -> None:
     lines = ["department,title,ask,answer"]
     lines += [f"内科,{ill},我{ill}{n}天了怎么办？,{CARES[n % 4]}，必要时检查。" for n, ill in enumerate(PAIRS)]
-    (raw / "medical").mkdir()
+    (raw / "medical").mkdir(parents=True)
     (raw / "medical/内科.csv").write_bytes("\n".join(lines).encode("gb18030"))
 
 
@@ -86,7 +86,7 @@ def psychology(raw: Path) -> None:
         ]}
         for n, ill in enumerate(PAIRS)
     ]  # fmt: skip
-    (raw / "psychology").mkdir()
+    (raw / "psychology").mkdir(parents=True)
     (raw / "psychology/data.json").write_text(json.dumps(talks, ensure_ascii=False), encoding="utf-8")
 
 
