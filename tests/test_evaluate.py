@@ -1,7 +1,6 @@
-"""Answers, scores and the report: batched as single, paired by id, nothing unescaped."""
+"""Answers and scores: batched as single, paired by id."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.general_prompts import PROMPTS, predict_general
 from tuneline.evaluate.generate import greedy, plan_batches
 from tuneline.evaluate.predict import Model, pair, predict
-from tuneline.evaluate.report import Facts, join_neighbours, marked, report, tone, whiskers
 from tuneline.evaluate.results import prediction_rows
 from tuneline.models.chat_format import Prompter
 from tuneline.models.likelihood import answer_nll
@@ -185,56 +183,6 @@ def test_metrics_of_a_task_are_over_its_items_alone(records):
     assert metrics["base"]["triples_precision"]["value"] == 100
     assert metrics["delta"]["triples_recall"]["value"] == 50
     assert metrics["delta"]["label_accuracy"]["value"] == metrics["tuned"]["label_macro_f1"]["value"] == 100
-
-
-def page_of(lines) -> str:
-    counts = {"items": 7, "train": 0, "heldout": 7, "duplicates": 0, "leaks": 0, "rejected": 0}
-    general = [{"id": "poem", "question": "写诗", "prediction": "秋", "stopped_at_eos": False, "nll": 3.0, "tokens": 2}]
-    training = {"steps": 2, "rows_seen": 8, "trainable_parameters": 1200}
-    facts = Facts(
-        {"model_type": "llama"}, {"tune": {"method": "lora"}}, training, {"sources": {"s": counts}},
-        [(1, 3.0), (2, 2.5)], (general, general),
-    )  # fmt: skip
-    return report(compare(lines) | {"general": change_on_general(general, general)}, lines, facts)
-
-
-def test_the_report_shows_every_item_and_escapes_what_people_wrote(records):
-    lines = rows(records)
-    lines[0]["question"] = "<script>alert(1)</script>"
-    lines[1]["tuned"] = lines[1]["references"][0] + "<img src=x>"
-    page = page_of(lines)
-    assert page.count("<article data-gain") == 7
-    assert page.count("<script>") == 1
-    assert "<img" not in page
-    assert "&lt;script&gt;" in page
-    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
-
-
-def test_words_that_the_reference_has_too_are_marked():
-    row = {"tuned": "感冒 要 多休息。", "references": ["感冒多休息"]}
-    assert marked(row, "tuned") == [("感冒", True), (" 要 ", False), ("多休息", True), ("。", False)]
-    assert marked({"tuned": "", "references": [""]}, "tuned") == []
-    assert join_neighbours([("", True), ("a", False), ("b", False)]) == [("ab", False)]
-
-
-def test_a_figure_is_coloured_by_its_own_sign():
-    """Many small wins and a few great losses are a loss of the mean."""
-    delta = {"p": 0.0001, "wins": 30, "losses": 20}
-    metrics = {"base": {"rouge_l": {"value": 10.0}}, "tuned": {"rouge_l": {"value": 6.0}}, "delta": {"rouge_l": delta}}
-    assert tone("rouge_l", metrics) == "bad"
-    metrics["tuned"]["rouge_l"]["value"] = 12.0
-    assert tone("rouge_l", metrics) == "good"
-    delta["p"] = 0.2
-    assert tone("rouge_l", metrics) == ""
-    nll = {"base": {"nll_per_char": {"value": 2.0}}, "tuned": {"nll_per_char": {"value": 1.5}}}
-    assert tone("nll_per_char", nll | {"delta": {"nll_per_char": {"p": 0.01}}}) == "good"
-    length = {"base": {"length_ratio": {"value": 0.5}}, "tuned": {"length_ratio": {"value": 1.5}}}
-    assert tone("length_ratio", length | {"delta": {"length_ratio": {"p": 0.01}}}) == ""
-
-
-def test_whiskers_end_at_the_edge():
-    assert whiskers({"low": -1.0, "value": 1.0, "high": 4.0}) == {"low": -25.0, "value": 25.0, "high": 100.0}
-    assert whiskers({"low": 0.0, "value": 0.0, "high": 0.0}) == {"low": 0.0, "value": 0.0, "high": 0.0}
 
 
 def test_missing_inputs_name_what_makes_them(workspace, canonical_base):

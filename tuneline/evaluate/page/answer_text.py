@@ -35,7 +35,9 @@ def stretches(text: str) -> list[tuple[int, int, int]]:
             continue
         if start < match.start():
             found.append((start, match.start(), 1))
-        found.append((match.start(), match.start() + unit, times))
+        # White space between repeats would push the count onto a line of its own.
+        shown = len(match.group(1).rstrip()) or unit
+        found.append((match.start(), match.start() + shown, times))
         start = match.end()
     return found + ([(start, len(text), 1)] if start < len(text) else [])
 
