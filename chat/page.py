@@ -144,7 +144,8 @@ def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
     """Page of an engine. A model name that a browser sends is looked up in the registry, never opened as a path."""
     names = display_names(engine.models.names)
     # The adapter shares the base's weights: the two need no more memory than one.
-    tuned = next((name for name in ("adapter", "merged") if name in names), [*names][-1])
+    first, last = engine.models.names[0], engine.models.names[-1]
+    tuned = next((name for name in ("adapter", "merged") if name in names), last)
     captions = Captions()
     with gr.Blocks(title="Tuneline", analytics_enabled=False) as blocks:
         with gr.Row(elem_id="top-row"):
@@ -154,7 +155,7 @@ def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
             )
         with gr.Row(elem_id="main"):
             columns = (
-                make_column(captions, SIDES[0], names, next(iter(names))),
+                make_column(captions, SIDES[0], names, first),
                 make_column(captions, SIDES[1], names, tuned),
             )
             side = make_side(captions, examples) if examples else None

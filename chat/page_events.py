@@ -2,7 +2,7 @@
 
 import html
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,110 +46,96 @@ def page_update(page: "Page", columns: Sequence[Column], *, running: bool) -> Up
     return update
 
 
-class Replies:
-    """Replies of both columns, one question at a time for each visitor.
+class Handlers:
+    """Event handlers: replies of both columns, to one question at a time for each visitor.
 
     A generator of Gradio that ends without a yield empties all its outputs, the buttons, too: what has nothing to do
     yields gr.skip().
     """
 
-    def __init__(self, engine: Engine, page: "Page") -> None:
+    def __init__(self, engine: Engine, examples: Sequence[Example], page: "Page") -> None:
         self.engine, self.page = engine, page
+        self._by_question = {example.question.strip(): example for example in examples}
         self._stop_events: dict[str | None, threading.Event] = {}
 
-    def stream(
-        self,
-        session: str | None,
-        histories: Sequence[list[Message]],
-        models: Sequence[str],
-        settings: Any,
-        first: Update,
-    ) -> Iterator[Any]:
-        """Updates of the page until both have finished; `first` is part of the first one."""
-        system, temperature, top_p, max_new_tokens, seed = settings
-        params = SamplingParams(int(max_new_tokens), temperature, top_p, int(seed or 0))
-        prefix = [Message(role="system", content=system)] if (system or "").strip() else []
-        stop = threading.Event()
-        if self._stop_events.setdefault(session, stop) is not stop:
+    def send(self, request: gr.Request, text: str, *values: Any) -> Any:
+        if not (text or "").strip():
             yield gr.skip()
             return
-        columns = [
-            Column(history, partial(self.engine.stream, name, [*prefix, *history], params), stop)
-            for name, history in zip(models, histories, strict=True)
-        ]
-        try:
-            yield page_update(self.page, columns, running=True) | first
-            for _ in run_columns(columns, stop):
-                yield page_update(self.page, columns, running=True)
-            yield page_update(self.page, columns, running=False)
-        finally:
-            self._stop_events.pop(session, None)
+        yield from self._ask(request, text, values, {self.page.composer.question: ""})
+
+    def retry(self, request: gr.Request, _: str, left: Any, right: Any, *rest: Any) -> Any:
+        if not left:
+            yield gr.skip()
+            return
+        yield from self._stream(request, [drop_last_reply(left), drop_last_reply(right)], rest, {})
 
     def stop(self, request: gr.Request) -> None:
         if stop := self._stop_events.get(request.session_hash):
             stop.set()
 
+    def starter(self, example: Example) -> Any:
+        """Handler that asks an example, with its system prompt; what has been typed stays."""
 
-def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") -> None:
-    """Event handlers of all components."""
-    replies = Replies(engine, page)
-    composer, side, system = page.composer, page.side, page.settings[0]
-    by_question = {example.question.strip(): example for example in examples}
+        def ask(request: gr.Request, _: str, *values: Any) -> Any:
+            values = (*values[:4], example.system, *values[5:])
+            yield from self._ask(request, example.question, values, {self.page.settings[0]: example.system})
 
-    def ask(request: gr.Request, question: str, values: Sequence[Any], first: Update) -> Any:
+        return ask
+
+    def _ask(self, request: gr.Request, question: str, values: Sequence[Any], first: Update) -> Iterator[Any]:
         left, right, *rest = values
         histories = [[*drop_unanswered(history), Message(role="user", content=question)] for history in (left, right)]
-        if side:
-            first = first | {side.reference: reference_html(by_question.get(question.strip()))}
-        yield from replies.stream(request.session_hash, histories, rest[:2], rest[2:], first)
+        if self.page.side:
+            first = first | {self.page.side.reference: reference_html(self._by_question.get(question.strip()))}
+        yield from self._stream(request, histories, rest, first)
 
-    def on_send(request: gr.Request, text: str, *values: Any) -> Any:
-        if not (text or "").strip():
+    def _stream(
+        self, request: gr.Request, histories: Sequence[list[Message]], values: Sequence[Any], first: Update
+    ) -> Iterator[Any]:
+        """Updates of the page until both columns have finished; `first` is part of the first one."""
+        *models, system, temperature, top_p, max_new_tokens, seed = values
+        params = SamplingParams(int(max_new_tokens), temperature, top_p, int(seed or 0))
+        prefix = [Message(role="system", content=system)] if (system or "").strip() else []
+        stop = threading.Event()
+        if self._stop_events.setdefault(request.session_hash, stop) is not stop:
             yield gr.skip()
             return
-        yield from ask(request, text, values, {composer.question: ""})
+        try:
+            columns = [
+                Column(history, partial(self.engine.stream, name, [*prefix, *history], params), stop)
+                for name, history in zip(models, histories, strict=True)
+            ]
+            yield page_update(self.page, columns, running=True) | first
+            for _ in run_columns(columns, stop):
+                yield page_update(self.page, columns, running=True)
+            yield page_update(self.page, columns, running=False)
+        finally:
+            self._stop_events.pop(request.session_hash, None)
 
-    def on_retry(request: gr.Request, _: str, left: Any, right: Any, *rest: Any) -> Any:
-        if not left:
-            yield gr.skip()
-            return
-        histories = [drop_last_reply(left), drop_last_reply(right)]
-        yield from replies.stream(request.session_hash, histories, rest[:2], rest[2:], {})
 
+def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") -> None:
+    """Events of the buttons and the examples."""
+    handlers = Handlers(engine, examples, page)
+    composer, side, system = page.composer, page.side, page.settings[0]
     histories, panes = [widget.history for widget in page.columns], [widget.pane for widget in page.columns]
     statuses = [widget.status for widget in page.columns]
     inputs = [composer.question, *histories, *(widget.model for widget in page.columns), *page.settings]
     outputs = [*composer, *histories, *panes, *statuses, system, *([side.reference] if side else [])]
-    gr.on(
-        [composer.send.click, composer.question.submit], on_send, inputs, outputs, trigger_mode="once", **EVENT_OPTIONS
-    )
-    composer.retry.click(on_retry, inputs, outputs, **EVENT_OPTIONS)
-    composer.stop.click(replies.stop, queue=False, **EVENT_OPTIONS)
-    emptied: Update = {key: [] for key in [*histories, *panes]} | dict.fromkeys(statuses, "")
+    asking = [composer.send.click, composer.question.submit]
+    gr.on(asking, handlers.send, inputs, outputs, trigger_mode="once", **EVENT_OPTIONS)
+    composer.retry.click(handlers.retry, inputs, outputs, **EVENT_OPTIONS)
+    composer.stop.click(handlers.stop, queue=False, **EVENT_OPTIONS)
+    emptied: Update = {item: [] for item in [*histories, *panes]} | dict.fromkeys(statuses, "")
     if side:
         emptied |= {side.reference: "", side.examples: None}
         for button, example in zip(side.starters, starters(examples), strict=True):
-            button.click(ask_example(ask, example, system), inputs, outputs, **EVENT_OPTIONS)
-        connect_example_list(side, examples, [composer.question, system, side.reference])
+            button.click(handlers.starter(example), inputs, outputs, **EVENT_OPTIONS)
+        side.examples.input(
+            lambda number: [examples[number].question, examples[number].system, reference_html(examples[number])],
+            side.examples, [composer.question, system, side.reference], **EVENT_OPTIONS,
+        )  # fmt: skip
     composer.clear.click(lambda: emptied, None, [*emptied], **EVENT_OPTIONS)
-
-
-def ask_example(ask: Callable[..., Any], example: Example, system: gr.Textbox) -> Callable[..., Any]:
-    """Handler of a button that asks an example, with the example's own system prompt."""
-
-    def handler(request: gr.Request, _: str, *values: Any) -> Any:
-        values = (*values[:4], example.system, *values[5:])
-        yield from ask(request, example.question, values, {system: example.system})
-
-    return handler
-
-
-def connect_example_list(side: Any, examples: Sequence[Example], outputs: Sequence[Any]) -> None:
-    """Choosing a held-out question puts it, its system prompt and its reference into `outputs`."""
-    side.examples.input(
-        lambda number: [examples[number].question, examples[number].system, reference_html(examples[number])],
-        side.examples, [*outputs], **EVENT_OPTIONS,
-    )  # fmt: skip
 
 
 LANGUAGE_AT_START = """() => {

@@ -16,10 +16,13 @@ from chat.access import PageAccess
 from chat.demo import launch_settings, serve
 from chat.engine import Engine, SamplingParams
 from chat.environment import allowed_hosts, secret_from_environment
-from chat.examples import examples_from_records
+from chat.examples import examples_from_records, starters
+from chat.i18n.model_names import base_name, display_name, method_name
+from chat.i18n.texts import Text
+from chat.limits import BusyError, TooLongError, check_size, check_tokens
 from chat.models import Models
 from chat.page import make_page
-from chat.side_by_side import drop_last_reply, drop_unanswered, escape_messages
+from chat.side_by_side import drop_last_reply, drop_unanswered, error_text, escape_messages
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.story
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 QUESTION = "我咳嗽"
+CHINESE, LATIN = re.compile(r"[\u4e00-\u9fff]"), re.compile(r"[A-Za-z]{2,}")
 USER, ANSWER = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": "多休息。"}
 
 
@@ -141,6 +145,56 @@ def test_examples_are_single_questions_with_what_goes_with_them():
     assert example.question == long["content"] and example.system == "你是医生。" and example.reference == "a\nb"
     assert len(example.label) < 50 and "\n" not in example.label
     assert len(examples_from_records([{"messages": [USER, ANSWER], "source": "s"}] * 60)) == 50
+
+
+def test_the_empty_page_offers_a_short_question_of_each_kind():
+    def record(question, source):
+        return {"messages": [{"role": "user", "content": question}, ANSWER], "source": source}
+
+    records = [record("很长的问题" * 9, "medical"), record("长一些的问题", "medical"), record("短的", "law")]
+    offered = starters(examples_from_records([*records, record("最短", "medical"), record("牙痛怎么办", "law")]))
+    assert [example.question for example in offered] == ["短的", "最短", "牙痛怎么办"]
+    assert [example.question for example in starters(examples_from_records(records[:1]))] == ["很长的问题" * 9]
+    assert starters([]) == []
+
+
+def test_models_have_names_that_a_visitor_understands():
+    assert base_name({"_model_name_or_path": "Gemma 3 270m", "model_type": "gemma3_text"}, "") == "Gemma 3 270M"
+    assert base_name({"model_type": "gemma3_text"}, "gemma-3-270m") == "Gemma 3 270M"
+    assert base_name({"model_type": "glm"}, "./bases/chatglm3-6b") == "ChatGLM3-6B"
+    assert base_name({"model_type": "qwen2"}, "Qwen/Qwen2.5-0.5B") == "Qwen2.5-0.5B"
+    assert base_name({"model_type": "gemma3_text"}, "") == "Gemma 3"
+    assert base_name({"model_type": "new_kind"}, "") == "new_kind"
+    assert method_name({"tune": {"method": "lora"}, "lora": {"variant": "dora", "quantize": None}}).en == "DoRA"
+    assert method_name({"tune": {"method": "lora"}, "lora": {"variant": "lora", "quantize": "nf4"}}).en == "QLoRA"
+    assert method_name({"tune": {"method": "full"}, "lora": {"variant": "dora"}}) == Text("全参数", "all parameters")
+    assert method_name({"tune": {"method": "newer"}}).en == "newer" and method_name({}).en == "LoRA"
+    names = [display_name(name, "Gemma", method_name({})) for name in ("base", "adapter", "merged", "rev:HEAD~1")]
+    assert [name.zh for name in names] == [
+        "Gemma（微调前）", "Gemma（微调后，LoRA）", "Gemma（微调后，已合并）", "Gemma（微调后，版本 HEAD~1）",
+    ]  # fmt: skip
+    assert [name.en for name in names] == [
+        "Gemma (before tuning)", "Gemma (after tuning, LoRA)", "Gemma (after tuning, merged)",
+        "Gemma (after tuning, revision HEAD~1)",
+    ]  # fmt: skip
+
+
+def test_what_a_visitor_may_meet_is_told_in_either_language():
+    many, long = [USER] * 65, [{"role": "user", "content": "头" * 40_000}]
+    calls = [lambda: check_size(many), lambda: check_size(long), lambda: check_tokens(5000, 8, 9000)]
+    errors = [BusyError(20)]
+    for call in calls:
+        with pytest.raises(TooLongError) as raised:
+            call()
+        errors.append(raised.value)
+    for error in errors:
+        text = error_text(error)
+        assert text.en == str(error) and not CHINESE.search(text.en)
+        assert CHINESE.search(text.zh) and not LATIN.search(text.zh)
+        assert re.findall(r"\d+", text.zh) and set(re.findall(r"\d+", text.zh)) == set(re.findall(r"\d+", text.en))
+    assert error_text(ValueError("the adapter\nis of another base")).en == "the adapter is of another base"
+    secret = error_text(RuntimeError("/home/somebody"))
+    assert "somebody" not in secret.en + secret.zh and not LATIN.search(secret.zh)
 
 
 def test_nobody_else_is_let_in_without_a_password(made, monkeypatch):
@@ -292,7 +346,7 @@ def test_an_example_fills_the_box_and_shows_its_reference(served, browser):
         page.wait_for_function("document.querySelector('#question textarea').value != ''")
         assert page.locator("#question textarea").input_value() == CHATS[1][0]["content"]
         page.locator("#reference blockquote").wait_for(state="visible")
-        assert page.locator("#reference").inner_text().split() == ["参考答案", CHATS[1][1]["content"]]
+        assert page.locator("#reference").inner_text().split("\n") == ["参考答案", CHATS[1][1]["content"]]
 
 
 @browsing
@@ -309,6 +363,10 @@ def test_text_is_text_and_refusals_are_sentences(served, browser):
         assert page.evaluate("navigator.clipboard.readText()") == nasty
         ask(page, "头" * 9000)
         page.locator(".answer-status .error").nth(1).wait_for()
+        assert (
+            page.locator(".error span:visible").first.evaluate("span => getComputedStyle(span).color")
+            == "rgb(179, 38, 30)"
+        )
         refusals = page.locator(".answer-status .error").all_inner_texts()
         assert all("个词元" in text and "请缩短" in text for text in refusals)
         page.locator("#send:enabled").wait_for()
@@ -352,9 +410,13 @@ def test_five_users_at_once_get_their_own_answers(served, browser):
 
 
 @browsing
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme):
-    with visiting(browser, served[1], viewport={"width": 390, "height": 844}, color_scheme=scheme) as page:
+@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-US"), ("dark", "zh-CN")])
+def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme, locale):
+    phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme, "locale": locale}
+    with visiting(browser, served[1], **phone) as page:
+        for button in page.locator("#buttons > button, #settings > button").all():
+            assert button.evaluate("button => button.scrollWidth <= button.clientWidth")
+            assert button.bounding_box()["height"] < 50
         limit(page, 16)
         ask(page, "感冒" * 100)
         finished(page)
@@ -363,3 +425,206 @@ def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme):
         assert right["y"] >= left["y"] + left["height"]
         box = page.locator("#disclaimer p").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 844
+
+
+@browsing
+def test_nothing_typed_leaves_the_buttons_as_they_are(served, browser):
+    with visiting(browser, served[1]) as page:
+        buttons = page.locator("#buttons > button")
+        captions = buttons.all_inner_texts()
+        assert all(caption.strip() for caption in captions)
+
+        for text in ("", "  \n "):
+            page.locator("#question textarea").fill(text)
+            for act in (
+                buttons.nth(0).click,
+                lambda: page.locator("#question textarea").press("Enter"),
+                buttons.nth(2).click,
+            ):
+                with page.expect_response("**/queue/join**"):
+                    act()
+                page.wait_for_timeout(300)
+                assert buttons.all_inner_texts() == captions
+        limit(page, 4)
+        ask(page)
+        finished(page)
+        assert buttons.all_inner_texts() == captions
+
+
+WATCH_LAYOUT = """(() => {
+  window.layouts = new Set();
+  const look = () => {
+    const boxes = [...document.querySelectorAll("#composer, .answer-column")].map(item => item.getBoundingClientRect());
+    if (boxes.length === 3) window.layouts.add(boxes.map(box => `${box.left} ${box.width}`).join(", "));
+    requestAnimationFrame(look);
+  };
+  look();
+})()"""
+"""Keeps every place and width that the composer and the columns have had, from the first frame on."""
+
+
+@browsing
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_the_layout_is_the_same_from_the_first_frame_to_the_last(served, browser, width):
+    with visiting(browser, served[1], viewport={"width": width, "height": 800}) as page:
+        page.add_init_script(WATCH_LAYOUT)
+        page.reload()
+        page.locator("#question textarea").wait_for()
+        limit(page, 24)
+        page.locator(".starter").first.click()
+        finished(page)
+        ask(page, "头痛" * 200)
+        page.locator(".message.user").nth(3).wait_for()
+        finished(page)
+        click(page, "clear")
+        page.locator(".message").first.wait_for(state="detached")
+        (layout,) = page.evaluate("[...window.layouts]")
+        assert float(layout.split()[1].rstrip(",")) < width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@browsing
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844), (844, 390)])
+def test_settings_open_above_the_question(served, browser, size):
+    with visiting(browser, served[1], viewport={"width": size[0], "height": size[1]}) as page:
+        page.locator("#settings > button").click()
+        panel = page.locator("#settings > div").last
+        panel.wait_for(state="visible")
+        box, question = panel.bounding_box(), page.locator("#question").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
+        assert box["y"] >= 0 and box["y"] + box["height"] <= question["y"]
+        for field in panel.locator("input, textarea").all():
+            field.scroll_into_view_if_needed()
+            # Playwright clicks only what nothing else lies over.
+            field.click(trial=True)
+        page.keyboard.press("Escape")
+        panel.wait_for(state="hidden")
+        page.locator("#settings > button").click()
+        panel.wait_for(state="visible")
+        page.mouse.click(2, 2)
+        panel.wait_for(state="hidden")
+
+
+@browsing
+def test_an_example_is_asked_by_a_click_and_its_reference_stands_beside_the_answers(served, browser):
+    engine, url = served
+    with visiting(browser, url) as page:
+        limit(page, 16)
+        first, second = (chat[0]["content"] for chat in CHATS[:2])
+        assert page.locator(".starter").all_inner_texts() == [first, second]
+        # Two clicks before the page has been told of the first one are one question.
+        page.evaluate("document.querySelectorAll('.starter').forEach(button => button.click())")
+        page.locator(".message.bot").nth(1).wait_for()
+        replies, (question, same) = finished(page), bubbles(page, "user")
+        assert question == same and question in (first, second)
+        expected = [compact(engine_says(engine, name, question, 16)) for name in ("base", "adapter")]
+        assert [compact(reply) for reply in replies] == expected
+        assert not page.locator(".starter").first.is_visible()
+        right, reference = (page.locator(part).last.bounding_box() for part in (".answer-column", "#reference"))
+        assert reference["x"] >= right["x"] + right["width"] and abs(reference["y"] - right["y"]) < 40
+        assert page.locator("#reference blockquote").inner_text() == CHATS[0][1]["content"]
+        # What is no example has no reference; an example that is typed has.
+        ask(page, "还有呢？")
+        page.locator("#reference blockquote").wait_for(state="detached")
+        page.locator(".message.bot").nth(3).wait_for()
+        finished(page)
+        click(page, "clear")
+        page.locator(".starter").first.wait_for(state="visible")
+        ask(page, second)
+        page.locator("#reference blockquote").wait_for(state="visible")
+        finished(page)
+
+
+VISIBLE_TEXT = """() => [document.body.innerText,
+  ...[...document.querySelectorAll("input[role=combobox]")].map(input => input.value),
+  ...[...document.querySelectorAll("textarea")].map(area => area.placeholder)].join("\\n")"""
+NAMES = (
+    "Tuneline",
+    "English",
+    "中文",
+    "Gemma",
+    "LoRA",
+    "Top-p",
+    *(message["content"] for message in CHATS[0] + CHATS[1]),
+)
+
+
+def words(page) -> str:
+    """What a visitor reads, without names and examples."""
+    page.locator("#settings > button").click()
+    page.locator("#max-new-tokens").wait_for(state="visible")
+    text = page.evaluate(VISIBLE_TEXT)
+    page.locator("#settings > button").click()
+    page.locator("#max-new-tokens").wait_for(state="hidden")
+    for name in sorted(NAMES, key=len, reverse=True):
+        text = text.replace(name, "")
+    return text
+
+
+@browsing
+@pytest.mark.parametrize("locale", ["zh-CN", "zh-TW", "en-GB", "de-DE"])
+def test_a_visitor_reads_one_language_and_can_switch_to_the_other(served, browser, locale):
+    other = {"Send": "发送", "发送": "Send"}
+    with visiting(browser, served[1], locale=locale) as page:
+
+        def check(caption):
+            page.wait_for_function(
+                "caption => document.querySelector('#send')?.innerText.trim() === caption", arg=caption
+            )
+            wrong, right = (LATIN, CHINESE) if caption == "发送" else (CHINESE, LATIN)
+            assert right.search(words(page)) and wrong.findall(words(page)) == []
+
+        caption = "发送" if locale.startswith("zh") else "Send"
+        check(caption)
+        page.locator("#language").click()
+        check(other[caption])
+        page.reload()
+        check(other[caption])
+        page.locator(".starter").first.click()
+        page.locator(".message.bot").nth(1).wait_for()
+        # An answer that has begun goes on, and what stands under it is in the language of the page.
+        page.locator("#language").click()
+        finished(page)
+        assert page.locator(".message.user").count() == 2
+        page.evaluate("document.querySelectorAll('.message').forEach(message => message.remove())")
+        check(caption)
+        ask(page, "头" * 9000)
+        page.locator(".answer-status .error").nth(1).wait_for()
+        page.evaluate("document.querySelectorAll('.message').forEach(message => message.remove())")
+        check(caption)
+
+
+@browsing
+def test_models_are_chosen_by_their_names(served, browser):
+    with visiting(browser, served[1], locale="en-US") as page:
+        page.locator(".answer-column").nth(1).locator("input").click()
+        options = [option.inner_text().removeprefix("✓").strip() for option in page.get_by_role("option").all()]
+        assert options == [
+            f"Gemma 3 270M ({end})" for end in ("before tuning", "after tuning, LoRA", "after tuning, merged")
+        ]
+        assert served[0].models.names == ("base", "adapter", "merged")
+
+
+@browsing
+def test_the_login_page_names_its_user_in_the_visitors_language(served, browser):
+    page = make_page(served[0], [])
+    url = serve(page, launch_settings("127.0.0.1", free_port(), "一二三四五六七八"))
+    try:
+        for locale, message, other in (
+            ("zh-CN", "用户名：tuneline", "User name"),
+            ("en-US", "User name: tuneline", "用户名"),
+        ):
+            context = browser.new_context(locale=locale)
+            visitor = context.new_page()
+            visitor.goto(url)
+            visitor.get_by_text(message).wait_for(timeout=15_000)
+            assert other not in visitor.evaluate("document.body.innerText")
+            visitor.locator("input").nth(0).fill("tuneline")
+            visitor.locator("input").nth(1).fill("一二三四五六七八")
+            visitor.locator("button").first.click()
+            visitor.locator("#question textarea").wait_for(timeout=15_000)
+            # Without held-out items there is nothing beside the columns.
+            assert visitor.locator("#side").count() == 0 and visitor.locator(".answer-column").count() == 2
+            context.close()
+    finally:
+        page.close(verbose=False)
