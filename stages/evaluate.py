@@ -49,7 +49,7 @@ def main(stage: Stage) -> None:
     base, base_general = pair(records, read_answers(BASE_ANSWERS)), read_answers(BASE_GENERAL)
     model = load(BASE, params, ADAPTER)
     tuned, run_info = predict(model, records, params, "evaluate")
-    general = predict_general(model, params, "evaluate", base_general)
+    general = predict_general(model, params, "evaluate")
     with stage.outputs(*OUTPUTS) as paths:
         metrics = write_results(prediction_rows(records, base, tuned), (base_general, general), INPUTS, Outputs(*paths))
     stage.record_run_info(**model.run_info, **run_info)

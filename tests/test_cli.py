@@ -127,7 +127,6 @@ MISTAKES = [
     (["plan"], "plan: params.yaml was not found in "),
     (["chat", "--prompt", "?"], "chat: there is no model in models/base or models/merged: "),
     (["import-adapter", "gone", "out"], "import-adapter: "),
-    (["summary"], "summary: metrics/eval.json was not found in "),
 ]
 
 
@@ -140,8 +139,7 @@ def test_a_mistake_is_one_sentence(tmp_path, words, message):
 
 
 def test_every_command_has_a_mistake_above():
-    # What goes wrong in `repro` is said by DVC or by a stage.
-    assert {words[0] for words, _ in MISTAKES} == set(COMMANDS) - {"repro"}
+    assert {words[0] for words, _ in MISTAKES} == set(COMMANDS)
 
 
 def test_a_traceback_can_be_asked_for(tmp_path):

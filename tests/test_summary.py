@@ -31,7 +31,7 @@ def metrics(**changes: dict) -> dict:
         }
         for name, (base, tuned, p) in values.items()
     }
-    general = {"nll_per_token": {"delta": {"value": 0.5}}}
+    general = {"nll_per_token": {"delta": {"value": 0.1}}}
     return {"items": 10, "tasks": {"qa": 10}, "base": side[0], "tuned": side[1], "delta": delta, "general": general}
 
 

@@ -71,7 +71,7 @@ UNCLEAR = {"p": 0.5}
         ([result(**WORSE)], {}, "bad", "Worse than the base.", "微调后比基座更差。"),
         ([result(**UNCLEAR)], {}, "mixed", "No clear difference.", "无明显差别。"),
         (
-            [result()], {"change": 0.7}, "mixed",
+            [result()], {"change": 0.5}, "mixed",
             "Better than the base, but it forgot some of what the base knew.", "微调后比基座更好，但遗忘了部分原有能力。",
         ),
         (
@@ -175,7 +175,7 @@ def learned():
 
 
 def test_the_verdict_of_a_whole_evaluation(learned):
-    told = facts(change=0.2)
+    told = facts(change=0.1)
     metrics = metrics_of(learned, told)
     results = results_by_task(metrics, learned)
     assert [(one.task, one.items, one.metric) for one in results] == [

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import typer
 
 from tuneline.cli.git import git
+from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
 from tuneline.formats.metrics import METRICS, current_names, main_metric
 from tuneline.runtime.params import read_params
 from tuneline.runtime.progress import clock
@@ -18,12 +19,6 @@ DETAILS = (Path("metrics/eval_details.json"), Path("metrics/eval.json"))
 """Values with intervals: the first of them that is there."""
 RESULTS = Path("metrics/eval.json")
 EXPORT = Path("metrics/export.json")
-SURE = 0.05
-"""Of p."""
-LEAST_EOS_RATE = 90.0
-MOST_REPETITION = 12.0
-MOST_FORGETTING = 1.5
-"""Of general prompts' NLL per token."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -106,7 +101,7 @@ def warnings(metrics: dict[str, Any]) -> list[Warned]:
     tuned = metrics["tuned"]
     found = []
     ended = tuned["eos_rate"]["value"] if "eos_rate" in tuned else 100.0
-    if ended < LEAST_EOS_RATE:
+    if ended < 100 - CUT_OFF.noted:
         found.append(
             Warned(
                 f"{100 - ended:.0f} % of the answers are cut off: they did not end within evaluate.max_new_tokens",
@@ -114,7 +109,7 @@ def warnings(metrics: dict[str, Any]) -> list[Warned]:
             )
         )
     repeated = tuned["repetition"]["value"] if "repetition" in tuned else 0.0
-    if repeated > MOST_REPETITION:
+    if repeated > LOOPS.noted:
         found.append(
             Warned(
                 f"answers loop: {repeated:.0f} % of their 4-grams are repeats",
@@ -122,7 +117,7 @@ def warnings(metrics: dict[str, Any]) -> list[Warned]:
             )
         )
     forgot = metrics.get("general", {}).get("nll_per_token", {}).get("delta", {}).get("value", 0.0)
-    if forgot > MOST_FORGETTING:
+    if forgot > FORGETTING.severe:
         found.append(
             Warned(
                 f"it forgets: NLL of general prompts rose by {forgot:.1f} nats a token",

@@ -126,9 +126,9 @@ def _forgetting(change: dict[str, Any]) -> Check:
     before, after = (number("nll_per_token", change[side]["value"]) for side in ("base", "tuned"))
     by = signed("nll_per_token", delta["value"])
     figures = Text(
-        f"On general prompts that have nothing to do with the training set, the NLL of the base's own answers went from "
+        f"On general prompts that have nothing to do with the training set, the NLL of written answers went from "
         f"{before} to {after} ({by} nats per token).",
-        f"在与训练集无关的通用题上，基座自己回答的 NLL 由 {before} 变为 {after}（每词元 {by} 奈特）。",
+        f"在与训练集无关的通用题上，参考回答的 NLL 由 {before} 变为 {after}（每词元 {by} 奈特）。",
     )
     clause, opening = {
         "ok": (Text("", ""), Text("Little was forgotten.", "遗忘很少。")),

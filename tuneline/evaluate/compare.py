@@ -56,7 +56,7 @@ def per_class_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def change_on_general(base: Sequence[General], tuned: Sequence[General]) -> dict[str, Any]:
-    """{"nll_per_token": {"base", "tuned", "delta"}} of the base's own answers to general prompts, each with its interval."""
+    """{"nll_per_token": {"base", "tuned", "delta"}} of written answers to general prompts, each with its interval."""
     before, after = ([line["nll"] / line["tokens"] for line in lines] for lines in (base, tuned))
     delta = paired(before, after, METRICS["nll_per_token"].rank)
     return {"nll_per_token": {"base": mean_interval(before), "tuned": mean_interval(after), "delta": delta}}

@@ -18,7 +18,7 @@ LOOPS = Threshold(12.0, 40.0)
 """Repeated 4-grams of the tuned model's answers in percent, their mean over the items of a task."""
 CUT_OFF = Threshold(10.0, 50.0)
 """Answers of the tuned model that do not end by themselves, in percent of a task's items."""
-FORGETTING = Threshold(0.5, 1.5)
-"""Rise of the NLL of the base's own answers to general prompts, in nats per token, its interval above 0."""
+FORGETTING = Threshold(0.2, 0.7)
+"""Rise of the NLL of written answers to general prompts in nats per token, its interval above 0; 0.7 doubles the perplexity."""
 LOOPING_ANSWER = 50.0
 """Repeated 4-grams in percent from which on a single answer is listed as a looping one."""
