@@ -18,7 +18,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 
 
-def page_of(rows, change=0.2) -> str:
+def page_of(rows, change=0.1) -> str:
     told = facts(change)
     return report(metrics_of(rows, told), rows, told)
 
