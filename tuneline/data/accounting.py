@@ -28,6 +28,8 @@ class SourceCounts:
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
+    encodings: dict[str, str] = field(default_factory=dict)
+    """By file of text."""
     skipped: list[str] = field(default_factory=list)
     """Files that no reader claims."""
 

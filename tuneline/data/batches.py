@@ -29,6 +29,8 @@ def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts]) -> Iterator[
         for file, records in _files(source, raw, source_counts):
             source_counts.files += 1
             source_counts.formats[file.format] += 1
+            if file.encoding:
+                source_counts.encodings[printable(file.path)] = file.encoding
             records = islice(records, left)
             while batch := list(islice(records, BATCH)):
                 left = None if left is None else left - len(batch)
@@ -56,7 +58,7 @@ def _files(source: Source, raw: Path, counts: SourceCounts) -> Iterator[tuple[Ra
             else:
                 yield RawFile(name, "damaged"), iter([_unreadable(error)])
             continue
-        records = raw_records(file, raw)
+        records = raw_records(file, raw, counts.repairs)
         yield file, records if named else _until_damage(records)
 
 

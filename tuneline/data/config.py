@@ -31,6 +31,8 @@ class Source(Section):
     """Field that holds the question, where several could."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our name of a field (question, answer, system) to its name in the file."""
+    encoding: str | None = None
+    """Of its text files, where the text does not tell, in a name that Python knows."""
     limit: int | None = Field(default=None, gt=0)
     """Read only the first rows."""
     revision: str | None = None
@@ -52,10 +54,19 @@ class Source(Section):
             raise ValueError("a template that contains {question}")
         if self.template is not None and self.instruction is not None:
             raise ValueError("template or instruction, not both: write the instruction into the template")
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            raise ValueError(f"an encoding that Python knows, such as big5, not {self.encoding!r}")
         unknown = set(self.columns) - {"question", "answer", "system"}
         if unknown:
             raise ValueError(f"columns for question, answer or system, not {sorted(unknown)}")
         return self
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return isinstance("".encode(name), bytes)
+    except LookupError:
+        return False
 
 
 def template_fields(template: str) -> set[str]:
