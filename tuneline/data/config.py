@@ -11,7 +11,7 @@ from tuneline.runtime.params import Section
 Format = Literal[
     "auto", "json_lines", "json", "table", "blocks", "transcript", "dialogue", "relations", "xml", "columnar", "hub"
 ]
-Repair = Literal["trim", "html_entities", "html_tags", "end_marker"]
+Repair = Literal["trim", "html_entities", "html_tags", "end_marker", "other_templates"]
 
 
 class Source(Section):
@@ -34,7 +34,9 @@ class Source(Section):
     encoding: str | None = None
     """Of its text files, where the text does not tell, in a name that Python knows."""
     limit: int | None = Field(default=None, gt=0)
-    """Read only the first rows."""
+    """Read only so many rows, drawn by a hash of their raw text."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """Times that each row is trained on in an epoch; below 1 each epoch takes its share of the rows in turn."""
     revision: str | None = None
     """Commit of a dataset of the hub."""
     split: str = "train"
@@ -88,6 +90,10 @@ class Data(Section):
     """Items set aside for evaluation."""
     heldout_source: Source | None
     """A file that is the held-out set, whole; `heldout` is then not used."""
+    heldout_turns: Literal["last_question", "last", "all"]
+    """Scored turns of a held-out dialogue: the last that asks something, the last, or every one that asks."""
+    exclude: list[str] | str
+    """Ids of records that are left out, or a file under data/raw with an id a line."""
     seed: int
     """Draws the held-out items; leave it alone in ablations."""
     leak_policy: Literal["remove", "fail", "keep"]

@@ -1,4 +1,4 @@
-"""Conversion of raw files to records in two passes, so that memory holds 54 bytes an item and never the items.
+"""Conversion of raw files to records in two passes, so that memory holds 63 bytes an item and never the items.
 
 The first pass parses every raw record and writes the records to the spool, a temporary file; from their hashes the
 duplicates and the held-out items are decided; the second pass reads the spool and writes each record where it belongs.
@@ -19,9 +19,11 @@ from tuneline.data.config import Data
 from tuneline.data.contamination import HeldoutIndex, Leak
 from tuneline.data.heldout import Split, split_items
 from tuneline.data.normalize import read_batch
-from tuneline.data.spool import BOTH, KEYS, compared_questions, compared_text, record_line, record_of
+from tuneline.data.readers.messages import compared_question
+from tuneline.data.scored_turn import scored_records
+from tuneline.data.spool import BOTH, KEYS, LineReader, compared_questions, compared_text, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
-from tuneline.formats.records import to_line
+from tuneline.formats.records import normalise, to_line
 from tuneline.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 WRITTEN = 4096
 """Records that the second pass takes at a time."""
+SAME_SHARE, SAME_LEAST, SAME_SHOWN = 0.2, 3, 60
+"""Share and number of a source's records from which on their common answer is told; its characters that are shown."""
 SHOWN = 200
 """Characters of a question in the list of what was removed."""
 
@@ -48,9 +52,11 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         keys = read_sources(params, raw, train.parent, spool, rejects_file, counts)
         check_rejects(params, counts)
         split = split_items(params, keys)
-        index, heldout_records = build_index(spool, keys, split)
+        lines = LineReader(spool, keys)
+        count_same_answers(lines, keys, split, counts)
+        index, heldout_records = build_index(lines, keys, split, params.heldout_turns, counts)
         heldout_file.writelines(heldout_records)
-        write_records(spool, keys, split, index, heldout_records, params.leak_policy, train_file, removed_file, counts)
+        write_records(lines, keys, split, index, heldout_records, params.leak_policy, train_file, removed_file, counts)
         return account(params, counts)
 
 
@@ -90,21 +96,44 @@ def read_sources(
         return np.fromfile(keys, dtype=KEYS)
 
 
-def build_index(spool: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[HeldoutIndex, list[bytes]]:
-    """Index of the held-out questions, and the held-out records as lines."""
-    ends = np.cumsum(keys["bytes"], dtype=np.int64)
-    lines: list[bytes] = []
-    for row in split.heldout:
-        size = int(keys["bytes"][row])
-        spool.seek(int(ends[row]) - size)
-        lines.append(spool.read(size))
-    spool.seek(0)
-    questions = [compared_text(line, int(split.parts[row])) for line, row in zip(lines, split.heldout, strict=True)]
-    return HeldoutIndex(questions), [record_line(line) for line in lines]
+def build_index(
+    lines: LineReader, keys: "NDArray[Any]", split: Split, turns: str, counts: list[SourceCounts]
+) -> tuple[HeldoutIndex, list[bytes]]:
+    """Index of the held-out questions, and the held-out records as lines, each up to its scored answer."""
+    questions: list[str] = []
+    records: list[bytes] = []
+    for row, scored in zip(split.heldout.tolist(), split.scored.tolist(), strict=True):
+        line, source_counts = lines.line(row), counts[keys["source"][row]]
+        whole = record_of(line)
+        items = scored_records(whole, turns, scored)
+        source_counts.scored += len(items)
+        source_counts.scored_earlier += items[-1]["id"] != whole["id"]
+        records += [record_line(line) if item is whole else to_line(item) + b"\n" for item in items]
+        # Of one item the question is known; of several each has its own.
+        own = [compared_text(line, int(split.parts[row]))]
+        questions += (
+            own
+            if turns != "all" or len(items) == 1
+            else [normalise(compared_question(item["messages"])) for item in items]
+        )
+    return HeldoutIndex(questions), records
+
+
+def count_same_answers(lines: LineReader, keys: "NDArray[Any]", split: Split, counts: list[SourceCounts]) -> None:
+    """Count dialogues that ask nothing, and for each source the answers that a fifth of its records share."""
+    for number, source_counts in enumerate(counts):
+        rows = np.flatnonzero(split.kept & (keys["source"] == number))
+        source_counts.nothing_asked = int((keys["asking"][rows] == 0).sum())
+        answers = keys["answer"][rows]
+        _, first, repeats = np.unique(answers, return_index=True, return_counts=True)
+        least = max(SAME_LEAST, SAME_SHARE * len(rows))
+        for place in np.flatnonzero((repeats >= least) & (answers[first] != 0)).tolist():
+            answer = record_of(lines.line(int(rows[first[place]])))["messages"][-1]["content"]
+            source_counts.same_answers[answer[:SAME_SHOWN]] = int(repeats[place])
 
 
 def write_records(
-    spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: HeldoutIndex, heldout_records: list[bytes],
+    reader: LineReader, keys: "NDArray[Any]", split: Split, index: HeldoutIndex, heldout_records: list[bytes],
     policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
@@ -114,7 +143,7 @@ def write_records(
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
         for begin in range(0, len(keys), WRITTEN):
-            lines = list(islice(spool, WRITTEN))
+            lines = list(islice(reader.spool, WRITTEN))
             rows = slice(begin, begin + len(lines))
             kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
             conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
@@ -124,7 +153,8 @@ def write_records(
                 source_counts = counts[numbers[place]]
                 if not kept[place]:
                     source_counts.duplicates += 1
-                    removed.write(_removed_line(line, "duplicate", None, "", ""))
+                    same = record_of(reader.line(int(split.kept_as[begin + place])))
+                    removed.write(_duplicate_line(line, same))
                     continue
                 if place not in leaks:
                     source_counts.heldout += 1
@@ -135,7 +165,7 @@ def write_records(
                 else:
                     source_counts.leaks += 1
                     leaked = heldout_ids[leak.item]
-                    removed.write(_removed_line(line, leak.why, leak, leaked, index.questions[leak.item]))
+                    removed.write(_leak_line(line, leak, leaked, index.questions[leak.item]))
                     if policy == "fail":
                         failures.append((leak.similarity, f"{record_of(line)['origin']} of {leaked} ({leak.why})"))
                     continue
@@ -158,15 +188,21 @@ def _find_leaks(index: HeldoutIndex, questions: dict[int, list[str]]) -> dict[in
     }
 
 
-def _removed_line(line: bytes, why: str, leak: Leak | None, heldout_id: str, heldout_question: str) -> bytes:
-    """A line of removed.jsonl. Questions are normalised and cut: they are there to be looked at."""
+def _duplicate_line(line: bytes, kept: dict[str, Any]) -> bytes:
+    """A line of removed.jsonl for a duplicate: which row it repeats."""
     record = record_of(line)
-    entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {"why": why}
-    if leak is not None:
-        entry |= {
-            "of": heldout_id,
-            "similarity": leak.similarity,
-            "question": compared_text(line, BOTH)[:SHOWN],
-            "heldout": heldout_question[:SHOWN],
-        }
+    entry = {name: record[name] for name in ("id", "source", "origin")} | {"why": "duplicate"}
+    return to_line(entry | {"kept": kept["id"], "kept_origin": kept["origin"]}) + b"\n"
+
+
+def _leak_line(line: bytes, leak: Leak, heldout_id: str, heldout_question: str) -> bytes:
+    """A line of removed.jsonl for a leak. Questions are normalised and cut: they are there to be looked at."""
+    record = record_of(line)
+    entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {
+        "why": leak.why,
+        "of": heldout_id,
+        "similarity": leak.similarity,
+        "question": compared_text(line, BOTH)[:SHOWN],
+        "heldout": heldout_question[:SHOWN],
+    }
     return to_line(entry) + b"\n"

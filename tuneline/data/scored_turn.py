@@ -12,7 +12,7 @@ from tuneline.formats.records import Message
 _CLAUSE = re.compile(r"[，。！；、,.!;~～\n…]+|\s{2,}")
 _ASKS = re.compile(
     r"[?？]|吗|呢|么样|什么|怎么|怎样|如何|多少|多久|多大|哪|为何|能否|可否|是否|请问|谁|几[个天次岁年月点种]|能不能|可不可以|要不要|"
-    r"会不会|有没有|是不是|想(?:再)?(?:问|知道|了解|咨询)|告诉我|帮我|帮忙|请(?:你|您)?(?:解释|说|给|写|推荐|列|介绍|分析|翻译)|"
+    r"会不会|有没有|是不是|想(?:再)?(?:问|知道|了解|咨询)|(?<!会)(?<!要)告诉我|帮我|帮忙|请(?:你|您)?(?:解释|说|给|写|推荐|列|介绍|分析|翻译)|"
     r"\b(?:what|how|why|when|where|which|who|whose|can|could|should|would|may|do|does|did|is|are|tell me|explain|please)\b",
     re.IGNORECASE,
 )
@@ -31,26 +31,71 @@ _PROMISES = re.compile(
     r"\b(?:i'?ll|i will|i hope|let me|take care|help\w*|best)\b",
     re.IGNORECASE,
 )
+_IF_ANYTHING = re.compile(r"(?:如果|要是|若|以后|将来|再)[^，。！？?]{0,12}什么[^，。！？?吗呢怎]{0,10}(?=[，。])")
+"""A promise to come back."""
 _WELCOME = re.compile(
     r"\s*(?:不(?:用|必|要)?(?:客气|谢)|别客气|再见|拜拜|you'?re (?:very |most )?welcome|my pleasure|no problem|goodbye|bye)",
     re.IGNORECASE,
 )
 """How an answer to thanks begins."""
-TURNS = {"last_question": "the last that asks", "last": "the last", "all": "every one that asks"}
+_GOES_ON = re.compile(r"但|不过|可是|然而|只是|还是|另外|开始吧|继续|\b(?:but|however|also)\b", re.IGNORECASE)
+"""Words after which a turn says more than its courtesies."""
 
 
 def asks(question: str, answer: str) -> bool:
-    """Whether a turn asks something, rather than thanks, agrees or takes leave."""
-    if _ASKS.search(question):
+    """Whether a turn asks something, rather than thanks, agrees, promises or takes leave."""
+    if _ASKS.search(_IF_ANYTHING.sub("", question)):
         return True
     if _WELCOME.match(answer):
         return False
     clauses = [clause.strip() for clause in _CLAUSE.split(question) if clause.strip()]
-    thanks = any(_THANKS.search(clause) or _AGREES.match(clause) for clause in clauses)
-    empty = all(pattern_of(clause) for clause in clauses)
-    return not (thanks and empty)
+    if not clauses or _GOES_ON.search(question):
+        return True
+    if _THANKS.search(clauses[0]) or _THANKS.search(clauses[-1]):
+        return False
+    courteous = any(_THANKS.search(clause) or _AGREES.match(clause) for clause in clauses)
+    return not courteous or not all(_is_courtesy(clause) for clause in clauses)
 
 
-def pattern_of(clause: str) -> bool:
-    """Whether a clause is one of those that a farewell is made of."""
+def asking_exchanges(messages: list[Message]) -> list[int]:
+    """Numbers, from 0, of the exchanges of a dialogue that ask something; a single one always does."""
+    exchanges = _exchanges(messages)
+    if len(exchanges) == 1:
+        return [0]
+    return [number for number, (question, answer) in enumerate(exchanges) if asks(question, answer)]
+
+
+def last_asking_question(messages: list[Message]) -> str:
+    """The last question that asks something, else the last one; the last may stand without its answer."""
+    exchanges = _exchanges(messages)
+    asking = asking_exchanges(messages)
+    return exchanges[asking[-1] if asking else -1][0]
+
+
+def scored_records(record: dict[str, Any], turns: str, count: int = 1) -> list[dict[str, Any]]:
+    """The items that a held-out record gives, by data.heldout_turns: the record up to each scored answer.
+
+    An item that ends before the record does has the record's id and the number of its exchange, as in `#2`.
+    `count` limits the items where all answers are scored.
+    """
+    asking = asking_exchanges(record["messages"])
+    last = len(_exchanges(record["messages"])) - 1
+    numbers = [last] if turns == "last" or not asking else asking[:count] if turns == "all" else asking[-1:]
+    return [record if number == last else _cut(record, number) for number in numbers]
+
+
+def _is_courtesy(clause: str) -> bool:
     return any(pattern.search(clause) for pattern in (_THANKS, _AGREES, _PROMISES))
+
+
+def _cut(record: dict[str, Any], number: int) -> dict[str, Any]:
+    messages = record["messages"]
+    begin = int(messages[0]["role"] == "system")
+    kept = {name: value for name, value in record.items() if name != "references"}
+    return kept | {"id": f"{record['id']}#{number + 1}", "messages": messages[: begin + 2 * number + 2]}
+
+
+def _exchanges(messages: list[Message]) -> list[tuple[str, str]]:
+    """(question, answer) of each exchange, "" for an answer that is not there."""
+    texts = [message["content"] for message in messages if message["role"] != "system"]
+    return list(zip(texts[::2], [*texts[1::2], ""], strict=False))
