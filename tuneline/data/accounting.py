@@ -40,12 +40,14 @@ class SourceCounts:
     markup: Counter[str] = field(default_factory=Counter)
     """Records with markup of another chat template in their text, by template."""
     answers: Counter[str] = field(default_factory=Counter)
-    """Records whose answer is without content or cut off."""
+    """Records with a fault of their answer: without_content, cut_off, no_full_stop."""
     same_answers: dict[str, int] = field(default_factory=dict)
     """Answers, shortened, that a fifth of the source's records share, with their number."""
     formats: Counter[str] = field(default_factory=Counter)
     encodings: dict[str, str] = field(default_factory=dict)
     """By file of text."""
+    excluded: Counter[str] = field(default_factory=Counter)
+    """Ids that data.exclude leaves out, with the number of their items."""
     skipped: list[str] = field(default_factory=list)
     """Files that no reader claims."""
 
@@ -58,6 +60,7 @@ class SourceCounts:
         self.placeholders += batch.placeholders
         self.markup += batch.markup
         self.answers += batch.answers
+        self.excluded += batch.excluded
 
 
 def check_rejects(params: Data, counts: list[SourceCounts]) -> None:

@@ -14,12 +14,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from tuneline.data.accounting import SourceCounts, account, check_rejects
-from tuneline.data.batches import batch_jobs
+from tuneline.data.batches import batch_jobs, excluded_ids
 from tuneline.data.config import Data
 from tuneline.data.contamination import HeldoutIndex, Leak
 from tuneline.data.heldout import Split, split_items
 from tuneline.data.normalize import read_batch
 from tuneline.data.readers.messages import compared_question
+from tuneline.data.remarks import remarks
 from tuneline.data.scored_turn import scored_records
 from tuneline.data.spool import BOTH, KEYS, LineReader, compared_questions, compared_text, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
@@ -57,20 +58,25 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         index, heldout_records = build_index(lines, keys, split, params.heldout_turns, counts)
         heldout_file.writelines(heldout_records)
         write_records(lines, keys, split, index, heldout_records, params.leak_policy, train_file, removed_file, counts)
-        return account(params, counts)
+        return account(params, counts) | {"unknown_excluded": unknown_excluded(params, raw, counts)}
+
+
+def unknown_excluded(params: Data, raw: Path, counts: list[SourceCounts]) -> list[str]:
+    """Ids of data.exclude that no record has."""
+    return sorted(excluded_ids(params, raw) - {name for row in counts for name in row.excluded})
 
 
 def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
-    """Lines that the stage prints: counts of items, and for each source the placeholders that are left."""
+    """Lines that the stage prints: counts of items, and what is remarkable of each source."""
     total = counts["total"]
     lines = [
         f"convert: {total['train']} training and {total['heldout']} held-out items of {total['items']}; "
         f"{total['duplicates']} duplicates, {total['leaks']} leaks, {total['rejected']} rejects ({rejects})"
     ]
     for name, row in counts["sources"].items():
-        if row["placeholders"]:
-            found = ", ".join(f"{text} ({count}×)" for text, count in row["placeholders"].items())
-            lines.append(f"convert: {name} holds placeholders that data.placeholders does not fill: {found}")
+        lines += remarks(name, row)
+    if unknown := counts["unknown_excluded"]:
+        lines.append(f"convert: {len(unknown)} ids of data.exclude are of no record, such as {', '.join(unknown[:3])}")
     return lines
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tuneline.data.answer_faults import fault_of, is_missing
 from tuneline.data.cleaning import clean
 from tuneline.data.config import Data, Source
-from tuneline.data.empty_answers import fault_of, is_missing
 from tuneline.data.foreign_markup import find_markup, turn_into_turns
 from tuneline.data.readers import RawFile, RawRecord, extraction, has_history, messages, pairs, parse_value
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError
@@ -59,13 +59,15 @@ class BatchResult:
     markup: Counter[str] = field(default_factory=Counter)
     """Records with markup of another chat template that stays in their text."""
     answers: Counter[str] = field(default_factory=Counter)
-    """Records whose answer teaches nothing, by what is wrong with it."""
+    """Records with a fault of their answer."""
+    excluded: Counter[str] = field(default_factory=Counter)
+    """Ids that data.exclude names."""
 
 
 def read_batch(job: BatchJob) -> BatchResult:
     """Parse and clean every raw record of a batch, or reject it with a reason."""
     repairs, placeholders, reasons = Counter[str](), Counter[str](), Counter[str]()
-    markup, answers = Counter[str](), Counter[str]()
+    markup, answers, excluded = Counter[str](), Counter[str](), Counter[str]()
     keys: list[tuple[Any, ...]] = []
     lines: list[bytes] = []
     rejects: list[bytes] = []
@@ -80,7 +82,8 @@ def read_batch(job: BatchJob) -> BatchResult:
                 conversation.repairs.append("other_templates")
             clean(conversation, job.params, placeholders)
             key, line = to_spool_line(conversation, name, job.source_number, origin, raw.text, seed)
-            if job.exclude and record_of(line)["id"] in job.exclude:
+            if job.exclude and (identifier := record_of(line)["id"]) in job.exclude:
+                excluded[identifier] += 1
                 raise RejectedRecordError(EXCLUDED)
         except RejectedRecordError as error:
             reasons[str(error)] += 1
@@ -96,7 +99,7 @@ def read_batch(job: BatchJob) -> BatchResult:
         lines.append(line)
     return BatchResult(
         job.source_number, np.array(keys, dtype=KEYS), b"".join(lines), b"".join(rejects), len(job.raw_records),
-        reasons, repairs, placeholders, markup, answers,
+        reasons, repairs, placeholders, markup, answers, excluded,
     )  # fmt: skip
 
 

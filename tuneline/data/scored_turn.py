@@ -17,7 +17,8 @@ _ASKS = re.compile(
     re.IGNORECASE,
 )
 _THANKS = re.compile(
-    r"谢谢|感谢|多谢|谢啦|谢了|感激|再见|拜拜|晚安|辛苦了|\b(?:thanks?|thank you|thx|cheers|appreciate|good ?bye|bye|good night)\b",
+    r"谢谢|感谢|多谢|谢啦|谢了|感激|再见|拜拜|晚安|辛苦了|"
+    r"\b(?:thanks?|thank you|thx|cheers|appreciate|good ?bye|bye|good night)\b",
     re.IGNORECASE,
 )
 _AGREES = re.compile(
