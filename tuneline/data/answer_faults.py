@@ -23,7 +23,7 @@ _ENDS_OPEN = re.compile(
     r"\b(?:the|an|of|and|or|to|with|because|if|that|which|for|in)$"
 )
 """A comma, a bracket that is not closed, or a word that something must follow."""
-_STOP = re.compile(r"[。！？!?…]|(?<=[a-z])\.(?=\s|$)")
+_STOP = re.compile(r"[。！？!?…，；]|(?<=[a-z])[.,](?=\s|$)")
 _CLOSED = re.compile(r"[^\w\s]$|\d$")
 _INFORMAL = re.compile(
     r"(?:祝|希望|谢谢|再见|加油|保重|健康|康复|愉快|顺利|放心|参考|帮助|您|你|吧|呢|哦|啊|呀|的|了|哈)[^，。]{0,8}$"
@@ -50,7 +50,7 @@ def lacks_content(answer: str) -> bool:
 
 
 def lacks_full_stop(text: str) -> bool:
-    """Whether the last sentence has no end, though those before it in its line have one: it may be cut off."""
+    """Whether the last sentence has no end, though its author sets commas or stops: it may be cut off."""
     last_line = text.rpartition("\n")[2]
     if _CLOSED.search(text) or _LIST.match(last_line) or not _STOP.search(last_line):
         return False

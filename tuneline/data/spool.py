@@ -25,7 +25,8 @@ KEYS = np.dtype(
 """The key of a record, 63 bytes: beginnings of sha256 hashes, number of its source, length of its line in the spool.
 
 `content` is of the normalised messages without system prompt, `raw` of the raw text; `instruction` and `question` are
-of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together;
+of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together, the
+last two with earlier questions of the dialogue;
 `answer` of the last answer, 0 unless the task is qa. `asking` is the number of exchanges that ask something.
 """
 BOTH, INSTRUCTION, QUESTION = 0, 1, 2
@@ -56,13 +57,15 @@ def to_spool_line(
         record["references"] = conversation.references
     questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
     earlier = EARLIER.join(questions[:-1])
+    # Dialogues that end in the same words are about different things.
+    salt = f"{seed}{earlier}{EARLIER}" if earlier else seed
     line = b"%s\t%s\t%s\t%s\n" % (instruction.encode(), question.encode(), earlier.encode(), to_line(record))
     key = (
         (_number(without_system), int.from_bytes(without_system[8:16])),
         _number(_sha256(raw)),
-        _number(_sha256(f"{seed}{instruction} {question}" if instruction else seed + question)),
+        _number(_sha256(f"{salt}{instruction} {question}" if instruction else salt + question)),
         _number(_sha256(seed + instruction)) if instruction else 0,
-        _number(_sha256(seed + question)) if instruction else 0,
+        _number(_sha256(salt + question)) if instruction else 0,
         _number(_sha256(normalised[-1])) if conversation.task == "qa" else 0,
         source_number,
         min(len(asking_exchanges(messages)), 255),
