@@ -39,20 +39,29 @@ _WELCOME = re.compile(
     re.IGNORECASE,
 )
 """How an answer to thanks begins."""
-_GOES_ON = re.compile(r"但|不过|可是|然而|只是|还是|另外|开始吧|继续|\b(?:but|however|also)\b", re.IGNORECASE)
+_GOES_ON = re.compile(
+    r"但|不过|可是|然而|只是|还是|另外|至于|虽然|担心|害怕|困惑|难受|开始吧|继续(?!努力|学习|加油|保持)|\b(?:but|however|also)\b",
+    re.IGNORECASE,
+)
 """Words after which a turn says more than its courtesies."""
 
 
-def asks(question: str, answer: str) -> bool:
-    """Whether a turn asks something, rather than thanks, agrees, promises or takes leave."""
+def asks(question: str, answer: str, first: bool = False) -> bool:
+    """Whether a turn asks something, rather than thanks, agrees, promises or takes leave.
+
+    The first turn of a dialogue may thank beforehand for what it tells of.
+    """
+    welcome = _WELCOME.match(answer) is not None
+    if welcome and _THANKS.search(question) and not re.search("[?？]", question):
+        return False
     if _ASKS.search(_IF_ANYTHING.sub("", question)):
         return True
-    if _WELCOME.match(answer):
+    if welcome:
         return False
     clauses = [clause.strip() for clause in _CLAUSE.split(question) if clause.strip()]
     if not clauses or _GOES_ON.search(question):
         return True
-    if _THANKS.search(clauses[0]) or _THANKS.search(clauses[-1]):
+    if not first and _THANKS.search(question):
         return False
     courteous = any(_THANKS.search(clause) or _AGREES.match(clause) for clause in clauses)
     return not courteous or not all(_is_courtesy(clause) for clause in clauses)
@@ -63,7 +72,7 @@ def asking_exchanges(messages: list[Message]) -> list[int]:
     exchanges = _exchanges(messages)
     if len(exchanges) == 1:
         return [0]
-    return [number for number, (question, answer) in enumerate(exchanges) if asks(question, answer)]
+    return [number for number, exchange in enumerate(exchanges) if asks(*exchange, first=number == 0)]
 
 
 def last_asking_question(messages: list[Message]) -> str:
