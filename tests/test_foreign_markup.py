@@ -15,6 +15,8 @@ def turns(found: Conversation) -> list[str]:
     return [f"{message['role'][0]} {message['content']}" for message in found.messages]
 
 
+ALPACA = "Below is an instruction that describes a task.\n\n### Instruction:\n总结\n\n### Input:\n文章\n\n### Response:"
+CHATML = "<|im_start|>system\n你是医生<|im_end|>\n<|im_start|>user\n发烧<|im_end|>\n<|im_start|>assistant\n"
 MARKED = [
     ("[Round n]", ["[Round 0]\n问：发烧\n答：降温。\n[Round 1]\n问：去医院吗\n答：", "去。"],
      ["u 发烧", "a 降温。", "u 去医院吗", "a 去。"]),
@@ -27,10 +29,8 @@ MARKED = [
     ("[INST]", ["[INST] 发烧 [/INST]", "降温。</s>"], ["u 发烧", "a 降温。"]),
     ("[INST]", ["<s>[INST] <<SYS>>\n你是医生\n<</SYS>>\n\n发烧 [/INST] 降温。 </s><s>[INST] 去医院吗 [/INST]", "去。"],
      ["s 你是医生", "u 发烧", "a 降温。", "u 去医院吗", "a 去。"]),
-    ("### Instruction:", ["Below is an instruction that describes a task.\n\n### Instruction:\n总结\n\n### Input:\n文章\n\n### Response:", "好。"],
-     ["u 总结\n文章", "a 好。"]),
-    ("<|im_start|>", ["<|im_start|>system\n你是医生<|im_end|>\n<|im_start|>user\n发烧<|im_end|>\n<|im_start|>assistant\n", "降温。<|im_end|>"],
-     ["s 你是医生", "u 发烧", "a 降温。"]),
+    ("### Instruction:", [ALPACA, "好。"], ["u 总结\n文章", "a 好。"]),
+    ("<|im_start|>", [CHATML, "降温。<|im_end|>"], ["s 你是医生", "u 发烧", "a 降温。"]),
     ("<user>:", [" <user>: 发烧 <bot>: 降温。 <user>: 去医院吗", "去。"], ["u 发烧", "a 降温。", "u 去医院吗", "a 去。"]),
     ("<|user|>", ["<|user|>\n发烧\n<|assistant|>\n", "降温。"], ["u 发烧", "a 降温。"]),
     ("USER: ASSISTANT:", ["A chat between two. USER: 发烧 ASSISTANT: 降温。</s>USER: 去吗 ASSISTANT:", "去。"],

@@ -67,7 +67,10 @@ def test_an_item_ends_with_its_scored_answer():
 @pytest.mark.parametrize(("turns", "dialogues"), [("last_question", 10), ("last", 10), ("all", 5)])
 def test_the_heldout_set_has_as_many_answers_as_asked_for(workspace, turns, dialogues):
     topics = [f"{chr(0x4E00 + 37 * n) * 3}第{n}种情况应该怎么处理" for n in range(30)]
-    rows = [dialogue(topic, f"办法{n}。", f"{topic}要多少钱", f"{n}元。", "谢谢医生", "不客气") for n, topic in enumerate(topics)]
+    rows = [
+        dialogue(topic, f"办法{n}。", f"{topic}要多少钱", f"{n}元。", "谢谢医生", "不客气")
+        for n, topic in enumerate(topics)
+    ]
     rows.append(dialogue("好的", "嗯。", "谢谢", "不客气"))
     write(Path("data/raw/a.jsonl"), lines(*({"conversations": row} for row in rows)))
     workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 10, "heldout_turns": turns, "leak_policy": "keep"})
