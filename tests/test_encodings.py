@@ -31,7 +31,6 @@ def jsonl(text: str, rows: int = 1) -> str:
         (SIMPLIFIED, "gb18030", "gb18030"),
         (TRADITIONAL, "gb18030", "gb18030"),
         ("宝宝发烧怎么办", "gbk", "gb18030"),
-        ("感冒", "gbk", "gb18030"),
         (TRADITIONAL, "big5", "big5"),
         ("寶寶發燒怎麼辦", "big5", "big5"),
         (CANTONESE, "big5hkscs", "big5hkscs"),
