@@ -23,6 +23,8 @@ _ENDS_OPEN = re.compile(
     r"\b(?:the|an|of|and|or|to|with|because|if|that|which|for|in)$"
 )
 """A comma, a bracket that is not closed, or a word that something must follow."""
+TAIL = 16
+"""Characters of the end that is looked at; a word fits in."""
 _STOP = re.compile(r"[。！？!?…，；]|(?<=[a-z])[.,](?=\s|$)")
 _CLOSED = re.compile(r"[^\w\s]$|\d$")
 _INFORMAL = re.compile(
@@ -37,9 +39,9 @@ def fault_of(answer: str) -> str | None:
     if lacks_content(answer):
         return "without_content"
     text = answer.rstrip()
-    if len(text) < SENTENCE:
+    if len(text) < SENTENCE or text[-1] in "。！？.!?…":
         return None
-    if _ENDS_OPEN.search(text):
+    if _ENDS_OPEN.search(text[-TAIL:]):
         return "cut_off"
     return "no_full_stop" if lacks_full_stop(text) else None
 
@@ -52,7 +54,7 @@ def lacks_content(answer: str) -> bool:
 def lacks_full_stop(text: str) -> bool:
     """Whether the last sentence has no end, though its author sets commas or stops: it may be cut off."""
     last_line = text.rpartition("\n")[2]
-    if _CLOSED.search(text) or _LIST.match(last_line) or not _STOP.search(last_line):
+    if _CLOSED.search(text[-1:]) or _LIST.match(last_line) or not _STOP.search(last_line):
         return False
     last = _STOP.split(last_line)[-1]
     return not _INFORMAL.search(last) and len(last.strip()) > 1

@@ -98,7 +98,11 @@ _compiled = {
 def find_markup(messages: list[Message]) -> str | None:
     """Name of the template whose markup is in the messages, or of control tokens; None for none."""
     texts = [message["content"] for message in messages]
-    if not any(cue in text for text in texts for cue in _CUES):
+    joined = "\n".join(texts)
+    for cue in _CUES:
+        if cue in joined:
+            break
+    else:
         return None
     for template in TEMPLATES:
         if any(_shows(template, message, texts[-1]) for message in messages):

@@ -69,16 +69,16 @@ def asks(question: str, answer: str, first: bool = False) -> bool:
 
 def asking_exchanges(messages: list[Message]) -> list[int]:
     """Numbers, from 0, of the exchanges of a dialogue that ask something; a single one always does."""
-    exchanges = _exchanges(messages)
-    if len(exchanges) == 1:
+    if len(messages) <= 2 + (messages[0]["role"] == "system"):
         return [0]
+    exchanges = _exchanges(messages)
     return [number for number, exchange in enumerate(exchanges) if asks(*exchange, first=number == 0)]
 
 
 def last_asking_question(messages: list[Message]) -> str:
     """The last question that asks something, else the last one; the last may stand without its answer."""
-    exchanges = _exchanges(messages)
     asking = asking_exchanges(messages)
+    exchanges = _exchanges(messages)
     return exchanges[asking[-1] if asking else -1][0]
 
 
