@@ -12,7 +12,7 @@ from tests.helpers.stages import run_main
 from tuneline.data.convert import summary_lines
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import Tokens, TokenWriter, write_tokens
-from tuneline.train.batching import micro_batches, split
+from tuneline.train.batching import has_validation, micro_batches, split
 
 
 def rows(name: str) -> list[dict]:
@@ -134,3 +134,43 @@ def test_a_missing_file_of_excluded_ids_is_an_error(workspace):
     workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 5, "exclude": "none.txt"})
     with pytest.raises(ValueError, match="data.exclude: 'none.txt' is no file in .*, expected one with an id a line"):
         run_main(stages.convert)
+
+
+def test_rows_to_validate_on_are_apart_from_training_and_from_the_exam(workspace):
+    made = different(60)
+    write(Path("data/raw/a.jsonl"), lines(*made))
+    workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 20})
+    run_main(stages.convert)
+    numbers = [int(record["origin"][8:]) - 1 for record in rows("heldout")]
+    new = [{"question": f"新的问题{chr(0x6000 + 71 * n) * 5}", "answer": "好"} for n in range(5)]
+    trained = next(row for n, row in enumerate(made) if n not in numbers)
+    leaking = {"question": made[numbers[0]]["question"], "answer": "另一个办法"}
+    write(Path("data/raw/v.jsonl"), lines(*new, trained, leaking, {"question": new[0]["question"], "answer": "坏"}))
+    write(Path("data/raw/b.jsonl"), lines({"question": new[1]["question"], "answer": "不好"}))
+    sources = [{"path": "a.jsonl"}, {"path": "b.jsonl"}]
+    workspace(data={"sources": sources, "heldout": 20, "validation_source": {"path": "v.jsonl"}})
+    run_main(stages.convert)
+    validated = [record for record in rows("train") if record["source"] == "v"]
+    questions = {record["messages"][0]["content"] for record in validated}
+    assert {row["question"] for row in new} | {trained["question"]} <= questions
+    assert not any(record["source"] == "v" for record in rows("heldout"))
+    assert not questions & {record["messages"][0]["content"] for record in rows("heldout")}
+    others = {record["messages"][0]["content"] for record in rows("train") if record["source"] != "v"}
+    assert not others & questions, "what validates is trained on nowhere"
+    why = {(row["source"], row["why"]) for row in rows("removed")}
+    assert {("a", "duplicate"), ("b", "equal"), ("v", "equal")} <= why or leaking["question"] not in questions
+    assert counts()["sources"]["v"]["weight"] == 0
+
+
+def test_given_validation_rows_take_the_place_of_a_fraction(tmp_path):
+    writer = TokenWriter(tmp_path / "tokens")
+    for number, weight in enumerate([1.0, 0.0, 2.0, 0.0]):
+        writer.add(encoded([number, 5]), weight)
+    writer.finish()
+    tokens = Tokens(tmp_path / "tokens")
+    assert [part.tolist() for part in split(tokens, 0.0, 17)] == [[0, 2], [1, 3]]
+    assert has_validation(tmp_path / "tokens")
+    with pytest.raises(
+        ValueError, match="train.eval_fraction is 0.1, expected 0: data.validation_source gives the rows"
+    ):
+        split(tokens, 0.1, 17)

@@ -33,7 +33,7 @@ class SourceCounts:
     beyond_limit: int = 0
     """Raw records that the source's limit leaves out; they are no items."""
     weight: float = 1.0
-    """Times that a training row is taken in an epoch."""
+    """Times that a training row is taken in an epoch; 0 for rows to validate on, which are in `train` as well."""
     reasons: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
@@ -66,7 +66,8 @@ class SourceCounts:
 def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
     """Raises ValueError for a source of which too much was rejected, naming the first five reasons."""
     for source, row in zip(params.all_sources, counts, strict=True):
-        where = "data.heldout_source" if source is params.heldout_source else "data.sources"
+        named = {id(params.heldout_source): "heldout_source", id(params.validation_source): "validation_source"}
+        where = f"data.{named.get(id(source), 'sources')}"
         if not row.items:
             skipped = f" ({len(row.skipped)} files skipped, such as {row.skipped[0]})" if row.skipped else ""
             raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}")
@@ -96,7 +97,7 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     result["total"]["encodings"] = dict(Counter(name for encodings in files for name in encodings.values()))
     for row in (*result["sources"].values(), result["total"]):
         assert row["items"] == sum(row[term] for term in TERMS), f"items were lost or made: {row}"
-    if not result["total"]["train"]:
+    if not sum(row["train"] for row in result["sources"].values() if row["weight"]):
         raise ValueError(
             "no training row is left: "
             + ", ".join(f"{result['total'][term]} {term}" for term in ("items", *TERMS[1:]))

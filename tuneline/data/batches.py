@@ -28,7 +28,8 @@ def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts]) -> Iterator[
     """All raw records of all sources in batches, each of one file; counts files, formats and files skipped."""
     excluded = excluded_ids(params, raw)
     for number, (source, source_counts) in enumerate(zip(params.all_sources, counts, strict=True)):
-        source_counts.weight, numbers = source.weight, count()
+        source_counts.weight = 0.0 if number == params.validation_number else source.weight
+        numbers = count()
         drawn = None if source.limit is None else draw_rows(source, raw, source.limit, params.seed)
         for file, records in _files(source, raw, source_counts):
             source_counts.files += 1

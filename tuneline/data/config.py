@@ -90,6 +90,8 @@ class Data(Section):
     """Items set aside for evaluation."""
     heldout_source: Source | None
     """A file that is the held-out set, whole; `heldout` is then not used."""
+    validation_source: Source | None
+    """A file to choose the best checkpoint by, in place of train.eval_fraction."""
     heldout_turns: Literal["last_question", "last", "all"]
     """Scored turns of a held-out dialogue: the last that asks something, the last, or every one that asks."""
     exclude: list[str] | str
@@ -107,8 +109,18 @@ class Data(Section):
 
     @property
     def all_sources(self) -> list[Source]:
-        """All sources; the explicit held-out one, if any, is the last."""
-        return [*self.sources, *([self.heldout_source] if self.heldout_source else [])]
+        """All sources; those to validate on and to hold out, if any, are the last."""
+        return [*self.sources, *(source for source in (self.validation_source, self.heldout_source) if source)]
+
+    @property
+    def validation_number(self) -> int | None:
+        """Number of the source to validate on."""
+        return len(self.sources) if self.validation_source else None
+
+    @property
+    def heldout_number(self) -> int | None:
+        """Number of the source to hold out."""
+        return len(self.all_sources) - 1 if self.heldout_source else None
 
     @model_validator(mode="after")
     def _one_name_each(self) -> "Data":

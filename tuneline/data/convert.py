@@ -22,6 +22,7 @@ from tuneline.data.normalize import read_batch
 from tuneline.data.readers.messages import compared_question
 from tuneline.data.remarks import remarks
 from tuneline.data.scored_turn import scored_records
+from tuneline.data.shared_answers import count_same_answers
 from tuneline.data.spool import BOTH, KEYS, LineReader, compared_questions, compared_text, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
 from tuneline.formats.records import normalise, to_line
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 WRITTEN = 4096
 """Records that the second pass takes at a time."""
-SAME_SHARE, SAME_LEAST, SAME_SHOWN = 0.2, 3, 60
-"""Share and number of a source's records from which on their common answer is told; its characters that are shown."""
 SHOWN = 200
 """Characters of a question in the list of what was removed."""
 
@@ -57,7 +56,8 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         count_same_answers(lines, keys, split, counts)
         index, heldout_records = build_index(lines, keys, split, params.heldout_turns, counts)
         heldout_file.writelines(heldout_records)
-        write_records(lines, keys, split, index, heldout_records, params.leak_policy, train_file, removed_file, counts)
+        gate = LeakGate(lines, keys, split, index, heldout_records, params.validation_number)
+        write_records(lines, keys, split, gate, params.leak_policy, train_file, removed_file, counts)
         return account(params, counts) | {"unknown_excluded": unknown_excluded(params, raw, counts)}
 
 
@@ -125,27 +125,38 @@ def build_index(
     return HeldoutIndex(questions), records
 
 
-def count_same_answers(lines: LineReader, keys: "NDArray[Any]", split: Split, counts: list[SourceCounts]) -> None:
-    """Count dialogues that ask nothing, and for each source the answers that a fifth of its records share."""
-    for number, source_counts in enumerate(counts):
-        rows = np.flatnonzero(split.kept & (keys["source"] == number))
-        source_counts.nothing_asked = int((keys["asking"][rows] == 0).sum())
-        answers = keys["answer"][rows]
-        _, first, repeats = np.unique(answers, return_index=True, return_counts=True)
-        least = max(SAME_LEAST, SAME_SHARE * len(rows))
-        for place in np.flatnonzero((repeats >= least) & (answers[first] != 0)).tolist():
-            answer = record_of(lines.line(int(rows[first[place]])))["messages"][-1]["content"]
-            source_counts.same_answers[answer[:SAME_SHOWN]] = int(repeats[place])
+class LeakGate:
+    """What training rows may not repeat: held-out items, and those to validate on, which may not repeat held-out ones."""
+
+    def __init__(
+        self, reader: LineReader, keys: "NDArray[Any]", split: Split, heldout: HeldoutIndex,
+        heldout_records: list[bytes], validation_number: int | None,
+    ) -> None:  # fmt: skip
+        self.validation_number = validation_number
+        self.heldout = self.both = heldout
+        self.ids = [json.loads(record)["id"] for record in heldout_records]
+        if validation_number is not None:
+            rows = np.flatnonzero(split.kept & (keys["source"] == validation_number)).tolist()
+            lines = [reader.line(row) for row in rows]
+            own = [compared_text(line, int(split.parts[row])) for line, row in zip(lines, rows, strict=True)]
+            self.both = HeldoutIndex([*heldout.questions, *own])
+            self.ids += [record_of(line)["id"] for line in lines]
+        self.questions = self.both.questions
+
+    def find_leaks(self, questions: dict[int, list[str]], sources: dict[int, int]) -> dict[int, Leak | None]:
+        """The first leak of each row, by the questions and the source number of each."""
+        validated = {place: texts for place, texts in questions.items() if sources[place] == self.validation_number}
+        trained = {place: texts for place, texts in questions.items() if place not in validated}
+        return _find_leaks(self.both, trained) | _find_leaks(self.heldout, validated)
 
 
 def write_records(
-    reader: LineReader, keys: "NDArray[Any]", split: Split, index: HeldoutIndex, heldout_records: list[bytes],
-    policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
+    reader: LineReader, keys: "NDArray[Any]", split: Split, gate: LeakGate, policy: str, train: IO[bytes],
+    removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
     is_heldout = np.zeros(len(keys), dtype=bool)
     is_heldout[split.heldout] = True
-    heldout_ids = [json.loads(record)["id"] for record in heldout_records]
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
         for begin in range(0, len(keys), WRITTEN):
@@ -154,7 +165,9 @@ def write_records(
             kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
             conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
             training = np.flatnonzero(split.kept[rows] & ~is_heldout[rows]).tolist()
-            leaks = _find_leaks(index, {place: compared_questions(lines[place], parts[place]) for place in training})
+            leaks = gate.find_leaks(
+                {place: compared_questions(lines[place], parts[place]) for place in training}, dict(enumerate(numbers))
+            )
             for place, line in enumerate(lines):
                 source_counts = counts[numbers[place]]
                 if not kept[place]:
@@ -170,8 +183,8 @@ def write_records(
                     train.write(record_line(line))
                 else:
                     source_counts.leaks += 1
-                    leaked = heldout_ids[leak.item]
-                    removed.write(_leak_line(line, leak, leaked, index.questions[leak.item]))
+                    leaked = gate.ids[leak.item]
+                    removed.write(_leak_line(line, leak, leaked, gate.questions[leak.item]))
                     if policy == "fail":
                         failures.append((leak.similarity, f"{record_of(line)['origin']} of {leaked} ({leak.why})"))
                     continue

@@ -38,28 +38,35 @@ class Split:
 
 def split_items(params: Data, keys: "NDArray[Any]") -> Split:
     """Duplicates and held-out items. Raises ValueError when there are too few different questions."""
-    kept_as = deduplicate(keys, len(params.sources) if params.heldout_source else None)
+    kept_as = deduplicate(keys, params.heldout_number, params.validation_number)
     kept = kept_as == np.arange(len(keys))
     parts = compared_parts(keys, kept)
     questions = question_hashes(keys, parts)
     if params.heldout_source:
-        heldout = np.flatnonzero(kept & (keys["source"] == len(params.sources)))
+        heldout = np.flatnonzero(kept & (keys["source"] == params.heldout_number))
         if not len(heldout):
             raise ValueError(f"data.heldout_source: {params.heldout_source.path!r} holds no item that can be used")
         asking = np.maximum(keys["asking"][heldout].astype(np.int64), 1)
         scored = asking if params.heldout_turns == "all" else np.ones(len(heldout), dtype=np.int64)
     else:
-        heldout, scored = draw(questions, keys, kept, params.heldout, params.heldout_turns)
+        drawable = kept if params.validation_number is None else kept & (keys["source"] != params.validation_number)
+        heldout, scored = draw(questions, keys, drawable, params.heldout, params.heldout_turns)
     return Split(kept, find_conflicts(questions, kept), parts, kept_as, heldout, scored)
 
 
-def deduplicate(keys: "NDArray[Any]", heldout_source: int | None = None) -> "NDArray[np.int64]":
+def deduplicate(
+    keys: "NDArray[Any]", heldout_source: int | None = None, validation_source: int | None = None
+) -> "NDArray[np.int64]":
     """Which item stays of each item's duplicates: of the same normalised messages the one with the smallest raw hash.
 
-    `heldout_source` is the number of a source whose items stay in any case: those that the user holds out.
+    `heldout_source` is the number of a source whose items stay in any case: those that the user holds out; items of
+    `validation_source` stay before those that are trained on.
     """
-    is_training = keys["source"] != (-1 if heldout_source is None else heldout_source)
-    order = np.lexsort((keys["source"], keys["raw"], is_training, keys["content"][:, 1], keys["content"][:, 0]))
+    use = np.full(len(keys), 2, dtype=np.uint8)
+    for rank, source in ((1, validation_source), (0, heldout_source)):
+        if source is not None:
+            use[keys["source"] == source] = rank
+    order = np.lexsort((keys["source"], keys["raw"], use, keys["content"][:, 1], keys["content"][:, 0]))
     content = keys["content"][order]
     first = np.ones(len(keys), dtype=bool)
     first[1:] = (content[1:] != content[:-1]).any(axis=1)

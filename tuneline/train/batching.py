@@ -8,6 +8,7 @@ Micro-batch k of a step goes to process k modulo the number of processes.
 import hashlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,25 @@ def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> int:
     return batch_size // per_pass
 
 
+def has_validation(tokens: Path) -> bool:
+    """Whether a token file holds rows to validate on, of data.validation_source: they weigh nothing."""
+    return bool((Tokens(tokens).weights == 0).any())
+
+
 def split(tokens: Tokens, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(row numbers to train on, row numbers to validate on), both in order; at least one of each when there is a fraction.
 
-    Rows to validate on have the smallest hashes of their tokens, so that rows that are added change few of them.
-    Raises ValueError when too few rows are left to train on.
+    Rows that weigh nothing are those to validate on. Else these have the smallest hashes of their tokens, so that rows
+    that are added change few of them.
     """
     rows = len(tokens)
+    given = np.flatnonzero(tokens.weights == 0)
+    if len(given):
+        if fraction:
+            raise ValueError(
+                f"train.eval_fraction is {fraction:g}, expected 0: data.validation_source gives the rows to validate on"
+            )
+        return np.flatnonzero(tokens.weights), given
     count = max(1, round(rows * fraction)) if fraction else 0
     if count >= rows:
         raise ValueError(f"train.eval_fraction is {fraction:g} of {rows} rows, expected to leave rows to train on")
