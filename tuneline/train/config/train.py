@@ -39,7 +39,7 @@ class Train(Section):
     deterministic: bool
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
     eval_fraction: Rate
-    """Of the training rows, to choose the best checkpoint by; never of the held-out items."""
+    """Of the training rows, to choose the best checkpoint by; never of the held-out items. 0 with data.validation_source."""
     early_stopping: int | None = Field(gt=0)
     """Stop after so many validations without a better one; null is never."""
     save_steps: int = Field(gt=0)
