@@ -86,6 +86,14 @@ def test_a_line_in_another_encoding_costs_itself(tmp_path):
         assert len(result.records) == 29
 
 
+def test_a_record_of_an_array_in_another_encoding_costs_itself(tmp_path):
+    rows = [f'{{"question": "{number}：{SIMPLIFIED}", "answer": "好的"}}' for number in range(30)]
+    parts = [row.encode("utf-8" if number == 20 else "gb18030") for number, row in enumerate(rows)]
+    result = read(write(tmp_path / "a.json", b"[" + b",\n".join(parts) + b"]"))
+    assert [reject["origin"] for reject in result.rejects] == ["a.json:[20]"]
+    assert len(result.records) == 29
+
+
 def test_files_that_mix_encodings_are_refused(tmp_path):
     content = jsonl(SIMPLIFIED, 20).encode("gb18030") + jsonl(SIMPLIFIED, 10).encode()
     with pytest.raises(ValueError, match="mixes encodings: 10 of 30 lines that are not ASCII are UTF-8"):

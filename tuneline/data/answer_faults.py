@@ -19,7 +19,7 @@ SHORT = 40
 SENTENCE = 12
 """Characters below which an answer is a word or a phrase, and need not be a sentence."""
 _ENDS_OPEN = re.compile(
-    r"[，、,；;（(《“‘「【\[—]$|(?:^|[，。、\s])(?:因为|如果|但是?|而且|并且|以及|或者?|和|与|虽然|由于|例如|比如|包括)$|"
+    r"[，、,；;（(《“‘「【\[—]$|(?:因为|如果|但是|而且|并且|以及|或者|虽然|由于|例如|比如|包括)$|(?:^|[，。、\s])[但或和与]$|"
     r"\b(?:the|an|of|and|or|to|with|because|if|that|which|for|in)$"
 )
 """A comma, a bracket that is not closed, or a word that something must follow."""
@@ -54,7 +54,7 @@ def lacks_content(answer: str) -> bool:
 def lacks_full_stop(text: str) -> bool:
     """Whether the last sentence has no end, though its author sets commas or stops: it may be cut off."""
     last_line = text.rpartition("\n")[2]
-    if _CLOSED.search(text[-1:]) or _LIST.match(last_line) or not _STOP.search(last_line):
+    if _CLOSED.search(text[-1:]) or (_LIST.match(last_line) and "\n" in text) or not _STOP.search(last_line):
         return False
     last = _STOP.split(last_line)[-1]
     return not _INFORMAL.search(last) and len(last.strip()) > 1

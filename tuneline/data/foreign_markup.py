@@ -5,6 +5,7 @@ looks like one is counted and stays text: words such as "Human:" in prose are no
 """
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 from tuneline.data.readers.conversation import Conversation
@@ -63,14 +64,20 @@ TEMPLATES = (
         "Human: Assistant:", rf"{_START}(?:Human|User)\s*[:：]", rf"{_START}(?:Assistant|Bot|AI)\s*[:：]", spoken=True
     ),
     Template("问： 答：", rf"{_START}问[:：]", rf"{_START}答[:：]", spoken=True),
-    Template("用户： 助手：", rf"{_START}用户[:：]", rf"{_START}(?:AI)?助[手理][:：]", spoken=True),
+    Template("用户： 助手：", rf"{_START}用户[:：]", rf"{_START}(?:(?:AI)?助[手理]|客服|机器人)[:：]", spoken=True),
+    Template("问题： 回答：", rf"{_START}(?:问题|提问)[:：]", rf"{_START}(?:回答|答复|答案)[:：]", spoken=True),
+    # Options of a question begin with "A:" as well.
+    Template(
+        "Question: Answer:", rf"{_START}(?:Question|Q)[:：]", rf"{_START}(?:Answer|A(?=[:：]\s*\Z))[:：]", spoken=True
+    ),
 )
 """Every one whose markers are control tokens comes before those that words may be."""
 CONTROL_TOKENS = "control tokens"
 """Name of what is left of a template: its tokens without its order."""
 _CUES = (
     "[Round", "<s>", "</s>", "INST]", "###", "<|", "<｜", "_of_turn>", "<reserved_", "<user>", "<human>", "<usr>", "<bot>",
-    "<eo", "[gMASK]", "答：", "答:", "ssistant", "ASSISTANT", "Bot", "AI:", "AI：", "助手", "助理",
+    "<eo", "[gMASK]", "答：", "答:", "ssistant", "ASSISTANT", "Bot", "AI:", "AI：", "助手", "助理", "客服", "机器人", "回答：",
+    "回答:", "答复：", "答案：", "答案:", "Answer", "\nA:", "\nA：",
 )  # fmt: skip
 """One of these is in every text with markup: most texts are told to have none at once."""
 _CONTROL = re.compile(
@@ -105,7 +112,7 @@ def find_markup(messages: list[Message]) -> str | None:
     else:
         return None
     for template in TEMPLATES:
-        if any(_shows(template, message, texts[-1]) for message in messages):
+        if any(_shows(template, *pair) for pair in zip(messages, [*texts[1:], ""], strict=True)):
             return template.name
     # "<s>…</s>" in the midst of a text is HTML.
     stray = any(_CONTROL.search(text) or ("<s>" not in text and text.rstrip().endswith("</s>")) for text in texts)
@@ -117,7 +124,7 @@ def turn_into_turns(conversation: Conversation) -> bool:
     messages = conversation.messages
     name = find_markup(messages)
     template = next((template for template in TEMPLATES if template.name == name), None)
-    if name is None or (template and template.spoken and not _shows(template, messages[-2], messages[-1]["content"])):
+    if name is None or (template and template.spoken and not _asked_so(template, messages)):
         return False
     split: list[Message] = []
     for message in messages:
@@ -139,7 +146,9 @@ def _shows(template: Template, message: Message, answer: str) -> bool:
     text = message["content"]
     found = list(_compiled[template.name].finditer(text))
     roles = [match.lastgroup for match in found]
-    if "user" not in roles and not (found and _opens(text, found[0])):
+    # "答：" alone is no template.
+    opens = bool(found) and not template.assistant.startswith(_START) and _opens(text, found[0])
+    if "user" not in roles and not opens:
         return False
     if message["role"] == "assistant":
         # A model that went on by itself; a dialogue in Chinese may be what was asked for.
@@ -152,6 +161,12 @@ def _shows(template: Template, message: Message, answer: str) -> bool:
     first = _compiled[template.name].match(answer.lstrip())
     paired = "assistant" in roles or (first is not None and first.lastgroup == "assistant")
     return roles[0] == "user" and paired and _opens(text, found[0])
+
+
+def _asked_so(template: Template, messages: list[Message]) -> bool:
+    """Whether a question has the template's markup: a dialogue in an answer alone may be what was asked for."""
+    pairs = pairwise(messages)
+    return any(_shows(template, first, second["content"]) for first, second in pairs if first["role"] == "user")
 
 
 def _is_cue(text: str, last: re.Match[str]) -> bool:

@@ -39,16 +39,20 @@ class _Text(TextIOWrapper):
         self.other = None if encoding.startswith("utf") else encoding
 
     def read(self, size: int | None = -1) -> str:
-        return self._mended(super().read(size))
+        text = self._mended(super().read(size))
+        if self.other and not text.isascii():
+            return "".join(map(self._own, text.splitlines(keepends=True)))
+        return text
 
     def readline(self, size: int = -1) -> str:  # type: ignore[override]
-        line = self._mended(super().readline(size))
-        if self.other and not line.isascii():
-            encoded = line.encode(self.other, errors="surrogateescape")
-            if is_utf8_text(encoded):
-                # As bytes that do not decode: the record is rejected, and not learnt as other characters.
-                return encoded.decode("ascii", errors="surrogateescape")
-        return line
+        return self._own(self._mended(super().readline(size)))
+
+    def _own(self, line: str) -> str:
+        """The line, or of one in UTF-8 its bytes as bytes that do not decode: it is rejected, not learnt as other text."""
+        if self.other is None or line.isascii():
+            return line
+        encoded = line.encode(self.other, errors="surrogateescape")
+        return encoded.decode("ascii", errors="surrogateescape") if is_utf8_text(encoded) else line
 
     def _mended(self, text: str) -> str:
         if MARK in text:
