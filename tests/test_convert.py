@@ -16,6 +16,7 @@ from tests.helpers.paths import FIXTURES, ROOT
 from tests.helpers.raw_rows import ARRAY, DIALOGUES, MEDQUAD, PAIR
 from tests.helpers.reading import lines, write
 from tests.helpers.stages import run_main
+from tuneline.data.accounting import SourceCounts
 from tuneline.data.convert import summary_lines
 
 PARTS = ("train", "heldout", "rejects", "removed")
@@ -312,8 +313,9 @@ def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
 
 def test_the_summary_names_placeholders_that_are_left():
     total = {"items": 9, "train": 4, "heldout": 2, "duplicates": 1, "leaks": 1, "rejected": 1}
-    sources = {"a": {"placeholders": {}}, "b": {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}}}
-    assert summary_lines({"sources": sources, "total": total}, Path("data/processed/rejects.jsonl")) == [
+    sources = {"a": vars(SourceCounts()), "b": vars(SourceCounts()) | {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}}}
+    counted = {"sources": sources, "total": total, "unknown_excluded": []}
+    assert summary_lines(counted, Path("data/processed/rejects.jsonl")) == [
         "convert: 4 training and 2 held-out items of 9; 1 duplicates, 1 leaks, 1 rejects (data/processed/rejects.jsonl)",
         "convert: b holds placeholders that data.placeholders does not fill: {{name}} (3×), <AUTHOR> (1×)",
     ]

@@ -58,7 +58,9 @@ def ready(workspace, canonical_base):
             Path(f"data/processed/{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
         total = dict.fromkeys(("items", "train", "heldout", "duplicates", "leaks", "rejected", "conflicts"), len(rows))
         more = {"reasons": {"broken_json": 2}, "repairs": {"trim": 1}, "placeholders": {"{{name}}": 3}, "files": 2}
-        more |= {"formats": {"json": 2}, "skipped": ["s/README.md"], "leaks_kept": 0}
+        more |= {"formats": {"json": 2}, "skipped": ["s/README.md"], "leaks_kept": 0, "weight": 2.5}
+        more |= {"encodings": {"a.json": "utf-8", "b.json": "big5"}, "markup": {"[INST]": 4}, "same_answers": {"无": 7}}
+        more |= {"answers": {"cut_off": 5}, "scored_earlier": 6, "nothing_asked": 8, "beyond_limit": 9}
         Path("metrics/convert_details.json").write_text(json.dumps({"sources": {"s": total | more}, "total": total}))
         workspace(tokenize=changes)
         run_main(stages.tokenize)

@@ -1,7 +1,9 @@
 """Batches of raw records of all sources, file by file, with what no reader can read."""
 
+import hashlib
+import heapq
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from tuneline.data.accounting import SourceCounts
@@ -24,17 +26,58 @@ BATCH = 1024
 
 def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts]) -> Iterator[BatchJob]:
     """All raw records of all sources in batches, each of one file; counts files, formats and files skipped."""
+    excluded = excluded_ids(params, raw)
     for number, (source, source_counts) in enumerate(zip(params.all_sources, counts, strict=True)):
-        left = source.limit
+        source_counts.weight = 0.0 if number == params.validation_number else source.weight
+        numbers = count()
+        drawn = None if source.limit is None else draw_rows(source, raw, source.limit, params.seed)
         for file, records in _files(source, raw, source_counts):
             source_counts.files += 1
             source_counts.formats[file.format] += 1
-            records = islice(records, left)
+            if file.encoding:
+                source_counts.encodings[printable(file.path)] = file.encoding
+            if drawn is not None:
+                records = _only(records, numbers, drawn, source_counts)
             while batch := list(islice(records, BATCH)):
-                left = None if left is None else left - len(batch)
-                yield BatchJob(params, source, number, file, batch)
-            if left == 0:
-                break
+                yield BatchJob(params, source, number, file, batch, excluded)
+
+
+def draw_rows(source: Source, raw: Path, limit: int, seed: int) -> set[int]:
+    """Numbers of the raw records of a source that its limit draws: those whose text has the smallest hashes.
+
+    Rows that are added change few of them, and the order of rows none.
+    """
+    scratch = SourceCounts()
+    texts = (record.text for _, records in _files(source, raw, scratch) for record in records)
+    hashes = (
+        (hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).digest(), number)
+        for number, text in enumerate(texts)
+    )
+    return {number for _, number in heapq.nsmallest(limit, hashes)}
+
+
+def _only(
+    records: Iterator[RawRecord], numbers: Iterator[int], drawn: set[int], counts: SourceCounts
+) -> Iterator[RawRecord]:
+    """The records whose numbers are drawn; counts the others. What says that a file can't be read is never left out."""
+    for record, number in zip(records, numbers, strict=False):
+        if number in drawn or record.reason == "unreadable_file":
+            yield record
+        else:
+            counts.beyond_limit += 1
+
+
+def excluded_ids(params: Data, raw: Path) -> frozenset[str]:
+    """Ids of data.exclude; an item of a dialogue, as in `#2`, stands for the dialogue. Raises ValueError for no file."""
+    names = params.exclude
+    if isinstance(names, str):
+        path = raw / names
+        if not path.is_file():
+            raise ValueError(
+                f"data.exclude: {names!r} is no file in {raw}, expected one with an id a line, or a list of ids"
+            )
+        names = path.read_text(encoding="utf-8-sig").splitlines()
+    return frozenset(name.strip().partition("#")[0] for name in names if name.strip())
 
 
 def _files(source: Source, raw: Path, counts: SourceCounts) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
@@ -56,7 +99,7 @@ def _files(source: Source, raw: Path, counts: SourceCounts) -> Iterator[tuple[Ra
             else:
                 yield RawFile(name, "damaged"), iter([_unreadable(error)])
             continue
-        records = raw_records(file, raw)
+        records = raw_records(file, raw, counts.repairs)
         yield file, records if named else _until_damage(records)
 
 

@@ -11,7 +11,7 @@ from tuneline.runtime.params import Section
 Format = Literal[
     "auto", "json_lines", "json", "table", "blocks", "transcript", "dialogue", "relations", "xml", "columnar", "hub"
 ]
-Repair = Literal["trim", "html_entities", "html_tags", "end_marker"]
+Repair = Literal["trim", "html_entities", "html_tags", "end_marker", "other_templates"]
 
 
 class Source(Section):
@@ -31,8 +31,12 @@ class Source(Section):
     """Field that holds the question, where several could."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our name of a field (question, answer, system) to its name in the file."""
+    encoding: str | None = None
+    """Of its text files, where the text does not tell, in a name that Python knows."""
     limit: int | None = Field(default=None, gt=0)
-    """Read only the first rows."""
+    """Read only so many rows, drawn by a hash of their raw text."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """Times that each row is trained on in an epoch; below 1 each epoch takes its share of the rows in turn."""
     revision: str | None = None
     """Commit of a dataset of the hub."""
     split: str = "train"
@@ -52,10 +56,19 @@ class Source(Section):
             raise ValueError("a template that contains {question}")
         if self.template is not None and self.instruction is not None:
             raise ValueError("template or instruction, not both: write the instruction into the template")
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            raise ValueError(f"an encoding that Python knows, such as big5, not {self.encoding!r}")
         unknown = set(self.columns) - {"question", "answer", "system"}
         if unknown:
             raise ValueError(f"columns for question, answer or system, not {sorted(unknown)}")
         return self
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return isinstance("".encode(name), bytes)
+    except LookupError:
+        return False
 
 
 def template_fields(template: str) -> set[str]:
@@ -77,6 +90,12 @@ class Data(Section):
     """Items set aside for evaluation."""
     heldout_source: Source | None
     """A file that is the held-out set, whole; `heldout` is then not used."""
+    validation_source: Source | None
+    """A file to choose the best checkpoint by, in place of train.eval_fraction."""
+    heldout_turns: Literal["last_question", "last", "all"]
+    """Scored turns of a held-out dialogue: the last that asks something, the last, or every one that asks."""
+    exclude: list[str] | str
+    """Ids of records that are left out, or a file under data/raw with an id a line."""
     seed: int
     """Draws the held-out items; leave it alone in ablations."""
     leak_policy: Literal["remove", "fail", "keep"]
@@ -90,8 +109,18 @@ class Data(Section):
 
     @property
     def all_sources(self) -> list[Source]:
-        """All sources; the explicit held-out one, if any, is the last."""
-        return [*self.sources, *([self.heldout_source] if self.heldout_source else [])]
+        """All sources; those to validate on and to hold out, if any, are the last."""
+        return [*self.sources, *(source for source in (self.validation_source, self.heldout_source) if source)]
+
+    @property
+    def validation_number(self) -> int | None:
+        """Number of the source to validate on."""
+        return len(self.sources) if self.validation_source else None
+
+    @property
+    def heldout_number(self) -> int | None:
+        """Number of the source to hold out."""
+        return len(self.all_sources) - 1 if self.heldout_source else None
 
     @model_validator(mode="after")
     def _one_name_each(self) -> "Data":

@@ -1,4 +1,4 @@
-"""Conversion of raw files to records in two passes, so that memory holds 54 bytes an item and never the items.
+"""Conversion of raw files to records in two passes, so that memory holds 63 bytes an item and never the items.
 
 The first pass parses every raw record and writes the records to the spool, a temporary file; from their hashes the
 duplicates and the held-out items are decided; the second pass reads the spool and writes each record where it belongs.
@@ -14,14 +14,18 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from tuneline.data.accounting import SourceCounts, account, check_rejects
-from tuneline.data.batches import batch_jobs
+from tuneline.data.batches import batch_jobs, excluded_ids
 from tuneline.data.config import Data
 from tuneline.data.contamination import HeldoutIndex, Leak
 from tuneline.data.heldout import Split, split_items
 from tuneline.data.normalize import read_batch
-from tuneline.data.spool import BOTH, KEYS, compared_questions, compared_text, record_line, record_of
+from tuneline.data.readers.messages import compared_question
+from tuneline.data.remarks import remarks
+from tuneline.data.scored_turn import scored_records
+from tuneline.data.shared_answers import count_same_answers
+from tuneline.data.spool import BOTH, KEYS, LineReader, compared_questions, compared_text, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
-from tuneline.formats.records import to_line
+from tuneline.formats.records import normalise, to_line
 from tuneline.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -48,23 +52,31 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         keys = read_sources(params, raw, train.parent, spool, rejects_file, counts)
         check_rejects(params, counts)
         split = split_items(params, keys)
-        index, heldout_records = build_index(spool, keys, split)
+        lines = LineReader(spool, keys)
+        count_same_answers(lines, keys, split, counts)
+        index, heldout_records = build_index(lines, keys, split, params.heldout_turns, counts)
         heldout_file.writelines(heldout_records)
-        write_records(spool, keys, split, index, heldout_records, params.leak_policy, train_file, removed_file, counts)
-        return account(params, counts)
+        gate = LeakGate(lines, keys, split, index, heldout_records, params.validation_number)
+        write_records(lines, keys, split, gate, params.leak_policy, train_file, removed_file, counts)
+        return account(params, counts) | {"unknown_excluded": unknown_excluded(params, raw, counts)}
+
+
+def unknown_excluded(params: Data, raw: Path, counts: list[SourceCounts]) -> list[str]:
+    """Ids of data.exclude that no record has."""
+    return sorted(excluded_ids(params, raw) - {name for row in counts for name in row.excluded})
 
 
 def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
-    """Lines that the stage prints: counts of items, and for each source the placeholders that are left."""
+    """Lines that the stage prints: counts of items, and what is remarkable of each source."""
     total = counts["total"]
     lines = [
         f"convert: {total['train']} training and {total['heldout']} held-out items of {total['items']}; "
         f"{total['duplicates']} duplicates, {total['leaks']} leaks, {total['rejected']} rejects ({rejects})"
     ]
     for name, row in counts["sources"].items():
-        if row["placeholders"]:
-            found = ", ".join(f"{text} ({count}×)" for text, count in row["placeholders"].items())
-            lines.append(f"convert: {name} holds placeholders that data.placeholders does not fill: {found}")
+        lines += remarks(name, row)
+    if unknown := counts["unknown_excluded"]:
+        lines.append(f"convert: {len(unknown)} ids of data.exclude are of no record, such as {', '.join(unknown[:3])}")
     return lines
 
 
@@ -90,41 +102,78 @@ def read_sources(
         return np.fromfile(keys, dtype=KEYS)
 
 
-def build_index(spool: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[HeldoutIndex, list[bytes]]:
-    """Index of the held-out questions, and the held-out records as lines."""
-    ends = np.cumsum(keys["bytes"], dtype=np.int64)
-    lines: list[bytes] = []
-    for row in split.heldout:
-        size = int(keys["bytes"][row])
-        spool.seek(int(ends[row]) - size)
-        lines.append(spool.read(size))
-    spool.seek(0)
-    questions = [compared_text(line, int(split.parts[row])) for line, row in zip(lines, split.heldout, strict=True)]
-    return HeldoutIndex(questions), [record_line(line) for line in lines]
+def build_index(
+    lines: LineReader, keys: "NDArray[Any]", split: Split, turns: str, counts: list[SourceCounts]
+) -> tuple[HeldoutIndex, list[bytes]]:
+    """Index of the held-out questions, and the held-out records as lines, each up to its scored answer."""
+    questions: list[str] = []
+    records: list[bytes] = []
+    for row, scored in zip(split.heldout.tolist(), split.scored.tolist(), strict=True):
+        line, source_counts = lines.line(row), counts[keys["source"][row]]
+        whole = record_of(line)
+        items = scored_records(whole, turns, scored)
+        source_counts.scored += len(items)
+        source_counts.scored_earlier += items[-1]["id"] != whole["id"]
+        records += [record_line(line) if item is whole else to_line(item) + b"\n" for item in items]
+        # Of one item the question is known; of several each has its own.
+        own = [compared_text(line, int(split.parts[row]))]
+        questions += (
+            own
+            if turns != "all" or len(items) == 1
+            else [normalise(compared_question(item["messages"])) for item in items]
+        )
+    return HeldoutIndex(questions), records
+
+
+class LeakGate:
+    """What training rows may not repeat: held-out items, and those to validate on, which may not repeat held-out ones."""
+
+    def __init__(
+        self, reader: LineReader, keys: "NDArray[Any]", split: Split, heldout: HeldoutIndex,
+        heldout_records: list[bytes], validation_number: int | None,
+    ) -> None:  # fmt: skip
+        self.validation_number = validation_number
+        self.heldout = self.both = heldout
+        self.ids = [json.loads(record)["id"] for record in heldout_records]
+        if validation_number is not None:
+            rows = np.flatnonzero(split.kept & (keys["source"] == validation_number)).tolist()
+            lines = [reader.line(row) for row in rows]
+            own = [compared_text(line, int(split.parts[row])) for line, row in zip(lines, rows, strict=True)]
+            self.both = HeldoutIndex([*heldout.questions, *own])
+            self.ids += [record_of(line)["id"] for line in lines]
+        self.questions = self.both.questions
+
+    def find_leaks(self, questions: dict[int, list[str]], sources: dict[int, int]) -> dict[int, Leak | None]:
+        """The first leak of each row, by the questions and the source number of each."""
+        validated = {place: texts for place, texts in questions.items() if sources[place] == self.validation_number}
+        trained = {place: texts for place, texts in questions.items() if place not in validated}
+        return _find_leaks(self.both, trained) | _find_leaks(self.heldout, validated)
 
 
 def write_records(
-    spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: HeldoutIndex, heldout_records: list[bytes],
-    policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
+    reader: LineReader, keys: "NDArray[Any]", split: Split, gate: LeakGate, policy: str, train: IO[bytes],
+    removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
     is_heldout = np.zeros(len(keys), dtype=bool)
     is_heldout[split.heldout] = True
-    heldout_ids = [json.loads(record)["id"] for record in heldout_records]
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
         for begin in range(0, len(keys), WRITTEN):
-            lines = list(islice(spool, WRITTEN))
+            lines = list(islice(reader.spool, WRITTEN))
             rows = slice(begin, begin + len(lines))
             kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
             conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
             training = np.flatnonzero(split.kept[rows] & ~is_heldout[rows]).tolist()
-            leaks = _find_leaks(index, {place: compared_questions(lines[place], parts[place]) for place in training})
+            leaks = gate.find_leaks(
+                {place: compared_questions(lines[place], parts[place]) for place in training}, dict(enumerate(numbers))
+            )
             for place, line in enumerate(lines):
                 source_counts = counts[numbers[place]]
                 if not kept[place]:
                     source_counts.duplicates += 1
-                    removed.write(_removed_line(line, "duplicate", None, "", ""))
+                    same = record_of(reader.line(int(split.kept_as[begin + place])))
+                    removed.write(_duplicate_line(line, same))
                     continue
                 if place not in leaks:
                     source_counts.heldout += 1
@@ -134,8 +183,8 @@ def write_records(
                     train.write(record_line(line))
                 else:
                     source_counts.leaks += 1
-                    leaked = heldout_ids[leak.item]
-                    removed.write(_removed_line(line, leak.why, leak, leaked, index.questions[leak.item]))
+                    leaked = gate.ids[leak.item]
+                    removed.write(_leak_line(line, leak, leaked, gate.questions[leak.item]))
                     if policy == "fail":
                         failures.append((leak.similarity, f"{record_of(line)['origin']} of {leaked} ({leak.why})"))
                     continue
@@ -158,15 +207,21 @@ def _find_leaks(index: HeldoutIndex, questions: dict[int, list[str]]) -> dict[in
     }
 
 
-def _removed_line(line: bytes, why: str, leak: Leak | None, heldout_id: str, heldout_question: str) -> bytes:
-    """A line of removed.jsonl. Questions are normalised and cut: they are there to be looked at."""
+def _duplicate_line(line: bytes, kept: dict[str, Any]) -> bytes:
+    """A line of removed.jsonl for a duplicate: which row it repeats."""
     record = record_of(line)
-    entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {"why": why}
-    if leak is not None:
-        entry |= {
-            "of": heldout_id,
-            "similarity": leak.similarity,
-            "question": compared_text(line, BOTH)[:SHOWN],
-            "heldout": heldout_question[:SHOWN],
-        }
+    entry = {name: record[name] for name in ("id", "source", "origin")} | {"why": "duplicate"}
+    return to_line(entry | {"kept": kept["id"], "kept_origin": kept["origin"]}) + b"\n"
+
+
+def _leak_line(line: bytes, leak: Leak, heldout_id: str, heldout_question: str) -> bytes:
+    """A line of removed.jsonl for a leak. Questions are normalised and cut: they are there to be looked at."""
+    record = record_of(line)
+    entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {
+        "why": leak.why,
+        "of": heldout_id,
+        "similarity": leak.similarity,
+        "question": compared_text(line, BOTH)[:SHOWN],
+        "heldout": heldout_question[:SHOWN],
+    }
     return to_line(entry) + b"\n"

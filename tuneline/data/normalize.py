@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tuneline.data.answer_faults import fault_of, is_missing
 from tuneline.data.cleaning import clean
 from tuneline.data.config import Data, Source
+from tuneline.data.foreign_markup import find_markup, turn_into_turns
 from tuneline.data.readers import RawFile, RawRecord, extraction, has_history, messages, pairs, parse_value
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError
 from tuneline.data.readers.field_names import MESSAGES, first_field, is_message, unwrap
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
-from tuneline.data.spool import KEYS, to_spool_line
+from tuneline.data.spool import KEYS, record_of, to_spool_line
 from tuneline.formats.records import to_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+EXCLUDED = "excluded"
+"""Reason of a record that data.exclude names."""
 
 
 class BatchJob(NamedTuple):
@@ -30,6 +36,8 @@ class BatchJob(NamedTuple):
     source_number: int
     file: RawFile
     raw_records: list[RawRecord]
+    exclude: frozenset[str] = frozenset()
+    """Ids of data.exclude."""
 
 
 @dataclass
@@ -48,11 +56,18 @@ class BatchResult:
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
     """Those that data.placeholders does not fill."""
+    markup: Counter[str] = field(default_factory=Counter)
+    """Records with markup of another chat template that stays in their text."""
+    answers: Counter[str] = field(default_factory=Counter)
+    """Records with a fault of their answer."""
+    excluded: Counter[str] = field(default_factory=Counter)
+    """Ids that data.exclude names."""
 
 
 def read_batch(job: BatchJob) -> BatchResult:
     """Parse and clean every raw record of a batch, or reject it with a reason."""
     repairs, placeholders, reasons = Counter[str](), Counter[str](), Counter[str]()
+    markup, answers, excluded = Counter[str](), Counter[str](), Counter[str]()
     keys: list[tuple[Any, ...]] = []
     lines: list[bytes] = []
     rejects: list[bytes] = []
@@ -63,19 +78,28 @@ def read_batch(job: BatchJob) -> BatchResult:
             if raw.reason is not None:
                 raise RejectedRecordError(raw.reason)
             conversation = parse_record(job.source, job.file, raw.text)
+            if "other_templates" in job.params.repairs and turn_into_turns(conversation):
+                conversation.repairs.append("other_templates")
             clean(conversation, job.params, placeholders)
+            key, line = to_spool_line(conversation, name, job.source_number, origin, raw.text, seed)
+            if job.exclude and (identifier := record_of(line)["id"]) in job.exclude:
+                excluded[identifier] += 1
+                raise RejectedRecordError(EXCLUDED)
         except RejectedRecordError as error:
             reasons[str(error)] += 1
             rejects.append(reject_line(name, origin, str(error), raw))
             continue
         if conversation.repairs:
             repairs.update(set(conversation.repairs))
-        key, line = to_spool_line(conversation, name, job.source_number, origin, raw.text, seed)
+        if found := find_markup(conversation.messages):
+            markup[found] += 1
+        if conversation.task == "qa" and (fault := fault_of(conversation.messages[-1]["content"])):
+            answers[fault] += 1
         keys.append(key)
         lines.append(line)
     return BatchResult(
         job.source_number, np.array(keys, dtype=KEYS), b"".join(lines), b"".join(rejects), len(job.raw_records),
-        reasons, repairs, placeholders,
+        reasons, repairs, placeholders, markup, answers, excluded,
     )  # fmt: skip
 
 
@@ -91,6 +115,16 @@ def parse_record(source: Source, file: RawFile, text: str) -> Conversation:
         value = {"conversation": value}
     if not isinstance(value, dict):
         raise RejectedRecordError("not_an_object")
+    missing = {name for name, entry in value.items() if is_missing(entry)}
+    if missing:
+        conversation = conversation_of(source, file, value | dict.fromkeys(missing, ""))
+        conversation.repairs.append("missing_value")
+        return conversation
+    return conversation_of(source, file, value)
+
+
+def conversation_of(source: Source, file: RawFile, value: dict[str, Any]) -> Conversation:
+    """The conversation of a record's fields. Raises RejectedRecordError with the reason."""
     if file.history_misplaced and has_history(value):
         raise RejectedRecordError("history_after_the_question")
     if not source.question and not source.columns:

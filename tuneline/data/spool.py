@@ -6,21 +6,28 @@ What stays in memory of a record is its key.
 
 import hashlib
 import json
-from typing import Any
+import os
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuneline.data.readers.conversation import Conversation
+from tuneline.data.scored_turn import asking_exchanges
 from tuneline.formats.records import Record, normalise, record_id, to_line, turns_digest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KEYS = np.dtype(
     [("content", ">u8", 2), ("raw", ">u8"), ("both", ">u8"), ("instruction", ">u8"), ("question", ">u8"),
-     ("source", "<u2"), ("bytes", "<u4")]
+     ("answer", ">u8"), ("source", "<u2"), ("asking", "u1"), ("bytes", "<u4")]
 )  # fmt: skip
-"""The key of a record, 54 bytes: beginnings of sha256 hashes, number of its source, length of its line in the spool.
+"""The key of a record, 63 bytes: beginnings of sha256 hashes, number of its source, length of its line in the spool.
 
 `content` is of the normalised messages without system prompt, `raw` of the raw text; `instruction` and `question` are
-of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together.
+of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together, the
+last two with earlier questions of the dialogue;
+`answer` of the last answer, 0 unless the task is qa. `asking` is the number of exchanges that ask something.
 """
 BOTH, INSTRUCTION, QUESTION = 0, 1, 2
 """Which part of a question is compared with other questions."""
@@ -50,14 +57,18 @@ def to_spool_line(
         record["references"] = conversation.references
     questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
     earlier = EARLIER.join(questions[:-1])
+    # Dialogues that end in the same words are about different things.
+    salt = f"{seed}{earlier}{EARLIER}" if earlier else seed
     line = b"%s\t%s\t%s\t%s\n" % (instruction.encode(), question.encode(), earlier.encode(), to_line(record))
     key = (
         (_number(without_system), int.from_bytes(without_system[8:16])),
         _number(_sha256(raw)),
-        _number(_sha256(f"{seed}{instruction} {question}" if instruction else seed + question)),
+        _number(_sha256(f"{salt}{instruction} {question}" if instruction else salt + question)),
         _number(_sha256(seed + instruction)) if instruction else 0,
-        _number(_sha256(seed + question)) if instruction else 0,
+        _number(_sha256(salt + question)) if instruction else 0,
+        _number(_sha256(normalised[-1])) if conversation.task == "qa" else 0,
         source_number,
+        min(len(asking_exchanges(messages)), 255),
         len(line),
     )
     return key, line
@@ -80,6 +91,21 @@ def record_of(line: bytes) -> dict[str, Any]:
     """The record of a line of the spool."""
     record: dict[str, Any] = json.loads(record_line(line))
     return record
+
+
+class LineReader:
+    """Lines of a spool that is written: each by its number, while another reads them in order."""
+
+    def __init__(self, spool: IO[bytes], keys: "NDArray[Any]") -> None:
+        spool.flush()
+        spool.seek(0)
+        self.spool = spool
+        self.sizes = keys["bytes"]
+        self.ends = np.cumsum(keys["bytes"], dtype=np.int64)
+
+    def line(self, number: int) -> bytes:
+        size = int(self.sizes[number])
+        return os.pread(self.spool.fileno(), size, int(self.ends[number]) - size)
 
 
 def compared_text(line: bytes, part: int) -> str:

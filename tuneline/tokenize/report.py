@@ -28,6 +28,7 @@ NAMES = {
 COUNTED = {
     "records": Text("records", "条目"),
     "rows": Text("rows", "训练行"),
+    "rows_per_epoch": Text("rows an epoch, by weight", "每轮的行数（按权重）"),
     "overlong": Text("over-long, left out", "过长而略去"),
     "truncated": Text("truncated", "截短"),
     "split": Text("split", "拆分"),
@@ -38,6 +39,12 @@ COUNTED = {
     "supervised_fraction": Text("supervised fraction", "参与学习的比例"),
 }
 """Names of the figures of metrics/tokenize.json."""
+FAULTS = {
+    "without_content": Text("answers without content", "没有内容的回答"),
+    "cut_off": Text("answers cut off in the middle of a sentence", "中途断句的回答"),
+    "no_full_stop": Text("answers whose last sentence has no end", "末句没有结束的回答"),
+}
+"""Names of what is wrong with answers."""
 BINS = 32
 LEAKS_SHOWN = 12
 REJECT_SHOWN = 160
@@ -56,6 +63,7 @@ def data_report(
         columns=COLUMNS,
         names=NAMES,
         counted=COUNTED,
+        faults=FAULTS,
         terms=TERMS,
         sources=counts["sources"],
         total=counts["total"],

@@ -5,6 +5,7 @@ named.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -26,9 +27,10 @@ from tuneline.data.readers import (
     transcript,
     xml_pairs,
 )
+from tuneline.data.readers.encoding import detect_encoding
 from tuneline.data.readers.field_names import first_field, unwrap
 from tuneline.data.readers.raw import RawFile, RawRecord, UnknownFormatError
-from tuneline.data.readers.text import HEAD, detect_encoding, open_text
+from tuneline.data.readers.text import HEAD, open_text
 
 READERS: dict[str, ModuleType] = {
     "json_lines": json_lines,
@@ -85,7 +87,7 @@ def detect_format(source: Source, path: Path, raw: Path) -> RawFile:
             raise UnknownFormatError(f"{path} is empty ({path.stat().st_size} bytes), expected questions and answers")
     if source.format == "columnar" or (source.format == "auto" and columnar.sniff(start)):
         return RawFile(name, "columnar")
-    encoding = detect_encoding(path)
+    encoding = source.encoding or detect_encoding(path)
     with open_text(path, encoding) as text:
         head = text.read(HEAD)
     format_name = source.format if source.format != "auto" else _sniff(head)
@@ -104,13 +106,13 @@ def detect_format(source: Source, path: Path, raw: Path) -> RawFile:
     return replace(found, triple_lines=_answers_are_triples(sample), history_misplaced=misplaced)
 
 
-def raw_records(file: RawFile, raw: Path) -> Iterator[RawRecord]:
-    """Every record of a file of data/raw, in its order."""
+def raw_records(file: RawFile, raw: Path, repairs: Counter[str] | None = None) -> Iterator[RawRecord]:
+    """Every record of a file of data/raw, in its order. Counts in `repairs` what is left out of its text."""
     path = raw / file.path
     if file.format == "columnar":
         yield from columnar.raw_records(path)
         return
-    with open_text(path, file.encoding) as text:
+    with open_text(path, file.encoding, repairs) as text:
         yield from READERS[file.format].raw_records(text)
 
 

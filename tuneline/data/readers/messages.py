@@ -12,6 +12,7 @@ from typing import Any
 from tuneline.data.config import Source
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError, system_message, user_turn
 from tuneline.data.readers.field_names import ANSWER, CONTENT, QUESTION, ROLE, ROLES, SYSTEM, first_field
+from tuneline.data.scored_turn import last_asking_question
 from tuneline.formats.records import Message, Role
 
 MIN_COMPARED = 8
@@ -44,9 +45,11 @@ def to_conversation(source: Source, fields: dict[str, Any], key: str) -> Convers
 
 
 def compared_question(messages: list[Message]) -> str:
-    """Text in which leaks are looked for: the last question, or all of the user's messages when it is a mere "谢谢"."""
-    questions = [message["content"] for message in messages if message["role"] == "user"]
-    return questions[-1] if len(questions[-1].strip()) >= MIN_COMPARED else "\n".join(questions)
+    """Text in which leaks are looked for: the last question that asks, or all of the user's messages when it is short."""
+    question = last_asking_question(messages)
+    if len(question.strip()) >= MIN_COMPARED:
+        return question
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")
 
 
 def history_messages(history: list[Any]) -> list[Message]:
