@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import stages.predict_base
+from tests.helpers.methods import method
 from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import MARKERS
 from tuneline.evaluate.config import Evaluate
@@ -21,6 +22,7 @@ from tuneline.formats.records import normalise
 from tuneline.models.chat_format import Prompter
 from tuneline.models.constrained_decoding import Constrainer, Constraint
 from tuneline.models.loading import load_model, load_tokenizer
+from tuneline.train import methods
 
 RELATIONS = ["持股", "被持股", "收购"]
 TYPES = ["受害人", "被盗物品"]
@@ -266,3 +268,15 @@ def test_the_stage_constrains_the_base_too(workspace, canonical_base):
         text = one["messages"][0]["content"]
         assert complaints(answer["prediction"], Constraint("triples", text, RELATIONS)) == []
         assert items(answer["prediction"]) == {normalise(part) for part in ENDS.split(answer["prediction"]) if part}
+
+
+@pytest.mark.parametrize("name", ["prefix", "p_tuning", "prompt"])
+def test_virtual_tokens_before_the_prompt_are_no_part_of_the_answer(canonical_base, name):
+    chosen = method(name, ptuning={"num_virtual_tokens": 6, "encoder_hidden_size": 16})
+    network = methods.prepare(load_model(canonical_base, torch.float32), chosen).eval()
+    model = Model(network, load_tokenizer(canonical_base), {})
+    answers, _ = predict(model, RECORDS[:4], Evaluate(**PARAMS, constrain=CLASSES), "test", CLASSES)
+    assert any(answer["prediction"] for answer in answers)
+    for one, answer in zip(RECORDS, answers, strict=False):
+        text = one["messages"][0]["content"]
+        assert complaints(answer["prediction"], Constraint(one["task"], text, CLASSES[one["task"]])) == []
