@@ -76,7 +76,7 @@ def read_constrain(text: str) -> "Constrain":
     """
     from chat.engine import Constrain
 
-    task, _, listed = text.partition(":")
+    task, _, listed = text.replace("：", ":").partition(":")
     names = [name.strip() for name in re.split("[,，]", listed) if name.strip()]
     if not names:
         known = json.loads(CLASSES.read_text(encoding="utf-8")) if CLASSES.is_file() else {}

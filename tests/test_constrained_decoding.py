@@ -226,8 +226,10 @@ def test_a_constraint_that_leaves_nothing_to_say_is_refused_with_its_key(workspa
 
 def test_constraints_that_fit_no_item_or_no_training_set_are_refused(tmp_path, tiny):
     path = tmp_path / "classes.json"
-    path.write_text(json.dumps({"triples": RELATIONS}))
     from_training = Evaluate(**PARAMS, constrain="training_set")
+    with pytest.raises(ValueError, match=r"classes.json is missing: run `dvc repro convert`"):
+        allowed_classes(from_training, path, RECORDS)
+    path.write_text(json.dumps({"triples": RELATIONS}))
     assert allowed_classes(Evaluate(**PARAMS, constrain=None), path, RECORDS) == {}
     assert allowed_classes(from_training, path, RECORDS[:2]) == {"triples": RELATIONS}
     assert allowed_classes(Evaluate(**PARAMS, constrain=CLASSES), path, RECORDS[:2]) == {"triples": RELATIONS}
@@ -239,6 +241,15 @@ def test_constraints_that_fit_no_item_or_no_training_set_are_refused(tmp_path, t
         predict(tiny, RECORDS[:1], from_training, "test", {"triples": ["a_b"]})
     with pytest.raises(ValueError, match="is empty for triples, expected at least one name"):
         Constrainer(tiny.tokenizer, Prompter(tiny.tokenizer)).processor([Constraint("triples", "甲乙", [])])
+
+
+def test_a_token_that_was_not_allowed_ends_the_generation(tiny):
+    processor = Constrainer(tiny.tokenizer, Prompter(tiny.tokenizer)).processor([Constraint("label", "", ["骨科"])])
+    scores = torch.zeros((1, len(tiny.tokenizer)))
+    processor(torch.tensor([[9]]), scores)
+    wrong = Prompter(tiny.tokenizer).text("!")
+    with pytest.raises(ValueError, match="a constrained answer can't go on: .*doesn't satisfy the grammar"):
+        processor(torch.tensor([[9, *wrong]]), scores)
 
 
 def test_results_say_how_answers_were_made():

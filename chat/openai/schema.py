@@ -89,7 +89,7 @@ class ConstrainField(StrictModel):
     """Field of ours, beyond OpenAI's: a reply of spans of the last message and these classes."""
 
     task: str
-    classes: Annotated[list[str], Field(max_length=MAX_CLASSES)]
+    classes: Annotated[list[Annotated[str, Field(max_length=MAX_STOP_CHARACTERS)]], Field(max_length=MAX_CLASSES)]
 
 
 class ChatRequest(StrictModel):

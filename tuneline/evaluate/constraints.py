@@ -44,6 +44,8 @@ def allowed_classes(params: Evaluate, training_classes: Path, records: Sequence[
         return {}
     tasks = {record["task"] for record in records} & set(TASKS)
     if params.constrain == TRAINING_SET:
+        if not training_classes.is_file():
+            raise ValueError(f"{training_classes} is missing: run `dvc repro convert`, which writes it")
         known: Classes = json.loads(training_classes.read_text(encoding="utf-8"))
         if missing := sorted(tasks - set(known)):
             raise ValueError(

@@ -122,13 +122,16 @@ class ConstrainedDecoding(LogitsProcessor):
         self.begun = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [B, V] of ids [B, T], those of tokens that are not allowed at -inf."""
+        """Scores [B, V] of ids [B, T], those of tokens that are not allowed at -inf.
+
+        Raises ValueError for a token that was not allowed.
+        """
         # The first call comes with the prompt, which no grammar is about.
         if self.begun:
             for matcher, token in zip(self.matchers, input_ids[:, -1].tolist(), strict=True):
                 # A row that has ended is filled up with padding.
-                if matcher is not None and not matcher.is_stopped():
-                    matcher.consume_token(token)
+                if matcher is not None and not matcher.is_stopped() and not matcher.consume_token(token):
+                    raise ValueError(f"a constrained answer can't go on: {matcher.get_error()}")
         self.begun = True
         allowed = torch.from_numpy(np.stack([_allowed(one, scores.shape[1]) for one in self.matchers]))
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
