@@ -155,6 +155,18 @@ def test_a_tasks_own_metric_is_over_its_items(learned):
     assert len(names) == len(set(names))
 
 
+def test_a_page_of_constrained_answers_says_what_they_could_hold(learned, page):
+    assert "Constrained decoding" not in page
+    metrics = metrics_of(learned, facts())
+    how = {"constrain": {"label": ["儿科", "内科"]}, "unreachable_references": 3}
+    told = report(metrics | {"generation": how}, learned, facts())
+    english, chinese = text_of(told, "en"), text_of(told, "zh")
+    assert "spans of the question and these classes." in english and "儿科、内科." in english
+    assert "be said so: 3 items." in english and "3 条。" in chinese and "受限解码" in chinese
+    none = report(metrics | {"generation": how | {"unreachable_references": 0}}, learned, facts())
+    assert "be said so" not in none
+
+
 def test_charts_end_at_their_edges():
     assert whiskers({"low": -1.0, "value": 1.0, "high": 4.0}) == {"low": -25.0, "value": 25.0, "high": 100.0}
     assert whiskers({"low": 0.0, "value": 0.0, "high": 0.0}) == {"low": 0.0, "value": 0.0, "high": 0.0}

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
+from transformers import LogitsProcessorList
 
+from tuneline.evaluate.constraints import ItemConstraints
 from tuneline.models.likelihood import unwrap_peft
 from tuneline.runtime.progress import ProgressBar
 
@@ -45,10 +48,12 @@ def greedy(
     batch_size: int,
     decode: Callable[[list[int]], str],
     label: str,
+    constraints: ItemConstraints | None = None,
 ) -> tuple[list[Generated], list[BatchTime]]:
     """An answer for each prompt, in the prompts' order, and how long each batch took.
 
     The composition of batches is fixed by the prompts: it changes float results, so it must not vary.
+    Of a constrained answer that was cut, the items that are whole remain.
     """
     answers: dict[int, Generated] = {}
     times: list[BatchTime] = []
@@ -67,10 +72,12 @@ def greedy(
                 temperature=None,
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad_id,
+                logits_processor=LogitsProcessorList([constraints.processor(batch)] if constraints else []),
                 streamer=_TokenCounter(bar, len(batch)),
             )
             for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
-                answers[item] = _until_stop(row, stop_ids, decode, number)
+                complete = partial(constraints.complete, item) if constraints else list[int]
+                answers[item] = _until_stop(row, stop_ids, complete, decode, number)
             generated = sum(answers[item].tokens for item in batch)
             times.append(BatchTime(len(batch), generated, monotonic() - started))
             # Every answer of the batch has ended: there is less to do than was thought.
@@ -121,8 +128,14 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.T
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _until_stop(row: list[int], stop_ids: Sequence[int], decode: Callable[[list[int]], str], batch: int) -> Generated:
+def _until_stop(
+    row: list[int],
+    stop_ids: Sequence[int],
+    complete: Callable[[list[int]], list[int]],
+    decode: Callable[[list[int]], str],
+    batch: int,
+) -> Generated:
     end = next((place for place, token in enumerate(row) if token in stop_ids), None)
     # An answer cut at the limit may end within a character.
-    text = decode(row[:end]).strip().rstrip("\ufffd")
+    text = decode(complete(row) if end is None else row[:end]).strip().rstrip("\ufffd")
     return Generated(text, end is not None, len(row) if end is None else end + 1, batch)
