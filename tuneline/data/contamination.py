@@ -1,121 +1,140 @@
-"""Contamination: training questions that leak a held-out question, looked for in a batch of rows at a time.
+"""Contamination: training rows that leak a held-out item, by its question or its answer.
 
-A row leaks when its question is equal to a held-out one, when it holds at least half of the held-out question's
-character 8-grams, or, under 100 characters, when its edit similarity to it is at least 0.8. Questions under
-8 characters count only when equal. Text is normalised (tuneline.formats.records.normalise).
+What counts is text that few rows hold (tuneline.data.rarity): openings, templates and stock phrases do not, wherever
+they stand. A row with enough of a held-out text's rare n-grams is compared with it token by token
+(tuneline.data.similarity) and leaks it when
+
+- the question is equal, but for punctuation;
+- it holds the held-out question, or is a part of it;
+- it is the same question with other names;
+- both rest on the same long passage;
+- it holds the held-out answer, if that is long.
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import numpy as np
-from rapidfuzz import process
-from rapidfuzz.distance import Levenshtein
+from tuneline.data.rarity import RareGrams
+from tuneline.data.similarity import Text, overlap, parse
+from tuneline.data.spool import ComparedTexts
 
-from tuneline.data.workers import workers
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-NGRAM = 8
-NGRAM_OVERLAP = 0.5
-"""Fraction of a held-out question's n-grams that a leaking row holds."""
-EDIT_SIMILARITY = 0.8
-"""Normalised edit similarity from which a short question leaks."""
-SHORT = 100
-"""Characters below which edit similarity is meaningful."""
-HASH_FACTORS = np.array([pow(0x9E3779B97F4A7C15, power, 2**64) for power in range(1, NGRAM + 1)], dtype=np.uint64)
-FILTER_BITS = 22
-"""Bits of the hash that index the filter: 4 MB."""
+RARE_SHARE, RARE_FEWEST, RARE_MOST = 0.01, 4, 8
+"""An n-gram is rare in up to this share of the rows; but always in so many rows, and never in more than so many."""
+CANDIDATE = 0.15
+"""Fraction of a held-out text's n-grams that a row must hold as rare ones to be looked at."""
+SHORTEST = 6
+"""Tokens of a held-out question from which on a row can leak it without being equal."""
+CONTAINED = 0.9
+"""Fraction of a text's tokens that lies in the other one, for the one to hold the other."""
+PART = 0.5
+"""Fraction of a held-out question that a row must hold that is a part of it, or rests on the same passage."""
+RENAMED, RENAMED_FEWEST, LONGEST_NAME, MOST_RENAMED = 0.75, 20, 4, 3
+"""Of a renamed question: fraction of both that is shared, tokens of the shorter one, tokens of the longest name, and the
+rows that one item may have of it: more of them fill in a template."""
+PASSAGE = 100
+"""Rare n-grams from which on a shared text is a passage."""
+ANSWER_FEWEST = 20
+"""Tokens of a held-out answer from which on it is no stock phrase."""
+OWN, MOSTLY_OWN = 0.3, 0.5
+"""Fraction of the shared n-grams that is rare, where nothing or little of the held-out text is missing."""
 
 
 class Leak(NamedTuple):
-    """The held-out question that a row leaks."""
+    """The held-out item that a row leaks."""
 
     item: int
-    """Number of the held-out question."""
+    """Number of the held-out item."""
     why: str
+    """equal, contains, part, renamed, passage or answer."""
     similarity: float
+    """Fraction of the held-out text's tokens that the row holds."""
+
+
+class Numbers(NamedTuple):
+    """What a row may leak."""
+
+    items: set[int]
+    """Items whose question it may leak."""
+    answers: set[int]
+    """Answers that it may leak."""
+
+
+def rare_limit(rows: int) -> int:
+    """Rows up to which an n-gram is rare, among so many."""
+    return min(RARE_MOST, max(RARE_FEWEST, int(RARE_SHARE * rows)))
 
 
 class HeldoutIndex:
-    """Inverted index of the held-out questions' n-grams: a million rows can be checked against them."""
+    """The held-out items, and what is known of the rows that share rare text with them."""
 
-    def __init__(self, questions: list[str]) -> None:
-        """`questions` are normalised."""
-        self.questions = questions
-        self.by_text = {question: number for number, question in reversed(list(enumerate(questions)))}
-        self.long_numbers = [number for number, question in enumerate(questions) if len(question) >= NGRAM]
-        self.long_questions = [questions[number] for number in self.long_numbers]
-        self.sizes = [len(ngrams(question)) for question in questions]
-        """Different n-grams of each question."""
-        self.postings: dict[str, list[int]] = {}
-        """Numbers of the questions that hold an n-gram."""
-        for number, question in enumerate(questions):
-            for gram in ngrams(question):
-                self.postings.setdefault(gram, []).append(number)
-        self.filter = np.zeros(2**FILTER_BITS, dtype=bool)
-        for gram in self.postings:
-            self.filter[_slots(gram)] = True
+    def __init__(self, ids: list[str], items: list[ComparedTexts], rows: int) -> None:
+        """`items` have the right answers of the held-out item as their answers; `rows` is the number of all rows."""
+        self.ids = ids
+        self.items = items
+        limit = rare_limit(rows)
+        self.questions = RareGrams([item.question for item in items], limit)
+        answers = [(number, answer) for number, item in enumerate(items) for answer in item.answers]
+        self.answer_items = [number for number, _ in answers]
+        """Number of the item that each answer belongs to."""
+        self.answers = RareGrams([answer for _, answer in answers], limit)
+        self.parsed_questions = [parse(item.question) for item in items]
+        self.parsed_answers = [parse(answer) for _, answer in answers]
 
-    def find_leaks(self, rows: list[str]) -> list[Leak | None]:
-        """For each normalised question the held-out one that it leaks, if any."""
-        found: list[Leak | None] = [None] * len(rows)
-        for place in self._candidates(rows):
-            found[place] = self._ngram_leak(rows[place])
-        short = [place for place, row in enumerate(rows) if NGRAM <= len(row) < SHORT and found[place] is None]
-        for place, leak in zip(short, self._edit_leaks([rows[place] for place in short]), strict=True):
-            found[place] = leak
-        for place, row in enumerate(rows):
-            if (number := self.by_text.get(row)) is not None:
-                found[place] = Leak(number, "equal", 1.0)
+    def candidates(self) -> dict[int, Numbers]:
+        """The rows that may leak something, and what; after all rows were added."""
+        found: dict[int, Numbers] = {}
+        for place, index in enumerate((self.questions, self.answers)):
+            for row, number in index.candidates(CANDIDATE):
+                found.setdefault(row, Numbers(set(), set()))[place].add(number)
         return found
 
-    def _candidates(self, rows: list[str]) -> list[int]:
-        """Rows with enough n-grams whose hashes are in the filter to leak at all."""
-        if not self.postings or not rows:
-            return []
-        hits = self.filter[_slots("\n".join(rows))]
-        sizes = np.array([len(row) + 1 for row in rows])
-        ends = np.cumsum(sizes)
-        begins = ends - sizes
-        totals = np.concatenate([[0], np.cumsum(hits)])
-        last = len(hits)
-        counts = totals[np.minimum(ends, last)] - totals[np.minimum(begins, last)]
-        fewest = max(1, min(-(-size // 2) for size in self.sizes if size))
-        return [int(place) for place in np.flatnonzero(counts >= fewest)]
+    def judge(self, row: ComparedTexts, items: Iterable[int], answers: Iterable[int]) -> Leak | None:
+        """The closest leak of a row among these items and answers."""
+        texts = [(text, parse(text)) for text in (row.question, *row.earlier)]
+        found = [self._judge_question(item, *text) for item in items for text in texts]
+        answer_texts = [(text, parse(text)) for text in row.answers]
+        found += [self._judge_answer(answer, *text) for answer in answers for text in answer_texts]
+        return max(filter(None, found), key=lambda leak: (leak.similarity, -leak.item), default=None)
 
-    def _ngram_leak(self, row: str) -> Leak | None:
-        hits = Counter(number for gram in ngrams(row) for number in self.postings.get(gram, ()))
-        overlaps = [(count / self.sizes[number], -number) for number, count in hits.items()]
-        best, number = max(overlaps, default=(0.0, 0))
-        return Leak(-number, "contains", round(best, 4)) if best >= NGRAM_OVERLAP else None
+    def _judge_question(self, item: int, text: str, row: Text) -> Leak | None:
+        heldout = self.parsed_questions[item]
+        if heldout.tokens == row.tokens:
+            return Leak(item, "equal", 1.0)
+        shared, rare = self.questions.shared(item, text)
+        if not shared or len(heldout.tokens) < SHORTEST:
+            return None
+        why = why_similar(heldout, row, rare, rare / shared)
+        return Leak(item, why, round(overlap(heldout, row).first, 4)) if why else None
 
-    def _edit_leaks(self, rows: list[str]) -> list[Leak | None]:
-        if not rows or not self.long_questions:
-            return [None] * len(rows)
-        scores = process.cdist(
-            rows, self.long_questions, scorer=Levenshtein.normalized_similarity, score_cutoff=EDIT_SIMILARITY,
-            dtype=np.float32, workers=workers(),
-        )  # fmt: skip
-        best = scores.argmax(axis=1)
-        return [
-            Leak(self.long_numbers[int(number)], "resembles", round(float(score), 4))
-            if score >= EDIT_SIMILARITY - 1e-6
-            else None
-            for number, score in zip(best, scores[np.arange(len(rows)), best], strict=True)
-        ]
+    def _judge_answer(self, answer: int, text: str, row: Text) -> Leak | None:
+        heldout = self.parsed_answers[answer]
+        if len(heldout.tokens) < ANSWER_FEWEST:
+            return None
+        shared, rare = self.answers.shared(answer, text)
+        parts = overlap(heldout, row)
+        if not shared or rare / shared < MOSTLY_OWN or parts.first < CONTAINED or parts.told_apart:
+            return None
+        return Leak(self.answer_items[answer], "answer", round(parts.first, 4))
 
 
-def ngrams(text: str) -> set[str]:
-    return {text[start : start + NGRAM] for start in range(len(text) - NGRAM + 1)}
+def why_similar(heldout: Text, row: Text, rare: int, own: float) -> str:
+    """Why a row's question leaks a held-out one, or "". `rare` n-grams are shared, and `own` is their share of those."""
+    parts = overlap(heldout, row)
+    if own >= MOSTLY_OWN and rare >= PASSAGE and parts.first >= PART and not parts.passage_told_apart:
+        return "contains" if parts.first >= CONTAINED else "passage"
+    if own < OWN or parts.told_apart:
+        return ""
+    if parts.first >= CONTAINED:
+        return "contains"
+    if parts.second >= CONTAINED and parts.first >= PART and len(row.tokens) >= SHORTEST:
+        return "part"
+    is_long = min(len(heldout.tokens), len(row.tokens)) >= RENAMED_FEWEST
+    is_close = min(parts.first, parts.second) >= RENAMED and parts.longest_gap <= LONGEST_NAME
+    return "renamed" if own >= MOSTLY_OWN and is_long and is_close else ""
 
 
-def _slots(text: str) -> "NDArray[np.uint64]":
-    """Index in the filter of each n-gram of the text; an n-gram over a line end is one of no question."""
-    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    count = max(0, len(codes) - NGRAM + 1)
-    hashes = np.zeros(count, dtype=np.uint64)
-    for place, factor in enumerate(HASH_FACTORS):
-        hashes += codes[place : place + count] * factor
-    return hashes >> np.uint64(64 - FILTER_BITS)
+def without_templates(leaks: dict[int, Leak]) -> dict[int, Leak]:
+    """Without the renamed rows of items that have more than MOST_RENAMED of them."""
+    renamed = Counter(leak.item for leak in leaks.values() if leak.why == "renamed")
+    return {row: leak for row, leak in leaks.items() if leak.why != "renamed" or renamed[leak.item] <= MOST_RENAMED}

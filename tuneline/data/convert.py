@@ -4,7 +4,6 @@ The first pass parses every raw record and writes the records to the spool, a te
 duplicates and the held-out items are decided; the second pass reads the spool and writes each record where it belongs.
 """
 
-import json
 import tempfile
 from contextlib import ExitStack
 from itertools import islice
@@ -18,8 +17,10 @@ from tuneline.data.batches import batch_jobs
 from tuneline.data.config import Data
 from tuneline.data.contamination import HeldoutIndex, Leak
 from tuneline.data.heldout import Split, split_items
+from tuneline.data.leak_limit import check_leak_rates
+from tuneline.data.leak_search import build_index, find_leaks, row_reader
 from tuneline.data.normalize import read_batch
-from tuneline.data.spool import BOTH, KEYS, compared_questions, compared_text, record_line, record_of
+from tuneline.data.spool import BOTH, KEYS, compared_texts, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
 from tuneline.formats.records import to_line
 from tuneline.runtime.progress import ProgressBar
@@ -37,7 +38,7 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
     """Raw files to training, held-out, rejected and removed items; returns the counts of metrics/convert_details.json.
 
     The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too
-    many rejects, too few questions, leaks when data.leak_policy is fail, and when no training row is left.
+    many rejects, too few questions, a source with too many leaks, any leak when data.leak_policy is fail, and when no training row is left.
     """
     counts = [SourceCounts() for _ in params.all_sources]
     with ExitStack() as stack:
@@ -49,8 +50,11 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         check_rejects(params, counts)
         split = split_items(params, keys)
         index, heldout_records = build_index(spool, keys, split)
+        leaks = find_leaks(spool, keys, split, index)
+        check_leak_rates(params, keys["source"], split.kept, leaks, index, row_reader(spool, keys, split))
+        spool.seek(0)
         heldout_file.writelines(heldout_records)
-        write_records(spool, keys, split, index, heldout_records, params.leak_policy, train_file, removed_file, counts)
+        write_records(spool, keys, split, index, leaks, params.leak_policy, train_file, removed_file, counts)
         return account(params, counts)
 
 
@@ -90,54 +94,37 @@ def read_sources(
         return np.fromfile(keys, dtype=KEYS)
 
 
-def build_index(spool: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[HeldoutIndex, list[bytes]]:
-    """Index of the held-out questions, and the held-out records as lines."""
-    ends = np.cumsum(keys["bytes"], dtype=np.int64)
-    lines: list[bytes] = []
-    for row in split.heldout:
-        size = int(keys["bytes"][row])
-        spool.seek(int(ends[row]) - size)
-        lines.append(spool.read(size))
-    spool.seek(0)
-    questions = [compared_text(line, int(split.parts[row])) for line, row in zip(lines, split.heldout, strict=True)]
-    return HeldoutIndex(questions), [record_line(line) for line in lines]
-
-
 def write_records(
-    spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: HeldoutIndex, heldout_records: list[bytes],
+    spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: HeldoutIndex, leaks: dict[int, Leak],
     policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
-    is_heldout = np.zeros(len(keys), dtype=bool)
-    is_heldout[split.heldout] = True
-    heldout_ids = [json.loads(record)["id"] for record in heldout_records]
+    is_heldout = set(split.heldout.tolist())
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
         for begin in range(0, len(keys), WRITTEN):
             lines = list(islice(spool, WRITTEN))
             rows = slice(begin, begin + len(lines))
-            kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
+            kept = split.kept[rows].tolist()
             conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
-            training = np.flatnonzero(split.kept[rows] & ~is_heldout[rows]).tolist()
-            leaks = _find_leaks(index, {place: compared_questions(lines[place], parts[place]) for place in training})
             for place, line in enumerate(lines):
                 source_counts = counts[numbers[place]]
                 if not kept[place]:
                     source_counts.duplicates += 1
-                    removed.write(_removed_line(line, "duplicate", None, "", ""))
+                    removed.write(_removed_line(line, "duplicate", None, index))
                     continue
-                if place not in leaks:
+                if begin + place in is_heldout:
                     source_counts.heldout += 1
-                elif (leak := leaks[place]) is None or policy == "keep":
+                elif (leak := leaks.get(begin + place)) is None or policy == "keep":
                     source_counts.train += 1
                     source_counts.leaks_kept += leak is not None
                     train.write(record_line(line))
                 else:
                     source_counts.leaks += 1
-                    leaked = heldout_ids[leak.item]
-                    removed.write(_removed_line(line, leak.why, leak, leaked, index.questions[leak.item]))
+                    removed.write(_removed_line(line, leak.why, leak, index))
                     if policy == "fail":
-                        failures.append((leak.similarity, f"{record_of(line)['origin']} of {leaked} ({leak.why})"))
+                        what = f"{record_of(line)['origin']} of {index.ids[leak.item]} ({leak.why})"
+                        failures.append((leak.similarity, what))
                     continue
                 source_counts.conflicts += conflicts[place]
             bar.update(len(lines))
@@ -149,24 +136,14 @@ def write_records(
         )
 
 
-def _find_leaks(index: HeldoutIndex, questions: dict[int, list[str]]) -> dict[int, Leak | None]:
-    """First leak of each row's questions; all of them are looked up together."""
-    found = iter(index.find_leaks([text for texts in questions.values() for text in texts]))
-    return {
-        place: next((leak for leak in [next(found) for _ in texts] if leak is not None), None)
-        for place, texts in questions.items()
-    }
-
-
-def _removed_line(line: bytes, why: str, leak: Leak | None, heldout_id: str, heldout_question: str) -> bytes:
-    """A line of removed.jsonl. Questions are normalised and cut: they are there to be looked at."""
+def _removed_line(line: bytes, why: str, leak: Leak | None, index: HeldoutIndex) -> bytes:
+    """A line of removed.jsonl. Texts are normalised and cut: they are there to be looked at."""
     record = record_of(line)
     entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {"why": why}
     if leak is not None:
-        entry |= {
-            "of": heldout_id,
-            "similarity": leak.similarity,
-            "question": compared_text(line, BOTH)[:SHOWN],
-            "heldout": heldout_question[:SHOWN],
-        }
+        row, heldout = compared_texts(line, BOTH), index.items[leak.item]
+        entry |= {"of": index.ids[leak.item], "similarity": leak.similarity}
+        entry |= {"question": row.question[:SHOWN], "heldout": heldout.question[:SHOWN]}
+        if why == "answer":
+            entry |= {"answer": row.answers[-1][:SHOWN], "heldout_answer": heldout.answers[0][:SHOWN]}
     return to_line(entry) + b"\n"

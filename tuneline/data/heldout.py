@@ -28,6 +28,8 @@ class Split:
     conflicts: "NDArray[np.bool_]"
     parts: "NDArray[np.uint8]"
     """Which part of the question is compared: BOTH, INSTRUCTION or QUESTION."""
+    questions: "NDArray[np.uint64]"
+    """Hash of that part."""
     heldout: "NDArray[np.int64]"
     """Row numbers of the held-out items, in the order of their file."""
 
@@ -43,7 +45,7 @@ def split_items(params: Data, keys: "NDArray[Any]") -> Split:
             raise ValueError(f"data.heldout_source: {params.heldout_source.path!r} holds no item that can be used")
     else:
         heldout = draw(questions, keys, kept, params.heldout)
-    return Split(kept, find_conflicts(questions, kept), parts, heldout)
+    return Split(kept, find_conflicts(questions, kept), parts, questions, heldout)
 
 
 def deduplicate(keys: "NDArray[Any]", heldout_source: int | None = None) -> "NDArray[np.bool_]":

@@ -1,12 +1,12 @@
 """The spool: a temporary file of all parsed records, written by the first pass of `convert` and read by the second.
 
-A line of the spool, parted by tabs: normalised instruction and question, earlier questions, the record as JSON.
+A line of the spool, parted by tabs: normalised instruction and question, earlier questions, answers, the record as JSON.
 What stays in memory of a record is its key.
 """
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,18 @@ of the normalised instruction and of what follows it, 0 where there is no instru
 """
 BOTH, INSTRUCTION, QUESTION = 0, 1, 2
 """Which part of a question is compared with other questions."""
-EARLIER = "\x1f"
-"""Between the earlier questions of a line; normalised text holds no such character, and no tab."""
+BETWEEN = "\x1f"
+"""Between the earlier questions of a line, and between its answers; normalised text holds no such character, and no tab."""
+
+
+class ComparedTexts(NamedTuple):
+    """Normalised texts of a record that are compared with those of others."""
+
+    question: str
+    earlier: list[str]
+    """Earlier questions of a dialogue, whose answers it holds as well."""
+    answers: list[str]
+    """None for labels and for extraction."""
 
 
 def to_spool_line(
@@ -49,8 +59,11 @@ def to_spool_line(
     if conversation.references:
         record["references"] = conversation.references
     questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
-    earlier = EARLIER.join(questions[:-1])
-    line = b"%s\t%s\t%s\t%s\n" % (instruction.encode(), question.encode(), earlier.encode(), to_line(record))
+    # Labels and lists of entities are equal without being copied.
+    is_free = conversation.task == "qa"
+    answers = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "assistant"]
+    fields = (instruction, question, BETWEEN.join(questions[:-1]), BETWEEN.join(answers) if is_free else "")
+    line = b"%s\t%s\n" % ("\t".join(fields).encode(), to_line(record))
     key = (
         (_number(without_system), int.from_bytes(without_system[8:16])),
         _number(_sha256(raw)),
@@ -73,7 +86,7 @@ def _number(digest: bytes) -> int:
 
 def record_line(line: bytes) -> bytes:
     """The record of a line of the spool, as a line of JSON."""
-    return line.split(b"\t", 3)[3]
+    return line.split(b"\t", 4)[4]
 
 
 def record_of(line: bytes) -> dict[str, Any]:
@@ -90,7 +103,11 @@ def compared_text(line: bytes, part: int) -> str:
     return question if part == QUESTION or not instruction else f"{instruction} {question}"
 
 
-def compared_questions(line: bytes, part: int) -> list[str]:
-    """All questions of a training row: the compared text, and its earlier questions, whose answers it holds as well."""
-    earlier = line.split(b"\t", 3)[2].decode()
-    return [compared_text(line, part), *(earlier.split(EARLIER) if earlier else [])]
+def compared_texts(line: bytes, part: int) -> ComparedTexts:
+    """What of a row is compared with the held-out items."""
+    instruction, question, earlier, answers, _ = line.decode().split("\t", 4)
+    if part == INSTRUCTION:
+        question = instruction
+    elif part == BOTH and instruction:
+        question = f"{instruction} {question}"
+    return ComparedTexts(question, earlier.split(BETWEEN) if earlier else [], answers.split(BETWEEN) if answers else [])
