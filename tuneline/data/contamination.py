@@ -23,19 +23,22 @@ RARE_SHARE, RARE_FEWEST, RARE_MOST = 0.01, 4, 8
 """An n-gram is rare in up to this share of the rows; but always in so many rows, and never in more than so many."""
 CANDIDATE = 0.15
 """Fraction of a held-out text's n-grams that a row must hold as rare ones to be looked at."""
-SHORTEST = 6
-"""Tokens of a held-out question from which on a row can leak it without being equal."""
+SHORTEST, DIALOGUE_SHORTEST = 6, 12
+"""Tokens of a held-out question from which on a row can leak it without being equal; for the last question of a
+dialogue, which rests on those before it, also when it is equal."""
 CONTAINED = 0.9
 """Fraction of a text's tokens that lies in the other one, for the one to hold the other."""
 PART = 0.5
 """Fraction of a held-out question that a row must hold that is a part of it, or rests on the same passage."""
+LONGEST_SLIP = 3
+"""Tokens at a time that the one may lack of the other and still be held by it."""
 RENAMED, RENAMED_FEWEST, LONGEST_NAME, MOST_RENAMED = 0.75, 20, 4, 3
 """Of a renamed question: fraction of both that is shared, tokens of the shorter one, tokens of the longest name, and the
 rows that one item may have of it: more of them fill in a template."""
 PASSAGE = 100
 """Rare n-grams from which on a shared text is a passage."""
-ANSWER_FEWEST = 20
-"""Tokens of a held-out answer from which on it is no stock phrase."""
+ANSWER, ANSWER_FEWEST = 0.95, 30
+"""Fraction of a held-out answer that a row holds which leaks it, and tokens from which on it is no stock phrase."""
 OWN, MOSTLY_OWN = 0.3, 0.5
 """Fraction of the shared n-grams that is rare, where nothing or little of the held-out text is missing."""
 
@@ -49,6 +52,8 @@ class Leak(NamedTuple):
     """equal, contains, part, renamed, passage or answer."""
     similarity: float
     """Fraction of the held-out text's tokens that the row holds."""
+    text: str = ""
+    """Which of the row's texts leaks it; "" for its question."""
 
 
 class Numbers(NamedTuple):
@@ -99,23 +104,25 @@ class HeldoutIndex:
 
     def _judge_question(self, item: int, text: str, row: Text) -> Leak | None:
         heldout = self.parsed_questions[item]
-        if heldout.tokens == row.tokens:
-            return Leak(item, "equal", 1.0)
         shared, rare = self.questions.shared(item, text)
-        if not shared or len(heldout.tokens) < SHORTEST:
+        if not shared:
             return None
+        if self.items[item].earlier and (len(heldout.tokens) < DIALOGUE_SHORTEST or rare / shared < MOSTLY_OWN):
+            return None
+        if heldout.tokens == row.tokens:
+            return Leak(item, "equal", 1.0, text)
         why = why_similar(heldout, row, rare, rare / shared)
-        return Leak(item, why, round(overlap(heldout, row).first, 4)) if why else None
+        return Leak(item, why, round(overlap(heldout, row).first, 4), text) if why else None
 
     def _judge_answer(self, answer: int, text: str, row: Text) -> Leak | None:
         heldout = self.parsed_answers[answer]
-        if len(heldout.tokens) < ANSWER_FEWEST:
-            return None
         shared, rare = self.answers.shared(answer, text)
-        parts = overlap(heldout, row)
-        if not shared or rare / shared < MOSTLY_OWN or parts.first < CONTAINED or parts.told_apart:
+        if not shared or rare / shared < MOSTLY_OWN or len(heldout.tokens) < ANSWER_FEWEST:
             return None
-        return Leak(self.answer_items[answer], "answer", round(parts.first, 4))
+        parts = overlap(heldout, row)
+        if parts.first < ANSWER or parts.told_apart:
+            return None
+        return Leak(self.answer_items[answer], "answer", round(parts.first, 4), text)
 
 
 def why_similar(heldout: Text, row: Text, rare: int, own: float) -> str:
@@ -123,14 +130,14 @@ def why_similar(heldout: Text, row: Text, rare: int, own: float) -> str:
     parts = overlap(heldout, row)
     if own >= MOSTLY_OWN and rare >= PASSAGE and parts.first >= PART and not parts.passage_told_apart:
         return "contains" if parts.first >= CONTAINED else "passage"
-    if own < OWN or parts.told_apart:
+    if own < OWN or parts.told_apart or min(len(heldout.tokens), len(row.tokens)) < SHORTEST:
         return ""
-    if parts.first >= CONTAINED:
+    if parts.first >= CONTAINED and parts.first_gap <= LONGEST_SLIP:
         return "contains"
-    if parts.second >= CONTAINED and parts.first >= PART and len(row.tokens) >= SHORTEST:
+    if parts.second >= CONTAINED and parts.second_gap <= LONGEST_SLIP and parts.first >= PART:
         return "part"
     is_long = min(len(heldout.tokens), len(row.tokens)) >= RENAMED_FEWEST
-    is_close = min(parts.first, parts.second) >= RENAMED and parts.longest_gap <= LONGEST_NAME
+    is_close = min(parts.first, parts.second) >= RENAMED and max(parts.first_gap, parts.second_gap) <= LONGEST_NAME
     return "renamed" if own >= MOSTLY_OWN and is_long and is_close else ""
 
 

@@ -20,7 +20,7 @@ from tuneline.data.heldout import Split, split_items
 from tuneline.data.leak_limit import check_leak_rates
 from tuneline.data.leak_search import build_index, find_leaks, row_reader
 from tuneline.data.normalize import read_batch
-from tuneline.data.spool import BOTH, KEYS, compared_texts, record_line, record_of
+from tuneline.data.spool import KEYS, compared_texts, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
 from tuneline.formats.records import to_line
 from tuneline.runtime.progress import ProgressBar
@@ -37,8 +37,8 @@ SHOWN = 200
 def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, removed: Path) -> dict[str, Any]:
     """Raw files to training, held-out, rejected and removed items; returns the counts of metrics/convert_details.json.
 
-    The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too
-    many rejects, too few questions, a source with too many leaks, any leak when data.leak_policy is fail, and when no training row is left.
+    The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too many rejects, too few
+    questions, a source with too many leaks, any leak when data.leak_policy is fail, and when no training row is left.
     """
     counts = [SourceCounts() for _ in params.all_sources]
     with ExitStack() as stack:
@@ -51,7 +51,7 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         split = split_items(params, keys)
         index, heldout_records = build_index(spool, keys, split)
         leaks = find_leaks(spool, keys, split, index)
-        check_leak_rates(params, keys["source"], split.kept, leaks, index, row_reader(spool, keys, split))
+        check_leak_rates(params, keys["source"], split.training, leaks, index, row_reader(spool, keys, split))
         spool.seek(0)
         heldout_file.writelines(heldout_records)
         write_records(spool, keys, split, index, leaks, params.leak_policy, train_file, removed_file, counts)
@@ -105,13 +105,13 @@ def write_records(
         for begin in range(0, len(keys), WRITTEN):
             lines = list(islice(spool, WRITTEN))
             rows = slice(begin, begin + len(lines))
-            kept = split.kept[rows].tolist()
+            kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
             conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
             for place, line in enumerate(lines):
                 source_counts = counts[numbers[place]]
                 if not kept[place]:
                     source_counts.duplicates += 1
-                    removed.write(_removed_line(line, "duplicate", None, index))
+                    removed.write(_removed_line(line, "duplicate"))
                     continue
                 if begin + place in is_heldout:
                     source_counts.heldout += 1
@@ -121,7 +121,7 @@ def write_records(
                     train.write(record_line(line))
                 else:
                     source_counts.leaks += 1
-                    removed.write(_removed_line(line, leak.why, leak, index))
+                    removed.write(_removed_line(line, leak.why, **_leaked(line, parts[place], leak, index)))
                     if policy == "fail":
                         what = f"{record_of(line)['origin']} of {index.ids[leak.item]} ({leak.why})"
                         failures.append((leak.similarity, what))
@@ -136,14 +136,18 @@ def write_records(
         )
 
 
-def _removed_line(line: bytes, why: str, leak: Leak | None, index: HeldoutIndex) -> bytes:
-    """A line of removed.jsonl. Texts are normalised and cut: they are there to be looked at."""
+def _removed_line(line: bytes, why: str, **more: Any) -> bytes:
+    """A line of removed.jsonl."""
     record = record_of(line)
-    entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {"why": why}
-    if leak is not None:
-        row, heldout = compared_texts(line, BOTH), index.items[leak.item]
-        entry |= {"of": index.ids[leak.item], "similarity": leak.similarity}
-        entry |= {"question": row.question[:SHOWN], "heldout": heldout.question[:SHOWN]}
-        if why == "answer":
-            entry |= {"answer": row.answers[-1][:SHOWN], "heldout_answer": heldout.answers[0][:SHOWN]}
-    return to_line(entry) + b"\n"
+    return to_line({name: record[name] for name in ("id", "source", "origin")} | {"why": why} | more) + b"\n"
+
+
+def _leaked(line: bytes, part: int, leak: Leak, index: HeldoutIndex) -> dict[str, Any]:
+    """What removed.jsonl says of a leak. Texts are normalised and cut: they are there to be looked at."""
+    heldout = index.items[leak.item]
+    return {
+        "of": index.ids[leak.item],
+        "similarity": leak.similarity,
+        "question": (leak.text or compared_texts(line, part).question)[:SHOWN],
+        "heldout": (heldout.answers[0] if leak.why == "answer" else heldout.question)[:SHOWN],
+    }

@@ -33,6 +33,13 @@ class Split:
     heldout: "NDArray[np.int64]"
     """Row numbers of the held-out items, in the order of their file."""
 
+    @property
+    def training(self) -> "NDArray[np.bool_]":
+        """Mask of what is neither a duplicate nor held out."""
+        mask = self.kept.copy()
+        mask[self.heldout] = False
+        return mask
+
 
 def split_items(params: Data, keys: "NDArray[Any]") -> Split:
     """Duplicates and held-out items. Raises ValueError when there are too few different questions."""

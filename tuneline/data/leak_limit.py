@@ -22,19 +22,20 @@ COMPARED = 2000
 
 
 def check_leak_rates(
-    params: Data, sources: "NDArray[Any]", kept: "NDArray[Any]", leaks: Mapping[int, Leak], index: HeldoutIndex,
+    params: Data, sources: "NDArray[Any]", training: "NDArray[Any]", leaks: Mapping[int, Leak], index: HeldoutIndex,
     texts: Callable[[int], ComparedTexts],
 ) -> None:  # fmt: skip
     """Raises ValueError for a source that would lose more than data.max_leak_rate of its rows,
 
-    `sources` is the number of each row's source, `kept` the mask of rows that are no duplicates, and `texts` gives what
-    is compared of a row. A single row is always let go, and leaks that data.leak_policy keeps are no loss.
+    `sources` is the number of each row's source, `training` the mask of rows that are neither duplicates nor held out,
+    and `texts` gives what is compared of a row. A single row is always let go, and leaks that data.leak_policy keeps
+    are no loss.
     """
     if params.leak_policy == "keep":
         return
     for number, source in enumerate(params.sources):
         rows = [row for row in leaks if sources[row] == number]
-        total = int((kept & (sources == number)).sum())
+        total = int((training & (sources == number)).sum())
         if len(rows) <= 1 or len(rows) <= params.max_leak_rate * total:
             continue
         worst = Counter(leaks[row].item for row in rows).most_common(NAMED)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from tuneline.data.contamination import HeldoutIndex, Leak, Numbers, without_tem
 from tuneline.data.heldout import Split
 from tuneline.data.spool import ComparedTexts, compared_texts, record_line, record_of
 from tuneline.data.workers import AHEAD, workers
-from tuneline.formats.records import normalise, references
+from tuneline.formats.records import Record, normalise, references
 from tuneline.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def build_index(spool: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[H
         texts = compared_texts(line, int(split.parts[row]))
         record = record_of(line)
         ids.append(record["id"])
-        items.append(texts._replace(answers=list(map(normalise, references(record))) if texts.answers else []))
+        items.append(
+            texts._replace(answers=list(map(normalise, references(cast("Record", record)))) if texts.answers else [])
+        )
     return HeldoutIndex(ids, items, int(split.kept.sum())), [record_line(line) for line in lines]
 
 
@@ -71,11 +73,12 @@ def find_leaks(spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: Held
         leaks |= {row: Leak(item, "equal", 1.0) for row, item in found.equal.items()}
     heldout = set(split.heldout.tolist())
     candidates = {
-        row: found for row, found in _with_repeats(index.candidates(), split, repeats).items()
+        row: numbers
+        for row, numbers in _with_repeats(index.candidates(), split, repeats).items()
         if row not in leaks and row not in heldout
-    }  # fmt: skip
-    for (row, found), line in zip(candidates.items(), _lines_at(spool, keys, list(candidates)), strict=True):
-        leak = index.judge(compared_texts(line, int(split.parts[row])), *found)
+    }
+    for (row, numbers), line in zip(candidates.items(), _lines_at(spool, keys, list(candidates)), strict=True):
+        leak = index.judge(compared_texts(line, int(split.parts[row])), *numbers)
         if leak:
             leaks[row] = leak
     return without_templates({row: leak for row, leak in leaks.items() if row not in heldout})
@@ -152,9 +155,9 @@ def _look_up(index: HeldoutIndex, lines: list[bytes], begin: int, marks: tuple[l
         for text in texts.answers:
             answers.add(row, text)
     hits = index.questions.look_up(questions.texts, np.array(questions.rows, dtype=np.int64))
-    for text, item in hits.equal.items():
-        if alone[text] and not index.items[item].earlier:
-            equal[questions.rows[text]] = item
+    for number, item in hits.equal.items():
+        if alone[number] and not index.items[item].earlier:
+            equal[questions.rows[number]] = item
     answer_hits = index.answers.look_up(answers.texts, np.array(answers.rows, dtype=np.int64))
     return Found(hits.pairs, answer_hits.pairs, equal)
 

@@ -5,6 +5,7 @@ opening, a template or a stock phrase and says nothing about a row. The rows tha
 most `limit` of them for each n-gram, so memory depends on the held-out texts and not on the rows.
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ def batches(texts: list[str]) -> list[slice]:
     """Slices of the list with about CHARACTERS characters each."""
     ends = np.cumsum([len(text) for text in texts])
     borders = [0, *(np.flatnonzero(np.diff(ends // CHARACTERS)) + 1).tolist(), len(texts)]
-    return [slice(begin, end) for begin, end in zip(borders, borders[1:], strict=False)]
+    return [slice(begin, end) for begin, end in pairwise(borders)]
 
 
 class RareGrams:

@@ -50,8 +50,9 @@ class Overlap:
     first: float
     """Fraction of the first text's tokens that are covered."""
     second: float
-    longest_gap: int
-    """Tokens of the longest stretch of either text that the other one lacks."""
+    first_gap: int
+    """Tokens of the longest stretch of the first text that the second one lacks."""
+    second_gap: int
     told_apart: bool
     """Whether numbers or names tell them apart."""
     passage_told_apart: bool
@@ -67,18 +68,26 @@ def parse(text: str) -> Text:
 def overlap(first: Text, second: Text) -> Overlap:
     """How much of each text the other one covers. Texts without a token cover nothing."""
     shared = first.runs & second.runs
-    covered = [_covered(text.tokens, shared) for text in (first, second)]
-    gaps = [len(list(group)) for mask in covered for is_covered, group in groupby(mask) if not is_covered]
-    fractions = [sum(mask) / len(mask) if mask else 0.0 for mask in covered]
+    masks = (_covered(first.tokens, shared), _covered(second.tokens, shared))
     names_differ = bool(first.names - second.names and second.names - first.names)
     lacking = min(len(first.numbers - second.numbers), len(second.numbers - first.numbers))
     common = len(first.numbers & second.numbers)
     return Overlap(
-        *fractions,
-        longest_gap=max(gaps, default=0),
+        _fraction(masks[0]),
+        _fraction(masks[1]),
+        _longest_gap(masks[0]),
+        _longest_gap(masks[1]),
         told_apart=bool(lacking) or names_differ,
         passage_told_apart=lacking * PASSAGE_NUMBERS > common,
     )
+
+
+def _fraction(mask: list[bool]) -> float:
+    return sum(mask) / len(mask) if mask else 0.0
+
+
+def _longest_gap(mask: list[bool]) -> int:
+    return max((len(list(group)) for is_covered, group in groupby(mask) if not is_covered), default=0)
 
 
 def _covered(tokens: list[str], shared: set[tuple[str, ...]]) -> list[bool]:
