@@ -104,7 +104,8 @@ class RareGrams:
 
     def look_up(self, texts: list[str], rows: "NDArray[np.int64]") -> Hits:
         """What of the index the texts hold; changes nothing. `rows` is the row of each text."""
-        pairs, equal = [np.zeros(0, dtype=np.int64)], {}
+        pairs = [np.zeros(0, dtype=np.int64)]
+        equal: dict[int, int] = {}
         if not len(self.table):
             return Hits(pairs[0], equal)
         for part in batches(texts):
