@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 from rapidfuzz import fuzz, process
@@ -27,6 +28,7 @@ CHANGED = (
     "data/disc_lawllm/mcq_sing_cpa.csv",
     "data/disc_lawllm/qa_short_answer.json",
     "data/lexeval/1_1.json",
+    "data/lexeval/5_4.json",
     "data/llamafactory_demo/alpaca_zh_demo.json",
     "data/pubmedqa/ori_pqal.json",
 )
@@ -50,6 +52,7 @@ CLAUSE = re.compile(r"[^，。？！；,.?!;\n]+[，。？！；,.?!;\n]*")
 NAME = re.compile(
     r"[张李王赵刘陈杨黄周吴徐孙胡朱高林何郭马罗][某一二三四五六]?[某甲乙丙]?(?=[与和将把向因对在为的是、，某])|[甲乙丙丁](?=公司|[与和将把向因对在为、，])"
 )
+SURNAMES = ("欧阳", "许", "谢", "司马", "邓", "萧", "诸葛", "曹", "袁")
 NEW_NAMES = {"甲": "庚", "乙": "辛", "丙": "壬", "丁": "癸"}
 FAREWELL = re.compile("谢谢|感谢|再见")
 TEMPLATES = (
@@ -67,6 +70,8 @@ class Sample:
     heldout: list[tuple[str, str]] = field(default_factory=list)
     """Question and answer."""
     rows: list[tuple[str, str]] = field(default_factory=list)
+    openings: list[tuple[str, str]] = field(default_factory=list)
+    """First question and answer of each dialogue, held-out ones first; none where the questions stand alone."""
     pairs: list[tuple[str, bool, int, int]] = field(default_factory=list)
     """(kind, whether the row leaks the item, number of the item, number of the row)."""
 
@@ -76,7 +81,7 @@ class Sample:
         self.rows.append((question, answer))
 
 
-def read_questions(params: Data, raw: Path, path: str) -> list[list[str]]:
+def read_questions(params: Data, raw: Path, path: str, draw: str) -> list[list[str]]:
     """The messages of each record of a sample, without the system prompt; a question once."""
     source = Source(path=path, question="QUESTION" if "pubmedqa" in path else None)
     section = params.model_copy(update={"sources": [source]})
@@ -85,21 +90,26 @@ def read_questions(params: Data, raw: Path, path: str) -> list[list[str]]:
         for line in read_batch(job).spool.splitlines():
             messages = [message["content"] for message in record_of(line)["messages"] if message["role"] != "system"]
             texts.setdefault(messages[-2], messages)
-    return sorted(texts.values(), key=lambda messages: _order(messages[-2]))
+    return sorted(texts.values(), key=lambda messages: _order(draw + messages[-2]))
 
 
-def make_samples(params: Data, root: Path) -> Iterator[Sample]:
-    """All samples with their pairs; the same ones each time. `root` holds the folders data and cases."""
+def make_samples(params: Data, root: Path, draw: str = "") -> Iterator[Sample]:
+    """All samples with their pairs; the same ones each time for the same `draw`. `root` holds the folders data and cases."""
     for path in CHANGED:
-        yield changed_sample(path, [(row[-2], row[-1]) for row in read_questions(params, root, path)])
+        yield changed_sample(path, [(row[-2], row[-1]) for row in read_questions(params, root, path, draw)])
     for path in CHANGED[:3]:
-        rows = [row[-2] for row in read_questions(params, root, path)]
+        rows = [row[-2] for row in read_questions(params, root, path, draw)]
         yield from (templated_sample(path, rows, *template) for template in TEMPLATES)
     for path, kind in ALIKE.items():
-        yield alike_sample(path, kind, [row[-2] for row in read_questions(params, root, path)])
+        yield alike_sample(path, kind, [row[-2] for row in read_questions(params, root, path, draw)])
     for path in DIALOGUES:
-        farewells = [row[-2] for row in read_questions(params, root, path) if FAREWELL.search(row[-2])]
-        yield alike_sample(path, "farewell", [text for text in farewells if len(text) <= FAREWELL_LENGTH])
+        rows = [
+            row for row in read_questions(params, root, path, draw) if len(row) > 2 and len(row[-2]) <= FAREWELL_LENGTH
+        ]
+        farewells = [row for row in rows if FAREWELL.search(row[-2])]
+        sample = alike_sample(path, "farewell", [row[-2] for row in farewells])
+        sample.openings = [(row[0], row[1]) for row in farewells]
+        yield sample
 
 
 FAREWELL_LENGTH = 30
@@ -163,8 +173,8 @@ def _order(text: str) -> bytes:
 
 def renamed(text: str, _other: str) -> str:
     names = sorted(set(NAME.findall(text)), key=len, reverse=True)
-    for name in names:
-        text = text.replace(name, NEW_NAMES.get(name, "欧阳" + name[1:]))
+    for name, surname in zip(names, cycle(SURNAMES)):
+        text = text.replace(name, NEW_NAMES.get(name, surname + name[1:]))
     return text
 
 

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ HELDOUT = 50
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("folders", nargs="*", type=Path, help="folders with more files for the second table")
+    parser.add_argument("--draw", default="", help="any text: another draw of the questions that are changed")
     options = parser.parse_args()
     samples = Path(os.environ.get("TUNELINE_SAMPLES", ""))
     require_file(samples / "data" / REAL[0], "set TUNELINE_SAMPLES to a folder that holds data/ and cases/")
     counts: Counter[tuple[str, bool, bool]] = Counter()
-    for kind, leaks, found in judged_pairs(samples):
+    for kind, leaks, found in judged_pairs(samples, options.draw):
         counts[kind, leaks, found] += 1
     show(table(("kind", "pairs", "leaks", "found", "right"), pair_rows(counts)))
     print(summary_line(counts), flush=True)
@@ -47,14 +49,15 @@ def main() -> None:
     show(table(("sample", "rows", "leaks", "of the rows"), (loss_row(path, samples / "data") for path in files)))
 
 
-def judged_pairs(samples: Path) -> Iterator[tuple[str, bool, bool]]:
+def judged_pairs(samples: Path, draw: str) -> Iterator[tuple[str, bool, bool]]:
     """(kind, whether it leaks, whether that was found) of each labelled pair."""
     from benchmarks.leak_pairs import make_samples
 
-    for sample in make_samples(section(), samples):
+    for sample in make_samples(section(), samples, draw):
         with tempfile.TemporaryDirectory() as folder:
-            write_pairs(Path(folder, "exam.jsonl"), sample.heldout)
-            write_pairs(Path(folder, "rows.jsonl"), sample.rows)
+            count = len(sample.heldout)
+            write_pairs(Path(folder, "exam.jsonl"), sample.heldout, sample.openings[:count])
+            write_pairs(Path(folder, "rows.jsonl"), sample.rows, sample.openings[count:])
             changes = {"sources": [{"path": "rows.jsonl"}], "heldout_source": {"path": "exam.jsonl"}}
             _, parts = run_convert(Path(folder), changes)
         items = {record["id"]: int(record["origin"].rpartition(":")[2]) - 1 for record in parts["heldout"]}
@@ -114,10 +117,12 @@ def run_convert(raw: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], dic
         return counts, {name: list(read_records(path)) for name, path in zip(names, paths, strict=True)}  # type: ignore[misc]
 
 
-def write_pairs(path: Path, pairs: list[tuple[str, str]]) -> None:
+def write_pairs(path: Path, pairs: list[tuple[str, str]], openings: list[tuple[str, str]]) -> None:
+    """Questions and answers, each after its dialogue's opening where there is one."""
     with path.open("w", encoding="utf-8") as file:
-        for question, answer in pairs:
-            file.write(json.dumps({"question": question, "answer": answer}, ensure_ascii=False) + "\n")
+        for (question, answer), opening in zip_longest(pairs, openings):
+            row = {"query": question, "response": answer, "history": [opening] if opening else []}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,33 +12,33 @@ they stand. A row with enough of a held-out text's rare n-grams is compared with
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from tuneline.data.rarity import RareGrams
 from tuneline.data.similarity import Text, overlap, parse
 from tuneline.data.spool import ComparedTexts
 
-RARE_SHARE, RARE_FEWEST, RARE_MOST = 0.01, 4, 8
-"""An n-gram is rare in up to this share of the rows; but always in so many rows, and never in more than so many."""
+RARE_ROWS = 8
+"""Rows up to which an n-gram is rare: more of them share it for another reason than that they ask the same."""
 CANDIDATE = 0.15
 """Fraction of a held-out text's n-grams that a row must hold as rare ones to be looked at."""
 SHORTEST, DIALOGUE_SHORTEST = 6, 12
 """Tokens of a held-out question from which on a row can leak it without being equal; for the last question of a
 dialogue, which rests on those before it, also when it is equal."""
 CONTAINED = 0.9
-"""Fraction of a text's tokens that lies in the other one, for the one to hold the other."""
+"""Fraction of a text's tokens that lies in the other one, for the one to hold the other; of a short one all must."""
 PART = 0.5
 """Fraction of a held-out question that a row must hold that is a part of it, or rests on the same passage."""
 LONGEST_SLIP = 3
 """Tokens at a time that the one may lack of the other and still be held by it."""
-RENAMED, RENAMED_FEWEST, LONGEST_NAME, MOST_RENAMED = 0.75, 20, 4, 3
-"""Of a renamed question: fraction of both that is shared, tokens of the shorter one, tokens of the longest name, and the
-rows that one item may have of it: more of them fill in a template."""
+RENAMED, LONG, LONGEST_NAME = 0.75, 20, 4
+"""Of a renamed question: fraction of both that is shared, tokens of the shorter one, tokens of the longest name."""
+MOST_INEXACT = 3
+"""Rows that may resemble an item and not hold all of it: more of them fill in the same template."""
 PASSAGE = 100
 """Rare n-grams from which on a shared text is a passage."""
 ANSWER, ANSWER_FEWEST = 0.95, 30
-"""Fraction of a held-out answer that a row holds which leaks it, and tokens from which on it is no stock phrase."""
+"""Fraction of a held-out answer that a row holds which leaks it, and its length from which on it is no stock phrase."""
 OWN, MOSTLY_OWN = 0.3, 0.5
 """Fraction of the shared n-grams that is rare, where nothing or little of the held-out text is missing."""
 
@@ -54,6 +54,8 @@ class Leak(NamedTuple):
     """Fraction of the held-out text's tokens that the row holds."""
     text: str = ""
     """Which of the row's texts leaks it; "" for its question."""
+    is_exact: bool = True
+    """Whether the one holds all of the other, or a long passage of it."""
 
 
 class Numbers(NamedTuple):
@@ -65,24 +67,18 @@ class Numbers(NamedTuple):
     """Answers that it may leak."""
 
 
-def rare_limit(rows: int) -> int:
-    """Rows up to which an n-gram is rare, among so many."""
-    return min(RARE_MOST, max(RARE_FEWEST, int(RARE_SHARE * rows)))
-
-
 class HeldoutIndex:
     """The held-out items, and what is known of the rows that share rare text with them."""
 
-    def __init__(self, ids: list[str], items: list[ComparedTexts], rows: int) -> None:
-        """`items` have the right answers of the held-out item as their answers; `rows` is the number of all rows."""
+    def __init__(self, ids: list[str], items: list[ComparedTexts]) -> None:
+        """`items` have the right answers of the held-out item as their answers."""
         self.ids = ids
         self.items = items
-        limit = rare_limit(rows)
-        self.questions = RareGrams([item.question for item in items], limit)
+        self.questions = RareGrams([item.question for item in items], RARE_ROWS)
         answers = [(number, answer) for number, item in enumerate(items) for answer in item.answers]
         self.answer_items = [number for number, _ in answers]
         """Number of the item that each answer belongs to."""
-        self.answers = RareGrams([answer for _, answer in answers], limit)
+        self.answers = RareGrams([answer for _, answer in answers], RARE_ROWS)
         self.parsed_questions = [parse(item.question) for item in items]
         self.parsed_answers = [parse(answer) for _, answer in answers]
 
@@ -94,13 +90,13 @@ class HeldoutIndex:
                 found.setdefault(row, Numbers(set(), set()))[place].add(number)
         return found
 
-    def judge(self, row: ComparedTexts, items: Iterable[int], answers: Iterable[int]) -> Leak | None:
-        """The closest leak of a row among these items and answers."""
+    def judge(self, row: ComparedTexts, numbers: Numbers) -> list[Leak]:
+        """All leaks of a row among these items and answers."""
         texts = [(text, parse(text)) for text in (row.question, *row.earlier)]
-        found = [self._judge_question(item, *text) for item in items for text in texts]
-        answer_texts = [(text, parse(text)) for text in row.answers]
-        found += [self._judge_answer(answer, *text) for answer in answers for text in answer_texts]
-        return max(filter(None, found), key=lambda leak: (leak.similarity, -leak.item), default=None)
+        found = [self._judge_question(item, *text) for item in sorted(numbers.items) for text in texts]
+        texts = [(text, parse(text)) for text in row.answers]
+        found += [self._judge_answer(answer, *text) for answer in sorted(numbers.answers) for text in texts]
+        return [leak for leak in found if leak]
 
     def _judge_question(self, item: int, text: str, row: Text) -> Leak | None:
         heldout = self.parsed_questions[item]
@@ -112,12 +108,16 @@ class HeldoutIndex:
         if heldout.tokens == row.tokens:
             return Leak(item, "equal", 1.0, text)
         why = why_similar(heldout, row, rare, rare / shared)
-        return Leak(item, why, round(overlap(heldout, row).first, 4), text) if why else None
+        if not why:
+            return None
+        parts = overlap(heldout, row)
+        is_exact = rare >= PASSAGE or 1.0 in (parts.first, parts.second)
+        return Leak(item, why, round(parts.first, 4), text, is_exact)
 
     def _judge_answer(self, answer: int, text: str, row: Text) -> Leak | None:
         heldout = self.parsed_answers[answer]
         shared, rare = self.answers.shared(answer, text)
-        if not shared or rare / shared < MOSTLY_OWN or len(heldout.tokens) < ANSWER_FEWEST:
+        if not shared or rare / shared < MOSTLY_OWN or heldout.length < ANSWER_FEWEST:
             return None
         parts = overlap(heldout, row)
         if parts.first < ANSWER or parts.told_apart:
@@ -132,16 +132,22 @@ def why_similar(heldout: Text, row: Text, rare: int, own: float) -> str:
         return "contains" if parts.first >= CONTAINED else "passage"
     if own < OWN or parts.told_apart or min(len(heldout.tokens), len(row.tokens)) < SHORTEST:
         return ""
-    if parts.first >= CONTAINED and parts.first_gap <= LONGEST_SLIP:
+    is_long = min(len(heldout.tokens), len(row.tokens)) >= LONG
+    contained = CONTAINED if is_long else 1.0
+    if parts.first >= contained and parts.first_gap <= LONGEST_SLIP:
         return "contains"
-    if parts.second >= CONTAINED and parts.second_gap <= LONGEST_SLIP and parts.first >= PART:
+    if parts.second >= contained and parts.second_gap <= LONGEST_SLIP and parts.first >= PART:
         return "part"
-    is_long = min(len(heldout.tokens), len(row.tokens)) >= RENAMED_FEWEST
     is_close = min(parts.first, parts.second) >= RENAMED and max(parts.first_gap, parts.second_gap) <= LONGEST_NAME
     return "renamed" if own >= MOSTLY_OWN and is_long and is_close else ""
 
 
-def without_templates(leaks: dict[int, Leak]) -> dict[int, Leak]:
-    """Without the renamed rows of items that have more than MOST_RENAMED of them."""
-    renamed = Counter(leak.item for leak in leaks.values() if leak.why == "renamed")
-    return {row: leak for row, leak in leaks.items() if leak.why != "renamed" or renamed[leak.item] <= MOST_RENAMED}
+def closest_leaks(found: dict[int, list[Leak]]) -> dict[int, Leak]:
+    """The closest leak of each row. Where more than MOST_INEXACT rows resemble an item, they fill in the same template."""
+    inexact = Counter(item for leaks in found.values() for item in {leak.item for leak in leaks if not leak.is_exact})
+    closest: dict[int, Leak] = {}
+    for row, leaks in found.items():
+        kept = [leak for leak in leaks if leak.is_exact or inexact[leak.item] <= MOST_INEXACT]
+        if kept:
+            closest[row] = max(kept, key=lambda leak: (leak.similarity, -leak.item))
+    return closest

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from tuneline.data.contamination import HeldoutIndex, Leak, Numbers, without_templates
+from tuneline.data.contamination import HeldoutIndex, Leak, Numbers, closest_leaks
 from tuneline.data.heldout import Split
 from tuneline.data.spool import ComparedTexts, compared_texts, record_line, record_of
 from tuneline.data.workers import AHEAD, workers
@@ -59,29 +59,27 @@ def build_index(spool: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[H
         items.append(
             texts._replace(answers=list(map(normalise, references(cast("Record", record)))) if texts.answers else [])
         )
-    return HeldoutIndex(ids, items, int(split.kept.sum())), [record_line(line) for line in lines]
+    return HeldoutIndex(ids, items), [record_line(line) for line in lines]
 
 
 def find_leaks(spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: HeldoutIndex) -> dict[int, Leak]:
     """Leaks by row number."""
     equal = _equal_items(split)
     repeats = _repeats(split)
-    leaks: dict[int, Leak] = {}
+    leaks: dict[int, list[Leak]] = {}
     for found in _look_up_all(spool, index, split, equal, repeats):
         index.questions.add(found.questions)
         index.answers.add(found.answers)
-        leaks |= {row: Leak(item, "equal", 1.0) for row, item in found.equal.items()}
-    heldout = set(split.heldout.tolist())
-    candidates = {
-        row: numbers
-        for row, numbers in _with_repeats(index.candidates(), split, repeats).items()
-        if row not in leaks and row not in heldout
-    }
+        leaks |= {row: [Leak(item, "equal", 1.0)] for row, item in found.equal.items()}
+    item_rows = split.heldout.tolist()
+    candidates = _with_repeats(index.candidates(), split, repeats)
+    candidates = {row: numbers for row, numbers in candidates.items() if row not in leaks}
     for (row, numbers), line in zip(candidates.items(), _lines_at(spool, keys, list(candidates)), strict=True):
-        leak = index.judge(compared_texts(line, int(split.parts[row])), *numbers)
-        if leak:
-            leaks[row] = leak
-    return without_templates({row: leak for row, leak in leaks.items() if row not in heldout})
+        judged = index.judge(compared_texts(line, int(split.parts[row])), numbers)
+        leaks[row] = [leak for leak in judged if item_rows[leak.item] != row]
+    heldout = set(item_rows)
+    # Held-out items that resemble each other show a template, too.
+    return {row: leak for row, leak in closest_leaks(leaks).items() if row not in heldout}
 
 
 def _equal_items(split: Split) -> "NDArray[np.int64]":

@@ -1,6 +1,6 @@
 """Rare n-grams: an inverted index of the held-out texts, and which of its n-grams few rows of the data hold.
 
-An n-gram is GRAM neighbouring characters of a text without punctuation and white space. One that many rows hold is an
+An n-gram is a few neighbouring characters of a text without punctuation and white space. One that many rows hold is an
 opening, a template or a stock phrase and says nothing about a row. The rows that hold a rare one are remembered, at
 most `limit` of them for each n-gram, so memory depends on the held-out texts and not on the rows.
 """
@@ -13,11 +13,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GRAM = 4
-FACTORS = np.array([pow(0x9E3779B97F4A7C15, power, 2**64) for power in range(1, GRAM + 1)], dtype=np.uint64)
+GRAM, LATIN_GRAM = 4, 10
+"""Characters of an n-gram; of one that begins with a Latin letter: about two words."""
+FACTORS = np.array([pow(0x9E3779B97F4A7C15, power, 2**64) for power in range(1, LATIN_GRAM + 1)], dtype=np.uint64)
 IS_TEXT = np.array([chr(code).isalnum() for code in range(0x10000)])
 """By code: whether a character is part of an n-gram. The last entry stands for all codes above."""
 IS_TEXT[-1] = True
+IS_LATIN = IS_TEXT & (np.arange(0x10000) < 0x250) & ~np.array([chr(code).isdigit() for code in range(0x10000)])
 CHARACTERS = 2**17
 """Characters that are hashed at a time: their arrays stay in the processor's cache."""
 FEWEST_BITS, MOST_BITS = 18, 26
@@ -52,14 +54,20 @@ def hash_grams(texts: list[str]) -> Grams:
     owners = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[: len(codes)]
     is_text = IS_TEXT[np.minimum(codes, 0xFFFF)]
     codes, owners = codes[is_text].astype(np.uint64), owners[is_text]
-    count = max(0, len(codes) - GRAM + 1)
-    hashes = np.zeros(count, dtype=np.uint64)
-    for place, factor in enumerate(FACTORS):
-        hashes += codes[place : place + count] * factor
+    hashes = np.zeros(len(codes), dtype=np.uint64)
+    ends = np.arange(len(codes)) + (GRAM - 1)
+    for place, factor in enumerate(FACTORS[:GRAM]):
+        hashes[: max(0, len(codes) - place)] += codes[place:] * factor
+    latin = np.flatnonzero(IS_LATIN[np.minimum(codes, 0xFFFF)])
+    ends[latin] += LATIN_GRAM - GRAM
+    for place, factor in enumerate(FACTORS[GRAM:], GRAM):
+        latin = latin[latin < len(codes) - place]
+        hashes[latin] += codes[latin + place] * factor
     hashes ^= hashes >> np.uint64(29)
     hashes *= FACTORS[0]
-    inside = owners[:count] == owners[len(codes) - count :]
-    return Grams(hashes[inside], owners[:count][inside])
+    whole = np.flatnonzero(ends < len(codes))
+    inside = whole[owners[whole] == owners[ends[whole]]]
+    return Grams(hashes[inside], owners[inside])
 
 
 def batches(texts: list[str]) -> list[slice]:

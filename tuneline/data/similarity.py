@@ -1,6 +1,6 @@
 """Similarity of two texts: how much of each lies in the other, and whether what they do not share tells them apart.
 
-A token is a Han character, a word of another script, or a number. A token is covered when it stands in a run of RUN
+A token is a Han character, a word of another script, or a number. A token is covered when it stands in a run of a few
 tokens that the other text has too, so punctuation and the order of clauses do not count, and a name that was changed
 leaves just its own tokens uncovered. Numbers (as digits or in Chinese) and names of laws are decisive: where both
 texts have one that the other lacks, they ask about different things.
@@ -10,8 +10,10 @@ import re
 from dataclasses import dataclass
 from itertools import groupby
 
-RUN = 3
+HAN_RUN, RUN = 2, 3
+"""Tokens of a run: where the texts hold Han characters, and in other scripts."""
 HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+IS_HAN = re.compile(f"[{HAN}]")
 TOKEN = re.compile(rf"\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:\.\d+)?|[{HAN}]|(?:(?![{HAN}])[^\W\d_])+")
 DIGITS = {digit: place for place, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 UNITS = {"十": 10, "百": 100, "千": 1000}
@@ -37,10 +39,13 @@ class Text:
     """Titles in 《》, and the last characters of a law's name before an article's number."""
 
     @property
-    def runs(self) -> set[tuple[str, ...]]:
-        """All runs of RUN neighbouring tokens; the whole text where it is shorter."""
-        size = min(RUN, len(self.tokens))
-        return set(zip(*(self.tokens[place:] for place in range(size)), strict=False))
+    def length(self) -> int:
+        """Tokens, of which a word counts twice: it says as much as two Han characters."""
+        return sum(1 + (len(token) > 1 and token.isalpha()) for token in self.tokens)
+
+    def runs(self, size: int) -> list[tuple[str, ...]]:
+        """All runs of neighbouring tokens, in order."""
+        return list(zip(*(self.tokens[place:] for place in range(size)), strict=False))
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,9 @@ def parse(text: str) -> Text:
 
 def overlap(first: Text, second: Text) -> Overlap:
     """How much of each text the other one covers. Texts without a token cover nothing."""
-    shared = first.runs & second.runs
-    masks = (_covered(first.tokens, shared), _covered(second.tokens, shared))
+    size = min(HAN_RUN if IS_HAN.search("".join(first.tokens)) else RUN, len(first.tokens), len(second.tokens))
+    shared = set(first.runs(size)) & set(second.runs(size))
+    masks = (_covered(first, shared, size), _covered(second, shared, size))
     names_differ = bool(first.names - second.names and second.names - first.names)
     lacking = min(len(first.numbers - second.numbers), len(second.numbers - first.numbers))
     common = len(first.numbers & second.numbers)
@@ -90,11 +96,10 @@ def _longest_gap(mask: list[bool]) -> int:
     return max((len(list(group)) for is_covered, group in groupby(mask) if not is_covered), default=0)
 
 
-def _covered(tokens: list[str], shared: set[tuple[str, ...]]) -> list[bool]:
+def _covered(text: Text, shared: set[tuple[str, ...]], size: int) -> list[bool]:
     """For each token whether it stands in a shared run."""
-    mask = [False] * len(tokens)
-    size = min(RUN, len(tokens))
-    for start, run in enumerate(zip(*(tokens[place:] for place in range(size)), strict=False)):
+    mask = [False] * len(text.tokens)
+    for start, run in enumerate(text.runs(size)):
         if run in shared:
             mask[start : start + size] = [True] * size
     return mask
