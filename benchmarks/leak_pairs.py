@@ -88,7 +88,7 @@ def read_questions(params: Data, raw: Path, path: str, draw: str) -> list[list[s
     texts: dict[str, list[str]] = {}
     for job in batch_jobs(section, raw, [SourceCounts()]):
         for line in read_batch(job).spool.splitlines():
-            messages = [message["content"] for message in record_of(line)["messages"] if message["role"] != "system"]
+            messages: list[str] = [turn["content"] for turn in record_of(line)["messages"] if turn["role"] != "system"]
             texts.setdefault(messages[-2], messages)
     return sorted(texts.values(), key=lambda messages: _order(draw + messages[-2]))
 
@@ -103,10 +103,8 @@ def make_samples(params: Data, root: Path, draw: str = "") -> Iterator[Sample]:
     for path, kind in ALIKE.items():
         yield alike_sample(path, kind, [row[-2] for row in read_questions(params, root, path, draw)])
     for path in DIALOGUES:
-        rows = [
-            row for row in read_questions(params, root, path, draw) if len(row) > 2 and len(row[-2]) <= FAREWELL_LENGTH
-        ]
-        farewells = [row for row in rows if FAREWELL.search(row[-2])]
+        dialogues = [row for row in read_questions(params, root, path, draw) if len(row) > 2]
+        farewells = [row for row in dialogues if len(row[-2]) <= FAREWELL_LENGTH and FAREWELL.search(row[-2])]
         sample = alike_sample(path, "farewell", [row[-2] for row in farewells])
         sample.openings = [(row[0], row[1]) for row in farewells]
         yield sample

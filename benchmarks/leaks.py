@@ -114,7 +114,9 @@ def run_convert(raw: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], dic
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{name}.jsonl") for name in names]
         counts = convert(section(**changes), raw, *paths)
-        return counts, {name: list(read_records(path)) for name, path in zip(names, paths, strict=True)}  # type: ignore[misc]
+        return counts, {
+            name: [dict(row) for row in read_records(path)] for name, path in zip(names, paths, strict=True)
+        }
 
 
 def write_pairs(path: Path, pairs: list[tuple[str, str]], openings: list[tuple[str, str]]) -> None:

@@ -18,8 +18,9 @@ from tuneline.data.rarity import RareGrams
 from tuneline.data.similarity import Text, overlap, parse
 from tuneline.data.spool import ComparedTexts
 
-RARE_ROWS = 8
-"""Rows up to which an n-gram is rare: more of them share it for another reason than that they ask the same."""
+RARE_FEWEST, RARE_MOST, RARE_SHARE = 4, 10, 0.25
+"""Rows up to which an n-gram is rare: at least, at most, and as a share of all rows where those are few. More rows share
+it for another reason than that they ask the same."""
 CANDIDATE = 0.15
 """Fraction of a held-out text's n-grams that a row must hold as rare ones to be looked at."""
 SHORTEST, DIALOGUE_SHORTEST = 6, 12
@@ -70,15 +71,16 @@ class Numbers(NamedTuple):
 class HeldoutIndex:
     """The held-out items, and what is known of the rows that share rare text with them."""
 
-    def __init__(self, ids: list[str], items: list[ComparedTexts]) -> None:
-        """`items` have the right answers of the held-out item as their answers."""
+    def __init__(self, ids: list[str], items: list[ComparedTexts], rows: int) -> None:
+        """`items` have the right answers of the held-out item as their answers; `rows` is the number of all rows."""
+        limit = min(RARE_MOST, max(RARE_FEWEST, int(RARE_SHARE * rows)))
         self.ids = ids
         self.items = items
-        self.questions = RareGrams([item.question for item in items], RARE_ROWS)
+        self.questions = RareGrams([item.question for item in items], limit)
         answers = [(number, answer) for number, item in enumerate(items) for answer in item.answers]
         self.answer_items = [number for number, _ in answers]
         """Number of the item that each answer belongs to."""
-        self.answers = RareGrams([answer for _, answer in answers], RARE_ROWS)
+        self.answers = RareGrams([answer for _, answer in answers], limit)
         self.parsed_questions = [parse(item.question) for item in items]
         self.parsed_answers = [parse(answer) for _, answer in answers]
 

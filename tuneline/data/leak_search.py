@@ -59,7 +59,7 @@ def build_index(spool: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[H
         items.append(
             texts._replace(answers=list(map(normalise, references(cast("Record", record)))) if texts.answers else [])
         )
-    return HeldoutIndex(ids, items), [record_line(line) for line in lines]
+    return HeldoutIndex(ids, items, int(split.kept.sum())), [record_line(line) for line in lines]
 
 
 def find_leaks(spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: HeldoutIndex) -> dict[int, Leak]:
