@@ -22,7 +22,7 @@ from tuneline.runtime.progress import ProgressBar
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LINES = 4096
+LINES = 2048
 """Lines of the spool that a thread takes at a time."""
 
 

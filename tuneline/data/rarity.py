@@ -107,8 +107,8 @@ class RareGrams:
         """Sum of a text's hashes to the number of the first such text."""
         bits = min(MOST_BITS, max(FEWEST_BITS, int(16 * len(self.table)).bit_length()))
         self.shift = np.uint64(64 - bits)
-        self.filter = np.zeros(2**bits, dtype=bool)
-        self.filter[self.table >> self.shift] = True
+        self.filter = self._filter_of(np.ones(len(self.table), dtype=bool), 2**bits)
+        self.calls = 0
 
     def look_up(self, texts: list[str], rows: "NDArray[np.int64]") -> Hits:
         """What of the index the texts hold; changes nothing. `rows` is the row of each text."""
@@ -134,8 +134,18 @@ class RareGrams:
         """Count the pairs of `look_up`, each row in one call; the order of the calls does not matter."""
         self.rows_with += np.bincount(pairs // PAIR, minlength=len(self.table))
         self.found.append(pairs)
+        self.calls += 1
         if len(self.found) >= KEPT_ARRAYS:
             self._drop_common()
+        if self.calls.bit_count() == 1:
+            # Those known to be common need not be found again. (The powers of two: most are known soon.)
+            self.filter = self._filter_of(self.rows_with <= self.limit, len(self.filter))
+
+    def _filter_of(self, wanted: "NDArray[np.bool_]", size: int) -> "NDArray[np.bool_]":
+        """Where a hash of the wanted n-grams points to."""
+        found = np.zeros(size, dtype=bool)
+        found[self.table[wanted] >> self.shift] = True
+        return found
 
     def _drop_common(self) -> None:
         pairs = np.concatenate([np.zeros(0, dtype=np.int64), *self.found])
