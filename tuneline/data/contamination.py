@@ -23,7 +23,7 @@ RARE_FEWEST, RARE_MOST, RARE_SHARE = 4, 10, 0.25
 it for another reason than that they ask the same."""
 CANDIDATE = 0.15
 """Fraction of a held-out text's n-grams that a row must hold as rare ones to be looked at."""
-SHORTEST, DIALOGUE_SHORTEST = 6, 12
+SHORTEST, DIALOGUE_SHORTEST = 6, 16
 """Tokens of a held-out question from which on a row can leak it without being equal; for the last question of a
 dialogue, which rests on those before it, also when it is equal."""
 CONTAINED = 0.9

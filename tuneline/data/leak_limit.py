@@ -25,13 +25,13 @@ def check_leak_rates(
     params: Data, sources: "NDArray[Any]", training: "NDArray[Any]", leaks: Mapping[int, Leak], index: HeldoutIndex,
     texts: Callable[[int], ComparedTexts],
 ) -> None:  # fmt: skip
-    """Raises ValueError for a source that would lose more than data.max_leak_rate of its rows,
+    """Raises ValueError for a source that would lose more than data.max_leak_rate of its rows.
 
     `sources` is the number of each row's source, `training` the mask of rows that are neither duplicates nor held out,
-    and `texts` gives what is compared of a row. A single row is always let go, and leaks that data.leak_policy keeps
-    are no loss.
+    and `texts` gives what is compared of a row. A single row is always let go; data.leak_policy keep loses nothing, and fail
+    has its own message.
     """
-    if params.leak_policy == "keep":
+    if params.leak_policy != "remove":
         return
     for number, source in enumerate(params.sources):
         rows = [row for row in leaks if sources[row] == number]
