@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,13 @@ def pair_rows(counts: Counter[tuple[str, bool, bool]]) -> Iterator[tuple[object,
         yield kind, right + wrong, (right + wrong) * leaks, found, f"{right / (right + wrong):.3f}"
 
 
-def summary_line(counts: Counter[tuple[str, bool, bool]]) -> str:
+def summary_line(counts: Mapping[tuple[str, bool, bool], int]) -> str:
     """Precision and recall over all pairs."""
     true, false, missed = (
         sum(count for (_, leaks, found), count in counts.items() if (leaks, found) == wanted)
         for wanted in ((True, True), (False, True), (True, False))
     )
-    return f"{counts.total()} pairs: precision {true / (true + false):.3f}, recall {true / (true + missed):.3f}"
+    return f"{sum(counts.values())} pairs: precision {true / (true + false):.3f}, recall {true / (true + missed):.3f}"
 
 
 def loss_row(path: Path, samples: Path) -> tuple[object, ...]:

@@ -130,13 +130,14 @@ class HeldoutIndex:
 def why_similar(heldout: Text, row: Text, rare: int, own: float) -> str:
     """Why a row's question leaks a held-out one, or "". `rare` n-grams are shared, and `own` is their share of those."""
     parts = overlap(heldout, row)
-    if own >= MOSTLY_OWN and rare >= PASSAGE and parts.first >= PART and not parts.passage_told_apart:
-        return "contains" if parts.first >= CONTAINED else "passage"
-    if own < OWN or parts.told_apart or min(len(heldout.tokens), len(row.tokens)) < SHORTEST:
-        return ""
     is_long = min(len(heldout.tokens), len(row.tokens)) >= LONG
     contained = CONTAINED if is_long else 1.0
-    if parts.first >= contained and parts.first_gap <= LONGEST_SLIP:
+    holds = parts.first >= contained and parts.first_gap <= LONGEST_SLIP
+    if own >= MOSTLY_OWN and rare >= PASSAGE and parts.first >= PART and not parts.passage_told_apart:
+        return "contains" if holds else "passage"
+    if own < OWN or parts.told_apart or min(len(heldout.tokens), len(row.tokens)) < SHORTEST:
+        return ""
+    if holds:
         return "contains"
     if parts.second >= contained and parts.second_gap <= LONGEST_SLIP and parts.first >= PART:
         return "part"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WRITTEN = 4096
 """Records that the second pass takes at a time."""
 SHOWN = 200
-"""Characters of a question in the list of what was removed."""
+"""Characters of a text in the list of what was removed."""
 
 
 def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, removed: Path) -> dict[str, Any]:
@@ -148,6 +148,11 @@ def _leaked(line: bytes, part: int, leak: Leak, index: HeldoutIndex) -> dict[str
     return {
         "of": index.ids[leak.item],
         "similarity": leak.similarity,
-        "question": (leak.text or compared_texts(line, part).question)[:SHOWN],
-        "heldout": (heldout.answers[0] if leak.why == "answer" else heldout.question)[:SHOWN],
+        "question": _shortened(leak.text or compared_texts(line, part).question),
+        "heldout": _shortened(heldout.answers[0] if leak.why == "answer" else heldout.question),
     }
+
+
+def _shortened(text: str) -> str:
+    """Beginning and end: after a passage comes what is asked about it."""
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} … {text[-SHOWN // 2 :]}"

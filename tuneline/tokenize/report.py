@@ -41,7 +41,7 @@ COUNTED = {
 BINS = 32
 LEAKS_SHOWN = 10
 """Held-out items whose leaks are shown, and the rows that are shown as the least similar ones."""
-ROWS_SHOWN = 3
+ROWS_SHOWN = 2
 """Rows that are shown of each item."""
 WHY = {
     "equal": Text("the same question", "同一问题"),
