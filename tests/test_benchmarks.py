@@ -71,7 +71,7 @@ def test_the_script_is_sound_shell():
     assert subprocess.run(["sh", "-n", str(ROOT / "benchmarks/gpu.sh")], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["chatglm3", "data", "evaluate"])
+@pytest.mark.parametrize("name", ["chatglm3", "data", "evaluate", "leaks"])
 def test_help_imports_nothing_heavy(name):
     program = (
         "import runpy, sys\n"

@@ -100,6 +100,8 @@ class Data(Section):
     """Draws the held-out items; leave it alone in ablations."""
     leak_policy: Literal["remove", "fail", "keep"]
     """What happens to training rows that leak a held-out item."""
+    max_leak_rate: float = Field(ge=0, le=1)
+    """Share of a source's rows that may leak before the stage fails: rows that look alike may be innocent."""
     max_reject_rate: float = Field(ge=0, le=1)
     """Share of a source's items that may be rejected before the stage fails."""
     repairs: list[Repair]

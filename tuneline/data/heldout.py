@@ -28,12 +28,21 @@ class Split:
     conflicts: "NDArray[np.bool_]"
     parts: "NDArray[np.uint8]"
     """Which part of the question is compared: BOTH, INSTRUCTION or QUESTION."""
+    questions: "NDArray[np.uint64]"
+    """Hash of that part."""
     kept_as: "NDArray[np.int64]"
     """Row number of the item that stays of an item's duplicates: its own for one that is kept."""
     heldout: "NDArray[np.int64]"
     """Row numbers of the held-out items, in the order of their file."""
     scored: "NDArray[np.int64]"
     """How many answers of each held-out item are scored."""
+
+    @property
+    def training(self) -> "NDArray[np.bool_]":
+        """Mask of what is neither a duplicate nor held out."""
+        mask = self.kept.copy()
+        mask[self.heldout] = False
+        return mask
 
 
 def split_items(params: Data, keys: "NDArray[Any]") -> Split:
@@ -51,7 +60,7 @@ def split_items(params: Data, keys: "NDArray[Any]") -> Split:
     else:
         drawable = kept if params.validation_number is None else kept & (keys["source"] != params.validation_number)
         heldout, scored = draw(questions, keys, drawable, params.heldout, params.heldout_turns)
-    return Split(kept, find_conflicts(questions, kept), parts, kept_as, heldout, scored)
+    return Split(kept, find_conflicts(questions, kept), parts, questions, kept_as, heldout, scored)
 
 
 def deduplicate(

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,19 @@ FAULTS = {
 }
 """Names of what is wrong with answers."""
 BINS = 32
-LEAKS_SHOWN = 12
+LEAKS_SHOWN = 10
+"""Held-out items whose leaks are shown, and the rows that are shown as the least similar ones."""
+ROWS_SHOWN = 2
+"""Rows that are shown of each item."""
+WHY = {
+    "equal": Text("the same question", "同一问题"),
+    "contains": Text("holds the test question", "含测试题"),
+    "part": Text("is a part of the test question", "是测试题的一部分"),
+    "renamed": Text("the same with other names", "换了名称的同一题"),
+    "passage": Text("rests on the same passage", "依据同一段文字"),
+    "answer": Text("holds the test answer", "含测试题的答案"),
+}
+"""Why a row is a leak, as in removed.jsonl."""
 REJECT_SHOWN = 160
 """Characters of a rejected text that are shown."""
 
@@ -69,7 +81,9 @@ def data_report(
         total=counts["total"],
         bars={name: _bar(row, most) for name, row in counts["sources"].items()},
         rejects=_rejects(rejects, counts["sources"]),
-        leaks=_closest_leaks(removed),
+        leaks=_leaks_by_item(removed),
+        least_similar=_least_similar(removed),
+        why=WHY,
         tokens=summary.counts(),
         histograms=_histograms(summary.lengths),
         preview=[
@@ -119,11 +133,32 @@ def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _closest_leaks(path: Path) -> list[dict[str, Any]]:
-    """The leaks of the highest similarity, equal questions first."""
+def _leaks_by_item(path: Path) -> list[dict[str, Any]]:
+    """The held-out items that remove most rows: how many, and the rows least like them."""
+    counts = Counter(line["of"] for line in _leaks(path))
+    shown = [item for item, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:LEAKS_SHOWN]]
+    rows: dict[str, list[dict[str, Any]]] = {item: [] for item in shown}
+    for line in _leaks(path):
+        if line["of"] in rows:
+            kept = rows[line["of"]]
+            kept.append(line)
+            kept.sort(key=_likeness)
+            del kept[ROWS_SHOWN:]
+    return [{"item": item, "count": counts[item], "rows": rows[item]} for item in shown]
+
+
+def _least_similar(path: Path) -> list[dict[str, Any]]:
+    """The leaks of the lowest similarity: innocent rows would be among them."""
+    return heapq.nsmallest(LEAKS_SHOWN, _leaks(path), key=_likeness)
+
+
+def _likeness(leak: dict[str, Any]) -> tuple[float, str]:
+    return leak["similarity"], leak["id"]
+
+
+def _leaks(path: Path) -> Iterator[dict[str, Any]]:
     with jsonlines.open(path) as lines:
-        leaks = ((line["similarity"], line["id"], line) for line in lines if "of" in line)
-        return [line for _, _, line in heapq.nlargest(LEAKS_SHOWN, leaks, key=lambda leak: leak[:2])]
+        yield from (line for line in lines if "of" in line)
 
 
 def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:
