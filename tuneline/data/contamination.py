@@ -15,7 +15,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from tuneline.data.rarity import RareGrams
-from tuneline.data.similarity import Text, overlap, parse
+from tuneline.data.similarity import LONG, Text, overlap, parse
 from tuneline.data.spool import ComparedTexts
 
 RARE_FEWEST, RARE_MOST, RARE_SHARE = 4, 10, 0.25
@@ -32,8 +32,8 @@ PART = 0.5
 """Fraction of a held-out question that a row must hold that is a part of it, or rests on the same passage."""
 LONGEST_SLIP = 3
 """Tokens at a time that the one may lack of the other and still be held by it."""
-RENAMED, LONG, LONGEST_NAME = 0.75, 20, 4
-"""Of a renamed question: fraction of both that is shared, tokens of the shorter one, tokens of the longest name."""
+RENAMED, LONGEST_NAME = 0.75, 4
+"""Of a renamed question of LONG tokens or more: fraction of both that is shared, and tokens of the longest name."""
 MOST_INEXACT = 3
 """Rows that may resemble an item and not hold all of it: more of them fill in the same template."""
 PASSAGE = 100

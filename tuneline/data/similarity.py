@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 HAN_RUN, RUN = 2, 3
-"""Tokens of a run: where the texts hold Han characters, and in other scripts."""
+"""Tokens of a run: in Han texts of LONG tokens or more, and in others."""
+LONG = 20
 HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 IS_HAN = re.compile(f"[{HAN}]")
 TOKEN = re.compile(rf"\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:\.\d+)?|[{HAN}]|(?:(?![{HAN}])[^\W\d_])+")
@@ -72,7 +73,9 @@ def parse(text: str) -> Text:
 
 def overlap(first: Text, second: Text) -> Overlap:
     """How much of each text the other one covers. Texts without a token cover nothing."""
-    size = min(HAN_RUN if IS_HAN.search("".join(first.tokens)) else RUN, len(first.tokens), len(second.tokens))
+    shortest = min(len(first.tokens), len(second.tokens))
+    is_long_han = shortest >= LONG and IS_HAN.search("".join(first.tokens))
+    size = min(HAN_RUN if is_long_han else RUN, shortest)
     shared = set(first.runs(size)) & set(second.runs(size))
     masks = (_covered(first, shared, size), _covered(second, shared, size))
     names_differ = bool(first.names - second.names and second.names - first.names)
