@@ -6,6 +6,7 @@ from typing import Any
 
 from tuneline.data.config import Data
 from tuneline.data.normalize import BatchResult
+from tuneline.data.refusal import MARKED_BAD, refused
 from tuneline.formats.records import TERMS
 
 
@@ -27,9 +28,15 @@ class SourceCounts:
     reasons: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+    """Paths of fields that no reader uses, by how many items have them."""
+    noticed: Counter[str] = field(default_factory=Counter)
+    """What is learnt and should be looked at."""
     formats: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
     """Files that no reader claims."""
+    seen: str = ""
+    """What the first item holds in which no question or no answer was found."""
 
     def add(self, batch: BatchResult) -> None:
         """Add the counts of a batch of the source."""
@@ -38,6 +45,9 @@ class SourceCounts:
         self.reasons += batch.reasons
         self.repairs += batch.repairs
         self.placeholders += batch.placeholders
+        self.unused += batch.unused
+        self.noticed += batch.noticed
+        self.seen = self.seen or batch.seen
 
 
 def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
@@ -47,13 +57,19 @@ def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
         if not row.items:
             skipped = f" ({len(row.skipped)} files skipped, such as {row.skipped[0]})" if row.skipped else ""
             raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}")
-        rate = row.rejected / row.items
+        if refusal := refused(source, row.reasons, row.unused):
+            raise ValueError(f"{where}: {source.path!r} {refusal}")
+        if row.reasons[MARKED_BAD] == row.items:
+            raise ValueError(f"{where}: all {row.items} items of {source.path!r} are marked as bad, expected some to learn")
+        # What its own marks take out is no fault of the file.
+        rate = (row.rejected - row.reasons[MARKED_BAD]) / row.items
         if rate > params.max_reject_rate or row.rejected == row.items:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in row.reasons.most_common(5))
             raise ValueError(
                 f"{where}: {row.rejected} of {row.items} items of {source.path!r} were rejected ({reasons}), "
-                f"expected at most data.max_reject_rate {params.max_reject_rate:g}: set question, columns, template or "
-                "format of this source, mend the file, or raise the rate"
+                f"expected at most data.max_reject_rate {params.max_reject_rate:g}: "
+                + (row.seen or "set question, columns, template or format of this source")
+                + ", mend the file, or raise the rate"
             )
 
 
@@ -65,6 +81,7 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     result: dict[str, Any] = {"sources": {}, "total": {}}
     for source, source_counts in zip(params.all_sources, counts, strict=True):
         row = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()}
+        del row["seen"]
         result["sources"][source.name] = row
     for term in ("items", *TERMS, "conflicts", "leaks_kept"):
         result["total"][term] = sum(row[term] for row in result["sources"].values())

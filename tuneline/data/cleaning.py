@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError
 
@@ -22,6 +23,8 @@ REPAIRS: dict[str, Callable[[str], str]] = {
     "trim": str.strip,
 }
 """In the order in which they are made."""
+WITHOUT_CONTENT = ("无", "无。", "没有", "没有。", "暂无", "暂无。", "略", "略。", "空", "未知", "none", "n/a", "null", "-", "/", ".", "。")
+"""Answers to questions that say nothing."""
 
 
 def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> None:
@@ -32,7 +35,7 @@ def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> N
     for message in conversation.messages:
         role = message["role"]
         message["content"] = _clean_text(message["content"], role, conversation.repairs, params, unfilled)
-        if not message["content"].strip() and (role != "assistant" or conversation.task != "triples"):
+        if not message["content"].strip() and (role != "assistant" or conversation.task not in MAY_BE_EMPTY):
             raise RejectedRecordError(f"empty_{'answer' if role == 'assistant' else role}")
     if conversation.references:
         # The first is the answer that is trained on, which is cleaned and counted already.
@@ -57,6 +60,13 @@ def _clean_text(text: str, role: str, repairs: list[str], params: Data, unfilled
     if text is not original and is_broken(text):
         raise RejectedRecordError(f"broken_characters_in_{role}")
     return text
+
+
+def notices(conversation: Conversation) -> list[str]:
+    """Names of what is learnt as it stands, and should be looked at."""
+    answer = conversation.messages[-1]["content"].strip()
+    found = ["answer_without_content"] if conversation.task == "qa" and answer.lower() in WITHOUT_CONTENT else []
+    return found + (["masked_answers"] if any(message.get("learn") is False for message in conversation.messages) else [])
 
 
 def is_broken(text: str) -> bool:

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tuneline.data.cleaning import clean
+from tuneline.data.cleaning import clean, notices
 from tuneline.data.config import Data, Source
-from tuneline.data.readers import RawFile, RawRecord, extraction, has_history, messages, pairs, parse_value
+from tuneline.data.detection import has_history
+from tuneline.data.fields.accounted import unused_fields
+from tuneline.data.fields.names import is_message, numbered, unwrap
+from tuneline.data.fields.seen import seen as seen_fields
+from tuneline.data.fields.values import has_content, value_at
+from tuneline.data.pair_fields import find_field_names
+from tuneline.data.preference import good_side
+from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError
-from tuneline.data.readers.field_names import MESSAGES, first_field, is_message, unwrap
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.spool import KEYS, to_spool_line
@@ -20,6 +26,10 @@ from tuneline.formats.records import to_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+UNNAMED = ("no_question_field", "no_answer_field", "not_an_object")
+"""Reasons that `columns` may mend."""
 
 
 class BatchJob(NamedTuple):
@@ -48,11 +58,18 @@ class BatchResult:
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
     """Those that data.placeholders does not fill."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Paths of fields that no reader uses, by how many records have them."""
+    noticed: Counter[str] = field(default_factory=Counter)
+    """What is learnt and should be looked at."""
+    seen: str = ""
+    """What the first record holds in which no question or no answer was found."""
 
 
 def read_batch(job: BatchJob) -> BatchResult:
     """Parse and clean every raw record of a batch, or reject it with a reason."""
-    repairs, placeholders, reasons = Counter[str](), Counter[str](), Counter[str]()
+    repairs, placeholders, reasons, unused, noticed = (Counter[str]() for _ in range(5))
+    seen = ""
     keys: list[tuple[Any, ...]] = []
     lines: list[bytes] = []
     rejects: list[bytes] = []
@@ -64,8 +81,12 @@ def read_batch(job: BatchJob) -> BatchResult:
                 raise RejectedRecordError(raw.reason)
             conversation = parse_record(job.source, job.file, raw.text)
             clean(conversation, job.params, placeholders)
+            unused.update(conversation.unused)
+            noticed.update(notices(conversation))
         except RejectedRecordError as error:
             reasons[str(error)] += 1
+            if not seen and str(error) in UNNAMED:
+                seen = seen_record(job.file, raw.text)
             rejects.append(reject_line(name, origin, str(error), raw))
             continue
         if conversation.repairs:
@@ -75,31 +96,53 @@ def read_batch(job: BatchJob) -> BatchResult:
         lines.append(line)
     return BatchResult(
         job.source_number, np.array(keys, dtype=KEYS), b"".join(lines), b"".join(rejects), len(job.raw_records),
-        reasons, repairs, placeholders,
+        reasons, repairs, placeholders, unused, noticed, seen,
     )  # fmt: skip
 
 
 def parse_record(source: Source, file: RawFile, text: str) -> Conversation:
-    """The conversation of a raw record. Raises RejectedRecordError with the reason."""
+    """The conversation of a raw record, with the paths of what nothing of it uses. Raises RejectedRecordError."""
     try:
         value = unwrap(parse_value(file, text))
     except RejectedRecordError:
         raise
     except (ValueError, RecursionError, csv.Error):
         raise RejectedRecordError(f"broken_{file.format.split('_')[0]}") from None
-    if isinstance(value, list) and value and is_message(value[0]):
+    if isinstance(value, list) and value and (is_message(value[0]) or transcript.is_spoken(value)):
         value = {"conversation": value}
+    elif turns := numbered(value):
+        value = {"conversation": turns}
     if not isinstance(value, dict):
         raise RejectedRecordError("not_an_object")
     if file.history_misplaced and has_history(value):
         raise RejectedRecordError("history_after_the_question")
-    if not source.question and not source.columns:
-        key = first_field(MESSAGES, value)
-        if key and (value[key] or not pairs.find_field_names(tuple(value)).questions):
-            return messages.to_conversation(source, value, key)
-        if extraction.is_extraction(value):
-            return extraction.to_conversation(source, value)
-    return pairs.to_conversation(source, value, file.triple_lines)
+    kept = {name: entry for name, entry in value.items() if name not in source.ignore} if source.ignore else value
+    good = good_side(source, file, kept)
+    conversation = _conversation(good.source, file, good.fields)
+    texts = [message["content"] for message in conversation.messages]
+    conversation.unused |= unused_fields(value, conversation.used | good.used | set(file.marks), texts)
+    return conversation
+
+
+def _conversation(source: Source, file: RawFile, fields: dict[str, Any]) -> Conversation:
+    if not {"question", "answer"} & source.columns.keys() and not source.question:
+        key = messages.dialogue_field(source, fields)
+        if key and (has_content(value_at(fields, key)) or not find_field_names(tuple(fields)).questions):
+            return messages.to_conversation(source, fields, key)
+        if extraction.is_extraction(fields):
+            return extraction.to_conversation(source, fields)
+        if source.task in ("auto", "entities") and entities.is_entities(fields):
+            return entities.to_conversation(source, fields)
+    return pairs.to_conversation(source, fields, file.triple_lines)
+
+
+def seen_record(file: RawFile, text: str) -> str:
+    """What a raw record holds, in words."""
+    try:
+        value = unwrap(parse_value(file, text))
+    except (ValueError, RecursionError, csv.Error):
+        return ""
+    return seen_fields(value) if isinstance(value, dict) else ""
 
 
 def reject_line(source: str, origin: str, reason: str, record: RawRecord) -> bytes:

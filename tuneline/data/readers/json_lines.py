@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TextIO
 
-from tuneline.data.readers.field_names import is_record
+from tuneline.data.fields.names import is_record, numbered
+from tuneline.data.fields.json_members import array_of_records
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import read_lines
 
@@ -16,15 +17,18 @@ PROBED = 3
 """Lines of which one must be whole JSON: the first may be broken."""
 
 
-def sniff(head: str) -> bool:
-    """Whether text that begins so is of this format."""
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
+    """Whether text that begins so is of this format; `named` are the fields that the user names."""
     lines = [line for line in head.split("\n") if line.strip()]
     if not lines or lines[0].lstrip()[:1] not in ("{", "["):
         return False
+    if len(lines) == 1 and (array_of_records(lines[0].lstrip(), 1) >= 0 or numbered(_value(lines[0]))):
+        # An object around all records, on one line.
+        return False
     if lines[0].lstrip().startswith("["):
         # A file of one line may be the whole of an array.
-        return len(lines) > 1 and is_record(_value(lines[0]))
-    return any(is_record(_value(line)) for line in islice(lines, PROBED))
+        return len(lines) > 1 and is_record(_value(lines[0]), named)
+    return any(is_record(_value(line), named) for line in islice(lines, PROBED))
 
 
 def raw_records(file: TextIO) -> Iterator[RawRecord]:
