@@ -60,7 +60,9 @@ def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
         if refusal := refused(source, row.reasons, row.unused):
             raise ValueError(f"{where}: {source.path!r} {refusal}")
         if row.reasons[MARKED_BAD] == row.items:
-            raise ValueError(f"{where}: all {row.items} items of {source.path!r} are marked as bad, expected some to learn")
+            raise ValueError(
+                f"{where}: all {row.items} items of {source.path!r} are marked as bad, expected some to learn"
+            )
         # What its own marks take out is no fault of the file.
         rate = (row.rejected - row.reasons[MARKED_BAD]) / row.items
         if rate > params.max_reject_rate or row.rejected == row.items:

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from tuneline.data.readers.spreadsheet import ZIP, is_workbook
 
-STREAMS: dict[bytes, Callable[[Path], IO[bytes]]] = {
-    b"\x1f\x8b": lambda path: gzip.open(path, "rb"),
-    b"BZh": lambda path: bz2.open(path, "rb"),
-    b"\xfd7zXZ\x00": lambda path: lzma.open(path, "rb"),
+STREAMS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
 """First bytes of a file that is packed as a whole, and how it is opened."""
 DEPTH = 3
@@ -77,6 +77,8 @@ def _copy(source: IO[bytes], target: IO[bytes], path: Path) -> None:
     while block := source.read(2**20):
         size += len(block)
         if size > SIZE:
-            raise ValueError(f"{path} unpacks to more than {SIZE} bytes, expected less; unpack it by hand if it is meant so")
+            raise ValueError(
+                f"{path} unpacks to more than {SIZE} bytes, expected less; unpack it by hand if it is meant so"
+            )
         target.write(block)
     shutil.copystat(path, target.name)

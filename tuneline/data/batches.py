@@ -24,9 +24,7 @@ BATCH = 1024
 """Raw records that a worker gets at a time."""
 
 
-def batch_jobs(
-    params: Data, raw: Path, counts: list[SourceCounts], folder: Path | None = None
-) -> Iterator[BatchJob]:
+def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path | None = None) -> Iterator[BatchJob]:
     """All raw records of all sources in batches, each of one file; counts files, formats and files skipped.
 
     `folder` has room for what is unpacked; None is the system's.

@@ -23,7 +23,25 @@ REPAIRS: dict[str, Callable[[str], str]] = {
     "trim": str.strip,
 }
 """In the order in which they are made."""
-WITHOUT_CONTENT = ("无", "无。", "没有", "没有。", "暂无", "暂无。", "略", "略。", "空", "未知", "none", "n/a", "null", "-", "/", ".", "。")
+WITHOUT_CONTENT = (
+    "无",
+    "无。",
+    "没有",
+    "没有。",
+    "暂无",
+    "暂无。",
+    "略",
+    "略。",
+    "空",
+    "未知",
+    "none",
+    "n/a",
+    "null",
+    "-",
+    "/",
+    ".",
+    "。",
+)
 """Answers to questions that say nothing."""
 
 
@@ -66,7 +84,9 @@ def notices(conversation: Conversation) -> list[str]:
     """Names of what is learnt as it stands, and should be looked at."""
     answer = conversation.messages[-1]["content"].strip()
     found = ["answer_without_content"] if conversation.task == "qa" and answer.lower() in WITHOUT_CONTENT else []
-    return found + (["masked_answers"] if any(message.get("learn") is False for message in conversation.messages) else [])
+    return found + (
+        ["masked_answers"] if any(message.get("learn") is False for message in conversation.messages) else []
+    )
 
 
 def is_broken(text: str) -> bool:

@@ -62,7 +62,11 @@ class Source(Section):
     @field_validator("columns", mode="before")
     @classmethod
     def _numbers_as_names(cls, value: Any) -> Any:
-        return {key: str(name) if type(name) is int else name for key, name in value.items()} if isinstance(value, dict) else value
+        return (
+            {key: str(name) if type(name) is int else name for key, name in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
 
     @model_validator(mode="after")
     def _inside_raw(self) -> "Source":

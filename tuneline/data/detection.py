@@ -25,7 +25,9 @@ def with_traits(source: Source, file: RawFile, path: Path) -> RawFile:
     if file.format not in ("json_lines", "json", "table", "columnar", "xlsx"):
         return file
     sample = list(islice(objects(file, raw_records(file, path, source.named)), SAMPLE))
-    misplaced = any(map(has_history, sample)) and history_misplaced(objects(file, raw_records(file, path, source.named)))
+    misplaced = any(map(has_history, sample)) and history_misplaced(
+        objects(file, raw_records(file, path, source.named))
+    )
     return replace(with_sample(source, file, sample), history_misplaced=misplaced)
 
 
@@ -63,7 +65,11 @@ def have_two_outputs(records: list[dict[str, Any]]) -> bool:
     """Whether every row has two outputs: LLaMA-Factory's earlier preference pairs, the better one first."""
     values = [fields[key] for fields in records if (key := first_field(("output",), fields)) and "instruction" in
               {plain_name(name) for name in fields}]  # fmt: skip
-    pairs = [value for value in values if isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)]
+    pairs = [
+        value
+        for value in values
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
+    ]
     return len(pairs) >= MIN_PAIRS and len(pairs) == len(records)
 
 

@@ -38,7 +38,7 @@ def good_side(source: Source, file: RawFile, fields: dict[str, Any]) -> GoodSide
     if pair is None and not file.two_outputs:
         return GoodSide(source, fields)
     if source.preference is None:
-        raise RejectedRecordError("preference_pair")
+        raise RejectedRecordError("preference_pair" if pair else "two_outputs_each")
     if pair is None:
         output = first_field(("output",), fields)
         return GoodSide(source, fields | {output: fields[output][0]})

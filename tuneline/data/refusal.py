@@ -10,7 +10,11 @@ MARKED_BAD = "marked_bad"
 SENTENCES = {
     "preference_pair": (
         "are preference pairs, a good and a bad answer to each: `preference: chosen` under this source in params.yaml learns "
-        "the good ones (where a list holds two answers that are both right, `columns: {answer: output}` does)"
+        "the good ones"
+    ),
+    "two_outputs_each": (
+        "have two outputs each, as preference pairs have, the better one first: `preference: chosen` under this source in "
+        "params.yaml learns the better ones, `columns: {answer: output}` takes both for right"
     ),
     "several_dialogues_in_answer": (
         "have several dialogues in their answer, and nothing says which is good: name the good one, as in "

@@ -39,7 +39,7 @@ def unused_fields(fields: dict[str, Any], used: Iterable[str], kept: Iterable[st
     A task field of which every text stands in one of the `kept` texts, such as the first question of a dialogue
     repeated beside it, is not lost.
     """
-    whole, inner = set(), set()
+    whole, inner = set[str](), set[str]()
     for path in used:
         (whole if path in fields or SEPARATOR not in path else inner).add(path)
     found = set()

@@ -39,14 +39,14 @@ ROLES = {
     **dict.fromkeys(("tool", "function", "function_call", "observation", "tool_call", "tool_response"), "tool"),
 }
 """Names of speakers, in lower case, to roles."""
-_STRONG = {
+STRONG = {
     "question", "query", "ask", "instruction", "instruct", "prompt", "input", "human", "title", "text", "sentence",
     "问题", "提问", "咨询", "answer", "response", "output", "long_answer", "completion", "assistant", "label", "回答",
     "答案", "回复", *SYSTEM, *MESSAGES, *TRIPLES, "history", "paragraphs",
     "qas",
 }  # fmt: skip
 """Fields of which one alone tells a record."""
-_MENTION = re.compile('"(' + "|".join(sorted(_STRONG)) + r')"\s*:', re.IGNORECASE)
+_MENTION = re.compile('"(' + "|".join(sorted(STRONG)) + r')"\s*:', re.IGNORECASE)
 _NUMBERED = re.compile(r"\D{0,8}(\d+)")
 
 
@@ -58,7 +58,7 @@ def plain_name(name: str) -> str:
 
 def is_field(name: str) -> bool:
     """Whether a record of ours may have a field of this name."""
-    return plain_name(name) in _STRONG or name.lower() in ROLE
+    return plain_name(name) in STRONG or name.lower() in ROLE
 
 
 def mentions_field(text: str) -> bool:
@@ -76,7 +76,7 @@ def is_record(value: Any, named: tuple[str, ...] = ()) -> bool:
     if named and all(name.split(".")[0] in value or name in value for name in named):
         return True
     names = {plain_name(name) for name in value if isinstance(name, str)}
-    if names & _STRONG or (names & set(QUESTION) and names & set(ANSWER)):
+    if names & STRONG or (names & set(QUESTION) and names & set(ANSWER)):
         return True
     return bool(numbered(value)) or (bool(names & set(LINES)) and any(is_text_list(entry) for entry in value.values()))
 

@@ -23,14 +23,18 @@ def seen(fields: dict[str, Any]) -> str:
     question = texts[0][0]
     answer = max(texts[1:], key=lambda entry: len(entry[1]))[0]
     line = f"columns: {{question: {_quoted(question)}, answer: {_quoted(answer)}}}"
-    return f"{told}; under this source in params.yaml, write `{line}`, with the fields that are your question and answer"
+    return (
+        f"{told}; under this source in params.yaml, write `{line}`, with the fields that are your question and answer"
+    )
 
 
 def seen_text(head: str) -> str:
     """The same for text that is no record."""
     rows = [line.split("\t") for line in head.splitlines()[:20] if line.strip()]
     if rows and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1:
-        return seen({str(number): cell for number, cell in enumerate(rows[0])}) + " (columns by number, without a header)"
+        return (
+            seen({str(number): cell for number, cell in enumerate(rows[0])}) + " (columns by number, without a header)"
+        )
     if len(rows) > 1:
         return (
             f"it has lines such as {_shown(rows[0][0])} and {_shown(rows[1][0])}; where questions and answers take turns "

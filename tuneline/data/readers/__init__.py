@@ -160,7 +160,9 @@ def _sniff(head: str, named: tuple[str, ...]) -> str | None:
 def _told(head: str) -> str:
     """What a head of unknown shape holds, and what makes it readable."""
     records = json_text.raw_records_of(head)
-    values = [value for record in records if record.reason is None and isinstance(value := json_text.parse(record.text), dict)]
+    values = [
+        value for record in records if record.reason is None and isinstance(value := json_text.parse(record.text), dict)
+    ]
     if values:
         return seen(values[0])
     header, rows = table.header_of(head), head.splitlines()

@@ -158,7 +158,9 @@ def _triples_of(entry: Any) -> list[Triple]:
     head, relation, tail = (entry.get(first_field(alternatives, entry)) for alternatives in names)
     if not isinstance(tail, dict):
         return [_checked([head, relation, tail])]
-    return [_checked([head, relation if slot == "@value" else f"{relation}.{slot}", text]) for slot, text in tail.items()]
+    return [
+        _checked([head, relation if slot == "@value" else f"{relation}.{slot}", text]) for slot, text in tail.items()
+    ]
 
 
 def _checked(parts: list[Any]) -> Triple:

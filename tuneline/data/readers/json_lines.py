@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TextIO
 
-from tuneline.data.fields.names import is_record, numbered
 from tuneline.data.fields.json_members import array_of_records
+from tuneline.data.fields.names import is_record, numbered
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import read_lines
 

@@ -11,6 +11,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from tuneline.data.alternation import alternate, split_system
 from tuneline.data.config import Source
 from tuneline.data.fields.marks import message_mark
 from tuneline.data.fields.names import (
@@ -29,7 +30,6 @@ from tuneline.data.fields.names import (
 )
 from tuneline.data.fields.values import ABSENT, decoded, has_content, is_missing, value_at
 from tuneline.data.readers import transcript
-from tuneline.data.alternation import alternate, split_system
 from tuneline.data.readers.conversation import (
     Conversation,
     RejectedRecordError,
@@ -110,7 +110,9 @@ def history_messages(history: Any) -> list[Message]:
     else:
         messages = [message for entry in history if has_content(entry) for message in _past(entry)]
     roles = [message["role"] for message in messages]
-    if roles != ["user", "assistant"] * (len(roles) // 2) or not all(message["content"].strip() for message in messages):
+    if roles != ["user", "assistant"] * (len(roles) // 2) or not all(
+        message["content"].strip() for message in messages
+    ):
         raise RejectedRecordError("history_unreadable")
     return messages
 

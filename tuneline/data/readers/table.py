@@ -12,18 +12,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
 
+from tuneline.data.fields.names import ANSWER, QUESTION, STRONG, plain_name
 from tuneline.data.readers.conversation import RejectedRecordError
-from tuneline.data.fields.names import ANSWER, QUESTION, plain_name
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import MAX_RECORD, read_lines
 
 # csv raises for a cell over 128 KiB, and a long answer is no error.
 csv.field_size_limit(MAX_RECORD)
-CERTAIN = frozenset(
-    "question query ask instruction instruct prompt input human title text sentence 问题 提问 咨询 answer response output "
-    "long_answer completion assistant label 回答 答案 回复".split()
-)
-"""Columns of which one alone tells a table."""
 PROBED, MIN_ROWS = 20, 2
 """Lines from which a table without a header is detected, and how many there must be."""
 LONGEST_NAME = 12
@@ -35,11 +30,15 @@ MAX_QUOTED = 2**20
 def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
     """Whether text that begins so is of this format; `named` are the columns that the user names."""
     header = header_of(head)
-    if named and len(header) > 1 and all(name in header or (name.isdigit() and int(name) < len(header)) for name in named):
+    if (
+        named
+        and len(header) > 1
+        and all(name in header or (name.isdigit() and int(name) < len(header)) for name in named)
+    ):
         return True
     cells = {plain_name(cell) for cell in header}
     asked, answered = cells & set(QUESTION), cells & set(ANSWER)
-    return bool(answered & CERTAIN) or (len(cells) > 1 and bool(asked & CERTAIN)) or bool(asked and answered)
+    return bool(answered & STRONG) or (len(cells) > 1 and bool(asked & STRONG)) or bool(asked and answered)
 
 
 def is_headless(head: str) -> bool:
@@ -76,12 +75,16 @@ def raw_records(file: TextIO, headless: bool = False) -> Iterator[RawRecord]:
     feed = _LineFeed(read_lines(file))
     first = next(feed, "")
     header, delimiter = header_of(first), delimiter_of(first)
+    named = [name for name in header if name]
     if headless:
         feed.push_back(list(feed.taken))
-        header = [str(number) for number in range(len(header))]
-    named = [name for name in header if name]
-    if len(set(named)) != len(named):
+    elif len(set(named)) != len(named):
         raise ValueError(f"the header names a column twice, expected different names: {header}")
+    yield from _rows(feed, len(header), delimiter)
+
+
+def _rows(feed: "_LineFeed", width: int, delimiter: str) -> Iterator[RawRecord]:
+    """The records that are left, of `width` cells each."""
     while True:
         feed.start_record()
         if (line := feed.next_unquoted()) is not None:
@@ -96,7 +99,7 @@ def raw_records(file: TextIO, headless: bool = False) -> Iterator[RawRecord]:
         unreadable = next((line for line in taken if line.reason), None)
         if unreadable and len(taken) == 1:
             yield unreadable
-        elif len(taken) > 1 and (unreadable or len(row) != len(header) or _quote_error(text, delimiter)):
+        elif len(taken) > 1 and (unreadable or len(row) != width or _quote_error(text, delimiter)):
             # The quote has swallowed what follows: give up its line alone and go on after it.
             yield RawRecord(taken[0].place, taken[0].text.rstrip("\r\n"), "unclosed_quote")
             feed.push_back(taken[1:])

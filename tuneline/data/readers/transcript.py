@@ -24,7 +24,10 @@ _ANSWERED = ("答", "回答", "答案", "answer", "a")
 _DIRECTION = r"(?:（[^）\n]*）|\([^)\n]*\))?"
 _ROLE_NAMES = "|".join(sorted(ROLES, key=len, reverse=True))
 SPEAKERS = (
-    re.compile(rf"^[ \t]*(?:\[({_ROLE_NAMES})\][ \t]*[：:]?|<({_ROLE_NAMES})>[ \t]*[：:]|({_ROLE_NAMES})({_DIRECTION})[：:])", re.IGNORECASE),
+    re.compile(
+        rf"^[ \t]*(?:\[({_ROLE_NAMES})\][ \t]*[：:]?|<({_ROLE_NAMES})>[ \t]*[：:]|({_ROLE_NAMES})({_DIRECTION})[：:])",
+        re.IGNORECASE,
+    ),
     re.compile(r"^[ \t]*(?:\[(问|答)\]|【(问|答)】|(提问|回答|问题|答案|问|答)(\d*)[：:])"),
     re.compile(r"^[ \t]*(?:\[(Q|A)\]|<(Q|A)>|(Question|Answer|Q|A)(\d*)[：:])", re.IGNORECASE),
     re.compile(r"^[ \t]*<([AB])>[ \t]*[：:]()()()"),
