@@ -75,6 +75,19 @@ def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
             )
 
 
+def remarks(row: dict[str, Any]) -> list[str]:
+    """What a reader of a source's counts should know at once: fields that are left out, bad rows, odd answers."""
+    found = []
+    if row["unused"]:
+        named = ", ".join(f"{path} ({count}×)" for path, count in row["unused"].items())
+        found.append(f"has fields that nothing reads: {named}")
+    if row["reasons"].get(MARKED_BAD):
+        found.append(f"marks {row['reasons'][MARKED_BAD]} items as bad, which are not learnt")
+    if row["noticed"]:
+        found.append("has " + ", ".join(f"{count} × {name}" for name, count in row["noticed"].items()))
+    return found
+
+
 def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     """metrics/convert_details.json: counts per source, and in total (metrics/convert.json).
 

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuneline.data.accounting import SourceCounts, account, check_rejects
+from tuneline.data.accounting import SourceCounts, account, check_rejects, remarks
 from tuneline.data.batches import batch_jobs
 from tuneline.data.config import Data
 from tuneline.data.contamination import HeldoutIndex, Leak
@@ -65,6 +65,7 @@ def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
         if row["placeholders"]:
             found = ", ".join(f"{text} ({count}×)" for text, count in row["placeholders"].items())
             lines.append(f"convert: {name} holds placeholders that data.placeholders does not fill: {found}")
+        lines += [f"convert: {name} {told}" for told in remarks(row)]
     return lines
 
 

@@ -38,6 +38,16 @@ COUNTED = {
     "supervised_fraction": Text("supervised fraction", "参与学习的比例"),
 }
 """Names of the figures of metrics/tokenize.json."""
+NOTICED = {
+    "masked_answers": Text(
+        "dialogues with answers that are marked as not to be learnt: in the prompt, and masked",
+        "对话含有标记为不学习的回答：留在提示中，不计损失",
+    ),
+    "answer_without_content": Text(
+        "answers without content, such as 无: they are learnt", "没有内容的回答（如“无”）：仍参与学习"
+    ),
+}
+"""What convert notices, in words."""
 BINS = 32
 LEAKS_SHOWN = 12
 REJECT_SHOWN = 160
@@ -60,6 +70,8 @@ def data_report(
         sources=counts["sources"],
         total=counts["total"],
         bars={name: _bar(row, most) for name, row in counts["sources"].items()},
+        unused=_unused(counts["sources"]),
+        noticed=_noticed(counts["sources"]),
         rejects=_rejects(rejects, counts["sources"]),
         leaks=_closest_leaks(removed),
         tokens=summary.counts(),
@@ -96,6 +108,24 @@ def _bar(row: dict[str, Any], most: int) -> list[dict[str, Any]]:
         parts.append({"term": term, "x": round(left, 3), "width": round(width, 3), "count": row[term]})
         left += width
     return parts
+
+
+def _unused(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields that nothing reads, those of most items first."""
+    rows = [
+        {"source": source, "field": path, "count": count, "share": count / max(1, counts["items"])}
+        for source, counts in sources.items()
+        for path, count in counts.get("unused", {}).items()
+    ]
+    return sorted(rows, key=lambda row: (-row["count"], row["source"], row["field"]))
+
+
+def _noticed(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"source": source, "name": NOTICED.get(name, Text(name, name)), "count": count}
+        for source, counts in sources.items()
+        for name, count in counts.get("noticed", {}).items()
+    ]
 
 
 def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
