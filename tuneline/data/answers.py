@@ -18,8 +18,10 @@ _MISSING = ("nan",)
 def answer_texts(value: Any, task: Task, repairs: list[str]) -> list[str]:
     """Every right answer, each once; only a task of sets may have an empty one. Raises RejectedRecordError."""
     values = _values(value)
-    if task == "labels" and not values:
+    if not values and task in MAY_BE_EMPTY:
         return [""]
+    if not values:
+        raise RejectedRecordError("empty_answer")
     answers = [_answer_text(answer, task, repairs) for answer in values]
     if task not in MAY_BE_EMPTY and not all(answer.strip() for answer in answers):
         raise RejectedRecordError("empty_answer")

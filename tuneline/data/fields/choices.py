@@ -76,7 +76,8 @@ def _listed(entries: list[Any], key: str) -> Choices:
         text = as_lines(entry)
         if isinstance(entry, dict) and first_field(_TEXT, entry):
             name = first_field(_KEY, entry)
-            own, text = str(entry[name]) if name else own, as_lines(entry[first_field(_TEXT, entry)])
+            own = str(entry[name]) if name else own
+            text = as_lines({key: value for key, value in entry.items() if key != name}).replace("\n", " ")
         elif match := _LETTERED.match(text):
             letters.append(match.group(1).upper())
             texts.append(text)

@@ -78,15 +78,15 @@ def to_conversation(source: Source, fields: dict[str, Any], key: str) -> Convers
         system = source.system
     history_key = source.columns.get("history") or first_field(("history",), fields)
     if history_key and history_key != key and has_content(fields.get(history_key)):
-        history = history_messages(decoded(fields[history_key]))
+        history = history_messages(decoded(fields[history_key]), history_key, repairs, unused)
         used.add(history_key)
         if not _begins_with(messages, history):
             messages = [*history, *messages]
     messages = alternate(messages, repairs)
     question = compared_question(messages)
-    asked = messages[0]["content"]
     context = context_of(source, fields, used, messages[-1]["content"])
-    messages[0]["content"] = user_turn(source, fields, "", with_context(list(context.values()), asked), asked)
+    asked = with_context(list(context.values()), messages[0]["content"])
+    messages[0]["content"] = user_turn(source, fields, "", asked, asked)
     task = "qa" if source.task == "auto" else source.task
     dialogue = system_message(system) + messages
     return Conversation(task, dialogue, "\n".join(context.values()), question, [], repairs, used | set(context), unused)
@@ -98,17 +98,17 @@ def compared_question(messages: list[Message]) -> str:
     return questions[-1] if len(questions[-1].strip()) >= MIN_COMPARED else "\n".join(questions)
 
 
-def history_messages(history: Any) -> list[Message]:
+def history_messages(history: Any, key: str, repairs: list[str], unused: set[str]) -> list[Message]:
     """Messages before the question, from [question, answer] pairs, objects of both, messages, or lines.
 
-    Raises RejectedRecordError.
+    `unused` gets the paths, below field `key`, of what they hold besides. Raises RejectedRecordError.
     """
     if not isinstance(history, list):
         raise RejectedRecordError("history_not_a_list")
     if is_text_list(history) or transcript.is_spoken(history):
-        messages = messages_of(history, "history", [], set())
+        messages = messages_of(history, key, repairs, unused)
     else:
-        messages = [message for entry in history if has_content(entry) for message in _past(entry)]
+        messages = [message for entry in history if has_content(entry) for message in _past(entry, key, repairs, unused)]
     roles = [message["role"] for message in messages]
     if roles != ["user", "assistant"] * (len(roles) // 2) or not all(
         message["content"].strip() for message in messages
@@ -117,11 +117,11 @@ def history_messages(history: Any) -> list[Message]:
     return messages
 
 
-def _past(entry: Any) -> list[Message]:
+def _past(entry: Any, key: str, repairs: list[str], unused: set[str]) -> list[Message]:
     if isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(text, str) for text in entry):
         return [{"role": "user", "content": entry[0]}, {"role": "assistant", "content": entry[1]}]
     if isinstance(entry, dict):
-        return list(_messages(entry, "history", [], set()))
+        return list(_messages(entry, key, repairs, unused))
     raise RejectedRecordError("history_unreadable")
 
 

@@ -129,6 +129,8 @@ def _instruction_and_body(pair: Pair, question: str, mapped: set[str]) -> tuple[
             if body_key != input_key:
                 return "", question
             raise RejectedRecordError("unmapped_input")
+        if pair.source.instruction is not None:
+            pair.used.discard(instruction_key)
         return question, text_of(pair.value(body_key), "input", pair.repairs)
     if filled and input_key != pair.question_key and input_key not in {*mapped, *pair.used, *pair.source.use}:
         raise RejectedRecordError("unmapped_input")
@@ -202,4 +204,4 @@ def _history_messages(pair: Pair) -> list[Message]:
         if value is not ABSENT and is_missing(value):
             pair.repairs.append("missing_value")
         return []
-    return history_messages(value)
+    return history_messages(value, key, pair.repairs, pair.unused)
