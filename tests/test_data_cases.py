@@ -4,8 +4,9 @@ The files are read from $TUNELINE_SAMPLES/cases/data; tests/test_shapes.py cover
 case is a line of CASES, or of REFUSED.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +18,7 @@ from tuneline.data.accounting import check_rejects
 class Case(NamedTuple):
     folder: str
     check: Callable[[Read], bool]
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
     """Of the source."""
 
 
@@ -28,6 +29,7 @@ def whole(items: int) -> Callable[[Read], bool]:
 
 def asked(beginning: str, *more: str) -> Callable[[Read], bool]:
     """The first question begins so, and holds the other texts, and nothing is rejected."""
+
     def check(read: Read) -> bool:
         question = next(message for message in read.records[0]["messages"] if message["role"] == "user")["content"]
         return not read.rejects and question.startswith(beginning) and all(text in question for text in more)
@@ -122,7 +124,11 @@ CASES = [
 ]  # fmt: skip
 REFUSED = [
     ("m11_two_line_no_blank", {}, r"it has lines such as “宝宝.*write `format: line_pairs` under this source"),
-    ("r09b_answer_two_dialogues", {}, r"8 of its items have several dialogues in their answer.*`columns: \{messages: answer.0\}`"),
+    (
+        "r09b_answer_two_dialogues",
+        {},
+        r"8 of its items have several dialogues in their answer.*`columns: \{messages: answer.0\}`",
+    ),
     ("r09c_messages_rejected_response", {}, "8 of its items are preference pairs.*`preference: chosen`"),
     ("r09d_response_chosen", {}, "8 of its items are preference pairs.*`preference: chosen`"),
     ("r09e_trl_dpo", {}, "8 of its items are preference pairs.*`preference: chosen`"),
@@ -137,7 +143,7 @@ def path_of(samples: Path, folder: str) -> Path:
     return path
 
 
-def read_checked(path: Path, options: dict[str, Any]) -> Read:
+def read_checked(path: Path, options: Mapping[str, Any]) -> Read:
     """As the stage reads it, with what it refuses."""
     result = read(path, **options)
     params = section([{"path": path.name, **options}])
@@ -145,7 +151,7 @@ def read_checked(path: Path, options: dict[str, Any]) -> Read:
     return result
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.folder}{case.options or ''}")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.folder}{dict(case.options) or ''}")
 def test_a_case_is_read_as_it_should_be(samples, case):
     assert case.check(read_checked(path_of(samples, case.folder), case.options))
 

@@ -3,11 +3,10 @@
 import json
 import re
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.reading import lines, read, section, write
+from tests.helpers.reading import section
 from tuneline.data.fields.accounted import CONTEXT, PICTURES, REASONING, TEXTS
 from tuneline.data.fields.choices import OPTIONS
 from tuneline.data.fields.marks import CHOSEN, REJECTED
@@ -24,11 +23,14 @@ MESSAGE = st.fixed_dictionaries(
     optional={"name": st.just("text"), "reasoning_content": st.just("text"), "loss": st.booleans(), "weight": st.just(0.5),
               "tools": st.just(["text"])},
 )  # fmt: skip
-EXCHANGE = st.fixed_dictionaries({"human": st.just("text"), "assistant": st.just("text")}, optional={"note": st.just("text")})
+EXCHANGE = st.fixed_dictionaries(
+    {"human": st.just("text"), "assistant": st.just("text")}, optional={"note": st.just("text")}
+)
 VALUES = st.one_of(
     st.just("text"), st.just("text"), st.just(""), st.just(None), st.just("nan"), st.integers(0, 3),
     st.lists(st.just("text"), max_size=3), st.dictionaries(st.sampled_from("ABCD"), st.just("text"), max_size=4),
-    st.lists(MESSAGE, max_size=4), st.lists(EXCHANGE, max_size=2), st.lists(st.lists(st.just("text"), min_size=2, max_size=2), max_size=2),
+    st.lists(MESSAGE, max_size=4), st.lists(EXCHANGE, max_size=2),
+    st.lists(st.lists(st.just("text"), min_size=2, max_size=2), max_size=2),
     st.fixed_dictionaries({"text": st.lists(st.just("text"), max_size=2), "start": st.integers()}),
     st.just({"inner": {"deeper": ["text", {"deepest": "text"}]}}),
 )  # fmt: skip
@@ -73,5 +75,7 @@ def test_every_text_of_a_raw_record_is_in_the_record_or_counted_as_unused(fields
         for path, text in leaves(value, name):
             if not isinstance(text, str) or not text.startswith("文") or text in kept:
                 continue
-            counted = any(path == other or path.startswith(f"{other}.") or other == f"{path}.others" for other in unused)
+            counted = any(
+                path == other or path.startswith(f"{other}.") or other == f"{path}.others" for other in unused
+            )
             assert counted or dropped, (path, text, conversation)

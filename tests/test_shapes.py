@@ -65,7 +65,9 @@ def test_columns_may_be_paths_and_numbers(tmp_path):
 def test_a_table_without_a_header(tmp_path):
     path = write(tmp_path / "a.tsv", "".join(f"{q}\t{a}\n" for q, a in ROWS))
     assert contents(read(path)) == EXPECTED
-    with pytest.raises(ValueError, match=r"records hold 题 \(“.*”\), 解 .*write `columns: \{question: 题, answer: 解\}`"):
+    with pytest.raises(
+        ValueError, match=r"records hold 题 \(“.*”\), 解 .*write `columns: \{question: 题, answer: 解\}`"
+    ):
         read(write(tmp_path / "b.tsv", "题\t解\n" + "".join(f"{q}\t{a}\n" for q, a in ROWS)))
 
 
@@ -93,7 +95,9 @@ def test_packed_files(tmp_path, pack):
     else:
         path = tmp_path / "a.zip"
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("set/train.jsonl" if pack == "zip" else "set/train.jsonl.gz", content if pack == "zip" else packed)
+            archive.writestr(
+                "set/train.jsonl" if pack == "zip" else "set/train.jsonl.gz", content if pack == "zip" else packed
+            )
             archive.writestr("LICENSE", "Creative Commons, with some words")
     result = read(path)
     assert contents(result) == EXPECTED
@@ -108,7 +112,11 @@ def test_packed_files(tmp_path, pack):
 def test_workbooks(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
-    for row in [("编号", "问题", "答案"), *((number + 1.0, q, a) for number, (q, a) in enumerate(ROWS)), (None, None, None)]:
+    for row in [
+        ("编号", "问题", "答案"),
+        *((number + 1.0, q, a) for number, (q, a) in enumerate(ROWS)),
+        (None, None, None),
+    ]:
         book.active.append(row)
     book.create_sheet("第二页").append(("q", "a"))
     book["第二页"].append(("二", 3.5))
@@ -151,8 +159,10 @@ TWO = ONE + "患者：疼\n医生：休息\n"
     ("text", "sizes"),
     [
         (f"{TWO}-----\n{ONE}", [4, 2]), (f"对话 1\n{TWO}\n对话 2\n{ONE}", [4, 2]), (f"{TWO}\n{ONE}\n{TWO}", [4, 2, 4]),
-        (f"{ONE}\n{ONE}", [4]), (TWO, [4]), ("问：一\n答：二\n问：三\n答：四", [2, 2]), ("问：一\n\n答：二\n\n问：三\n\n答：四", [2, 2]),
-        ("Q: a\nA: b\n\nQ: c\nA: d\nmore", [2, 2]), ("<Round 1>\n<B>: 一\n<A>: 二\n<Round 2>\n<B>: 三\n<A>: 四\n<Round 1>\n<B>: 五\n<A>: 六", [4, 2]),
+        (f"{ONE}\n{ONE}", [4]), (TWO, [4]), ("问：一\n答：二\n问：三\n答：四", [2, 2]),
+        ("问：一\n\n答：二\n\n问：三\n\n答：四", [2, 2]),
+        ("Q: a\nA: b\n\nQ: c\nA: d\nmore", [2, 2]),
+        ("<Round 1>\n<B>: 一\n<A>: 二\n<Round 2>\n<B>: 三\n<A>: 四\n<Round 1>\n<B>: 五\n<A>: 六", [4, 2]),
     ],
 )  # fmt: skip
 def test_several_dialogues_in_one_text(tmp_path, text, sizes):
@@ -167,13 +177,26 @@ def test_text_before_the_first_speaker_is_counted(tmp_path):
 
 
 def test_paragraphs_with_questions_below_them(tmp_path):
-    questions = [{"question": f"问{n}", "id": n, "answers": [{"text": f"答{n}", "answer_start": 0}] * 2} for n in range(3)]
-    article = {"title": "标题", "paragraphs": [{"context": "材料甲", "qas": questions[:2]}, {"context": "材料乙", "qas": questions[2:]}]}
-    for path in (write(tmp_path / "a.json", {"version": "1", "data": [article]}), write(tmp_path / "b.json", [article])):
+    questions = [
+        {"question": f"问{n}", "id": n, "answers": [{"text": f"答{n}", "answer_start": 0}] * 2} for n in range(3)
+    ]
+    article = {
+        "title": "标题",
+        "paragraphs": [{"context": "材料甲", "qas": questions[:2]}, {"context": "材料乙", "qas": questions[2:]}],
+    }
+    for path in (
+        write(tmp_path / "a.json", {"version": "1", "data": [article]}),
+        write(tmp_path / "b.json", [article]),
+    ):
         result = read(path)
         assert contents(result) == [["材料甲\n问0", "答0"], ["材料甲\n问1", "答1"], ["材料乙\n问2", "答2"]]
         assert result.counts.repairs == {"repeated_answers": 3}
-    race = {"article": "文章", "questions": ["一?", "二?"], "options": [["甲", "乙"], ["丙", "丁"]], "answers": ["A", "B"]}
+    race = {
+        "article": "文章",
+        "questions": ["一?", "二?"],
+        "options": [["甲", "乙"], ["丙", "丁"]],
+        "answers": ["A", "B"],
+    }
     result = read(write(tmp_path / "c.jsonl", lines(race, race)))
     assert contents(result)[:2] == [["文章\n一?\nA. 甲\nB. 乙", "A"], ["文章\n二?\nA. 丙\nB. 丁", "B"]]
     assert result.records[0]["task"] == "label"
@@ -206,7 +229,10 @@ def test_entities_and_triples_of_public_sets(tmp_path):
     ]  # fmt: skip
     result = read(write(tmp_path / "a.jsonl", lines(*rows)))
     assert contents(result) == [[text, "人名:叶老桂\n地点:北京"]] * 3
-    duie = {"text": "《战狼》票房五亿，中国", "spo_list": [{"subject": "战狼", "predicate": "票房", "object": {"@value": "五亿", "inArea": "中国"}}]}
+    duie = {
+        "text": "《战狼》票房五亿，中国",
+        "spo_list": [{"subject": "战狼", "predicate": "票房", "object": {"@value": "五亿", "inArea": "中国"}}],
+    }
     result = read(write(tmp_path / "b.jsonl", lines(duie)))
     assert result.contents()[1] == "战狼_票房_五亿\n战狼_票房.inArea_中国"
 
@@ -224,6 +250,12 @@ def test_an_empty_history_and_an_empty_system_message_are_none(tmp_path, history
     row = {"query": "问", "response": "答", "history": history}
     assert contents(read(write(tmp_path / "a.jsonl", lines(row)))) == [["问", "答"]]
     for content in ("", None, "  "):
-        chat = {"messages": [{"role": "system", "content": content}, {"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}]}
+        chat = {
+            "messages": [
+                {"role": "system", "content": content},
+                {"role": "user", "content": "问"},
+                {"role": "assistant", "content": "答"},
+            ]
+        }
         result = read(write(tmp_path / "b.jsonl", lines(chat)))
         assert (contents(result), result.counts.repairs) == ([["问", "答"]], {"empty_system": 1})

@@ -76,7 +76,7 @@ def is_record(value: Any, named: tuple[str, ...] = ()) -> bool:
     if named and all(name.split(".")[0] in value or name in value for name in named):
         return True
     names = {plain_name(name) for name in value if isinstance(name, str)}
-    if names & STRONG or (names & set(QUESTION) and names & set(ANSWER)):
+    if names & STRONG or {"chosen", "rejected"} <= names or (names & set(QUESTION) and names & set(ANSWER)):
         return True
     return bool(numbered(value)) or (bool(names & set(LINES)) and any(is_text_list(entry) for entry in value.values()))
 

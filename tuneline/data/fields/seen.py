@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from tuneline.data.fields.names import ROLE
 from tuneline.data.fields.values import SEPARATOR, has_content
 
 FIELDS_SHOWN = 8
@@ -49,8 +50,11 @@ def _texts(value: Any, path: str) -> list[tuple[str, str]]:
         return [(path, value)] if has_content(value) else []
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [
-        found for key, part in parts for found in _texts(part, f"{path}{SEPARATOR}{key}" if path else str(key))
-    ]  # fmt: skip
+        found
+        for key, part in parts
+        if key not in ROLE
+        for found in _texts(part, f"{path}{SEPARATOR}{key}" if path else str(key))
+    ]
 
 
 def _shown(value: Any) -> str:

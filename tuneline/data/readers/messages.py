@@ -108,7 +108,9 @@ def history_messages(history: Any, key: str, repairs: list[str], unused: set[str
     if is_text_list(history) or transcript.is_spoken(history):
         messages = messages_of(history, key, repairs, unused)
     else:
-        messages = [message for entry in history if has_content(entry) for message in _past(entry, key, repairs, unused)]
+        messages = [
+            message for entry in history if has_content(entry) for message in _past(entry, key, repairs, unused)
+        ]
     roles = [message["role"] for message in messages]
     if roles != ["user", "assistant"] * (len(roles) // 2) or not all(
         message["content"].strip() for message in messages
