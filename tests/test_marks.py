@@ -27,7 +27,8 @@ def chat(*turns, **more):
     ("name", "good", "bad"),
     [
         ("kto_tag", True, False), ("label", True, False), ("label", "good", "bad"), ("label", 1, 0),
-        ("label", "True", "False"),        ("label", "好", "差"), ("is_correct", 1, 0), ("quality", "good", "bad"), ("is_bad", False, True),
+        ("label", "True", "False"),        ("label", "好", "差"), ("is_correct", 1, 0), ("quality", "good", "bad"),
+        ("is_bad", False, True),
         ("rejected", False, True),
     ],
 )  # fmt: skip

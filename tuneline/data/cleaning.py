@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
+from tuneline.data.fields.values import LONGEST_WORD
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
@@ -82,11 +83,15 @@ def _clean_text(text: str, role: str, repairs: list[str], params: Data, unfilled
 
 def notices(conversation: Conversation) -> list[str]:
     """Names of what is learnt as it stands, and should be looked at."""
-    answer = conversation.messages[-1]["content"].strip()
-    found = ["answer_without_content"] if conversation.task == "qa" and answer.lower() in WITHOUT_CONTENT else []
-    return found + (
-        ["masked_answers"] if any(message.get("learn") is False for message in conversation.messages) else []
-    )
+    found = []
+    answer = conversation.messages[-1]["content"]
+    if conversation.task == "qa" and len(answer) <= LONGEST_WORD and answer.strip().lower() in WITHOUT_CONTENT:
+        found.append("answer_without_content")
+    if len(conversation.messages) > len(("question", "answer")) and not all(
+        message.get("learn", True) for message in conversation.messages
+    ):
+        found.append("masked_answers")
+    return found
 
 
 def is_broken(text: str) -> bool:

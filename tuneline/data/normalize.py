@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections import Counter
+from functools import lru_cache
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from tuneline.data.cleaning import clean, notices
 from tuneline.data.config import Data, Source
 from tuneline.data.detection import has_history
 from tuneline.data.fields.accounted import unused_fields
-from tuneline.data.fields.names import is_message, numbered, unwrap
+from tuneline.data.fields.names import ENTITIES, LINES, MESSAGES, TRIPLES, is_message, numbered, present_fields, unwrap
 from tuneline.data.fields.seen import seen as seen_fields
 from tuneline.data.fields.values import has_content, value_at
 from tuneline.data.pair_fields import find_field_names
@@ -81,8 +82,10 @@ def read_batch(job: BatchJob) -> BatchResult:
                 raise RejectedRecordError(raw.reason)
             conversation = parse_record(job.source, job.file, raw.text)
             clean(conversation, job.params, placeholders)
-            unused.update(conversation.unused)
-            noticed.update(notices(conversation))
+            if conversation.unused:
+                unused.update(conversation.unused)
+            if found := notices(conversation):
+                noticed.update(found)
         except RejectedRecordError as error:
             reasons[str(error)] += 1
             if not seen and str(error) in UNNAMED:
@@ -125,7 +128,8 @@ def parse_record(source: Source, file: RawFile, text: str) -> Conversation:
 
 
 def _conversation(source: Source, file: RawFile, fields: dict[str, Any]) -> Conversation:
-    if not {"question", "answer"} & source.columns.keys() and not source.question:
+    named = source.question or "question" in source.columns or "answer" in source.columns
+    if not named and ("messages" in source.columns or may_be_other(tuple(fields))):
         key = messages.dialogue_field(source, fields)
         if key and (has_content(value_at(fields, key)) or not find_field_names(tuple(fields)).questions):
             return messages.to_conversation(source, fields, key)
@@ -134,6 +138,13 @@ def _conversation(source: Source, file: RawFile, fields: dict[str, Any]) -> Conv
         if source.task in ("auto", "entities") and entities.is_entities(fields):
             return entities.to_conversation(source, fields)
     return pairs.to_conversation(source, fields, file.triple_lines)
+
+
+@lru_cache(maxsize=4096)
+def may_be_other(names: tuple[str, ...]) -> bool:
+    """Whether a record with fields of these names may be a dialogue or an extraction, and no question with its answer."""
+    known = (*MESSAGES, *LINES, *TRIPLES, *ENTITIES, "instruction")
+    return bool(present_fields(known, names))
 
 
 def seen_record(file: RawFile, text: str) -> str:

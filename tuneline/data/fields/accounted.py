@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from tuneline.data.fields.names import MESSAGES, plain_name
-from tuneline.data.fields.values import SEPARATOR, leaves
+from tuneline.data.fields.names import MESSAGES, plain_name, present_fields
+from tuneline.data.fields.values import SEPARATOR, has_content, leaves
 
 CONTEXT = (
     "context", "contexts", "passage", "passages", "paragraph", "paragraphs", "document", "documents", "article",
@@ -15,6 +15,7 @@ CONTEXT = (
 """Fields that an answer rests on: they are put before the question unasked."""
 TEXTS = ("content", "text", "sentence")
 """The same beside a question of another name, unless they repeat the answer."""
+CONTEXTS = (*CONTEXT, *TEXTS)
 PICTURES = (
     "image", "images", "image_path", "image_paths", "img", "pixel_values", "video", "videos", "audio", "audios",
     "图片", "图像", "视频", "音频",
@@ -33,18 +34,29 @@ TASK_FIELDS = frozenset({
 """Fields that a task rests on: when nothing reads one, its source is refused until params.yaml says what to do."""
 
 
+def context_fields(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the fields that answers are known to rest on."""
+    return present_fields(CONTEXTS, names)
+
+
 def unused_fields(fields: dict[str, Any], used: Iterable[str], kept: Iterable[str]) -> set[str]:
     """Paths, without indexes, of what has content and is under no `used` path.
 
     A task field of which every text stands in one of the `kept` texts, such as the first question of a dialogue
     repeated beside it, is not lost.
     """
-    whole, inner = set[str](), set[str]()
-    for path in used:
-        (whole if path in fields or SEPARATOR not in path else inner).add(path)
+    used = set(used)
+    rest = [name for name in fields if name not in used]
+    if not rest:
+        return set()
+    inner = {path for path in used if path not in fields and SEPARATOR in path}
     found = set()
-    for name, value in fields.items():
-        if name in whole:
+    for name in rest:
+        value = fields[name]
+        if not has_content(value):
+            continue
+        if not inner and isinstance(value, int | float | str) and plain_name(name) not in TASK_FIELDS:
+            found.add(name)
             continue
         below = {path for path in inner if path.startswith(name + SEPARATOR)}
         for path, leaf in leaves_beside(value, name, below):

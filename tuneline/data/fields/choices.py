@@ -6,6 +6,7 @@
 """
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tuneline.data.fields.names import first_field, plain_name
@@ -36,15 +37,18 @@ def choices_of(fields: dict[str, Any], named: str | None) -> Choices:
     key = named or first_field(OPTIONS, fields)
     if key and key in fields and has_content(fields[key]):
         return _labelled(decoded(fields[key]), key)
-    columns = _columns(fields)
+    columns = _columns(tuple(fields))
+    if "A" not in columns or "B" not in columns:
+        return NONE
     offered = {letter: name for letter, name in columns.items() if has_content(fields[name])}
-    if "A" not in columns or "B" not in columns or len(offered) < 2:
+    if len(offered) < 2:
         return NONE
     lines = [f"{letter}. {as_lines(fields[name])}" for letter, name in offered.items()]
     return Choices("\n".join(lines), tuple(offered), tuple(offered.values()))
 
 
-def _columns(fields: dict[str, Any]) -> dict[str, str]:
+@lru_cache(maxsize=4096)
+def _columns(fields: tuple[str, ...]) -> dict[str, str]:
     """Letter to the column that holds its choice: `A`, `optionA`, `option_a`, `选项A`."""
     found = {name: name for name in fields if name in LETTERS and len(name) == 1}
     for name in fields:

@@ -9,9 +9,10 @@
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneline.data.fields.names import ANSWER, MESSAGES, first_field, plain_name
+from tuneline.data.fields.names import ANSWER, MESSAGES, first_field, plain_name, present_fields
 from tuneline.data.fields.values import has_content
 
 BAD = frozenset({
@@ -56,9 +57,12 @@ class Pair(NamedTuple):
 
 def preference_pair(fields: dict[str, Any]) -> Pair | None:
     """The fields of a record that is a preference pair, None for any other: a bad side with text makes it one."""
-    known = {plain_name(name): name for name in fields}
-    rejected = tuple(known[name] for name in REJECTED if name in known and _is_side(fields[known[name]]))
-    chosen = next((known[name] for name in CHOSEN if name in known and _is_side(fields[known[name]])), "")
+    names = tuple(fields)
+    good, bad = present_fields(CHOSEN, names), present_fields(REJECTED, names)
+    if not good and not bad:
+        return None
+    rejected = tuple(name for name in bad if _is_side(fields[name]))
+    chosen = next((name for name in good if _is_side(fields[name])), "")
     return Pair(chosen, rejected) if rejected or plain_name(chosen) in CHOSEN[:5] else None
 
 
@@ -104,14 +108,17 @@ def is_bad(fields: dict[str, Any], marks: Sequence[str]) -> bool:
 def message_mark(message: dict[str, Any]) -> tuple[bool | None, tuple[str, ...]]:
     """(whether a message is to be learnt, None where nothing says; fields that say so as 0 or 1, true or false)."""
     learn, said = None, []
-    for name, value in message.items():
-        plain = plain_name(name)
-        if plain not in (*LEARN, *MASKED) or value is None:
-            continue
-        text = word(value)
-        if text not in BAD | GOOD:
+    for name in mark_names(tuple(message)):
+        text = word(message[name])
+        if text not in BAD and text not in GOOD:
             continue
         said.append(name)
-        negative = text in (GOOD if plain in MASKED else BAD)
+        negative = text in (GOOD if plain_name(name) in MASKED else BAD)
         learn = False if negative else (True if learn is None else learn)
     return learn, tuple(said)
+
+
+@lru_cache(maxsize=4096)
+def mark_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a message's fields that may say whether it is learnt."""
+    return tuple(name for name in names if plain_name(name) in (*LEARN, *MASKED))

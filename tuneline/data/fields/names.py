@@ -97,7 +97,7 @@ def is_text_list(value: Any) -> bool:
 
 def numbered(value: Any) -> list[Any]:
     """Entries of an object whose keys are numbers (`1`, `round_2`), in their order; none when it is another one."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict) or not value or not next(iter(value))[-1:].isdigit():
         return []
     places = [_NUMBERED.fullmatch(name) for name in value]
     if not all(places) or not all(isinstance(entry, dict | list) for entry in value.values()):

@@ -7,6 +7,8 @@ from typing import Any
 
 MISSING_WORDS = ("nan", "<na>", "null", "none", "#n/a", "n/a")
 """What tools write where a value is missing, in lower case."""
+LONGEST_WORD = 8
+"""Characters of one, with blanks around it."""
 SEPARATOR = "."
 
 
@@ -50,7 +52,7 @@ def is_nan(value: Any) -> bool:
 def is_missing(value: Any) -> bool:
     """Whether a value is there and says that it is missing: NaN as a number or a word, a list of nothing."""
     if isinstance(value, str):
-        return value.strip().lower() in MISSING_WORDS
+        return len(value) <= LONGEST_WORD and value.strip().lower() in MISSING_WORDS
     return is_nan(value) or (isinstance(value, list | dict) and bool(value) and not has_content(value))
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneline.data.config import Source, template_fields
-from tuneline.data.fields.accounted import CONTEXT, TEXTS
-from tuneline.data.fields.names import plain_name, present_fields, unwrap
-from tuneline.data.fields.values import ABSENT, as_lines, has_content, is_missing, value_at
+from tuneline.data.fields.accounted import context_fields, TEXTS
+from tuneline.data.fields.names import plain_name, unwrap
+from tuneline.data.fields.values import ABSENT, LONGEST_WORD, as_lines, has_content, is_missing, value_at
 from tuneline.formats.records import Message, Task
 
 
@@ -37,6 +37,8 @@ class Conversation:
 
 def join_parts(*parts: str) -> str:
     """Instruction and question as one text, a line each, as the field's Alpaca scripts do."""
+    if len(parts) == 2 and not parts[0]:
+        return parts[1]
     return "\n".join(part.rstrip("\n") if place + 1 < len(parts) else part for place, part in enumerate(parts) if part)
 
 
@@ -52,6 +54,8 @@ def user_turn(source: Source, fields: dict[str, Any], instruction: str, text: st
 
 def text_of(value: Any, name: str, repairs: list[str]) -> str:
     """The text of a field, from a list of one or a number, too. Raises RejectedRecordError where there is none."""
+    if type(value) is str and len(value) > LONGEST_WORD and not value.isspace():
+        return value
     value = unwrap(value)
     if name != "answer" and (not has_content(value) or is_missing(value)):
         raise RejectedRecordError(f"empty_{name}")
@@ -78,8 +82,10 @@ def context_of(source: Source, fields: dict[str, Any], taken: set[str], answer: 
         values = {name: value_at(fields, name) for name in source.use}
         return {name: as_lines(value) for name, value in values.items() if value is not ABSENT and has_content(value)}
     named = source.columns.get("context")
+    names = context_fields(tuple(fields))
+    if not names and not named:
+        return {}
     mapped = template_fields(source.template) if source.template else set()
-    names = present_fields((*CONTEXT, *TEXTS), tuple(fields))
     found = {}
     for name in dict.fromkeys([*([named] if named else []), *names]):
         value = value_at(fields, name)

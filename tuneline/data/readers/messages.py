@@ -48,12 +48,14 @@ def dialogue_field(source: Source, fields: dict[str, Any]) -> str:
     """The field that holds a whole dialogue, "" when there is none."""
     if "messages" in source.columns:
         return source.columns["messages"]
-    for key in present_fields(MESSAGES, tuple(fields)):
-        if has_content(fields[key]) or key == first_field(MESSAGES, fields):
-            return key
-    answered = any(has_content(fields[key]) for key in present_fields(ANSWER, tuple(fields)))
-    spoken = (key for key in present_fields(LINES, tuple(fields)) if transcript.is_spoken(fields[key]))
-    return "" if answered else next(spoken, "")
+    names = tuple(fields)
+    if known := present_fields(MESSAGES, names):
+        return next((key for key in known if has_content(fields[key])), known[0])
+    for key in present_fields(LINES, names):
+        if transcript.is_spoken(fields[key]):
+            answered = any(has_content(fields[other]) for other in present_fields(ANSWER, names))
+            return "" if answered else key
+    return ""
 
 
 def to_conversation(source: Source, fields: dict[str, Any], key: str) -> Conversation:
@@ -176,9 +178,11 @@ def _messages(entry: Any, path: str, repairs: list[str], unused: set[str]) -> It
         raise RejectedRecordError("tool_turn")
     if role is None:
         raise RejectedRecordError("unknown_speaker")
-    learn, said = message_mark(entry)
-    left = {name for name, value in entry.items() if has_content(value)} - {role_key, content_key}
-    unused |= {f"{path}.{name}" for name in left - set(said)}
+    learn, said = None, ()
+    if len(entry) > len((role_key, content_key)):
+        learn, said = message_mark(entry)
+        left = {name for name, value in entry.items() if has_content(value)} - {role_key, content_key, *said}
+        unused |= {f"{path}.{name}" for name in left}
     content = entry.get(content_key)
     if role == "system" and (not has_content(content) or is_missing(content)):
         repairs.append("empty_system")

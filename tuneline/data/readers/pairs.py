@@ -26,7 +26,7 @@ from tuneline.data.readers.conversation import (
     user_turn,
     with_context,
 )
-from tuneline.data.readers.messages import compared_question, history_messages
+from tuneline.data.readers.messages import MIN_COMPARED, compared_question, history_messages
 from tuneline.formats.records import Message, Task
 
 EMPTY_WORDS = ("", "无", "无。", "没有")
@@ -51,13 +51,15 @@ def to_conversation(source: Source, fields: dict[str, Any], triple_lines: bool) 
     task, answers = ("labels", ["、".join(answers)]) if task == "labels" else (task, answers)
     if task == "triples":
         answers = [extraction.canonical_lines(answer, pair.repairs) for answer in answers]
-    taken = {pair.question_key, *(pair.used)}
-    context = context_of(source, fields, taken, answers[0])
-    text = with_context(list(context.values()), body)
-    prompt = user_turn(source, fields, instruction, text, with_context(list(context.values()), question))
+    text, asked = body, question
+    if context := context_of(source, fields, pair.used, answers[0]):
+        text, asked = (with_context(list(context.values()), part) for part in (body, question))
+        pair.used.update(context)
+    prompt = user_turn(source, fields, instruction, text, asked)
     if not prompt.strip():
         raise RejectedRecordError("empty_question")
-    pair.used.update(context, mapped & set(fields))
+    if mapped:
+        pair.used |= mapped & fields.keys()
     history = _history_messages(pair)
     messages = _system_message(pair) + history
     messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answers[0]}]
@@ -67,8 +69,10 @@ def to_conversation(source: Source, fields: dict[str, Any], triple_lines: bool) 
     elif source.instruction is not None:
         instruction = ""
     # A text that many questions are about is left out of the comparison, as an instruction that repeats is.
-    instruction = join_parts(instruction, *context.values())
-    body = compared_question([*history, {"role": "user", "content": body}])
+    if context:
+        instruction = join_parts(instruction, *context.values())
+    if history or len(body.strip()) < MIN_COMPARED:
+        body = compared_question([*history, {"role": "user", "content": body}])
     compared = None if not instruction and body == prompt else body
     references = answers if len(answers) > 1 else []
     return Conversation(task, messages, instruction, compared, references, pair.repairs, pair.used, pair.unused)
