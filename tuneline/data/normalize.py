@@ -13,6 +13,7 @@ from tuneline.data.cleaning import clean, notices
 from tuneline.data.config import Data, Source
 from tuneline.data.detection import has_history
 from tuneline.data.fields.accounted import unused_fields
+from tuneline.data.fields.marks import CHOSEN, REJECTED
 from tuneline.data.fields.names import ENTITIES, LINES, MESSAGES, TRIPLES, is_message, numbered, present_fields, unwrap
 from tuneline.data.fields.seen import seen as seen_fields
 from tuneline.data.fields.values import has_content, value_at
@@ -120,16 +121,20 @@ def parse_record(source: Source, file: RawFile, text: str) -> Conversation:
     if file.history_misplaced and has_history(value):
         raise RejectedRecordError("history_after_the_question")
     kept = {name: entry for name, entry in value.items() if name not in source.ignore} if source.ignore else value
-    good = good_side(source, file, kept)
-    conversation = _conversation(good.source, file, good.fields)
-    texts = [message["content"] for message in conversation.messages]
-    conversation.unused |= unused_fields(value, conversation.used | good.used | set(file.marks), texts)
+    kinds = kinds_of(tuple(kept))
+    used = frozenset[str]()
+    if file.marks or file.two_outputs or kinds.pair:
+        source, kept, used = good_side(source, file, kept)
+    conversation = _conversation(source, file, kept, kinds.other)
+    if value.keys() - conversation.used:
+        texts = [message["content"] for message in conversation.messages]
+        conversation.unused |= unused_fields(value, conversation.used.union(used, file.marks), texts)
     return conversation
 
 
-def _conversation(source: Source, file: RawFile, fields: dict[str, Any]) -> Conversation:
+def _conversation(source: Source, file: RawFile, fields: dict[str, Any], may_be_other: bool) -> Conversation:
     named = source.question or "question" in source.columns or "answer" in source.columns
-    if not named and ("messages" in source.columns or may_be_other(tuple(fields))):
+    if not named and (may_be_other or "messages" in source.columns):
         key = messages.dialogue_field(source, fields)
         if key and (has_content(value_at(fields, key)) or not find_field_names(tuple(fields)).questions):
             return messages.to_conversation(source, fields, key)
@@ -140,11 +145,20 @@ def _conversation(source: Source, file: RawFile, fields: dict[str, Any]) -> Conv
     return pairs.to_conversation(source, fields, file.triple_lines)
 
 
+class Kinds(NamedTuple):
+    """What a record may be, by the names of its fields."""
+
+    pair: bool
+    """A preference pair."""
+    other: bool
+    """A dialogue or an extraction, and no question with its answer."""
+
+
 @lru_cache(maxsize=4096)
-def may_be_other(names: tuple[str, ...]) -> bool:
-    """Whether a record with fields of these names may be a dialogue or an extraction, and no question with its answer."""
-    known = (*MESSAGES, *LINES, *TRIPLES, *ENTITIES, "instruction")
-    return bool(present_fields(known, names))
+def kinds_of(names: tuple[str, ...]) -> Kinds:
+    """What a record with fields of these names may be."""
+    other = (*MESSAGES, *LINES, *TRIPLES, *ENTITIES, "instruction")
+    return Kinds(bool(present_fields((*CHOSEN, *REJECTED), names)), bool(present_fields(other, names)))
 
 
 def seen_record(file: RawFile, text: str) -> str:

@@ -21,7 +21,7 @@ class FieldNames(NamedTuple):
     history: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Pair:
     """A record on its way to a conversation."""
 
@@ -60,7 +60,7 @@ def pair_of(source: Source, fields: dict[str, Any]) -> Pair:
     answer_key = source.columns.get("answer") or _first_filled(names.answers, fields)
     question_key = source.question or source.columns.get("question")
     if not question_key:
-        question_key = _first_filled(tuple(name for name in names.questions if name != answer_key), fields)
+        question_key = _first_filled(names.questions, fields, answer_key)
     if not question_key or value_at(fields, question_key) is ABSENT:
         raise RejectedRecordError("no_question_field")
     if not answer_key or value_at(fields, answer_key) is ABSENT:
@@ -68,6 +68,9 @@ def pair_of(source: Source, fields: dict[str, Any]) -> Pair:
     return Pair(source, fields, names, question_key, answer_key)
 
 
-def _first_filled(names: tuple[str, ...], fields: dict[str, Any]) -> str:
-    """The first field with content; an empty `instruction` leaves the question to `input`."""
-    return next((name for name in names if has_content(fields[name])), names[0] if names else "")
+def _first_filled(names: tuple[str, ...], fields: dict[str, Any], other: str = "") -> str:
+    """The first field with content; no `other`: an empty `instruction` leaves the question to `input`."""
+    for name in names:
+        if name != other and has_content(fields[name]):
+            return name
+    return next((name for name in names if name != other), "")

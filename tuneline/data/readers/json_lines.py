@@ -13,6 +13,7 @@ from tuneline.data.fields.names import is_record, numbered
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import read_lines
 
+_decoder = json.JSONDecoder(strict=False)
 PROBED = 3
 """Lines of which one must be whole JSON: the first may be broken."""
 
@@ -37,7 +38,7 @@ def raw_records(file: TextIO) -> Iterator[RawRecord]:
 
 def parse(text: str) -> Any:
     """The value of a line; tabs inside strings, and a comma after the object, are accepted. Raises ValueError."""
-    return json.loads(text.strip("\ufeff \t\r\n").removesuffix(","), strict=False)
+    return _decoder.decode(text.strip("\ufeff \t\r\n").removesuffix(","))
 
 
 def _value(line: str) -> Any:

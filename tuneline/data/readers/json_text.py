@@ -63,7 +63,7 @@ def raw_records_of(head: str) -> list[RawRecord]:
 
 def parse(text: str) -> Any:
     """The value of a record. Raises ValueError for anything that is no JSON."""
-    return json.loads(text, strict=False)
+    return _decoder.decode(text)
 
 
 class _Window:
