@@ -259,3 +259,49 @@ def test_an_empty_history_and_an_empty_system_message_are_none(tmp_path, history
         }
         result = read(write(tmp_path / "b.jsonl", lines(chat)))
         assert (contents(result), result.counts.repairs) == ([["问", "答"]], {"empty_system": 1})
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "甲_在_乙", "(甲,在,乙)", "（甲，在，乙）", "<甲,在,乙>", [["甲", "在", "乙"]], '[["甲", "在", "乙"]]', "[('甲', '在', '乙')]",
+        [{"head": "甲", "relation": "在", "tail": "乙"}], '[{"subject": "甲", "predicate": "在", "object": "乙"}]',
+    ],
+    ids=str,
+)  # fmt: skip
+def test_triples_however_they_are_written(tmp_path, output):
+    rows = [{"instruction": "抽取", "input": f"甲在乙{n}", "output": output} for n in range(9)]
+    nothing = "无" if isinstance(output, str) else []
+    result = read(write(tmp_path / "a.jsonl", lines(*rows, rows[0] | {"output": nothing})))
+    assert ([record["task"] for record in result.records], result.rejects) == (["triples"] * 10, [])
+    assert [result.contents(0)[1], result.contents(9)[1]] == ["甲_在_乙", ""]
+
+
+def test_several_labels_stay_several(tmp_path):
+    rows = [
+        {"text": "头痛", "label": ["内科", "外科"]},
+        {"text": "脚痛", "labels": ["外科"]},
+        {"text": "无恙", "labels": []},
+    ]
+    result = read(write(tmp_path / "a.jsonl", lines(*rows)))
+    assert [(record["task"], record["messages"][1]["content"]) for record in result.records] == [
+        ("labels", "内科、外科"), ("labels", "外科"), ("labels", ""),
+    ]  # fmt: skip
+
+
+def test_other_names_of_speakers_and_prompts_that_are_completed(tmp_path):
+    assert read(write(tmp_path / "a.jsonl", lines({"user": "问", "bot": "答"}))).contents() == ["问", "答"]
+    chat = [
+        {"role": "developer", "content": "你"},
+        {"role": "user", "content": "问"},
+        {"role": "assistant", "content": "答"},
+    ]
+    assert read(write(tmp_path / "b.jsonl", lines({"messages": chat}))).roles() == "sua"
+    assert read(write(tmp_path / "c.jsonl", lines({"prompt": chat[1:2], "completion": chat[2:]}))).contents() == [
+        "问",
+        "答",
+    ]
+    dialogue = write(tmp_path / "d.json", [["问", "答"], ["一", "二", "三", "四"]])
+    assert contents(read(dialogue, format="json")) == [["问", "答"], ["一", "二", "三", "四"]]
+    with pytest.raises(ValueError, match="write `format: json`"):
+        read(dialogue)

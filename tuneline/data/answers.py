@@ -4,7 +4,7 @@ from typing import Any
 
 from tuneline.data.config import Source
 from tuneline.data.fields.choices import Choices
-from tuneline.data.fields.names import first_field, is_message, unwrap
+from tuneline.data.fields.names import first_field, is_message
 from tuneline.data.fields.values import LONGEST_WORD, is_nan
 from tuneline.data.readers.conversation import RejectedRecordError, text_of
 from tuneline.formats.records import Task
@@ -48,10 +48,11 @@ def _values(value: Any) -> list[Any]:
     """The answers of a value: SQuAD's {"text": […]}, objects with a text, a list, or one alone."""
     if isinstance(value, dict) and first_field(_TEXT, value):
         value = value[first_field(_TEXT, value)]
-    value = unwrap(value)
     if isinstance(value, list) and value and all(_is_dialogue(entry) for entry in value):
         raise RejectedRecordError("several_dialogues_in_answer")
     values = value if isinstance(value, list) else [value]
+    if any(isinstance(entry, list) for entry in values):
+        raise RejectedRecordError("answer_in_nested_lists")
     return [entry[first_field(_TEXT, entry)] if isinstance(entry, dict) and first_field(_TEXT, entry) else entry
             for entry in values]  # fmt: skip
 

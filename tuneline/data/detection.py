@@ -56,8 +56,9 @@ def objects(file: RawFile, records: Iterable[RawRecord]) -> Iterator[dict[str, A
 def answers_are_triples(records: list[dict[str, Any]]) -> bool:
     """Whether the answers with content consist of triples, but for a few that are broken."""
     names = ("output", "answer", "response", "target")
-    answers = [unwrap(fields[key]) for fields in records if (key := first_field(names, fields))]
-    filled = [answer for answer in answers if isinstance(answer, str) and not extraction.says_none(answer)]
+    answers = [fields[key] for fields in records if (key := first_field(names, fields))]
+    texts = [unwrap(answer) if not extraction.is_triples(answer) else answer for answer in answers]
+    filled = [text for text in texts if isinstance(text, str | list) and text and not extraction.says_none(text)]
     return bool(filled) and sum(map(extraction.is_triples, filled)) >= TRIPLES_FRACTION * len(filled)
 
 

@@ -3,8 +3,8 @@
 import csv
 import hashlib
 from collections import Counter
-from functools import lru_cache
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,17 @@ from tuneline.data.config import Data, Source
 from tuneline.data.detection import has_history
 from tuneline.data.fields.accounted import unused_fields
 from tuneline.data.fields.marks import CHOSEN, REJECTED
-from tuneline.data.fields.names import ENTITIES, LINES, MESSAGES, TRIPLES, is_message, numbered, present_fields, unwrap
+from tuneline.data.fields.names import (
+    ENTITIES,
+    LINES,
+    MESSAGES,
+    TRIPLES,
+    is_message,
+    is_text_list,
+    numbered,
+    present_fields,
+    unwrap,
+)
 from tuneline.data.fields.seen import seen as seen_fields
 from tuneline.data.fields.values import has_content, value_at
 from tuneline.data.pair_fields import find_field_names
@@ -112,7 +122,8 @@ def parse_record(source: Source, file: RawFile, text: str) -> Conversation:
         raise
     except (ValueError, RecursionError, csv.Error):
         raise RejectedRecordError(f"broken_{file.format.split('_')[0]}") from None
-    if isinstance(value, list) and value and (is_message(value[0]) or transcript.is_spoken(value)):
+    spoken = transcript.is_spoken(value) or (source.format != "auto" and is_text_list(value))
+    if isinstance(value, list) and value and (is_message(value[0]) or spoken):
         value = {"conversation": value}
     elif turns := numbered(value):
         value = {"conversation": turns}
@@ -149,7 +160,7 @@ class Kinds(NamedTuple):
     """What a record may be, by the names of its fields."""
 
     pair: bool
-    """A preference pair."""
+    """A preference pair, or a prompt and what completes it."""
     other: bool
     """A dialogue or an extraction, and no question with its answer."""
 
@@ -158,7 +169,8 @@ class Kinds(NamedTuple):
 def kinds_of(names: tuple[str, ...]) -> Kinds:
     """What a record with fields of these names may be."""
     other = (*MESSAGES, *LINES, *TRIPLES, *ENTITIES, "instruction")
-    return Kinds(bool(present_fields((*CHOSEN, *REJECTED), names)), bool(present_fields(other, names)))
+    pair = bool(present_fields((*CHOSEN, *REJECTED), names)) or len(present_fields(("prompt", "completion"), names)) > 1
+    return Kinds(pair, bool(present_fields(other, names)))
 
 
 def seen_record(file: RawFile, text: str) -> str:

@@ -36,6 +36,10 @@ def good_side(source: Source, file: RawFile, fields: dict[str, Any]) -> GoodSide
         fields = {name: value for name, value in fields.items() if name not in file.marks}
     pair = preference_pair(fields)
     if pair is None and not file.two_outputs:
+        name = first_field(("completion",), fields)
+        if name and isinstance(fields[name], list) and fields[name] and is_message(fields[name][0]):
+            rest = {key: value for key, value in fields.items() if key != name}
+            return _with_chosen(source, rest, name, fields[name])
         return GoodSide(source, fields)
     if source.preference is None:
         raise RejectedRecordError("preference_pair" if pair else "two_outputs_each")

@@ -15,7 +15,7 @@ from tuneline.data.fields.values import as_lines, decoded, has_content
 LETTERS = "ABCDEFGH"
 OPTIONS = ("options", "option", "choices", "choice", "candidates", "选项", "备选项", "选项列表")
 _LETTERED = re.compile(r"\s*[(（\[]?([A-Ha-h])[)）\]]?\s*(?:[.．、:：)）]|\s)\s*(?=\S)")
-_NAMED = re.compile(r"(?:option|choice|选项|opt)_?([a-h])")
+_NAMED = re.compile(r"(?:option|choice|选项|opt|op)_?([a-h])")
 _KEY = ("key", "label", "id", "letter", "option")
 _TEXT = ("text", "value", "content", "answer", "option_text")
 

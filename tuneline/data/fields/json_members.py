@@ -11,7 +11,7 @@ ARRAY = re.compile(r'\[\s*(?:$|[\[{"\]]|//)')
 KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
 WRAPPERS = (
     "data", "rows", "records", "items", "examples", "samples", "dataset", "instances", "list", "results", "train",
-    "dev", "valid", "validation", "test", "数据",
+    "dev", "valid", "validation", "test", "qa", "pairs", "数据",
 )  # fmt: skip
 """Keys of an object that hold its records."""
 _decoder = json.JSONDecoder(strict=False)

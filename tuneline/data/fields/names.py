@@ -7,14 +7,14 @@ from typing import Any
 QUESTION = (
     "question", "query", "ask", "instruction", "instruct", "prompt", "input", "human", "content", "title", "text",
     "sentence", "问题", "提问", "咨询", "q", "问", "题目", "question_text", "open_ended_verifiable_question",
-    "open_ended_question", "open_ended", "questions", "user_input", "src", "context", "passage", "article", "document",
+    "open_ended_question", "open_ended", "questions", "user_input", "user", "src", "context", "passage", "article", "document",
 )  # fmt: skip
 """Fields that may hold the question, the likeliest first. Case does not matter, nor does a blank or hyphen for `_`."""
 ANSWER = (
     "answer", "response", "output", "long_answer", "completion", "assistant", "answers", "target", "summary", "reply",
     "ground_true_answer", "ground_truth_answer", "ground_truth", "gold_answer", "golden_answer", "correct_answer",
     "reference_answer", "best_answer", "standard_answer", "tgt", "回答", "答案", "回复", "标准答案", "参考答案",
-    "医生回答", "答", "a", "label", "labels",
+    "医生回答", "bot", "gpt", "答", "a", "label", "labels",
 )  # fmt: skip
 INSTRUCTION = ("instruction", "instruct")
 BODY = ("input", "text", "sentence", "content", "question", "query", "问题")
@@ -25,12 +25,12 @@ MESSAGES = (
 )  # fmt: skip
 LINES = ("data", "history", "dialogue_history", "utterances")
 """Fields that are a dialogue when they hold lines, each of which names its speaker."""
-TRIPLES = ("spo_list", "triples")
+TRIPLES = ("spo_list", "triples", "triple_list", "relations", "relation_list", "spos", "三元组")
 ENTITIES = ("entities", "label", "labels", "spans", "annotations", "entity_list")
 ROLE = ("role", "from", "speaker")
 CONTENT = ("content", "value", "text", "utterance")
 ROLES = {
-    **dict.fromkeys(("system",), "system"),
+    **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(
         ("user", "human", "client", "patient", "来访者", "咨询者", "客户", "患者", "病人", "孩子", "用户"), "user"
     ),
@@ -43,7 +43,7 @@ STRONG = {
     "question", "query", "ask", "instruction", "instruct", "prompt", "input", "human", "title", "text", "sentence",
     "问题", "提问", "咨询", "answer", "response", "output", "long_answer", "completion", "assistant", "label", "回答",
     "答案", "回复", *SYSTEM, *MESSAGES, *TRIPLES, "history", "paragraphs",
-    "qas",
+    "qas", "qa", "qa_pairs", "qa_list",
 }  # fmt: skip
 """Fields of which one alone tells a record."""
 _MENTION = re.compile('"(' + "|".join(sorted(STRONG)) + r')"\s*:', re.IGNORECASE)

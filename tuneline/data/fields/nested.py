@@ -7,7 +7,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-BELOW = ("paragraphs", "qas", "qa_pairs", "qa_list", "questions_answers")
+BELOW = ("paragraphs", "qas", "qa", "qa_pairs", "qa_list", "questions_answers")
 """Fields that hold parts with items of their own, or the items."""
 ASKED, ANSWERED = ("questions", "question"), ("answers", "answer")
 _MENTIONS = tuple(f'"{name}"' for name in (*BELOW, *ASKED[:1]))
@@ -39,7 +39,7 @@ def _items(fields: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str, 
 
 
 def _is_part(part: dict[str, Any]) -> bool:
-    return bool({*BELOW, *ASKED, "query", "问题", "Question"} & set(part))
+    return bool({*BELOW, *ASKED, "query", "q", "问题", "问", "Question", "Q"} & set(part))
 
 
 def _renamed(around: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

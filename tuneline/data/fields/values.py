@@ -70,7 +70,7 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def as_lines(value: Any) -> str:
     """Every text inside a value, a line each; a list or object in a cell of a table is decoded."""
-    return "\n".join(str(text).strip() for _, text in leaves(decoded(value), ""))
+    return "\n".join(str(text).strip() for _, text in leaves(decoded(value), "") if not isinstance(text, bool))
 
 
 def decoded(value: Any) -> Any:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from tuneline.data.config import Source
+from tuneline.data.fields.names import is_text_list
 from tuneline.data.fields.nested import items, may_hold_items
 from tuneline.data.fields.seen import seen, seen_text
 from tuneline.data.readers import (
@@ -159,16 +160,19 @@ def _sniff(head: str, named: tuple[str, ...]) -> str | None:
 
 def _told(head: str) -> str:
     """What a head of unknown shape holds, and what makes it readable."""
-    records = json_text.raw_records_of(head)
-    values = [
-        value for record in records if record.reason is None and isinstance(value := json_text.parse(record.text), dict)
-    ]
-    if values:
+    values = [json_text.parse(record.text) for record in json_text.raw_records_of(head) if record.reason is None]
+    if values and isinstance(values[0], dict):
         return seen(values[0])
-    header, rows = table.header_of(head), head.splitlines()
+    if values and is_text_list(values[0]):
+        return (
+            f"records are lists of texts such as {values[0][0][:24]!r}; where each is a dialogue whose turns alternate, "
+            "write `format: json` under this source in params.yaml"
+        )
+    header, rows = table.header_of(head), [line for line in head.splitlines() if line.strip()]
     if len(header) > 1 and len(rows) > 1:
+        names = header if table.is_header(header) else [str(number) for number in range(len(header))]
         try:
-            return seen(table.parse(rows[1], header, table.delimiter_of(head)))
+            return seen(table.parse(rows[1], names, table.delimiter_of(head)))
         except ValueError:
             pass
     return seen_text(head)

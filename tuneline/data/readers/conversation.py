@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneline.data.config import Source, template_fields
-from tuneline.data.fields.accounted import context_fields, TEXTS
+from tuneline.data.fields.accounted import TEXTS, context_fields
 from tuneline.data.fields.names import plain_name, unwrap
 from tuneline.data.fields.values import ABSENT, LONGEST_WORD, as_lines, has_content, is_missing, value_at
 from tuneline.formats.records import Message, Task

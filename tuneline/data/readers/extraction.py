@@ -9,6 +9,7 @@
 A text without a triple is valid: its answer is empty.
 """
 
+import ast
 import json
 import re
 from typing import Any
@@ -18,6 +19,8 @@ from tuneline.data.fields.names import TRIPLES, first_field
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError, system_message, user_turn
 
 SEPARATOR = "_"
+PARTS = (("head", "subject", "h"), ("relation", "predicate", "type", "r"), ("tail", "object", "t"))
+"""Names of the parts of a triple."""
 Triple = tuple[str, str, str]
 """Head, relation, tail."""
 NONE = ("", "nan", "none", "null", "无", "没有", "[]", "{}", "()", "空", "无三元组")
@@ -32,14 +35,41 @@ def is_extraction(fields: dict[str, Any]) -> bool:
     return bool(first_field(TRIPLES, fields)) or _deepke_task(fields.get("instruction")) is not None
 
 
-def says_none(answer: str) -> bool:
+def lines_of(value: Any) -> Any:
+    """An answer of triples in lists or objects, or the JSON or Python text of them, as lines; any other as it is."""
+    found = _structured(value)
+    if found is None:
+        return "" if value in ([], {}) else value
+    return "\n".join(SEPARATOR.join(triple) for triple in _triples(found))
+
+
+def _structured(value: Any) -> list[Any] | None:
+    """The triples of a value that is a list of them; None for any other."""
+    if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+    if not isinstance(value, list) or not value:
+        return None
+    return value if all(map(_is_triple, value)) else None
+
+
+def _is_triple(entry: Any) -> bool:
+    if isinstance(entry, dict):
+        return all(first_field(names, entry) for names in PARTS)
+    return isinstance(entry, list | tuple) and len(entry) == 3 and all(isinstance(part, str) for part in entry)
+
+
+def says_none(answer: Any) -> bool:
     """Whether an answer says that the text holds no triple."""
-    return answer.strip().lower() in NONE
+    return isinstance(answer, str) and answer.strip().lower() in NONE
 
 
-def is_triples(answer: str) -> bool:
+def is_triples(answer: Any) -> bool:
     """Whether a non-empty answer consists of triples: lines head_relation_tail, or (head,relation,tail)."""
-    lines = _lines(answer, [])
+    text = lines_of(answer)
+    lines = _lines(text, []) if isinstance(text, str) else []
     parts = [line.split(SEPARATOR) for line in lines]
     return bool(lines) and all(len(part) == 3 and all(part) for part in parts)
 
@@ -152,10 +182,9 @@ def _triples(value: Any) -> list[Triple]:
 
 def _triples_of(entry: Any) -> list[Triple]:
     """The triple of an entry; of one whose tail has slots (DuIE 2.0) a triple for each, its relation `relation.slot`."""
-    names = (("head", "subject"), ("relation", "predicate"), ("tail", "object"))
     if not isinstance(entry, dict):
         return [_checked(list(entry) if isinstance(entry, list | tuple) else [])]
-    head, relation, tail = (entry.get(first_field(alternatives, entry)) for alternatives in names)
+    head, relation, tail = (entry.get(first_field(alternatives, entry)) for alternatives in PARTS)
     if not isinstance(tail, dict):
         return [_checked([head, relation, tail])]
     return [

@@ -178,7 +178,7 @@ def _messages(entry: Any, path: str, repairs: list[str], unused: set[str]) -> It
         raise RejectedRecordError("tool_turn")
     if role is None:
         raise RejectedRecordError("unknown_speaker")
-    learn, said = None, ()
+    learn, said = None, tuple[str, ...]()
     if len(entry) > len((role_key, content_key)):
         learn, said = message_mark(entry)
         left = {name for name, value in entry.items() if has_content(value)} - {role_key, content_key, *said}

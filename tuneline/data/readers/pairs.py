@@ -41,7 +41,7 @@ def to_conversation(source: Source, fields: dict[str, Any], triple_lines: bool) 
     pair = pair_of(source, fields)
     mapped = template_fields(source.template) if source.template else set()
     task = _task(source, pair.answer_key, triple_lines)
-    answers = answer_texts(pair.value(pair.answer_key), task, pair.repairs)
+    task, answers = _answers(pair, task)
     question = _question(pair)
     choices = choices_of(fields, source.columns.get("options"))
     if choices.text and not mapped & {*LETTERS, *choices.used} and _are_offered(choices, answers):
@@ -85,6 +85,14 @@ def _task(source: Source, answer_key: str, triple_lines: bool) -> Task:
         return "triples"
     name = plain_name(answer_key)
     return "labels" if name == "labels" else "label" if name == MARKED else "qa"
+
+
+def _answers(pair: Pair, task: Task) -> tuple[Task, list[str]]:
+    """(task, right answers): several labels are right together."""
+    value = pair.value(pair.answer_key)
+    answers = answer_texts(extraction.lines_of(value) if task == "triples" else value, task, pair.repairs)
+    several = task == MARKED and pair.source.task == "auto" and len(answers) > 1
+    return "labels" if several else task, answers
 
 
 def _are_offered(choices: Choices, answers: list[str]) -> bool:

@@ -46,7 +46,12 @@ def is_headless(head: str) -> bool:
     rows = [line.rstrip("\r").split("\t") for line in head.split("\n")[:PROBED] if line.strip()]
     if len(rows) < MIN_ROWS or not all(len(row) == 2 and all(map(str.strip, row)) for row in rows):
         return False
-    return any(len(cell.strip()) > LONGEST_NAME or cell.strip()[-1] in "。？！?!." for cell in rows[0])
+    return not is_header(rows[0])
+
+
+def is_header(cells: list[str]) -> bool:
+    """Whether cells look like names of columns: short, and no sentence."""
+    return not any(len(cell.strip()) > LONGEST_NAME or cell.strip()[-1:] in {*"。？！?!."} for cell in cells)
 
 
 def columns_of(head: str, named: tuple[str, ...]) -> tuple[list[str], bool]:

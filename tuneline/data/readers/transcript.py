@@ -28,8 +28,8 @@ SPEAKERS = (
         rf"^[ \t]*(?:\[({_ROLE_NAMES})\][ \t]*[：:]?|<({_ROLE_NAMES})>[ \t]*[：:]|({_ROLE_NAMES})({_DIRECTION})[：:])",
         re.IGNORECASE,
     ),
-    re.compile(r"^[ \t]*(?:\[(问|答)\]|【(问|答)】|(提问|回答|问题|答案|问|答)(\d*)[：:])"),
-    re.compile(r"^[ \t]*(?:\[(Q|A)\]|<(Q|A)>|(Question|Answer|Q|A)(\d*)[：:])", re.IGNORECASE),
+    re.compile(r"^[ \t]*\**(?:\[(问|答)\]|【(问|答)】|(提问|回答|问题|答案|问|答)(\d*)\**[：:])\**"),
+    re.compile(r"^[ \t]*\**(?:\[(Q|A)\]|<(Q|A)>|(Question|Answer|Q|A)(\d*)\**[：:])\**", re.IGNORECASE),
     re.compile(r"^[ \t]*<([AB])>[ \t]*[：:]()()()"),
 )  # fmt: skip
 """Of speakers by their role, of questions and answers in Chinese and English, and of two that have letters only. What
