@@ -312,10 +312,15 @@ def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
 
 def test_the_summary_names_placeholders_that_are_left():
     total = {"items": 9, "train": 4, "heldout": 2, "duplicates": 1, "leaks": 1, "rejected": 1}
-    sources = {"a": {"placeholders": {}}, "b": {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}}}
+    told = {"placeholders": {}, "unused": {}, "reasons": {}, "noticed": {}}
+    sources = {"a": told, "b": told | {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}, "unused": {"images": 2}}}
+    sources["b"] |= {"reasons": {"marked_bad": 1}, "noticed": {"masked_answers": 4}}
     assert summary_lines({"sources": sources, "total": total}, Path("data/processed/rejects.jsonl")) == [
         "convert: 4 training and 2 held-out items of 9; 1 duplicates, 1 leaks, 1 rejects (data/processed/rejects.jsonl)",
         "convert: b holds placeholders that data.placeholders does not fill: {{name}} (3×), <AUTHOR> (1×)",
+        "convert: b has fields that nothing reads: images (2×)",
+        "convert: b marks 1 items as bad, which are not learnt",
+        "convert: b has 4 × masked_answers",
     ]
 
 

@@ -264,7 +264,8 @@ def test_an_empty_history_and_an_empty_system_message_are_none(tmp_path, history
 @pytest.mark.parametrize(
     "output",
     [
-        "甲_在_乙", "(甲,在,乙)", "（甲，在，乙）", "<甲,在,乙>", [["甲", "在", "乙"]], '[["甲", "在", "乙"]]', "[('甲', '在', '乙')]",
+        "甲_在_乙",
+        "(甲,在,乙)", "（甲，在，乙）", "<甲,在,乙>", [["甲", "在", "乙"]], '[["甲", "在", "乙"]]', "[('甲', '在', '乙')]",
         [{"head": "甲", "relation": "在", "tail": "乙"}], '[{"subject": "甲", "predicate": "在", "object": "乙"}]',
     ],
     ids=str,

@@ -10,7 +10,7 @@ from typing import Any
 from tuneline.data.config import Source
 from tuneline.data.fields.marks import marking_fields
 from tuneline.data.fields.names import first_field, plain_name, unwrap
-from tuneline.data.readers import RawFile, RawRecord, extraction, parse_value, raw_records
+from tuneline.data.readers import RawFile, RawRecord, entities, extraction, parse_value, raw_records
 
 TRIPLES_FRACTION = 0.9
 """Fraction of answers that are triples, from which on a file is one of triples."""
@@ -37,6 +37,7 @@ def with_sample(source: Source, file: RawFile, sample: list[dict[str, Any]]) -> 
     return replace(
         file,
         triple_lines=answers_are_triples(known),
+        entities=any(entities.is_entities(fields, empty=False) for fields in known),
         marks=marking_fields(known),
         two_outputs=not source.columns.get("answer") and have_two_outputs(known),
     )

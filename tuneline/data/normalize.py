@@ -151,7 +151,7 @@ def _conversation(source: Source, file: RawFile, fields: dict[str, Any], may_be_
             return messages.to_conversation(source, fields, key)
         if extraction.is_extraction(fields):
             return extraction.to_conversation(source, fields)
-        if source.task in ("auto", "entities") and entities.is_entities(fields):
+        if source.task in ("auto", "entities") and entities.is_entities(fields, file.entities):
             return entities.to_conversation(source, fields)
     return pairs.to_conversation(source, fields, file.triple_lines)
 

@@ -23,8 +23,8 @@ Entity = tuple[int, str, str]
 """Where it stands, its type, its name."""
 
 
-def is_entities(fields: dict[str, Any]) -> bool:
-    """Whether a record is a text with entities in it."""
+def is_entities(fields: dict[str, Any], empty: bool) -> bool:
+    """Whether a record is a text with entities in it; `empty`: an empty list says that there are none."""
     key, text = first_field(ENTITIES, fields), fields.get(first_field(_TEXT, fields))
     if not key or not isinstance(text, str):
         return False
@@ -33,7 +33,7 @@ def is_entities(fields: dict[str, Any]) -> bool:
         return bool(value) and all(isinstance(names, dict) for names in value.values())
     if not isinstance(value, list):
         return False
-    return all(_is_span(entry) or _is_object(entry) for entry in value)
+    return (empty or bool(value)) and all(_is_span(entry) or _is_object(entry) for entry in value)
 
 
 def to_conversation(source: Source, fields: dict[str, Any]) -> Conversation:

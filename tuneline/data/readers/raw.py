@@ -23,6 +23,8 @@ class RawFile:
     """The first line of a table is a row."""
     triple_lines: bool = False
     """Answers are triples."""
+    entities: bool = False
+    """Texts have entities in them, but for some that have none."""
     marks: tuple[str, ...] = ()
     """Fields that say of each row whether it is good."""
     two_outputs: bool = False
