@@ -43,11 +43,12 @@ def to_conversation(source: Source, fields: dict[str, Any], triple_lines: bool) 
     task = _task(source, pair.answer_key, triple_lines)
     task, answers = _answers(pair, task)
     question = _question(pair)
+    instruction, body = _instruction_and_body(pair, question, mapped)
     choices = choices_of(fields, source.columns.get("options"))
     if choices.text and not mapped & {*LETTERS, *choices.used} and _are_offered(choices, answers):
         pair.used.update(choices.used)
-        question, task = join_parts(question.rstrip(), choices.text), label_task(source, task, choices, answers)
-    instruction, body = _instruction_and_body(pair, question, mapped)
+        body, question = (join_parts(part.rstrip(), choices.text) for part in (body, question))
+        task = label_task(source, task, choices, answers)
     task, answers = ("labels", ["、".join(answers)]) if task == "labels" else (task, answers)
     if task == "triples":
         answers = [extraction.canonical_lines(answer, pair.repairs) for answer in answers]
