@@ -306,3 +306,21 @@ def test_other_names_of_speakers_and_prompts_that_are_completed(tmp_path):
     assert contents(read(dialogue, format="json")) == [["问", "答"], ["一", "二", "三", "四"]]
     with pytest.raises(ValueError, match="write `format: json`"):
         read(dialogue)
+
+
+def test_a_list_of_relations_beside_an_answer_is_no_answer(tmp_path):
+    row = {"question": "问", "answer": "答", "relations": ["上级", "下级"]}
+    result = read(write(tmp_path / "a.jsonl", lines(row)))
+    assert (contents(result), result.counts.unused) == ([["问", "答"]], {"relations": 1})
+    assert (
+        read(write(tmp_path / "b.jsonl", lines({"text": "甲", "relations": [["甲", "在", "乙"]]}))).contents()[1]
+        == "甲_在_乙"
+    )
+
+
+def test_a_question_that_is_an_object_is_told_with_its_path(tmp_path):
+    row = {"question": {"stem": "哪个对", "id": 3}, "answer": "甲"}
+    result = read(write(tmp_path / "a.jsonl", lines(row)))
+    assert result.reasons == ["question_not_text"]
+    assert "`columns: {question: question.stem, answer: answer}`" in result.counts.seen
+    assert contents(read(tmp_path / "a.jsonl", columns={"question": "question.stem"})) == [["哪个对", "甲"]]

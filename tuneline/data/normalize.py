@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-UNNAMED = ("no_question_field", "no_answer_field", "not_an_object")
+UNNAMED = ("no_question_field", "no_answer_field", "question_not_text", "answer_not_text", "not_an_object")
 """Reasons that `columns` may mend."""
 
 

@@ -15,10 +15,12 @@ import re
 from typing import Any
 
 from tuneline.data.config import Source
-from tuneline.data.fields.names import TRIPLES, first_field
+from tuneline.data.fields.names import TRIPLES, first_field, plain_name
 from tuneline.data.readers.conversation import Conversation, RejectedRecordError, system_message, user_turn
 
 SEPARATOR = "_"
+CERTAIN = ("spo_list", "triples", "triple_list", "spos", "三元组")
+"""Fields that hold triples and nothing else, so that an empty list says that there is none."""
 PARTS = (("head", "subject", "h"), ("relation", "predicate", "type", "r"), ("tail", "object", "t"))
 """Names of the parts of a triple."""
 Triple = tuple[str, str, str]
@@ -32,7 +34,10 @@ _COMMA = re.compile(r"[,，]")
 
 def is_extraction(fields: dict[str, Any]) -> bool:
     """Whether a record is an extraction task: it has triples, or DeepKE's instruction."""
-    return bool(first_field(TRIPLES, fields)) or _deepke_task(fields.get("instruction")) is not None
+    key = first_field(TRIPLES, fields)
+    if key and (plain_name(key) in CERTAIN or _structured(fields[key])):
+        return True
+    return _deepke_task(fields.get("instruction")) is not None
 
 
 def lines_of(value: Any) -> Any:
