@@ -314,11 +314,16 @@ def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
 
 def test_the_summary_names_placeholders_that_are_left():
     total = {"items": 9, "train": 4, "heldout": 2, "duplicates": 1, "leaks": 1, "rejected": 1}
-    sources = {"a": vars(SourceCounts()), "b": vars(SourceCounts()) | {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}}}
+    told = {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}, "unused": {"images": 2}}
+    told |= {"reasons": {"marked_bad": 1}, "noticed": {"masked_answers": 4}}
+    sources = {"a": vars(SourceCounts()), "b": vars(SourceCounts()) | told}
     counted = {"sources": sources, "total": total, "unknown_excluded": []}
     assert summary_lines(counted, Path("data/processed/rejects.jsonl")) == [
         "convert: 4 training and 2 held-out items of 9; 1 duplicates, 1 leaks, 1 rejects (data/processed/rejects.jsonl)",
         "convert: b holds placeholders that data.placeholders does not fill: {{name}} (3×), <AUTHOR> (1×)",
+        "convert: b has fields that nothing reads: images (2×)",
+        "convert: b marks 1 items as bad, which are not learnt",
+        "convert: b has 4 dialogues with answers that are marked as not to be learnt: they are masked",
     ]
 
 

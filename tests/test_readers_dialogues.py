@@ -53,7 +53,6 @@ def turns(*pairs: tuple[str, str]) -> dict:
         (turns(("user", "一"), ("user", "二"), ("assistant", "三")), "ua", "merged_turns"),
         (turns(("assistant", "您好"), ("user", "一"), ("assistant", "三")), "ua", "dropped_opening_answer"),
         (turns(("user", "一"), ("assistant", "三"), ("user", "谢谢")), "ua", "dropped_last_question"),
-        (DIALOGUES["sharegpt"] | {"tools": "[1]"}, "sua", "dropped_tools"),
     ],
 )
 def test_repairs_of_dialogues_are_counted(tmp_path, row, roles, repair):

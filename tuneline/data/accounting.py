@@ -6,6 +6,7 @@ from typing import Any
 
 from tuneline.data.config import Data
 from tuneline.data.normalize import EXCLUDED, BatchResult
+from tuneline.data.refusal import MARKED_BAD, refused
 from tuneline.formats.records import TERMS
 
 
@@ -43,6 +44,10 @@ class SourceCounts:
     """Records with a fault of their answer: without_content, cut_off, no_full_stop."""
     same_answers: dict[str, int] = field(default_factory=dict)
     """Answers, shortened, that a fifth of the source's records share, with their number."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Paths of fields that no reader uses, by how many items have them."""
+    noticed: Counter[str] = field(default_factory=Counter)
+    """What is learnt and should be looked at."""
     formats: Counter[str] = field(default_factory=Counter)
     encodings: dict[str, str] = field(default_factory=dict)
     """By file of text."""
@@ -50,6 +55,8 @@ class SourceCounts:
     """Ids that data.exclude leaves out, with the number of their items."""
     skipped: list[str] = field(default_factory=list)
     """Files that no reader claims."""
+    seen: str = ""
+    """What the first item holds in which no question or no answer was found."""
 
     def add(self, batch: BatchResult) -> None:
         """Add the counts of a batch of the source."""
@@ -61,6 +68,9 @@ class SourceCounts:
         self.markup += batch.markup
         self.answers += batch.answers
         self.excluded += batch.excluded
+        self.unused += batch.unused
+        self.noticed += batch.noticed
+        self.seen = self.seen or batch.seen
 
 
 def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
@@ -71,14 +81,22 @@ def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
         if not row.items:
             skipped = f" ({len(row.skipped)} files skipped, such as {row.skipped[0]})" if row.skipped else ""
             raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}")
-        # What the user took out is no sign of a file that is misread.
-        rejected, items = row.rejected - row.reasons[EXCLUDED], row.items - row.reasons[EXCLUDED]
+        if refusal := refused(source, row.reasons, row.unused):
+            raise ValueError(f"{where}: {source.path!r} {refusal}")
+        marked, left_out = row.reasons[MARKED_BAD], row.reasons[EXCLUDED] + row.reasons[MARKED_BAD]
+        # What the user or its own marks take out is no sign of a file that is misread.
+        rejected, items = row.rejected - left_out, row.items - left_out
+        if marked and not items:
+            raise ValueError(
+                f"{where}: all {marked} items of {source.path!r} are marked as bad, expected some to learn"
+            )
         if items and (rejected / items > params.max_reject_rate or rejected == items):
             reasons = ", ".join(f"{count} × {reason}" for reason, count in row.reasons.most_common(5))
             raise ValueError(
                 f"{where}: {rejected} of {items} items of {source.path!r} were rejected ({reasons}), "
-                f"expected at most data.max_reject_rate {params.max_reject_rate:g}: set question, columns, template or "
-                "format of this source, mend the file, or raise the rate"
+                f"expected at most data.max_reject_rate {params.max_reject_rate:g}: "
+                + (row.seen or "set question, columns, template or format of this source")
+                + ", mend the file, or raise the rate"
             )
 
 
@@ -90,6 +108,7 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     result: dict[str, Any] = {"sources": {}, "total": {}}
     for source, source_counts in zip(params.all_sources, counts, strict=True):
         row = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()}
+        del row["seen"]
         result["sources"][source.name] = row
     for term in ("items", *TERMS, "scored", "conflicts", "leaks_kept"):
         result["total"][term] = sum(row[term] for row in result["sources"].values())

@@ -1,11 +1,6 @@
-"""Faults of an answer that a model should not learn: no content, or a sentence that breaks off. They are counted.
+"""Faults of an answer that a model should not learn: no content, or a sentence that breaks off. They are counted."""
 
-A field that holds what a table's missing value becomes as text is read as empty.
-"""
-
-import math
 import re
-from typing import Any
 
 _NO_CONTENT = re.compile(
     r"[\W_]*(?:无|没有|暂无|略|空|未知|不详|(?:暂无|无|没有)(?:回答|答案|回复|数据|内容)|待补充|"
@@ -13,7 +8,6 @@ _NO_CONTENT = re.compile(
     re.IGNORECASE,
 )
 """The whole of an answer: punctuation alone, or a word that stands for a missing value."""
-_MISSING = ("nan", "NaN", "<NA>")
 SHORT = 40
 """Characters from which on an answer has content."""
 SENTENCE = 12
@@ -58,8 +52,3 @@ def lacks_full_stop(text: str) -> bool:
         return False
     last = _STOP.split(last_line)[-1]
     return not _INFORMAL.search(last) and len(last.strip()) > 1
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a field holds a missing value: NaN, as text or as a number."""
-    return value in _MISSING if isinstance(value, str) else isinstance(value, float) and math.isnan(value)

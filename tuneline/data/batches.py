@@ -3,11 +3,13 @@
 import hashlib
 import heapq
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from tuneline.data.accounting import SourceCounts
+from tuneline.data.archives import is_folder, unpacked
 from tuneline.data.config import Data, Source
+from tuneline.data.detection import SAMPLE, objects, with_sample, with_traits
 from tuneline.data.normalize import BatchJob
 from tuneline.data.readers import (
     RawFile,
@@ -24,14 +26,17 @@ BATCH = 1024
 """Raw records that a worker gets at a time."""
 
 
-def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts]) -> Iterator[BatchJob]:
-    """All raw records of all sources in batches, each of one file; counts files, formats and files skipped."""
+def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path | None = None) -> Iterator[BatchJob]:
+    """All raw records of all sources in batches, each of one file; counts files, formats, encodings and files skipped.
+
+    `folder` has room for what is unpacked; None is the system's.
+    """
     excluded = excluded_ids(params, raw)
     for number, (source, source_counts) in enumerate(zip(params.all_sources, counts, strict=True)):
         source_counts.weight = 0.0 if number == params.validation_number else source.weight
         numbers = count()
-        drawn = None if source.limit is None else draw_rows(source, raw, source.limit, params.seed)
-        for file, records in _files(source, raw, source_counts):
+        drawn = None if source.limit is None else draw_rows(source, raw, source.limit, params.seed, folder)
+        for file, records in _files(source, raw, source_counts, folder):
             source_counts.files += 1
             source_counts.formats[file.format] += 1
             if file.encoding:
@@ -42,13 +47,13 @@ def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts]) -> Iterator[
                 yield BatchJob(params, source, number, file, batch, excluded)
 
 
-def draw_rows(source: Source, raw: Path, limit: int, seed: int) -> set[int]:
+def draw_rows(source: Source, raw: Path, limit: int, seed: int, folder: Path | None = None) -> set[int]:
     """Numbers of the raw records of a source that its limit draws: those whose text has the smallest hashes.
 
     Rows that are added change few of them, and the order of rows none.
     """
     scratch = SourceCounts()
-    texts = (record.text for _, records in _files(source, raw, scratch) for record in records)
+    texts = (record.text for _, records in _files(source, raw, scratch, folder) for record in records)
     hashes = (
         (hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).digest(), number)
         for number, text in enumerate(texts)
@@ -80,27 +85,49 @@ def excluded_ids(params: Data, raw: Path) -> frozenset[str]:
     return frozenset(name.strip().partition("#")[0] for name in names if name.strip())
 
 
-def _files(source: Source, raw: Path, counts: SourceCounts) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
+def _files(
+    source: Source, raw: Path, counts: SourceCounts, folder: Path | None
+) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
     """The files of a source that a reader claims, with their raw records."""
     if source.format == "hub":
-        yield RawFile(source.path, "hub"), hub_records(source, raw)
+        yield _hub_file(source, raw)
         return
-    # A folder may hold licences and torn files; a file that was named must be read.
-    named = (raw / source.path).is_file()
     for path in list_files(source, raw):
-        name = path.relative_to(raw).as_posix()
+        # A folder may hold licences and torn files; a file that was named must be read.
+        named = (raw / source.path).is_file() and not is_folder(path)
         try:
-            file = detect_format(source, path, raw)
+            for name, copy in unpacked(path, path.relative_to(raw).as_posix(), folder):
+                yield from _file(source, copy, name, named, counts)
         except ValueError as error:
             if named:
                 raise
-            if isinstance(error, UnknownFormatError):
-                counts.skipped.append(printable(name))
-            else:
-                yield RawFile(name, "damaged"), iter([_unreadable(error)])
-            continue
-        records = raw_records(file, raw, counts.repairs)
-        yield file, records if named else _until_damage(records)
+            yield RawFile(path.relative_to(raw).as_posix(), "damaged"), iter([_unreadable(error)])
+
+
+def _file(
+    source: Source, path: Path, name: str, named: bool, counts: SourceCounts
+) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
+    """A file with its raw records; nothing where no reader claims it, and it was not `named`."""
+    try:
+        file = with_traits(source, detect_format(source, path, name), path)
+    except ValueError as error:
+        if named:
+            raise
+        if isinstance(error, UnknownFormatError):
+            counts.skipped.append(printable(name))
+        else:
+            yield RawFile(name, "damaged"), iter([_unreadable(error)])
+        return
+    records = raw_records(file, path, source.named, counts.repairs)
+    yield file, records if named else _until_damage(records)
+
+
+def _hub_file(source: Source, raw: Path) -> tuple[RawFile, Iterator[RawRecord]]:
+    """A dataset of the hub with the traits of its first rows."""
+    records = hub_records(source, raw)
+    first = list(islice(records, SAMPLE))
+    file = RawFile(source.path, "hub")
+    return with_sample(source, file, list(objects(file, first))), chain(first, records)
 
 
 def _unreadable(error: ValueError) -> RawRecord:

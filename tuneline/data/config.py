@@ -2,16 +2,19 @@
 
 from pathlib import PurePosixPath
 from string import Formatter
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
 
 Format = Literal[
-    "auto", "json_lines", "json", "table", "blocks", "transcript", "dialogue", "relations", "xml", "columnar", "hub"
-]
+    "auto", "json_lines", "json", "table", "blocks", "line_pairs", "transcript", "dialogue", "relations", "xml",
+    "columnar", "xlsx", "hub",
+]  # fmt: skip
 Repair = Literal["trim", "html_entities", "html_tags", "end_marker", "other_templates"]
+COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages")
+"""Our names of a record's fields."""
 
 
 class Source(Section):
@@ -20,7 +23,7 @@ class Source(Section):
     path: str
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
-    task: Literal["auto", "qa", "triples", "entities", "label"] = "auto"
+    task: Literal["auto", "qa", "triples", "entities", "label", "labels"] = "auto"
     system: str | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
     instruction: str | None = None
@@ -30,7 +33,13 @@ class Source(Section):
     question: str | None = None
     """Field that holds the question, where several could."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our name of a field (question, answer, system) to its name in the file."""
+    """Our name of a field (COLUMNS) to its name in the file, a path in nested ones (a.0.b), or a column's number from 0."""
+    use: list[str] = Field(default_factory=list)
+    """Fields that are put before the question, in this order."""
+    ignore: list[str] = Field(default_factory=list)
+    """Fields that are left out, though the task may rest on them."""
+    preference: Literal["chosen"] | None = None
+    """Read pairs of a good and a bad answer as their good one."""
     encoding: str | None = None
     """Of its text files, where the text does not tell, in a name that Python knows."""
     limit: int | None = Field(default=None, gt=0)
@@ -48,6 +57,21 @@ class Source(Section):
         path = PurePosixPath(self.path)
         return str(path.with_suffix("") if path.suffix[1:].isalpha() else path)
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Fields of the file that the options name: by them a record is recognised, whatever else it holds."""
+        chosen = (*self.columns.values(), *([self.question] if self.question else []))
+        return tuple(dict.fromkeys(chosen))
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _numbers_as_names(cls, value: Any) -> Any:
+        return (
+            {key: str(name) if type(name) is int else name for key, name in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
     @model_validator(mode="after")
     def _inside_raw(self) -> "Source":
         if self.path.startswith(("/", "~")) or ".." in self.path.split("/"):
@@ -58,9 +82,12 @@ class Source(Section):
             raise ValueError("template or instruction, not both: write the instruction into the template")
         if self.encoding is not None and not _is_encoding(self.encoding):
             raise ValueError(f"an encoding that Python knows, such as big5, not {self.encoding!r}")
-        unknown = set(self.columns) - {"question", "answer", "system"}
+        unknown = set(self.columns) - set(COLUMNS)
         if unknown:
-            raise ValueError(f"columns for question, answer or system, not {sorted(unknown)}")
+            raise ValueError(f"columns for {', '.join(COLUMNS)}, not {sorted(unknown)}")
+        both = set(self.use) & set(self.ignore)
+        if both:
+            raise ValueError(f"use or ignore, not both, for {sorted(both)}")
         return self
 
 

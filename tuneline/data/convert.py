@@ -92,7 +92,7 @@ def read_sources(
         tempfile.TemporaryFile(dir=folder) as keys,
         ProgressBar("convert: reading", None, "items") as bar,
     ):
-        for batch in ordered_map(read_batch, batch_jobs(params, raw, counts), workers()):
+        for batch in ordered_map(read_batch, batch_jobs(params, raw, counts, folder), workers()):
             spool.write(batch.spool)
             rejects.write(batch.rejects)
             keys.write(batch.keys.tobytes())

@@ -204,7 +204,13 @@ def _split(template: Template | None, message: Message) -> list[Message]:
     turns = [(role, _plain(part)) for role, part in zip(roles, parts, strict=True)]
     # An empty turn of the assistant is the cue to answer; the closing tag of a system prompt begins the question.
     turns = [(role, part) for role, part in turns if part]
-    return [{"role": role, "content": part} for role, part in turns]
+    learn = message.get("learn", True)
+    return [
+        {"role": role, "content": part}
+        if learn or role != "assistant"
+        else {"role": role, "content": part, "learn": False}
+        for role, part in turns
+    ]
 
 
 def _role(match: re.Match[str]) -> Role:

@@ -68,11 +68,16 @@ def asks(question: str, answer: str, first: bool = False) -> bool:
 
 
 def asking_exchanges(messages: list[Message]) -> list[int]:
-    """Numbers, from 0, of the exchanges of a dialogue that ask something; a single one always does."""
+    """Numbers, from 0, of the exchanges of a dialogue that ask something; a single one always does.
+
+    One whose answer is not to be learnt is not to be scored either, and left out.
+    """
     if len(messages) <= 2 + (messages[0]["role"] == "system"):
         return [0]
-    exchanges = _exchanges(messages)
-    return [number for number, exchange in enumerate(exchanges) if asks(*exchange, first=number == 0)]
+    begin = int(messages[0]["role"] == "system")
+    learnt = [message.get("learn", True) for message in messages[begin + 1 :: 2]] + [True]
+    exchanges = zip(_exchanges(messages), learnt, strict=False)
+    return [number for number, (turn, learn) in enumerate(exchanges) if learn and asks(*turn, first=number == 0)]
 
 
 def last_asking_question(messages: list[Message]) -> str:

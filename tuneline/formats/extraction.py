@@ -39,6 +39,6 @@ def read_classes(records: Path) -> Classes:
             # Most rows of most sets: no quotation mark inside a text stands there unescaped.
             if FREE not in line:
                 record: Record = orjson.loads(line)
-                for answer in references(record):
+                for answer in references(record) if record["task"] in found else ():
                     found[record["task"]] |= named_classes(record["task"], answer)
     return {task: sorted(names) for task, names in found.items() if names}

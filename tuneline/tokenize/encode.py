@@ -173,7 +173,9 @@ def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summar
     """Rows of a record that is too long, by tokenize.overlong; counts what became of it."""
 
     def fits(messages: Sequence[Message]) -> bool:
-        return _fits(prompter.training_row(messages, params.mask), params)
+        # A part may begin with answers that are masked, and is as long as if they were not.
+        unmasked: list[Message] = [{"role": message["role"], "content": message["content"]} for message in messages]
+        return _fits(prompter.training_row(unmasked, params.mask), params)
 
     result = shorten(record["messages"], params.overlong, fits)
     summary.answers_lost += result.answers_lost

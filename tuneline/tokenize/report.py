@@ -45,6 +45,13 @@ FAULTS = {
     "no_full_stop": Text("answers whose last sentence has no end", "末句没有结束的回答"),
 }
 """Names of what is wrong with answers."""
+NOTICED = {
+    "masked_answers": Text(
+        "dialogues with answers that are marked as not to be learnt: in the prompt, and masked",
+        "对话含有标记为不学习的回答：留在提示中，不计损失",
+    ),
+}
+"""What convert notices, in words."""
 BINS = 32
 LEAKS_SHOWN = 10
 """Held-out items whose leaks are shown, and the rows that are shown as the least similar ones."""
@@ -80,6 +87,8 @@ def data_report(
         sources=counts["sources"],
         total=counts["total"],
         bars={name: _bar(row, most) for name, row in counts["sources"].items()},
+        unused=_unused(counts["sources"]),
+        noticed=_noticed(counts["sources"]),
         rejects=_rejects(rejects, counts["sources"]),
         leaks=_leaks_by_item(removed),
         least_similar=_least_similar(removed),
@@ -118,6 +127,24 @@ def _bar(row: dict[str, Any], most: int) -> list[dict[str, Any]]:
         parts.append({"term": term, "x": round(left, 3), "width": round(width, 3), "count": row[term]})
         left += width
     return parts
+
+
+def _unused(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields that nothing reads, those of most items first."""
+    rows = [
+        {"source": source, "field": path, "count": count, "share": count / max(1, counts["items"])}
+        for source, counts in sources.items()
+        for path, count in counts.get("unused", {}).items()
+    ]
+    return sorted(rows, key=lambda row: (-row["count"], row["source"], row["field"]))
+
+
+def _noticed(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"source": source, "name": NOTICED.get(name, Text(name, name)), "count": count}
+        for source, counts in sources.items()
+        for name, count in counts.get("noticed", {}).items()
+    ]
 
 
 def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
