@@ -194,9 +194,10 @@ def test_classes_of_the_training_set_are_those_that_its_answers_name(tmp_path):
     assert named_classes("entities", "受害人:甲、乙;被盗物品：手机;没有") == {"受害人", "被盗物品"}
     assert named_classes("label", " 骨科 ") == {"骨科"} and named_classes("label", "") == set()
     several = record(9, "label", "?", "儿科") | {"references": ["儿科", "内科"]}
+    sets = record(7, "labels", "?", "儿科、眼科")
     free = record(8, "qa", '他说："task":"label"', "工行_持股_甲")
     path = tmp_path / "train.jsonl"
-    lines = [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in (*RECORDS, several, free)]
+    lines = [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in (*RECORDS, several, sets, free)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert read_classes(path) == {
         "triples": ["持股", "被持股"],

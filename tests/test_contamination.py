@@ -6,8 +6,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from tuneline.data.contamination import HeldoutIndex, closest_leaks
-from tuneline.data.rarity import GRAM, RareGrams
+from tuneline.data.leaks.contamination import HeldoutIndex, closest_leaks
+from tuneline.data.leaks.rarity import GRAM, RareGrams
 from tuneline.data.spool import ComparedTexts
 from tuneline.formats.records import normalise
 

@@ -14,7 +14,7 @@ from tuneline.data.fields.names import ANSWER, MESSAGES, QUESTION, SYSTEM
 from tuneline.data.fields.values import leaves
 from tuneline.data.normalize import parse_record
 from tuneline.data.readers import RawFile
-from tuneline.data.readers.conversation import RejectedRecordError
+from tuneline.data.turns.conversation import RejectedRecordError
 
 NAMES = (*QUESTION, *ANSWER, *SYSTEM, *MESSAGES, *CONTEXT, *TEXTS, *OPTIONS, *PICTURES, *REASONING, "history", "tools", "A",
          "B", "C", "id", "source", "explanation", "meta", "数据", "title", *CHOSEN[:3], *REJECTED[:3])  # fmt: skip

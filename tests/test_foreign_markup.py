@@ -2,8 +2,8 @@
 
 import pytest
 
-from tuneline.data.foreign_markup import CONTROL_TOKENS, find_markup, turn_into_turns
-from tuneline.data.readers.conversation import Conversation
+from tuneline.data.turns.conversation import Conversation
+from tuneline.data.turns.foreign_markup import CONTROL_TOKENS, find_markup, turn_into_turns
 
 
 def conversation(*texts: str) -> Conversation:
@@ -76,3 +76,11 @@ def test_words_in_prose_stay_text(texts, name):
     assert find_markup(found.messages) == name
     assert not turn_into_turns(found)
     assert [message["content"] for message in found.messages] == texts
+
+
+def test_an_answer_that_is_not_to_be_learnt_stays_one():
+    found = conversation("[Round 0]\n问：发烧\n答：", "降温。", "[Round 1]\n问：去医院吗\n答：", "去。")
+    found.messages[1]["learn"] = False
+    assert turn_into_turns(found)
+    assert turns(found) == ["u 发烧", "a 降温。", "u 去医院吗", "a 去。"]
+    assert [message.get("learn") for message in found.messages] == [None, False, None, None]

@@ -198,3 +198,23 @@ def test_what_an_answer_rests_on_is_before_the_question(tmp_path):
     }
     result = read(write(tmp_path / "b.jsonl", lines(rendered)))
     assert (result.contents(), result.counts.unused) == (["能退吗", GOOD], {"text": 1})
+
+
+def test_neither_marks_nor_excluded_ids_count_towards_the_reject_rate(tmp_path):
+    rows = [pair(f"{n}次。{GOOD}", kto_tag=n < 4) for n in range(10)]
+    path = write(tmp_path / "a.jsonl", lines(*rows, {"instruction": "问", "output": ""}))
+    ids = [record["id"] for record in read(path).records[:2]]
+    result = read(path, {"exclude": ids})
+    assert result.counts.reasons == {"marked_bad": 6, "excluded": 2, "empty_answer": 1}
+    # One of the three that are left.
+    check_rejects(section([{"path": "a.jsonl"}], max_reject_rate=0.34), [result.counts])
+    with pytest.raises(ValueError, match=r"1 of 3 items of 'a.jsonl' were rejected"):
+        check_rejects(section([{"path": "a.jsonl"}], max_reject_rate=0.3), [result.counts])
+
+
+def test_what_is_excluded_is_no_field_that_nothing_reads(tmp_path):
+    path = write(tmp_path / "a.jsonl", lines(pair(GOOD), pair(GOOD, images=["a.png"])))
+    (picture,) = [record["id"] for record in read(path).records if record["origin"] == "a.jsonl:2"]
+    check_rejects(section([{"path": "a.jsonl"}]), [read(path, {"exclude": [picture]}).counts])
+    with pytest.raises(ValueError, match="no reader uses: images"):
+        check_rejects(section([{"path": "a.jsonl"}]), [read(path).counts])

@@ -8,7 +8,8 @@ import pytest
 import stages.convert
 from tests.helpers.reading import lines, write
 from tests.helpers.stages import run_main
-from tuneline.data.scored_turn import asking_exchanges, asks, scored_records
+from tuneline.data.readers.messages import compared_question
+from tuneline.data.turns.scored_turn import asking_exchanges, asks, scored_records
 
 
 def dialogue(*texts: str) -> list[dict]:
@@ -86,3 +87,17 @@ def test_the_heldout_set_has_as_many_answers_as_asked_for(workspace, turns, dial
     trained = [json.loads(line) for line in Path("data/processed/train.jsonl").read_text().splitlines()]
     assert all(len(record["messages"]) in (4, 6) for record in trained), "training keeps whole dialogues"
     assert not {r["id"].partition("#")[0] for r in heldout} & {r["id"] for r in trained}
+
+
+def test_an_answer_that_is_not_to_be_learnt_is_not_scored():
+    messages = dialogue("感冒怎么办", "休息。", "要不要吃药", "随便吃。", "谢谢医生", "不客气")
+    messages[3]["learn"] = False
+    assert asking_exchanges(messages) == [0]
+    assert compared_question(messages) == "\n".join(messages[n]["content"] for n in (0, 2, 4)), (
+        "four characters are short"
+    )
+    record = {"id": "s:1", "messages": messages}
+    assert scored_records(record, "last_question") == [{"id": "s:1#1", "messages": messages[:2]}]
+    assert scored_records(record, "all", 9) == [{"id": "s:1#1", "messages": messages[:2]}]
+    later = [*messages[:4], *dialogue("那么多久能好", "一周。")]
+    assert scored_records({"id": "s:2", "messages": later}, "last_question") == [{"id": "s:2", "messages": later}]

@@ -324,3 +324,16 @@ def test_a_question_that_is_an_object_is_told_with_its_path(tmp_path):
     assert result.reasons == ["question_not_text"]
     assert "`columns: {question: question.stem, answer: answer}`" in result.counts.seen
     assert contents(read(tmp_path / "a.jsonl", columns={"question": "question.stem"})) == [["哪个对", "甲"]]
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "<NA>", float("nan")])
+def test_a_missing_value_is_one_in_any_field(tmp_path, value):
+    """In a title, a template, and an answer that may be empty."""
+    row = {"title": value, "ask": "问", "answer": "答", "department": value}
+    path = write(tmp_path / "a.jsonl", lines(row))
+    result = read(path)
+    assert (result.contents(), result.counts.repairs, result.counts.unused) == (["问", "答"], {"missing_value": 1}, {})
+    assert read(path, template="{department}：{question}").contents()[0] == "：问"
+    assert read(path, ignore=["title", "department"]).counts.repairs == {}
+    triples = lines({"instruction": "抽取三元组", "input": "文", "output": value})
+    assert read(write(tmp_path / "b.jsonl", triples), task="triples").reasons == ["empty_answer"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneline.data.similarity import numbers, overlap, parse
+from tuneline.data.leaks.similarity import numbers, overlap, parse
 from tuneline.formats.records import normalise
 
 

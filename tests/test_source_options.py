@@ -1,5 +1,6 @@
 """Weight, limit and exclude: what a team sets on its sources, and what becomes of rows by it."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import stages.convert
-from tests.helpers.reading import lines, write
+from tests.helpers.reading import lines, read, write
 from tests.helpers.stages import run_main
 from tuneline.data.convert import summary_lines
 from tuneline.formats.example import Encoded
@@ -174,3 +175,19 @@ def test_given_validation_rows_take_the_place_of_a_fraction(tmp_path):
         ValueError, match="train.eval_fraction is 0.1, expected 0: data.validation_source gives the rows"
     ):
         split(tokens, 0.1, 17)
+
+
+def test_a_limit_draws_the_same_rows_from_a_packed_file(tmp_path):
+    text = lines({"data": [{"paragraphs": [{"context": "甲", "qas": different(30)}]}]})
+    plain = read(write(tmp_path / "a.json", text), limit=8)
+    packed = read(write(tmp_path / "b.gz", gzip.compress(text.encode())), limit=8)
+    assert [record["messages"] for record in packed.records] == [record["messages"] for record in plain.records]
+    assert (len(plain.records), plain.counts.beyond_limit, packed.counts.beyond_limit) == (8, 22, 22)
+
+
+def test_an_encoding_counts_inside_a_packed_file(tmp_path):
+    text = lines({"question": "頭が痛い", "answer": "休んでください"})
+    path = write(tmp_path / "a.gz", gzip.compress(text.encode("shift_jis")))
+    result = read(path, encoding="shift_jis")
+    assert result.contents() == ["頭が痛い", "休んでください"]
+    assert result.counts.encodings == {"a.gz": "shift_jis"}

@@ -6,7 +6,7 @@ from tuneline.data.config import Source
 from tuneline.data.fields.choices import Choices
 from tuneline.data.fields.names import first_field, is_message
 from tuneline.data.fields.values import LONGEST_WORD, is_nan
-from tuneline.data.readers.conversation import RejectedRecordError, text_of
+from tuneline.data.turns.conversation import RejectedRecordError, text_of
 from tuneline.formats.records import Task
 
 MAY_BE_EMPTY = ("triples", "entities", "labels")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
-from tuneline.data.readers.conversation import Conversation, RejectedRecordError
+from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
 _TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)

@@ -15,10 +15,10 @@ import numpy as np
 from tuneline.data.accounting import SourceCounts, account, check_rejects
 from tuneline.data.batches import batch_jobs, excluded_ids
 from tuneline.data.config import Data
-from tuneline.data.contamination import HeldoutIndex, Leak
 from tuneline.data.heldout import Split, split_items
-from tuneline.data.leak_limit import check_leak_rates
-from tuneline.data.leak_search import build_index, find_leaks, row_texts
+from tuneline.data.leaks.contamination import HeldoutIndex, Leak
+from tuneline.data.leaks.limit import check_leak_rates
+from tuneline.data.leaks.search import build_index, find_leaks, row_texts
 from tuneline.data.normalize import read_batch
 from tuneline.data.remarks import remarks
 from tuneline.data.shared_answers import count_same_answers

@@ -28,14 +28,14 @@ from tuneline.data.fields.names import (
 )
 from tuneline.data.fields.seen import seen as seen_fields
 from tuneline.data.fields.values import has_content, is_nan, value_at
-from tuneline.data.foreign_markup import find_markup, turn_into_turns
 from tuneline.data.pair_fields import find_field_names
 from tuneline.data.preference import good_side
 from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
-from tuneline.data.readers.conversation import Conversation, RejectedRecordError
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.spool import KEYS, record_of, to_spool_line
+from tuneline.data.turns.conversation import Conversation, RejectedRecordError
+from tuneline.data.turns.foreign_markup import find_markup, turn_into_turns
 from tuneline.formats.records import to_line
 
 if TYPE_CHECKING:

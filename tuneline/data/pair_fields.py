@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tuneline.data.config import Source
 from tuneline.data.fields.names import ANSWER, BODY, INSTRUCTION, QUESTION, SYSTEM, present_fields
 from tuneline.data.fields.values import ABSENT, has_content, value_at
-from tuneline.data.readers.conversation import RejectedRecordError
+from tuneline.data.turns.conversation import RejectedRecordError
 
 
 class FieldNames(NamedTuple):

@@ -14,7 +14,7 @@ from tuneline.data.fields.marks import is_bad, preference_pair
 from tuneline.data.fields.names import MESSAGES, QUESTION, ROLES, first_field, is_message, present_fields
 from tuneline.data.fields.values import has_content
 from tuneline.data.readers import RawFile, transcript
-from tuneline.data.readers.conversation import RejectedRecordError
+from tuneline.data.turns.conversation import RejectedRecordError
 
 
 class GoodSide(NamedTuple):

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tuneline.data.readers.conversation import Conversation
-from tuneline.data.scored_turn import asking_exchanges
+from tuneline.data.turns.conversation import Conversation
+from tuneline.data.turns.scored_turn import asking_exchanges
 from tuneline.formats.records import Record, normalise, record_id, to_line, turns_digest
 
 if TYPE_CHECKING:

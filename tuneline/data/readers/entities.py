@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneline.data.config import Source
 from tuneline.data.fields.names import ENTITIES, first_field
-from tuneline.data.readers.conversation import Conversation, RejectedRecordError, system_message, user_turn
+from tuneline.data.turns.conversation import Conversation, RejectedRecordError, system_message, user_turn
 
 BETWEEN = "、"
 _TEXT = ("text", "input", "sentence", "content")

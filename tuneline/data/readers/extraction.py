@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneline.data.config import Source
 from tuneline.data.fields.names import TRIPLES, first_field, plain_name
-from tuneline.data.readers.conversation import Conversation, RejectedRecordError, system_message, user_turn
+from tuneline.data.turns.conversation import Conversation, RejectedRecordError, system_message, user_turn
 
 SEPARATOR = "_"
 CERTAIN = ("spo_list", "triples", "triple_list", "spos", "三元组")

@@ -11,7 +11,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tuneline.data.alternation import alternate, split_system
 from tuneline.data.config import Source
 from tuneline.data.fields.marks import message_mark
 from tuneline.data.fields.names import (
@@ -30,7 +29,8 @@ from tuneline.data.fields.names import (
 )
 from tuneline.data.fields.values import ABSENT, decoded, has_content, is_missing, value_at
 from tuneline.data.readers import transcript
-from tuneline.data.readers.conversation import (
+from tuneline.data.turns.alternation import alternate, split_system
+from tuneline.data.turns.conversation import (
     Conversation,
     RejectedRecordError,
     context_of,
@@ -38,7 +38,7 @@ from tuneline.data.readers.conversation import (
     user_turn,
     with_context,
 )
-from tuneline.data.scored_turn import last_asking_question
+from tuneline.data.turns.scored_turn import last_asking_question
 from tuneline.formats.records import Message, Role
 
 MIN_COMPARED = 8

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from tuneline.data.fields.names import ANSWER, QUESTION, STRONG, plain_name
-from tuneline.data.readers.conversation import RejectedRecordError
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import MAX_RECORD, read_lines
+from tuneline.data.turns.conversation import RejectedRecordError
 
 # csv raises for a cell over 128 KiB, and a long answer is no error.
 csv.field_size_limit(MAX_RECORD)

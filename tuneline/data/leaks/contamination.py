@@ -1,8 +1,8 @@
 """Contamination: training rows that leak a held-out item, by its question or its answer.
 
-What counts is text that few rows hold (tuneline.data.rarity): openings, templates and stock phrases do not, wherever
+What counts is text that few rows hold (tuneline.data.leaks.rarity): openings, templates and stock phrases do not, wherever
 they stand. A row with enough of a held-out text's rare n-grams is compared with it token by token
-(tuneline.data.similarity) and leaks it when
+(tuneline.data.leaks.similarity) and leaks it when
 
 - the question is equal, but for punctuation;
 - it holds the held-out question, or is a part of it;
@@ -14,8 +14,8 @@ they stand. A row with enough of a held-out text's rare n-grams is compared with
 from collections import Counter
 from typing import NamedTuple
 
-from tuneline.data.rarity import RareGrams
-from tuneline.data.similarity import LONG, Text, overlap, parse
+from tuneline.data.leaks.rarity import RareGrams
+from tuneline.data.leaks.similarity import LONG, Text, overlap, parse
 from tuneline.data.spool import ComparedTexts
 
 RARE_FEWEST, RARE_MOST, RARE_SHARE = 4, 10, 0.25

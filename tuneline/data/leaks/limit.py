@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from tuneline.data.config import Data
-from tuneline.data.contamination import HeldoutIndex, Leak
+from tuneline.data.leaks.contamination import HeldoutIndex, Leak
 from tuneline.data.spool import ComparedTexts
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Turns of user and assistant in alternation, with the system prompt apart, and an end that is learnt."""
 
-from tuneline.data.readers.conversation import RejectedRecordError
+from tuneline.data.turns.conversation import RejectedRecordError
 from tuneline.formats.records import Message, is_learnt
 
 
