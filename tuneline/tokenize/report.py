@@ -26,7 +26,6 @@ NAMES = {
 }
 """Of COLUMNS."""
 COUNTED = {
-    "records": Text("records", "条目"),
     "rows": Text("rows", "训练行"),
     "rows_per_epoch": Text("rows an epoch, by weight", "每轮的行数（按权重）"),
     "overlong": Text("over-long, left out", "过长而略去"),
