@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro test fast test-all check format demo plan bench lock stage-table clean
+.PHONY: help setup repro exp test fast test-all check format demo plan bench lock stage-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -17,25 +17,30 @@ setup: $(READY) ## make the environment
 # DVC's own state is a pickle database that it would put into a shared folder (CVE-2025-69872): give it a private one.
 # uv does not read pip's settings: hand over a mirror or a wheel folder that is set for pip.
 $(READY): requirements.lock
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet uv
-	links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}}"; \
+	@echo "setup: Python and the libraries of requirements.lock in $(VENV), once (a few minutes)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet uv
+	@links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}}"; \
 	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}"; \
 	if [ -n "$$links" ]; then export UV_FIND_LINKS="$$links"; fi; \
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock && \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
+	@site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
 	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
-	touch $(READY)
+	@$(BIN)/python -m tuneline.cli.plots_page
+	@touch $(READY)
 
 repro: $(READY) ## run the pipeline: only what changed (RECIPE=name: a recipe, beside the project)
 ifdef RECIPE
 	@tuneline recipe $(RECIPE) $(SET)
 else
-	dvc repro
-	@tuneline times
+	@tuneline repro
 endif
+
+# The last two of what is left out are hashes of dependencies.
+exp: $(READY) ## experiments side by side: results, and the parameters that differ
+	@dvc exp show --only-changed --drop 'Created|eos_rate|repetition|.*/|(stages|tuneline)$$'
 
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder

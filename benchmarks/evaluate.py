@@ -77,7 +77,7 @@ def answer(model: Any, questions: list[Any], options: Any, batch_size: int, labe
 
     tokenizer = load_tokenizer(ROOT / BASE)
     prompter = Prompter(tokenizer)
-    params = Evaluate(max_new_tokens=options.max_new_tokens, batch_size=batch_size, dtype=options.dtype)
+    params = Evaluate(max_new_tokens=options.max_new_tokens, batch_size=batch_size, dtype=options.dtype, constrain=None)
     passes: list[None] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *_: passes.append(None))
     start = time.monotonic()

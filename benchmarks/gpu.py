@@ -147,6 +147,7 @@ def build_model(setting: Setting, smoke: bool, device: Any) -> tuple[Any, int]:
     from transformers import AutoModelForCausalLM
 
     from tuneline.train.fused_lora import patch_lora_layers
+    from tuneline.train.gradient_checkpointing import enable_checkpointing
     from tuneline.train.loss_forward import install_loss_forward
     from tuneline.train.methods import prepare
 
@@ -159,11 +160,11 @@ def build_model(setting: Setting, smoke: bool, device: Any) -> tuple[Any, int]:
     operations = sum(operations_per_token(model))
     if plain:
         model.config.use_cache = False
-        if setting.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
     else:
-        install_loss_forward(model, setting.checkpointing)
+        install_loss_forward(model)
     tuned = prepare(model, lora_method())
+    if setting.checkpointing:
+        enable_checkpointing(model)
     if not plain and setting.fused:
         patch_lora_layers(tuned)
     if setting.compiled:

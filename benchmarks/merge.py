@@ -56,7 +56,7 @@ def build(folder: Path, layers: int, items: int) -> int:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     inputs = {"models/base/SHA256SUMS": file_sha256(folder / "base/SHA256SUMS")}
     (folder / "models/adapter/lineage.json").write_text(to_json({"params": params, "inputs": inputs}), encoding="utf-8")
-    for name in ("convert", "eval", "train"):
+    for name in ("convert_details", "eval_details", "train"):
         shutil.copyfile(ROOT / f"metrics/{name}.json", folder / f"metrics/{name}.json")
     rows = "".join(json.dumps(record(number), ensure_ascii=False) + "\n" for number in range(items))
     for name in ("train", "heldout"):

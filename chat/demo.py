@@ -21,15 +21,19 @@ def launch_settings(host: str, port: int, password: str | None) -> dict[str, Any
     from starlette.middleware import Middleware
 
     from chat.access import PageAccess
-    from chat.page import SCRIPT, make_theme
+    from chat.i18n.texts import ONE_LANGUAGE, Text
+    from chat.page import make_theme
+
+    folder, login = Path(__file__).parent, Text("用户名：tuneline", "User name: tuneline").html()
 
     return {
         "server_name": host, "server_port": port, "auth": [("tuneline", password)] if password else None,
-        "auth_message": "用户名 User name: tuneline", "share": False, "strict_cors": True, "max_file_size": "1kb",
+        "auth_message": f"<style>{ONE_LANGUAGE}</style>{login}", "share": False, "strict_cors": True, "max_file_size": "1kb",
         "allowed_paths": [], "enable_monitoring": False, "ssr_mode": False, "mcp_server": False, "pwa": False,
         "run_history": False, "footer_links": [], "show_error": False, "quiet": True, "state_session_capacity": 100,
         "app_kwargs": {"middleware": [Middleware(PageAccess, hosts=allowed_hosts(host))]}, "prevent_thread_lock": True,
-        "theme": make_theme(), "css_paths": Path(__file__).with_name("demo.css"), "js": SCRIPT,
+        "theme": make_theme(), "css": ONE_LANGUAGE, "css_paths": folder / "demo.css",
+        "js": (folder / "demo.js").read_text(encoding="utf-8"),
     }  # fmt: skip
 
 
@@ -39,7 +43,7 @@ def serve(page: Any, settings: dict[str, Any]) -> str:
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), *LOOPBACK, settings["server_name"])))
     try:
-        return str(page.launch(**settings)[1])
+        return str(page.launch(**settings, i18n=page.i18n_instance)[1])
     except OSError as error:
         message = f"port {settings['server_port']} of {settings['server_name']} can't be had: choose another by --port"
         raise OSError(message) from error

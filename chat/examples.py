@@ -1,7 +1,7 @@
 """Held-out questions as examples on the page, each with its reference answer."""
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 from tuneline.formats.records import Record, last_question, references
@@ -9,6 +9,8 @@ from tuneline.formats.records import Record, last_question, references
 MAX_EXAMPLES = 50
 MAX_LABEL = 40
 """Characters of a question in its label."""
+STARTERS = 3
+"""Examples that an empty page offers as buttons."""
 
 
 class Example(NamedTuple):
@@ -16,6 +18,7 @@ class Example(NamedTuple):
     question: str
     system: str
     reference: str
+    source: str
 
 
 def examples_from_records(records: Sequence[Record]) -> list[Example]:
@@ -29,4 +32,13 @@ def make_example(number: int, record: Record) -> Example:
     line = " ".join(question.split())
     label = f"{number}. {line[:MAX_LABEL]}…" if len(line) > MAX_LABEL else f"{number}. {line}"
     system = first["content"] if first["role"] == "system" else ""
-    return Example(label, question, system, "\n".join(references(record)))
+    return Example(label, question, system, "\n".join(references(record)), record["source"])
+
+
+def starters(examples: Sequence[Example]) -> list[Example]:
+    """Examples for the buttons of an empty page: the shortest question of each source in turn, so that they differ in kind."""
+    by_source: dict[str, list[Example]] = {}
+    for example in sorted(examples, key=lambda example: len(example.question)):
+        by_source.setdefault(example.source, []).append(example)
+    turns = chain.from_iterable(zip_longest(*by_source.values()))
+    return list(islice(filter(None, turns), STARTERS))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from chat.i18n.texts import Text
 from tuneline.formats.records import Message
 
 MAX_MESSAGES = 64
@@ -23,20 +24,39 @@ class UnknownModelError(ValueError):
 class TooLongError(ValueError):
     """Conversation with more messages, characters or tokens than this server or the model takes."""
 
+    def __init__(self, text: Text) -> None:
+        super().__init__(text.en)
+        self.text = text
+
 
 class BusyError(RuntimeError):
     """Queue overflow."""
+
+    def __init__(self, in_flight: int) -> None:
+        self.text = Text(
+            f"已有 {in_flight} 个问题在回答或等待：请稍后再问",
+            f"{in_flight} questions are being answered or wait: ask again later",
+        )
+        super().__init__(self.text.en)
 
 
 def check_size(messages: Sequence[Message]) -> None:
     """Size check before tokenization. Raises TooLongError."""
     if len(messages) > MAX_MESSAGES:
         raise TooLongError(
-            f"the conversation has {len(messages)} messages, expected at most {MAX_MESSAGES}: start a new one"
+            Text(
+                f"对话有 {len(messages)} 条消息，最多 {MAX_MESSAGES} 条：请清空后重新开始",
+                f"the conversation has {len(messages)} messages, expected at most {MAX_MESSAGES}: start a new one",
+            )
         )
     size = sum(len(message["content"]) for message in messages)
     if size > MAX_CHARACTERS:
-        raise TooLongError(f"the conversation has {size} characters, expected at most {MAX_CHARACTERS}: shorten it")
+        raise TooLongError(
+            Text(
+                f"对话有 {size} 个字符，最多 {MAX_CHARACTERS} 个：请缩短",
+                f"the conversation has {size} characters, expected at most {MAX_CHARACTERS}: shorten it",
+            )
+        )
 
 
 def check_tokens(prompt_tokens: int, new_tokens: int, context: int) -> None:
@@ -46,6 +66,9 @@ def check_tokens(prompt_tokens: int, new_tokens: int, context: int) -> None:
     available = min(MAX_PROMPT_TOKENS, context - new_tokens)
     if prompt_tokens > available:
         raise TooLongError(
-            f"the conversation has {prompt_tokens} tokens, expected at most {available} beside {new_tokens} new ones: "
-            "shorten it"
+            Text(
+                f"对话有 {prompt_tokens} 个词元，除 {new_tokens} 个新词元外最多 {available} 个：请缩短",
+                f"the conversation has {prompt_tokens} tokens, expected at most {available} beside {new_tokens} new "
+                "ones: shorten it",
+            )
         )

@@ -1,30 +1,29 @@
-"""Gradio page: two columns, one question, and the event handlers of its buttons."""
+"""Gradio page: one question, two models side by side, and the reference answer of an example."""
 
-import threading
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from chat.engine import Engine, SamplingParams
-from chat.examples import Example
+from chat.engine import Engine
+from chat.examples import Example, starters
+from chat.i18n.captions import Captions
+from chat.i18n.model_names import display_names
+from chat.i18n.texts import Text
 from chat.limits import MAX_CHARACTERS, MAX_NEW_TOKENS, MAX_RUNNING, MAX_WAITING
-from chat.side_by_side import Column, drop_last_reply, drop_unanswered, escape_messages, run_columns
-from tuneline.formats.records import Message
+from chat.page_events import connect_events, connect_language
 
 FONTS = ("PingFang SC", "Microsoft YaHei", "Noto Sans SC", "Noto Sans CJK SC", "system-ui", "sans-serif")
 """System fonts: none is loaded over the network."""
-HEADER = "<h1>Tuneline</h1><p>同一个问题，两个模型。 One question, two models.</p>"
-SCRIPT = """() => {
-  document.documentElement.lang = "zh-Hans";
-  // Panes hold escaped text; what is copied from them is the text itself.
-  const board = navigator.clipboard, write = board?.writeText.bind(board);
-  if (board) board.writeText = text =>
-    write(text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"));
-}"""
-EVENT_OPTIONS: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-DISCLAIMER = "<p>模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.</p>"
+SUBTITLE = Text("同一个问题，两个模型。", "One question, two models.")
+DISCLAIMER = Text("模型的回答不构成医疗或法律建议。", "Answers are no medical or legal advice.")
+OTHER_LANGUAGE = Text("English", "中文")
+SIDES = (Text("左侧模型", "Left model"), Text("右侧模型", "Right model"))
+NO_ANSWER = Text("还没有回答", "No answer yet")
+TRY_ONE = Text("试一个保留集里的问题：", "Try a held-out question:")
+ALL_EXAMPLES = Text("全部示例（填入问题框）", "All examples (fills the question box)")
+SETTINGS = Text("设置", "Settings")
+ASK = Text("请输入问题，回车发送", "Ask, then press Enter")
 
 
 class ColumnWidgets(NamedTuple):
@@ -35,25 +34,12 @@ class ColumnWidgets(NamedTuple):
     """Stays on the server: a browser sends a question, never what was answered before."""
 
 
-def make_column(label: str, names: Sequence[str], selected: str) -> ColumnWidgets:
-    with gr.Column(min_width=300, elem_classes="answer-column"):
-        model = gr.Dropdown([*names], value=selected, label=label, filterable=False, interactive=True)
-        pane = gr.Chatbot(
-            label=label, show_label=False, height="max(15rem, 100dvh - 30.5rem)", layout="bubble", buttons=["copy", "copy_all"],
-            render_markdown=False, sanitize_html=True, allow_tags=False, latex_delimiters=[], feedback_options=None,
-            placeholder="还没有回答 No answer yet",
-        )  # fmt: skip
-        return ColumnWidgets(model, pane, gr.HTML(elem_classes="answer-status"), gr.State([]))
+class SideWidgets(NamedTuple):
+    """What is shown beside the answers: examples while there are none, and the reference of an example that was asked."""
 
-
-def make_settings() -> list[gr.Textbox | gr.Slider | gr.Number]:
-    return [
-        gr.Textbox(label="系统提示 System prompt", lines=2, max_length=MAX_CHARACTERS, elem_id="system"),
-        gr.Slider(0, 2, value=0, step=0.1, label="温度 Temperature（0：贪心 greedy）", elem_id="temperature"),
-        gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p"),
-        gr.Slider(1, MAX_NEW_TOKENS, value=256, step=1, label="最多新词元 Max new tokens", elem_id="max-new-tokens"),
-        gr.Number(0, minimum=0, maximum=2**31 - 1, precision=0, label="随机种子 Seed"),
-    ]
+    starters: list[gr.Button]
+    reference: gr.HTML
+    examples: gr.Dropdown
 
 
 class Composer(NamedTuple):
@@ -64,127 +50,131 @@ class Composer(NamedTuple):
     clear: gr.Button
 
 
-def make_composer() -> Composer:
+class Page(NamedTuple):
+    """Components that events read and write."""
+
+    columns: tuple[ColumnWidgets, ColumnWidgets]
+    side: SideWidgets | None
+    """None without held-out items."""
+    composer: Composer
+    settings: list[Any]
+
+
+def make_column(captions: Captions, label: Text, names: dict[str, Text], selected: str) -> ColumnWidgets:
+    with gr.Column(min_width=240, elem_classes="answer-column"):
+        choices = [(text, name) for name, text in names.items()]
+        model = captions.add(
+            gr.Dropdown, captions={"label": label, "choices": choices},
+            value=selected, filterable=False, interactive=True,
+        )  # fmt: skip
+        pane = captions.add(
+            gr.Chatbot, captions={"label": label, "placeholder": NO_ANSWER}, show_label=False, height="var(--pane)",
+            layout="bubble", buttons=["copy", "copy_all"], render_markdown=False, sanitize_html=True, allow_tags=False,
+            latex_delimiters=[], feedback_options=None,
+        )  # fmt: skip
+        return ColumnWidgets(model, pane, gr.HTML(elem_classes="answer-status"), gr.State([]))
+
+
+def make_side(captions: Captions, examples: Sequence[Example]) -> SideWidgets:
+    with gr.Column(min_width=240, elem_id="side"):
+        with gr.Column(min_width=0, elem_id="starters"):
+            gr.HTML(f"<p>{TRY_ONE.html()}</p>", padding=False)
+            buttons = [gr.Button(example.question, elem_classes="starter") for example in starters(examples)]
+        reference = gr.HTML(elem_id="reference", padding=False)
+        choices = [(item.label, number) for number, item in enumerate(examples)]
+        dropdown = captions.add(
+            gr.Dropdown,
+            captions={"label": ALL_EXAMPLES},
+            choices=choices,
+            value=None,
+            filterable=False,
+            elem_id="examples",
+        )
+        return SideWidgets(buttons, reference, dropdown)
+
+
+def make_settings(captions: Captions) -> list[gr.Textbox | gr.Slider | gr.Number]:
+    with captions.add(gr.Accordion, captions={"label": SETTINGS}, open=False, elem_id="settings"):
+        return [
+            captions.add(
+                gr.Textbox, captions={"label": Text("系统提示", "System prompt")},
+                lines=2, max_length=MAX_CHARACTERS, elem_id="system",
+            ),
+            captions.add(
+                gr.Slider, captions={"label": Text("温度（0 为贪心解码）", "Temperature (0 is greedy)")},
+                minimum=0, maximum=2, value=0, step=0.1, elem_id="temperature",
+            ),
+            gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p"),
+            captions.add(
+                gr.Slider, captions={"label": Text("最多新词元", "Max new tokens")},
+                minimum=1, maximum=MAX_NEW_TOKENS, value=256, step=1, elem_id="max-new-tokens",
+            ),
+            captions.add(
+                gr.Number, captions={"label": Text("随机种子", "Seed")},
+                value=0, minimum=0, maximum=2**31 - 1, precision=0,
+            ),
+        ]  # fmt: skip
+
+
+def make_composer(captions: Captions) -> tuple[Composer, list[Any]]:
+    """Question box and buttons, with the settings among them, which open over the answers."""
+
+    def button(name: str, text: Text, **options: Any) -> Any:
+        return captions.add(gr.Button, captions={"value": text}, elem_id=name, min_width=60, **options)
+
     with gr.Column(elem_id="composer"):
-        question = gr.Textbox(
-            label="问题 Question", show_label=False, placeholder="请输入问题，回车发送 Ask, then press Enter",
+        question = captions.add(
+            gr.Textbox, captions={"label": Text("问题", "Question"), "placeholder": ASK}, show_label=False,
             max_lines=5, max_length=MAX_CHARACTERS, autofocus=True, container=False, elem_id="question",
         )  # fmt: skip
         with gr.Row(elem_id="buttons"):
-            send = gr.Button("发送 Send", variant="primary", min_width=80)
-            stop = gr.Button("停止 Stop", interactive=False, min_width=80)
-            retry, clear = gr.Button("重试 Retry", min_width=80), gr.Button("清空 Clear", min_width=80)
-        gr.HTML(DISCLAIMER, elem_id="disclaimer")
-    return Composer(question, send, stop, retry, clear)
+            composer = Composer(
+                question,
+                button("send", Text("发送", "Send"), variant="primary"),
+                button("stop", Text("停止", "Stop"), interactive=False),
+                button("retry", Text("重试", "Retry")),
+                button("clear", Text("清空", "Clear")),
+            )
+            settings = make_settings(captions)
+        gr.HTML(f"<p>{DISCLAIMER.html()}</p>", elem_id="disclaimer")
+    return composer, settings
 
 
 def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
     """Page of an engine. A model name that a browser sends is looked up in the registry, never opened as a path."""
-    names = engine.models.names
+    names = display_names(engine.models.names)
     # The adapter shares the base's weights: the two need no more memory than one.
-    tuned = next((name for name in ("adapter", "merged") if name in names), names[-1])
-    with gr.Blocks(title="Tuneline", analytics_enabled=False) as page:
+    first, last = engine.models.names[0], engine.models.names[-1]
+    tuned = next((name for name in ("adapter", "merged") if name in names), last)
+    captions = Captions()
+    with gr.Blocks(title="Tuneline", analytics_enabled=False) as blocks:
         with gr.Row(elem_id="top-row"):
-            gr.HTML(HEADER, elem_id="header")
-            choices = [(item.label, number) for number, item in enumerate(examples)]
-            example = gr.Dropdown(
-                choices,
-                value=None,
-                label="示例问题（保留集） Held-out questions",
-                visible=bool(choices),
-                elem_id="examples",
+            gr.HTML(f"<h1>Tuneline</h1><p>{SUBTITLE.html()}</p>", elem_id="header", padding=False)
+            language = captions.add(
+                gr.Button, captions={"value": OTHER_LANGUAGE}, elem_id="language", size="sm", min_width=80, scale=0
             )
-        with gr.Row():
+        with gr.Row(elem_id="main"):
             columns = (
-                make_column("左侧模型 Left model", names, names[0]),
-                make_column("右侧模型 Right model", names, tuned),
+                make_column(captions, SIDES[0], names, first),
+                make_column(captions, SIDES[1], names, tuned),
             )
-        with gr.Row(elem_id="accordions"):
-            with gr.Accordion("参考答案 Reference", open=False, visible=bool(choices)):
-                reference = gr.Textbox(
-                    show_label=False, container=False, lines=2, max_lines=12, interactive=False, elem_id="reference"
-                )
-            with gr.Accordion("设置 Settings", open=False):
-                settings = make_settings()
-        composer = make_composer()
-        connect_events(engine, columns, settings, composer)
-        example.change(
-            lambda number: [""] * 3 if number is None else list(examples[number][1:]),
-            example, [composer.question, settings[0], reference], **EVENT_OPTIONS,
-        )  # fmt: skip
+            side = make_side(captions, examples) if examples else None
+        composer, settings = make_composer(captions)
+        connect_events(engine, examples, Page(columns, side, composer, settings))
+        connect_language(blocks, captions, language)
+    # `launch` hands it to the browser.
+    blocks.i18n_instance = captions.translations()
     # A question takes two of the engine's slots.
-    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=(MAX_RUNNING + MAX_WAITING) // 2, api_open=False)
-
-
-def page_update(
-    widgets: Sequence[ColumnWidgets], composer: Composer, columns: Sequence[Column], *, running: bool
-) -> dict[Any, Any]:
-    """Gradio update of all components that change while both columns run, and when they have finished."""
-    update: dict[Any, Any] = {
-        button: gr.Button(interactive=not running) for button in (composer.send, composer.retry, composer.clear)
-    }
-    update[composer.stop] = gr.Button(interactive=running)
-    for widget, column in zip(widgets, columns, strict=True):
-        update |= {
-            widget.history: column.messages(),
-            widget.pane: escape_messages(column.messages()),
-            widget.status: column.status(),
-        }
-    return update
-
-
-def connect_events(
-    engine: Engine, widgets: Sequence[ColumnWidgets], settings: Sequence[Any], composer: Composer
-) -> None:
-    """Event handlers of the buttons."""
-    stop_events: dict[str | None, threading.Event] = {}
-
-    def reply(session: str | None, histories: Sequence[list[Message]], names: Sequence[str], values: Any) -> Any:
-        system, temperature, top_p, max_new_tokens, seed = values
-        params = SamplingParams(int(max_new_tokens), temperature, top_p, int(seed or 0))
-        prefix = [Message(role="system", content=system)] if (system or "").strip() else []
-        stop = stop_events[session] = threading.Event()
-        columns = [
-            Column(history, partial(engine.stream, name, [*prefix, *history], params), stop)
-            for name, history in zip(names, histories, strict=True)
-        ]
-        try:
-            yield page_update(widgets, composer, columns, running=True) | {composer.question: ""}
-            for _ in run_columns(columns, stop):
-                yield page_update(widgets, composer, columns, running=True)
-            yield page_update(widgets, composer, columns, running=False)
-        finally:
-            stop_events.pop(session, None)
-
-    def on_send(request: gr.Request, text: str, left: Any, right: Any, *rest: Any) -> Any:
-        if (text or "").strip():
-            histories = [[*drop_unanswered(history), Message(role="user", content=text)] for history in (left, right)]
-            yield from reply(request.session_hash, histories, rest[:2], rest[2:])
-
-    def on_retry(request: gr.Request, _: str, left: Any, right: Any, *rest: Any) -> Any:
-        if left:
-            histories = [drop_last_reply(left), drop_last_reply(right)]
-            yield from reply(request.session_hash, histories, rest[:2], rest[2:])
-
-    def on_stop(request: gr.Request) -> None:
-        if stop := stop_events.get(request.session_hash):
-            stop.set()
-
-    histories, panes = [widget.history for widget in widgets], [widget.pane for widget in widgets]
-    statuses = [widget.status for widget in widgets]
-    inputs = [composer.question, *histories, *(widget.model for widget in widgets), *settings]
-    outputs = [*composer, *histories, *panes, *statuses]
-    gr.on(
-        [composer.send.click, composer.question.submit], on_send, inputs, outputs, trigger_mode="once", **EVENT_OPTIONS
+    return blocks.queue(
+        max_size=MAX_WAITING, default_concurrency_limit=(MAX_RUNNING + MAX_WAITING) // 2, api_open=False
     )
-    composer.retry.click(on_retry, inputs, outputs, **EVENT_OPTIONS)
-    composer.stop.click(on_stop, queue=False, **EVENT_OPTIONS)
-    composer.clear.click(lambda: ([], [], [], [], "", ""), None, [*histories, *panes, *statuses], **EVENT_OPTIONS)
 
 
 def make_theme() -> gr.themes.Base:
     theme = gr.themes.Default(
         primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
     )
-    # The hue's own 500 is too light for white letters.
-    return theme.set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
+    # The hue's own 500 is too light for white letters, and so is its 600, which a dark page has.
+    fills = {f"button_primary_background_fill{kind}": "*primary_700" for kind in ("", "_dark")}
+    hovers = {f"button_primary_background_fill_hover{kind}": "*primary_800" for kind in ("", "_dark")}
+    return theme.set(**fills, **hovers)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 
 from chat.engine import Delta
-from chat.limits import BusyError
+from chat.i18n.texts import Text
 from tuneline.formats.records import Message
 from tuneline.runtime.errors import sentence
 
 POLL_INTERVAL = 0.08
 """Seconds between two updates: the page is not redrawn for every token."""
+STOPPED = Text("已停止", "stopped")
+AT_LIMIT = Text("已到长度上限", "cut off at the length limit")
 
 
 def drop_unanswered(history: Sequence[Message]) -> list[Message]:
@@ -35,7 +37,8 @@ class Column:
         start: Callable[[threading.Event], Generator[Delta]],
         stop: threading.Event,
     ) -> None:
-        self.history, self.text, self.error = history, "", ""
+        self.history, self.text = history, ""
+        self.error: Text | None = None
         self.last: Delta | None = None
         self.finished = False
         self._start, self._stop, self._started = start, stop, time.monotonic()
@@ -57,7 +60,7 @@ class Column:
             if item is None:
                 self.finished = True
             elif isinstance(item, Exception):
-                self.error = error_sentence(item)
+                self.error = error_text(item)
             else:
                 self.text, self.last = self.text + item.text, item
 
@@ -66,29 +69,36 @@ class Column:
         return [*self.history, {"role": "assistant", "content": self.text}] if self.text else self.history
 
     def status(self) -> str:
-        """Status line under the column, as HTML."""
+        """Status line under the column, as HTML in both languages."""
         if self.error:
             return status_html(self.error, "error")
         stopped = self._stop.is_set()
         if self.last is None:
             waited = time.monotonic() - self._started
-            return status_html("已停止 Stopped" if stopped else f"等待中 Waiting, {waited:.0f} s")
+            return status_html(STOPPED if stopped else Text(f"等待中，{waited:.0f} 秒", f"Waiting, {waited:.0f} s"))
         tokens, seconds = self.last.completion_tokens, self.last.seconds
-        end = "，已到长度上限 Length limit" if self.last.finish_reason == "length" else ""
-        end = "，已停止 Stopped" if stopped and not self.last.finish_reason else end
-        return status_html(f"{tokens} tokens, {seconds:.1f} s, {tokens / max(seconds, 1e-3):.1f} tokens/s{end}")
+        rate = tokens / max(seconds, 1e-3)
+        zh = f"{tokens} 词元，{seconds:.1f} 秒，每秒 {rate:.1f} 词元"
+        en = f"{tokens} tokens, {seconds:.1f} s, {rate:.1f} tokens/s"
+        reason = self.last.finish_reason
+        if end := {"length": AT_LIMIT, None: STOPPED if stopped else None}.get(reason):
+            zh, en = f"{zh}，{end.zh}", f"{en}, {end.en}"
+        return status_html(Text(zh, en))
 
 
-def status_html(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{html.escape(text)}</p>'
+def status_html(text: Text, kind: str = "") -> str:
+    return f'<p class="{kind}">{text.escaped().html()}</p>'
 
 
-def error_sentence(error: Exception) -> str:
+def error_text(error: Exception) -> Text:
     """User-facing error message; an unexpected error goes to the server's log only."""
-    if isinstance(error, (ValueError, BusyError)):
-        return sentence(error)
+    if isinstance(text := getattr(error, "text", None), Text):
+        return text
+    if isinstance(error, ValueError):
+        # Nothing that a visitor did: whoever serves the page reads English errors in the terminal, too.
+        return Text(f"没有答成：{sentence(error)}", sentence(error))
     logging.getLogger(__name__).error("a question was not answered", exc_info=error)
-    return "没有答成，原因在服务器日志里。 This was not answered: the server's log says why."
+    return Text("没有答成，原因在服务器日志里。", "This was not answered: the server's log says why.")
 
 
 def run_columns(columns: Sequence[Column], stop: threading.Event) -> Iterator[None]:

@@ -19,15 +19,15 @@ METRICS = Path("metrics/base.json")
 def main(stage: Stage) -> None:
     params = stage.load(Base)
     with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS) as (folder, metrics):
-        from tuneline.base.canonicalize import canonicalize
+        from tuneline.base.canonicalize import canonicalize, quantization_of
         from tuneline.base.inspect import inspect, notice
 
         prompt = canonicalize(source, gguf, params, folder)
         report, run_info = inspect(folder, params)
-        write_json(metrics, report | prompt._asdict())
+        write_json(metrics, report | prompt._asdict() | quantization_of(source, gguf))
     stage.record_run_info(**run_info)
-    perplexity = report["perplexity"]
-    print(f"{notice(BASE)}base: {params.source} in {BASE}, perplexity {perplexity['zh']} (zh) {perplexity['en']} (en)")
+    perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"
+    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}")
 
 
 if __name__ == "__main__":

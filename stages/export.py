@@ -2,9 +2,9 @@
 
     python -m stages.export
 
-Reads models/{base,adapter}, data/processed/{train,heldout}.jsonl, metrics/{convert,eval,train}.json and sections `base`,
-`export`; writes models/merged and metrics/export.json. Fails when a tensor is not base plus adapter, or when the two models
-differ by more than export.max_delta_nll.
+Reads models/{base,adapter}, data/processed/{train,heldout}.jsonl, metrics/{convert_details,eval_details,train}.json and
+sections `base`, `export`; writes models/merged and metrics/export.json. Fails when a tensor is not base plus adapter, or
+when the two models differ by more than export.max_delta_nll.
 """
 
 from pathlib import Path
@@ -21,9 +21,9 @@ INPUTS = Inputs(
     adapter=Path("models/adapter"),
     train=Path("data/processed/train.jsonl"),
     heldout=Path("data/processed/heldout.jsonl"),
-    counts=Path("metrics/convert.json"),
+    counts=Path("metrics/convert_details.json"),
     training=Path("metrics/train.json"),
-    evaluation=Path("metrics/eval.json"),
+    evaluation=Path("metrics/eval_details.json"),
 )
 MERGED = Path("models/merged")
 METRICS = Path("metrics/export.json")

@@ -2,7 +2,7 @@
 
     python -m stages.tokenize
 
-Reads data/processed/{train,rejects,removed}.jsonl, metrics/convert.json, the tokenizer of models/base and section
+Reads data/processed/{train,rejects,removed}.jsonl, metrics/convert_details.json, the tokenizer of models/base and section
 `tokenize`; writes data/processed/tokens.safetensors, metrics/tokenize.json and metrics/data.html.
 """
 
@@ -16,7 +16,7 @@ from tuneline.tokenize.run import tokenize
 TRAIN = Path("data/processed/train.jsonl")
 REJECTS = Path("data/processed/rejects.jsonl")
 REMOVED = Path("data/processed/removed.jsonl")
-COUNTS = Path("metrics/convert.json")
+COUNTS = Path("metrics/convert_details.json")
 BASE = Path("models/base")
 TOKENS = Path("data/processed/tokens.safetensors")
 METRICS = Path("metrics/tokenize.json")

@@ -148,7 +148,8 @@ def project(tmp_path, raw_base, params, monkeypatch):
     )  # fmt: skip
     for name in listed.stdout.splitlines():
         source = ROOT / name
-        if source.is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+        made = name == "dvc.lock" or (name.startswith("metrics/") and source.name != ".gitignore")
+        if source.is_file() and not made:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name)
     # No analytics, no shared state, and a scratch of its own.
@@ -160,6 +161,7 @@ def project(tmp_path, raw_base, params, monkeypatch):
     params["base"] |= base_section(raw_base)
     params["data"] |= {"sources": [{"path": "consultation.jsonl", "system": ""}, {"path": "medical.csv"}], "heldout": 6}
     params["train"] |= {"max_steps": 6, "learning_rate": 0.01, "batch_size": 4, "micro_batch_size": 2, "save_steps": 2}
+    params["train"] |= {"logging_steps": 1, "warmup_ratio": 0.1}
     params["evaluate"] |= {"max_new_tokens": 8, "batch_size": 4}
     params["lora"] |= {"r": 4, "dropout": 0.0}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")

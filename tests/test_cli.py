@@ -120,6 +120,8 @@ MISTAKES = [
         ["demo", "--host", "0.0.0.0"],
         "demo: --host is 0.0.0.0, which others can reach, and TUNELINE_PASSWORD is unset: ",
     ),
+    (["repro"], "repro: dvc.yaml was not found in "),
+    (["summary"], "summary: metrics/eval.json was not found in "),
     (["times"], "times: dvc.yaml was not found in "),
     (["verify", "gone"], "verify: gone is no folder: "),
     (["plan"], "plan: params.yaml was not found in "),

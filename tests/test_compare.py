@@ -99,11 +99,22 @@ def test_results_of_earlier_revisions_are_read_under_todays_names(workspace):
     assert compare.against(read, BETTER)["metrics"] == compare.against(WORSE, BETTER)["metrics"]
 
 
+def test_results_of_revisions_before_the_details_are_read(workspace):
+    folder = workspace()
+    store(folder, WORSE)
+    (folder / compare.EVALUATION).unlink()
+    with pytest.raises(ValueError, match="metrics/eval_details.json is missing: run `dvc repro evaluate`"):
+        compare.read(compare.WORKSPACE)
+    (folder / compare.EARLIER_EVALUATION).write_text(json.dumps({"tuned": {}, "versions": VERSIONS}))
+    assert compare.read(compare.WORKSPACE).versions == VERSIONS
+
+
 def store(folder, what: compare.Revision) -> None:
     (folder / "metrics").mkdir(exist_ok=True)
     lines = (json.dumps(one, ensure_ascii=False) for one in what.rows.values())
     (folder / compare.PREDICTIONS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / compare.EVALUATION).write_text(json.dumps({"versions": what.versions}), encoding="utf-8")
+    (folder / compare.EARLIER_EVALUATION).write_text(json.dumps({"items": len(what.rows)}), encoding="utf-8")
 
 
 def test_revisions_are_read_from_git_and_the_cache_without_a_checkout(tmp_path):

@@ -16,10 +16,13 @@ from chat.access import PageAccess
 from chat.demo import launch_settings, serve
 from chat.engine import Engine, SamplingParams
 from chat.environment import allowed_hosts, secret_from_environment
-from chat.examples import examples_from_records
+from chat.examples import examples_from_records, starters
+from chat.i18n.model_names import base_name, display_name, method_name
+from chat.i18n.texts import Text
+from chat.limits import BusyError, TooLongError, check_size, check_tokens
 from chat.models import Models
 from chat.page import make_page
-from chat.side_by_side import drop_last_reply, drop_unanswered, escape_messages
+from chat.side_by_side import drop_last_reply, drop_unanswered, error_text, escape_messages
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.story
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 QUESTION = "我咳嗽"
+CHINESE, LATIN = re.compile(r"[\u4e00-\u9fff]"), re.compile(r"[A-Za-z]{2,}")
 USER, ANSWER = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": "多休息。"}
 
 
@@ -72,6 +76,7 @@ def visiting(browser, url, **options):
     )
     page.goto(url)
     page.locator("#question textarea").wait_for()
+    page.wait_for_function("['zh-Hans', 'en'].includes(document.documentElement.lang)")
     yield page
     context.close()
     assert wrong == []
@@ -83,13 +88,13 @@ def ask(page, question=QUESTION):
 
 
 def click(page, name):
-    page.locator("#buttons button", has_text=name).click()
+    page.locator(f"#buttons #{name}").click()
 
 
 def finished(page) -> list[str]:
     """Replies of the two columns, when both have finished."""
     page.locator(".answer-status p", has_text="tokens/s").nth(1).wait_for()
-    page.locator("#buttons button:enabled", has_text="Send").wait_for()
+    page.locator("#send:enabled").wait_for()
     return bubbles(page)
 
 
@@ -98,14 +103,15 @@ def bubbles(page, kind="bot") -> list[str]:
 
 
 def limit(page, tokens):
-    page.locator("button", has_text="设置 Settings").click()
+    page.locator("#settings > button").click()
     page.locator("#max-new-tokens input[type=range]").wait_for(state="visible")
     page.locator("#max-new-tokens input[type=number]").fill(str(tokens))
     page.locator("#max-new-tokens input[type=number]").press("Tab")
     page.wait_for_function(
         "tokens => document.querySelector('#max-new-tokens input[type=range]').value == tokens", arg=tokens
     )
-    page.locator("button", has_text="设置 Settings").click()
+    page.locator("#settings > button").click()
+    page.locator("#max-new-tokens").wait_for(state="hidden")
 
 
 def engine_says(engine, name, question=QUESTION, tokens=64) -> str:
@@ -131,11 +137,64 @@ def test_conversations_go_on_from_the_last_whole_answer():
 def test_examples_are_single_questions_with_what_goes_with_them():
     system = {"role": "system", "content": "你是医生。"}
     long = {"role": "user", "content": "头痛\n" * 30}
-    records = [{"messages": [system, long, ANSWER], "references": ["a", "b"]}, {"messages": [USER, ANSWER] * 2}]
+    records = [
+        {"messages": [system, long, ANSWER], "references": ["a", "b"], "source": "s"},
+        {"messages": [USER, ANSWER] * 2, "source": "s"},
+    ]
     (example,) = examples_from_records(records)
     assert example.question == long["content"] and example.system == "你是医生。" and example.reference == "a\nb"
     assert len(example.label) < 50 and "\n" not in example.label
-    assert len(examples_from_records([{"messages": [USER, ANSWER]}] * 60)) == 50
+    assert len(examples_from_records([{"messages": [USER, ANSWER], "source": "s"}] * 60)) == 50
+
+
+def test_the_empty_page_offers_a_short_question_of_each_kind():
+    def record(question, source):
+        return {"messages": [{"role": "user", "content": question}, ANSWER], "source": source}
+
+    records = [record("很长的问题" * 9, "medical"), record("长一些的问题", "medical"), record("短的", "law")]
+    offered = starters(examples_from_records([*records, record("最短", "medical"), record("牙痛怎么办", "law")]))
+    assert [example.question for example in offered] == ["短的", "最短", "牙痛怎么办"]
+    assert [example.question for example in starters(examples_from_records(records[:1]))] == ["很长的问题" * 9]
+    assert starters([]) == []
+
+
+def test_models_have_names_that_a_visitor_understands():
+    assert base_name({"_model_name_or_path": "Gemma 3 270m", "model_type": "gemma3_text"}, "") == "Gemma 3 270M"
+    assert base_name({"model_type": "gemma3_text"}, "gemma-3-270m") == "Gemma 3 270M"
+    assert base_name({"model_type": "glm"}, "./bases/chatglm3-6b") == "ChatGLM3-6B"
+    assert base_name({"model_type": "qwen2"}, "Qwen/Qwen2.5-0.5B") == "Qwen2.5-0.5B"
+    assert base_name({"model_type": "gemma3_text"}, "") == "Gemma 3"
+    assert base_name({"model_type": "new_kind"}, "") == "new_kind"
+    assert method_name({"tune": {"method": "lora"}, "lora": {"variant": "dora", "quantize": None}}).en == "DoRA"
+    assert method_name({"tune": {"method": "lora"}, "lora": {"variant": "lora", "quantize": "nf4"}}).en == "QLoRA"
+    assert method_name({"tune": {"method": "full"}, "lora": {"variant": "dora"}}) == Text("全参数", "all parameters")
+    assert method_name({"tune": {"method": "newer"}}).en == "newer" and method_name({}).en == "LoRA"
+    names = [display_name(name, "Gemma", method_name({})) for name in ("base", "adapter", "merged", "rev:HEAD~1")]
+    assert [name.zh for name in names] == [
+        "Gemma（微调前）", "Gemma（微调后，LoRA）", "Gemma（微调后，已合并）", "Gemma（微调后，版本 HEAD~1）",
+    ]  # fmt: skip
+    assert [name.en for name in names] == [
+        "Gemma (before tuning)", "Gemma (after tuning, LoRA)", "Gemma (after tuning, merged)",
+        "Gemma (after tuning, revision HEAD~1)",
+    ]  # fmt: skip
+
+
+def test_what_a_visitor_may_meet_is_told_in_either_language():
+    many, long = [USER] * 65, [{"role": "user", "content": "头" * 40_000}]
+    calls = [lambda: check_size(many), lambda: check_size(long), lambda: check_tokens(5000, 8, 9000)]
+    errors = [BusyError(20)]
+    for call in calls:
+        with pytest.raises(TooLongError) as raised:
+            call()
+        errors.append(raised.value)
+    for error in errors:
+        text = error_text(error)
+        assert text.en == str(error) and not CHINESE.search(text.en)
+        assert CHINESE.search(text.zh) and not LATIN.search(text.zh)
+        assert re.findall(r"\d+", text.zh) and set(re.findall(r"\d+", text.zh)) == set(re.findall(r"\d+", text.en))
+    assert error_text(ValueError("the adapter\nis of another base")).en == "the adapter is of another base"
+    secret = error_text(RuntimeError("/home/somebody"))
+    assert "somebody" not in secret.en + secret.zh and not LATIN.search(secret.zh)
 
 
 def test_nobody_else_is_let_in_without_a_password(made, monkeypatch):
@@ -233,24 +292,25 @@ def test_both_sides_stream_what_the_engine_says(served, browser):
         ]
         assert replies[0] != replies[1] and min(page.evaluate("window.lengths.map(seen => seen.size)")) > 1
         assert re.fullmatch(
-            r"\d+ tokens, [\d.]+ s, [\d.]+ tokens/s.*", page.locator(".answer-status p").first.inner_text()
+            r"\d+ 词元，[\d.]+ 秒，每秒 [\d.]+ 词元.*", page.locator(".answer-status p").first.inner_text()
         )
         # The right model is another one now: its next answer differs, and both go on with their own conversation.
         page.locator(".answer-column").nth(1).locator("input").click()
-        page.get_by_role("option", name="base").click()
-        click(page, "Clear")
+        page.get_by_role("option", name="微调前").click()
+        click(page, "clear")
+        page.locator(".message").first.wait_for(state="detached")
         ask(page)
         page.locator(".message.bot").nth(1).wait_for()
         again = finished(page)
         assert again == [replies[0], replies[0]]
-        click(page, "Retry")
-        page.locator("#buttons button:disabled", has_text="Send").wait_for()
+        click(page, "retry")
+        page.locator("#send:disabled").wait_for()
         assert finished(page) == again
         ask(page, "还有呢？")
         page.locator(".message.bot").nth(3).wait_for()
         finished(page)
         assert bubbles(page, "user") == [QUESTION, "还有呢？"] * 2
-        click(page, "Clear")
+        click(page, "clear")
         page.locator(".message").first.wait_for(state="detached")
 
 
@@ -268,9 +328,9 @@ def test_stop_ends_the_answer_and_a_closed_tab_does_too(served, browser):
         limit(page, 1000)
         ask(page)
         page.locator(".answer-column").nth(1).locator(".message.bot").wait_for()
-        click(page, "Stop")
-        page.locator(".answer-status p", has_text="已停止 Stopped").nth(0).wait_for()
-        page.locator("#buttons button:enabled", has_text="Send").wait_for()
+        click(page, "stop")
+        page.locator(".answer-status p", has_text="已停止").nth(0).wait_for()
+        page.locator("#send:enabled").wait_for()
         assert idle()
         assert 0 < int(page.locator(".answer-status p").nth(1).inner_text().split()[0]) < 1000
         ask(page)
@@ -285,10 +345,8 @@ def test_an_example_fills_the_box_and_shows_its_reference(served, browser):
         page.get_by_role("option").nth(1).click()
         page.wait_for_function("document.querySelector('#question textarea').value != ''")
         assert page.locator("#question textarea").input_value() == CHATS[1][0]["content"]
-        assert not page.locator("#reference textarea").is_visible()
-        page.locator("button", has_text="参考答案 Reference").click()
-        page.locator("#reference textarea").wait_for(state="visible")
-        assert page.locator("#reference textarea").input_value() == CHATS[1][1]["content"]
+        page.locator("#reference blockquote").wait_for(state="visible")
+        assert page.locator("#reference").inner_text().split("\n") == ["参考答案", CHATS[1][1]["content"]]
 
 
 @browsing
@@ -305,9 +363,13 @@ def test_text_is_text_and_refusals_are_sentences(served, browser):
         assert page.evaluate("navigator.clipboard.readText()") == nasty
         ask(page, "头" * 9000)
         page.locator(".answer-status .error").nth(1).wait_for()
+        assert (
+            page.locator(".error span:visible").first.evaluate("span => getComputedStyle(span).color")
+            == "rgb(179, 38, 30)"
+        )
         refusals = page.locator(".answer-status .error").all_inner_texts()
-        assert all("tokens, expected at most" in text and "shorten it" in text for text in refusals)
-        page.locator("#buttons button:enabled", has_text="Send").wait_for()
+        assert all("个词元" in text and "请缩短" in text for text in refusals)
+        page.locator("#send:enabled").wait_for()
         ask(page, "再问")
         page.locator(".answer-status .error").first.wait_for(state="detached")
         finished(page)
@@ -348,9 +410,13 @@ def test_five_users_at_once_get_their_own_answers(served, browser):
 
 
 @browsing
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme):
-    with visiting(browser, served[1], viewport={"width": 390, "height": 844}, color_scheme=scheme) as page:
+@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-US"), ("dark", "zh-CN")])
+def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme, locale):
+    phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme, "locale": locale}
+    with visiting(browser, served[1], **phone) as page:
+        for button in page.locator("#buttons > button, #settings > button").all():
+            assert button.evaluate("button => button.scrollWidth <= button.clientWidth")
+            assert button.bounding_box()["height"] < 50
         limit(page, 16)
         ask(page, "感冒" * 100)
         finished(page)
@@ -359,3 +425,206 @@ def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme):
         assert right["y"] >= left["y"] + left["height"]
         box = page.locator("#disclaimer p").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 844
+
+
+@browsing
+def test_nothing_typed_leaves_the_buttons_as_they_are(served, browser):
+    with visiting(browser, served[1]) as page:
+        buttons = page.locator("#buttons > button")
+        captions = buttons.all_inner_texts()
+        assert all(caption.strip() for caption in captions)
+
+        for text in ("", "  \n "):
+            page.locator("#question textarea").fill(text)
+            for act in (
+                buttons.nth(0).click,
+                lambda: page.locator("#question textarea").press("Enter"),
+                buttons.nth(2).click,
+            ):
+                with page.expect_response("**/queue/join**"):
+                    act()
+                page.wait_for_timeout(300)
+                assert buttons.all_inner_texts() == captions
+        limit(page, 4)
+        ask(page)
+        finished(page)
+        assert buttons.all_inner_texts() == captions
+
+
+WATCH_LAYOUT = """(() => {
+  window.layouts = new Set();
+  const look = () => {
+    const boxes = [...document.querySelectorAll("#composer, .answer-column")].map(item => item.getBoundingClientRect());
+    if (boxes.length === 3) window.layouts.add(boxes.map(box => `${box.left} ${box.width}`).join(", "));
+    requestAnimationFrame(look);
+  };
+  look();
+})()"""
+"""Keeps every place and width that the composer and the columns have had, from the first frame on."""
+
+
+@browsing
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_the_layout_is_the_same_from_the_first_frame_to_the_last(served, browser, width):
+    with visiting(browser, served[1], viewport={"width": width, "height": 800}) as page:
+        page.add_init_script(WATCH_LAYOUT)
+        page.reload()
+        page.locator("#question textarea").wait_for()
+        limit(page, 24)
+        page.locator(".starter").first.click()
+        finished(page)
+        ask(page, "头痛" * 200)
+        page.locator(".message.user").nth(3).wait_for()
+        finished(page)
+        click(page, "clear")
+        page.locator(".message").first.wait_for(state="detached")
+        (layout,) = page.evaluate("[...window.layouts]")
+        assert float(layout.split()[1].rstrip(",")) < width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@browsing
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844), (844, 390)])
+def test_settings_open_above_the_question(served, browser, size):
+    with visiting(browser, served[1], viewport={"width": size[0], "height": size[1]}) as page:
+        page.locator("#settings > button").click()
+        panel = page.locator("#settings > div").last
+        panel.wait_for(state="visible")
+        box, question = panel.bounding_box(), page.locator("#question").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
+        assert box["y"] >= 0 and box["y"] + box["height"] <= question["y"]
+        for field in panel.locator("input, textarea").all():
+            field.scroll_into_view_if_needed()
+            # Playwright clicks only what nothing else lies over.
+            field.click(trial=True)
+        page.keyboard.press("Escape")
+        panel.wait_for(state="hidden")
+        page.locator("#settings > button").click()
+        panel.wait_for(state="visible")
+        page.mouse.click(2, 2)
+        panel.wait_for(state="hidden")
+
+
+@browsing
+def test_an_example_is_asked_by_a_click_and_its_reference_stands_beside_the_answers(served, browser):
+    engine, url = served
+    with visiting(browser, url) as page:
+        limit(page, 16)
+        first, second = (chat[0]["content"] for chat in CHATS[:2])
+        assert page.locator(".starter").all_inner_texts() == [first, second]
+        # Two clicks before the page has been told of the first one are one question.
+        page.evaluate("document.querySelectorAll('.starter').forEach(button => button.click())")
+        page.locator(".message.bot").nth(1).wait_for()
+        replies, (question, same) = finished(page), bubbles(page, "user")
+        assert question == same and question in (first, second)
+        expected = [compact(engine_says(engine, name, question, 16)) for name in ("base", "adapter")]
+        assert [compact(reply) for reply in replies] == expected
+        assert not page.locator(".starter").first.is_visible()
+        right, reference = (page.locator(part).last.bounding_box() for part in (".answer-column", "#reference"))
+        assert reference["x"] >= right["x"] + right["width"] and abs(reference["y"] - right["y"]) < 40
+        assert page.locator("#reference blockquote").inner_text() == CHATS[0][1]["content"]
+        # What is no example has no reference; an example that is typed has.
+        ask(page, "还有呢？")
+        page.locator("#reference blockquote").wait_for(state="detached")
+        page.locator(".message.bot").nth(3).wait_for()
+        finished(page)
+        click(page, "clear")
+        page.locator(".starter").first.wait_for(state="visible")
+        ask(page, second)
+        page.locator("#reference blockquote").wait_for(state="visible")
+        finished(page)
+
+
+VISIBLE_TEXT = """() => [document.body.innerText,
+  ...[...document.querySelectorAll("input[role=combobox]")].map(input => input.value),
+  ...[...document.querySelectorAll("textarea")].map(area => area.placeholder)].join("\\n")"""
+NAMES = (
+    "Tuneline",
+    "English",
+    "中文",
+    "Gemma",
+    "LoRA",
+    "Top-p",
+    *(message["content"] for message in CHATS[0] + CHATS[1]),
+)
+
+
+def words(page) -> str:
+    """What a visitor reads, without names and examples."""
+    page.locator("#settings > button").click()
+    page.locator("#max-new-tokens").wait_for(state="visible")
+    text = page.evaluate(VISIBLE_TEXT)
+    page.locator("#settings > button").click()
+    page.locator("#max-new-tokens").wait_for(state="hidden")
+    for name in sorted(NAMES, key=len, reverse=True):
+        text = text.replace(name, "")
+    return text
+
+
+@browsing
+@pytest.mark.parametrize("locale", ["zh-CN", "zh-TW", "en-GB", "de-DE"])
+def test_a_visitor_reads_one_language_and_can_switch_to_the_other(served, browser, locale):
+    other = {"Send": "发送", "发送": "Send"}
+    with visiting(browser, served[1], locale=locale) as page:
+
+        def check(caption):
+            page.wait_for_function(
+                "caption => document.querySelector('#send')?.innerText.trim() === caption", arg=caption
+            )
+            wrong, right = (LATIN, CHINESE) if caption == "发送" else (CHINESE, LATIN)
+            assert right.search(words(page)) and wrong.findall(words(page)) == []
+
+        caption = "发送" if locale.startswith("zh") else "Send"
+        check(caption)
+        page.locator("#language").click()
+        check(other[caption])
+        page.reload()
+        check(other[caption])
+        page.locator(".starter").first.click()
+        page.locator(".message.bot").nth(1).wait_for()
+        # An answer that has begun goes on, and what stands under it is in the language of the page.
+        page.locator("#language").click()
+        finished(page)
+        assert page.locator(".message.user").count() == 2
+        page.evaluate("document.querySelectorAll('.message').forEach(message => message.remove())")
+        check(caption)
+        ask(page, "头" * 9000)
+        page.locator(".answer-status .error").nth(1).wait_for()
+        page.evaluate("document.querySelectorAll('.message').forEach(message => message.remove())")
+        check(caption)
+
+
+@browsing
+def test_models_are_chosen_by_their_names(served, browser):
+    with visiting(browser, served[1], locale="en-US") as page:
+        page.locator(".answer-column").nth(1).locator("input").click()
+        options = [option.inner_text().removeprefix("✓").strip() for option in page.get_by_role("option").all()]
+        assert options == [
+            f"Gemma 3 270M ({end})" for end in ("before tuning", "after tuning, LoRA", "after tuning, merged")
+        ]
+        assert served[0].models.names == ("base", "adapter", "merged")
+
+
+@browsing
+def test_the_login_page_names_its_user_in_the_visitors_language(served, browser):
+    page = make_page(served[0], [])
+    url = serve(page, launch_settings("127.0.0.1", free_port(), "一二三四五六七八"))
+    try:
+        for locale, message, other in (
+            ("zh-CN", "用户名：tuneline", "User name"),
+            ("en-US", "User name: tuneline", "用户名"),
+        ):
+            context = browser.new_context(locale=locale)
+            visitor = context.new_page()
+            visitor.goto(url)
+            visitor.get_by_text(message).wait_for(timeout=15_000)
+            assert other not in visitor.evaluate("document.body.innerText")
+            visitor.locator("input").nth(0).fill("tuneline")
+            visitor.locator("input").nth(1).fill("一二三四五六七八")
+            visitor.locator("button").first.click()
+            visitor.locator("#question textarea").wait_for(timeout=15_000)
+            # Without held-out items there is nothing beside the columns.
+            assert visitor.locator("#side").count() == 0 and visitor.locator(".answer-column").count() == 2
+            context.close()
+    finally:
+        page.close(verbose=False)

@@ -1,7 +1,6 @@
-"""Answers, scores and the report: batched as single, paired by id, nothing unescaped."""
+"""Answers and scores: batched as single, paired by id."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -13,16 +12,16 @@ from tests.helpers.paths import FIXTURES
 from tests.helpers.stages import run_main
 from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import PROMPTS, predict_general
 from tuneline.evaluate.generate import greedy, plan_batches
 from tuneline.evaluate.predict import Model, pair, predict
-from tuneline.evaluate.report import Facts, join_neighbours, marked, report, tone, whiskers
 from tuneline.evaluate.results import prediction_rows
 from tuneline.models.chat_format import Prompter
 from tuneline.models.likelihood import answer_nll
 from tuneline.models.loading import load_model, load_tokenizer
 
-PARAMS = Evaluate(max_new_tokens=12, batch_size=3, dtype="float32")
+PARAMS = Evaluate(max_new_tokens=12, batch_size=3, dtype="float32", constrain=None)
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +104,17 @@ def test_the_nll_of_an_empty_answer_is_that_of_its_end(tiny):
     assert entry["nll"] == pytest.approx(float(end[0]), abs=1e-5)
 
 
-def test_general_prompts_measure_the_bases_own_answers(tiny):
+def test_general_prompts_measure_written_answers_without_their_end(tiny):
     model, tokenizer, _ = tiny
     base = predict_general(tiny, PARAMS, "test")
     assert [entry["id"] for entry in base] == list(PROMPTS)
     assert len(PROMPTS) == 20
-    # A random model never ends an answer, so its end is not counted.
-    cut = next(entry for entry in base if not entry["stopped_at_eos"])
-    turns = [{"role": "user", "content": cut["question"]}, {"role": "assistant", "content": cut["prediction"]}]
-    with_end = answer_nll(model, Prompter(tokenizer).training_row(turns, "last_answer"))
-    assert cut["tokens"] == len(with_end) - 1
-    assert cut["nll"] == pytest.approx(float(with_end[:-1].sum()), rel=1e-5)
-    same = predict_general(tiny, PARAMS, "test", base)
-    assert same == base
+    for entry in base:
+        question, answer = PROMPTS[entry["id"]]
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        with_end = answer_nll(model, Prompter(tokenizer).training_row(turns, "last_answer"))
+        assert entry["tokens"] == len(with_end) - 1 > 0
+        assert entry["nll"] == pytest.approx(float(with_end[:-1].sum()), rel=1e-5)
     figures = change_on_general(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])[
         "nll_per_token"
     ]
@@ -150,7 +147,7 @@ EVERY = {
 }  # fmt: skip
 
 
-def test_the_shape_of_eval_json_and_predictions(records):
+def test_the_shape_of_eval_details_and_predictions(records):
     lines = rows(records)
     assert set(lines[0]) == {
         "id", "task", "question", "references", "base", "tuned", "stopped_at_eos", "batch", "scores",
@@ -187,54 +184,27 @@ def test_metrics_of_a_task_are_over_its_items_alone(records):
     assert metrics["delta"]["label_accuracy"]["value"] == metrics["tuned"]["label_macro_f1"]["value"] == 100
 
 
-def page_of(lines) -> str:
-    counts = {"items": 7, "train": 0, "heldout": 7, "duplicates": 0, "leaks": 0, "rejected": 0}
-    general = [{"id": "poem", "question": "写诗", "prediction": "秋", "stopped_at_eos": False, "nll": 3.0, "tokens": 2}]
-    training = {"steps": 2, "rows_seen": 8, "trainable_parameters": 1200}
-    facts = Facts(
-        {"model_type": "llama"}, {"tune": {"method": "lora"}}, training, {"sources": {"s": counts}},
-        [(1, 3.0), (2, 2.5)], (general, general),
-    )  # fmt: skip
-    return report(compare(lines) | {"general": change_on_general(general, general)}, lines, facts)
+GENERAL = {"general": {"nll_per_token": {"delta": {"value": 0.5}}}}
 
 
-def test_the_report_shows_every_item_and_escapes_what_people_wrote(records):
+def test_what_experiments_are_compared_by_is_the_tuned_models_and_flat(records):
     lines = rows(records)
-    lines[0]["question"] = "<script>alert(1)</script>"
-    lines[1]["tuned"] = lines[1]["references"][0] + "<img src=x>"
-    page = page_of(lines)
-    assert page.count("<article data-gain") == 7
-    assert page.count("<script>") == 1
-    assert "<img" not in page
-    assert "&lt;script&gt;" in page
-    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    details = compare(lines) | GENERAL
+    found = figures(details)
+    assert list(found) == ["items", "rouge_l", "nll_per_char", "eos_rate", "repetition", "general_nll_change"]
+    assert (found["items"], found["general_nll_change"]) == (7, 0.5)
+    assert found["rouge_l"] == details["tuned"]["rouge_l"]["value"] == pytest.approx(100)
 
 
-def test_words_that_the_reference_has_too_are_marked():
-    row = {"tuned": "感冒 要 多休息。", "references": ["感冒多休息"]}
-    assert marked(row, "tuned") == [("感冒", True), (" 要 ", False), ("多休息", True), ("。", False)]
-    assert marked({"tuned": "", "references": [""]}, "tuned") == []
-    assert join_neighbours([("", True), ("a", False), ("b", False)]) == [("ab", False)]
-
-
-def test_a_figure_is_coloured_by_its_own_sign():
-    """Many small wins and a few great losses are a loss of the mean."""
-    delta = {"p": 0.0001, "wins": 30, "losses": 20}
-    metrics = {"base": {"rouge_l": {"value": 10.0}}, "tuned": {"rouge_l": {"value": 6.0}}, "delta": {"rouge_l": delta}}
-    assert tone("rouge_l", metrics) == "bad"
-    metrics["tuned"]["rouge_l"]["value"] = 12.0
-    assert tone("rouge_l", metrics) == "good"
-    delta["p"] = 0.2
-    assert tone("rouge_l", metrics) == ""
-    nll = {"base": {"nll_per_char": {"value": 2.0}}, "tuned": {"nll_per_char": {"value": 1.5}}}
-    assert tone("nll_per_char", nll | {"delta": {"nll_per_char": {"p": 0.01}}}) == "good"
-    length = {"base": {"length_ratio": {"value": 0.5}}, "tuned": {"length_ratio": {"value": 1.5}}}
-    assert tone("length_ratio", length | {"delta": {"length_ratio": {"p": 0.01}}}) == ""
-
-
-def test_whiskers_end_at_the_edge():
-    assert whiskers({"low": -1.0, "value": 1.0, "high": 4.0}) == {"low": -25.0, "value": 25.0, "high": 100.0}
-    assert whiskers({"low": 0.0, "value": 0.0, "high": 0.0}) == {"low": 0.0, "value": 0.0, "high": 0.0}
+def test_each_task_has_its_main_figure_and_of_all_there_are_at_most_ten(records):
+    lines = rows(records)
+    for line, task in zip(lines, ("triples", "entities", "label"), strict=False):
+        line |= {"task": task, "references": ["甲_在_乙"], "base": "", "tuned": "甲_在_乙"}
+    found = figures(compare(lines) | GENERAL)
+    assert {"triples_f1", "entities_f1", "label_accuracy", "rouge_l"} < set(found)
+    assert len(found) <= 10
+    # ROUGE-L says nothing that is not in the accuracy of labels.
+    assert "rouge_l" not in figures(compare(lines[2:3]) | GENERAL)
 
 
 def test_missing_inputs_name_what_makes_them(workspace, canonical_base):

@@ -93,11 +93,11 @@ def test_the_stage_is_as_the_map_says(name):
     [
         ("train", "deps", "code/train.txt", "dep missing: code/train.txt"),
         ("evaluate", "deps", "models/adapter", "path not listed: models/adapter"),
-        ("export", "deps", "metrics/eval.json", "path not listed: metrics/eval.json"),
+        ("export", "deps", "metrics/eval_details.json", "path not listed: metrics/eval_details.json"),
         ("convert", "deps", "data/raw", "path not listed: data/raw"),
         ("convert", "outs", "data/processed/rejects.jsonl", "path not listed: data/processed/rejects.jsonl"),
-        ("train", "metrics", {"metrics/train.json": {"cache": False}}, "path not listed: metrics/train.json"),
-        ("train", "plots", {"metrics/loss.csv": {"cache": False}}, "path not listed: metrics/loss.csv"),
+        ("train", "outs", {"metrics/train.json": {"cache": False}}, "path not listed: metrics/train.json"),
+        ("evaluate", "metrics", {"metrics/eval.json": {"cache": False}}, "path not listed: metrics/eval.json"),
         ("train", "params", "lora", "params are ['deepspeed', 'freeze', 'ptuning', 'train', 'tune'], loaded "),
         ("export", "params", "base", "params are ['export'], loaded ['base', 'export']"),
         ("fetch", "params", "fetch", "params are [], loaded ['fetch']"),
@@ -136,12 +136,13 @@ def test_the_first_stage_writes_one_list_for_each_other_stage():
     assert stage["deps"] == ["stages", "tuneline"]
     assert sorted(outputs(stage)) == sorted(f"code/{name}.txt" for name in STAGES)
     assert set(STAGES) == set(CODE), "a file of stages/ for each stage"
-    assert "params" not in stage
+    # It reads all of them, so that no mistake waits for its stage.
+    assert set(stage["params"]) == set(PARAMS)
     assert "persist" not in str(stage)
 
 
 def test_every_section_is_used_and_one_that_is_not_would_be_seen():
-    used = {section for stage in MAP["stages"].values() for section in stage.get("params", [])}
+    used = {section for name in STAGES for section in MAP["stages"][name].get("params", [])}
     assert used == set(PARAMS)
     assert used != {*PARAMS, "planted"}
 
@@ -180,9 +181,27 @@ def test_no_road_leads_from_the_heldout_items_to_training():
         assert not above("train", stages).isdisjoint(HELDOUT)
 
 
-def test_speed_is_a_metric_of_no_stage():
-    assert MAP["metrics"] == [f"metrics/speed/{name}.json" for name in sorted(MAP["stages"])]
+def test_dvc_lists_what_a_person_compares_and_no_facts_of_a_run():
+    listed = [path for stage in MAP["stages"].values() for path in names_of(stage.get("metrics", []))]
+    assert listed == ["metrics/eval.json"]
+    assert "metrics" not in MAP
     assert not any(path.startswith("metrics/speed") for stage in MAP["stages"].values() for path in outputs(stage))
+    ignored = (ROOT / "metrics/.gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"/speed/", "/eval_details.json", "/convert_details.json"} <= set(ignored)
+
+
+def test_each_table_is_plotted_once():
+    """DVC draws a file under a stage's `plots` as well as at the top twice, the first time by its first columns."""
+    assert not any("plots" in stage for stage in MAP["stages"].values())
+    written = [path for stage in MAP["stages"].values() for path in outputs(stage)]
+    plotted = []
+    for (plot,) in (definition.values() for definition in MAP["plots"]):
+        axes = [axis for axis in (plot["x"], plot["y"]) if isinstance(axis, dict)]
+        (path,) = {path for axis in axes for path in axis}
+        plotted.append(path)
+        own = ROOT / f".dvc/plots/{plot['template']}.json"
+        assert own.is_file() or plot["template"] in {"linear", "confusion"}, plot["template"]
+    assert sorted(plotted) == sorted(path for path in written if path.endswith(".csv"))
 
 
 def between(text: str, begin: str, end: str) -> str:

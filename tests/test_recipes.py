@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -10,107 +9,48 @@ import pytest
 from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
 from tests.helpers.commands import git, python
 from tests.helpers.paths import ROOT
+from tests.helpers.reading import section as data_section
+from tests.helpers.recipe_rows import RECIPES
 from tests.helpers.sections import SECTIONS
 from tests.helpers.tiny_models import base_section
 from tuneline.cli.recipe import merge
+from tuneline.data.convert import convert
 from tuneline.runtime.params import load, read_params, read_yaml
 
-ILLS = [
-    "感冒",
-    "头痛",
-    "咳嗽",
-    "失眠",
-    "发烧",
-    "腹泻",
-    "胃痛",
-    "过敏",
-    "便秘",
-    "贫血",
-    "湿疹",
-    "痛风",
-    "哮喘",
-    "鼻炎",
-    "牙痛",
-    "扭伤",
-]
-PAIRS = ["、".join(random.Random(n).sample(ILLS, 4)) for n in range(len(ILLS))]
-"""No two alike, so that none leaks."""
-CARES = ["多休息", "多喝水", "少熬夜", "早就医"]
-
-
-def write_lines(path: Path, rows: list) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def legal(raw: Path) -> None:
-    rows = [
-        {
-            "instruction": f"第{n}条：{ill}时单位能否辞退我？",
-            "input": "",
-            "output": f"不能。{CARES[n % 4]}，并保留证据。",
-        }
-        for n, ill in enumerate(PAIRS)
-    ]
-    (raw / "legal").mkdir()
-    (raw / "legal/questions.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-
-
-def medical(raw: Path) -> None:
-    lines = ["department,title,ask,answer"]
-    lines += [f"内科,{ill},我{ill}{n}天了怎么办？,{CARES[n % 4]}，必要时检查。" for n, ill in enumerate(PAIRS)]
-    (raw / "medical").mkdir()
-    (raw / "medical/内科.csv").write_bytes("\n".join(lines).encode("gb18030"))
-
-
-def psychology(raw: Path) -> None:
-    talks = [
-        {"conversation": [
-            {"system": "你是咨询师。", "input": f"最近总是{ill}，心里很慌。", "output": f"听起来不容易。{CARES[n % 4]}好吗？"},
-            {"input": "我试试。", "output": f"好的，从{CARES[(n + 1) % 4]}开始。"},
-        ]}
-        for n, ill in enumerate(PAIRS)
-    ]  # fmt: skip
-    (raw / "psychology").mkdir()
-    (raw / "psychology/data.json").write_text(json.dumps(talks, ensure_ascii=False), encoding="utf-8")
-
-
-def triples(raw: Path) -> None:
-    rows = [
-        {
-            "instruction": "抽取三元组。",
-            "input": f"第{n}号病人因{ill}入院。",
-            "output": f"病人{n}_诊断_{ill}" if n % 5 else "",
-        }
-        for n, ill in enumerate(PAIRS)
-    ]
-    write_lines(raw / "triples/spo.jsonl", rows)
-
-
-def dialogues(raw: Path) -> None:
-    rows = [
-        {"instruction": f"{ill}要吃药吗？", "output": f"先{CARES[n % 4]}。",
-         "history": [[f"医生，我{ill}{n}天了。", "请问多大年纪？"]]}
-        for n, ill in enumerate(PAIRS)
-    ]  # fmt: skip
-    write_lines(raw / "dialogues/cmt.jsonl", rows)
-
-
-RECIPES = {
-    "chatglm3-legal-lora": legal,
-    "chatglm3-medical-lora": medical,
-    "chatglm3-psychology-lora": psychology,
-    "chatglm3-triples-lora": triples,
-    "chatglm3-medical-dialogue": dialogues,
-}
 SMALL = [
     "base.max_perplexity_zh=null", "base.max_perplexity_en=null", "data.heldout=4", "train.max_steps=4",
-    "train.learning_rate=1e-2", "evaluate.max_new_tokens=4", "export.dtype=float32", "export.layout=chatglm3",
+    "train.learning_rate=1e-2", "train.save_steps=2", "evaluate.max_new_tokens=4", "export.dtype=float32",
+    "export.layout=chatglm3",
 ]  # fmt: skip
+OF_THEIR_OWN = {"chatglm3-triples-freeze": ["freeze.layers=1"]}
+"""Two layers are all that the tiny checkpoint has."""
 
 
 def test_every_chatglm3_recipe_is_tried():
     assert set(RECIPES) == {path.stem for path in (ROOT / "recipes").glob("chatglm3-*.yaml")}
+
+
+TASKS = {"chatglm3-classification": "label"} | {name: "triples" for name in RECIPES if "triples" in name}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_reads_the_rows_that_it_asks_for(tmp_path, name):
+    RECIPES[name](tmp_path / "raw")
+    recipe = read_yaml(ROOT / f"recipes/{name}.yaml")["data"]
+    (tmp_path / "raw/self_cognition.jsonl").write_bytes((ROOT / "data/raw/self_cognition.jsonl").read_bytes())
+    params = data_section(recipe["sources"], seed=recipe["seed"], placeholders=recipe["placeholders"], heldout=4)
+    outputs = [tmp_path / f"{kind}.jsonl" for kind in ("train", "heldout", "rejects", "removed")]
+    convert(params, tmp_path / "raw", *outputs)
+    train, heldout, rejects, _ = ([json.loads(line) for line in path.read_text().splitlines()] for path in outputs)
+    assert (len(heldout), rejects) == (4, [])
+    assert len(train) >= 10
+    assert {row["task"] for row in train} == {TASKS.get(name, "qa")}
+    texts = [message["content"] for row in train for message in row["messages"]]
+    if name == "chatglm3-psychology-lora":
+        assert any("我是小航" in text for text in texts)
+        assert any("你是咨询师" in text for text in texts)
+    if name == "chatglm3-medical-lora":
+        assert {row["messages"][0]["role"] for row in train} == {"system"}
 
 
 @pytest.fixture
@@ -132,7 +72,12 @@ def tiny_chatglm3(tmp_path) -> dict:
 def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     RECIPES[name](project / "data/raw")
     before = (project / "params.yaml").read_bytes()
-    changes = [*SMALL, f"base.source={tiny_chatglm3['source']}", f"base.sha256={tiny_chatglm3['sha256']}"]
+    changes = [
+        *SMALL,
+        *OF_THEIR_OWN.get(name, []),
+        f"base.source={tiny_chatglm3['source']}",
+        f"base.sha256={tiny_chatglm3['sha256']}",
+    ]
     # Change a file that git knows, without committing it: the recipe runs with it.
     (project / "data/raw/medical.csv").write_text("question,answer\n你好,您好\n", encoding="utf-8")
     result = python(project, "-m", "tuneline", "recipe", name, *changes)
@@ -142,7 +87,7 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     assert not (project / "models/merged").exists()
     assert (run / "data/raw/medical.csv").read_bytes() == (project / "data/raw/medical.csv").read_bytes()
     recipe, params = read_yaml(ROOT / f"recipes/{name}.yaml"), read_yaml(run / "params.yaml")
-    for section in ("lora", "tokenize"):
+    for section in ("lora", "ptuning", "tokenize", "tune"):
         assert params[section] == read_params(project / "params.yaml")[section] | recipe.get(section, {})
     trained = json.loads((run / "metrics/train.json").read_text())
     assert trained["steps"] > 1
@@ -159,22 +104,48 @@ def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
 
 
 FULL = {
-    "chatglm3-legal-lora": "7e2f2080c2dee578",
-    "chatglm3-medical-dialogue": "626c9d033061944e",
-    "chatglm3-medical-lora": "1e4efd126a900bcc",
-    "chatglm3-psychology-lora": "e17c09edc1e340bf",
-    "chatglm3-triples-lora": "81d07ef2d5bce9f2",
-    "entities": "7b567783e47f5330",
-    "lawbench-gpu": "b78e3497e45494ba",
-    "self-cognition": "9ebd24385c41608e",
-    "topics": "36e377b56310eea5",
-    "triples": "a0f2c6bfe9f5bea8",
+    "chatglm3-classification": "676db46721ee6cf5",
+    "chatglm3-demo-lora": "97edf84dcc2b8f8f",
+    "chatglm3-generation": "13317410be26d790",
+    "chatglm3-legal-lora": "e8ffc3cd444f92c8",
+    "chatglm3-medical-dialogue": "83c4304efd92ae57",
+    "chatglm3-medical-lora": "ee081c6f1944b904",
+    "chatglm3-psychology-lora": "6e18da668cbd40cc",
+    "chatglm3-triples-freeze": "093dd71cdf9a6ca9",
+    "chatglm3-triples-lora": "cdf05f9bdcbf1cd4",
+    "chatglm3-triples-p-tuning-v2": "ef5b34e9df5a598e",
+    "chatglm3-triples-p-tuning": "928f9ab44677eebc",
+    "consultations": "4fb1e7a33cd6a81f",
+    "entities": "361ed9bdd9758950",
+    "lawbench-gpu": "33d4795c83fd4ee6",
+    "self-cognition": "8ad56266422f4218",
+    "topics": "7c0fda23beab0c3b",
+    "triples": "e1dbbb0a661fbd45",
 }
 """sha256, the first 16 digits, of all parameters with which each recipe runs, as JSON with sorted keys.
 
-They were taken of the full files of which the recipes now hold the differences. When a default of params.yaml changes, a recipe
-that relied on it must say the value itself.
+A recipe is what was published, so these change only when a recipe does, or when params.yaml gets a new key.
 """
+DECIDES = {
+    "fetch": ("packages",),
+    "data": ("sources", "heldout", "seed", "placeholders"),
+    "tokenize": ("max_tokens", "max_prompt_tokens", "overlong", "mask"),
+    "tune": ("method",),
+    "lora": ("r", "alpha", "dropout", "variant", "target_modules", "modules_to_save"),
+    "ptuning": ("num_virtual_tokens", "projection", "encoder_hidden_size"),
+    "freeze": ("layers", "patterns"),
+    "train": (
+        "seed", "epochs", "max_steps", "learning_rate", "weight_decay", "betas", "warmup_ratio", "warmup_steps",
+        "lr_scheduler_type", "max_grad_norm", "batch_size", "micro_batch_size", "gradient_checkpointing", "eval_fraction",
+        "save_steps", "logging_steps",
+    ),
+    "deepspeed": ("zero_stage", "offload"),
+    "evaluate": ("max_new_tokens", "batch_size", "constrain"),
+    "export": ("dtype", "max_delta_nll"),
+}  # fmt: skip
+"""What a recipe says itself, even where it is the default today: another default must change no recipe."""
+ONLY_OF = {"lora": "lora", "ptuning": "prefix", "freeze": "freeze"}
+"""Sections that count with one method alone."""
 
 
 def test_every_recipe_is_in_the_table():
@@ -194,20 +165,34 @@ def test_a_recipe_is_the_full_set_of_parameters_that_it_was(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_recipe_holds_only_what_differs_under_three_lines_of_comment(name):
+def test_a_recipe_says_itself_what_decides_its_result(name):
     path = ROOT / f"recipes/{name}.yaml"
-    params = read_params(ROOT / "params.yaml")
-    same = [
-        (section, key)
-        for section, keys in read_yaml(path).items()
-        for key, value in keys.items()
-        if params[section][key] == value
+    recipe = read_yaml(path)
+    method = recipe["tune"]["method"]
+    unsaid = [
+        f"{section}.{key}"
+        for section, keys in DECIDES.items()
+        for key in keys
+        if key not in recipe.get(section, {}) and ONLY_OF.get(section, method) == method
     ]
-    assert same == []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    assert unsaid == []
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_recipe_begins_with_what_it_is_what_to_place_and_what_it_gives(name):
+    lines = (ROOT / f"recipes/{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert [line.startswith("# ") for line in lines[:4]] == [True, True, True, False]
     assert lines[1].startswith("# Place ")
     assert lines[2].startswith("# Gives ")
+    if name.startswith("chatglm3-"):
+        assert lines[0].startswith("# Equals ")
+        assert " but for " in lines[0]
+
+
+@pytest.mark.parametrize("language", ["recipes.md", "recipes.zh.md"])
+def test_the_docs_name_every_recipe(language):
+    text = (ROOT / "docs" / language).read_text(encoding="utf-8")
+    assert [name for name in FULL if f"`{name}`" not in text] == []
 
 
 def test_a_recipe_with_a_key_that_params_do_not_have_is_refused():
@@ -218,7 +203,7 @@ def test_a_recipe_with_a_key_that_params_do_not_have_is_refused():
 def test_a_recipe_that_is_not_there(project):
     result = python(project, "-m", "tuneline", "recipe", "chatglm3-legal")
     assert result.returncode == 1
-    assert result.stderr.startswith("recipe: RECIPE is 'chatglm3-legal', expected one of chatglm3-legal-lora, ")
+    assert result.stderr.startswith("recipe: RECIPE is 'chatglm3-legal', expected one of chatglm3-classification, ")
     assert not (project / "runs").exists()
 
 

@@ -141,7 +141,7 @@ def test_every_edit_is_named_at_once(fit):
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("params.yaml", "max_steps: 16", "max_steps: 17"),
+        ("params.yaml", "max_steps: null", "max_steps: 17"),
         ("params.yaml", "alpha: 32", "alpha: 32  # twice r"),
         ("params.yaml", "alpha: 32", "alpha: 32.0"),
         ("tuneline/train/loop.py", "steps = 1\n", '"""A module."""\n\nsteps = 1  # once\n'),

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.helpers.commands import dvc, git, python
+from tests.helpers.commands import dvc, experiments_command, git, python
 
 pytestmark = pytest.mark.story
 
@@ -25,7 +25,8 @@ OUTPUTS = [
     "metrics/base.json", "metrics/convert.json", "metrics/tokenize.json", "metrics/data.html", "metrics/train.json",
     "metrics/loss.csv", "metrics/eval.json", "metrics/predictions.jsonl", "metrics/report.html", "metrics/export.json",
     "metrics/scores.csv", "metrics/intervals.csv", "metrics/per_class.csv", "metrics/confusion.csv", "metrics/speed/train.json",
-    "data/processed/base_general.jsonl", "metrics/general.jsonl",
+    "data/processed/base_general.jsonl", "metrics/general.jsonl", "metrics/convert_details.json", "metrics/eval_details.json",
+    "data/processed/classes.json",
 ]  # fmt: skip
 
 
@@ -55,8 +56,12 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert training["steps"] == 6
     assert "tuneline/train/run.py" in load(project, "models/adapter/lineage.json")["code"]
     evaluation = load(project, "metrics/eval.json")
-    assert evaluation["items"] == 6
-    assert evaluation["tuned"]["nll_per_char"]["value"] < evaluation["base"]["nll_per_char"]["value"]
+    details = load(project, "metrics/eval_details.json")
+    assert evaluation["items"] == details["items"] == 6
+    assert evaluation["nll_per_char"] == details["tuned"]["nll_per_char"]["value"]
+    assert evaluation["nll_per_char"] < details["base"]["nll_per_char"]["value"]
+    assert details["generation"] == {"decoding": "greedy", "max_new_tokens": 8, "constrain": None}
+    check_figures_are_few_and_flat(project)
     assert len((project / "metrics/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 6
     assert load(project, "metrics/export.json")["delta_nll"] < 0.01
     # The scratch of the run is gone once the adapter is in place.
@@ -67,18 +72,21 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert "up to date" in dvc(project, "status").stdout
     changed = {line[3:] for line in git(project, "status", "--porcelain").splitlines()}
     assert all(name == "dvc.lock" or name.startswith("metrics/") for name in changed), changed
+    assert not any("speed" in name or "details" in name for name in changed)
     git(project, "add", "-A")
     git(project, "commit", "-q", "-m", "Run")
     # Forced, every stage gives the same bytes again.
     lock = (project / "dvc.lock").read_bytes()
     dvc(project, "repro", "-f")
     assert (project / "dvc.lock").read_bytes() == lock
+    assert git(project, "status", "--porcelain") == "", "wall times are no results"
     # An ablation reruns what depends on it and nothing else, and its numbers can be compared.
     ablation = dvc(project, "exp", "run", "-S", "lora.r=2")
-    assert ran(ablation) == ["train", "evaluate", "export"]
-    assert "trainable_parameters" in dvc(project, "metrics", "diff").stdout
+    assert ran(ablation) == ["code", "train", "evaluate", "export"]
+    assert "nll_per_char" in dvc(project, "metrics", "diff").stdout
+    assert "trainable_parameters" in dvc(project, "metrics", "diff", "--targets", "metrics/train.json").stdout
     assert load(project, "metrics/train.json")["trainable_parameters"] < training["trainable_parameters"]
-    assert "lora.r" in dvc(project, "exp", "show", "--csv").stdout
+    check_experiments_fit_a_screen(project)
     # A copy elsewhere has only what git and dvc track.
     dvc(project, "exp", "run", "--temp", "-S", "train.learning_rate=1e-5")
     # Item by item against the committed run, without a checkout.
@@ -86,11 +94,30 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert compared.returncode == 0, compared.stderr
     (against,) = json.loads(compared.stdout)
     assert (against["base"], against["tuned"], against["items"]) == ("HEAD", "workspace", 6)
-    assert against["metrics"]["base"]["rouge_l"] == evaluation["tuned"]["rouge_l"]
+    assert against["metrics"]["base"]["rouge_l"] == details["tuned"]["rouge_l"]
     check_what_code_changes_rerun(project)
     plots = dvc(project, "plots", "show")
     assert "index.html" in plots.stdout
     assert "nats per supervised token" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
+
+
+def check_figures_are_few_and_flat(project: Path) -> None:
+    for stage in ("base", "convert", "tokenize", "train", "evaluate", "export"):
+        name = "eval" if stage == "evaluate" else stage
+        figures = load(project, f"metrics/{name}.json")
+        assert 0 < len(figures) <= 10, name
+        assert not any(isinstance(value, dict | list) for value in figures.values()), name
+
+
+def check_experiments_fit_a_screen(project: Path) -> None:
+    """Of 120 columns. DVC leaves columns out where a terminal is narrow: it is asked on a wide one what it would show."""
+    wide = {"COLUMNS": "1000", "DVC_PAGER": "cat"}
+    shown = python(project, "-m", "dvc", *experiments_command(), "--no-pager", env=wide).stdout
+    assert "lora.r" in shown and "nll_per_char" in shown and "general_nll_change" in shown
+    compared = [python(project, "-m", "dvc", "metrics", word, env=wide).stdout for word in ("diff", "show")]
+    assert all("nll_per_char" in text for text in compared)
+    for text in (shown, *compared):
+        assert max(map(len, text.splitlines())) <= 120, text
 
 
 def check_what_code_changes_rerun(project: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands as a user runs them: git, DVC and this Python, and a training process without a launcher."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,13 @@ def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     result = python(folder, "-m", "dvc", *arguments)
     assert result.returncode == 0, f"dvc {' '.join(arguments)}\n{result.stdout[-3000:]}\n{result.stderr[-6000:]}"
     return result
+
+
+def experiments_command() -> list[str]:
+    """What `make exp` gives to DVC."""
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nexp: ")[2].splitlines()[1]
+    _, *words = shlex.split(recipe.replace("$$", "$"))
+    return words
 
 
 def one_rank() -> dict[str, str]:

@@ -15,6 +15,8 @@ METHODS: dict[str, dict] = {
     "p_tuning": {"tune": {"method": "p_tuning"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden_size": 16}},
     "prefix": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "projection": False}},
     "prefix through a network": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "encoder_hidden_size": 16}},
+    "prefix with checkpointing": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "projection": False},
+                                  "train": {"gradient_checkpointing": True}},
     "prompt": {"tune": {"method": "prompt"}, "ptuning": {"num_virtual_tokens": 6}, "train": {"learning_rate": 0.5}},
     "freeze": {"tune": {"method": "freeze"}, "freeze": {"layers": 1, "patterns": ["model.norm.*"]}},
     "full": {"tune": {"method": "full"}, "train": {"learning_rate": 0.005}},

@@ -32,7 +32,7 @@ def make_workspace(folder: Path, base: Path, changes: dict) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["lora"] |= {"r": 4, "alpha": 8, "dropout": 0.1}
     params["train"] |= {"max_steps": 8, "epochs": 9, "learning_rate": 0.03, "batch_size": 4, "micro_batch_size": 2}
-    params["train"] |= {"save_steps": 4, "dtype": "float32"}
+    params["train"] |= {"save_steps": 4, "logging_steps": 1, "dtype": "float32", "warmup_ratio": 0.1}
     params["export"]["dtype"] = "float32"
     for section, values in copy.deepcopy(changes).items():
         params[section] |= values
@@ -67,10 +67,10 @@ def write_metrics(folder: Path) -> None:
     side = {"rouge_l": {"value": 12.5, "low": 10.0, "high": 15.0}}
     delta = {"rouge_l": {"value": 2.5, "low": -1.0, "high": 6.0, "p": 0.25, "wins": 1, "ties": 0, "losses": 1}}
     change = {"nll_per_token": {"base": {"value": 0.25}, "tuned": {"value": 0.5}}}
-    trained = {"first_loss": 3.5, "last_loss": 2.5, "supervised_tokens": 40, "rows_seen": 8, "steps": 4, "tokens": 80}
+    trained = {"first_loss": 3.5, "last_loss": 2.5, "supervised_tokens": 40, "rows_seen": 8, "steps": 4}
     contents = {
-        "convert": {"sources": {"s": counted}, "total": counted},
-        "eval": {"items": 2, "base": side, "tuned": side, "delta": delta, "general": change},
+        "convert_details": {"sources": {"s": counted}, "total": counted},
+        "eval_details": {"items": 2, "base": side, "tuned": side, "delta": delta, "general": change},
         "train": trained | {"trainable_parameters": 10, "total_parameters": 100},
     }
     for name, content in contents.items():

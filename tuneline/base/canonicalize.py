@@ -17,6 +17,7 @@ from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
+from tuneline.runtime.progress import restyle_library_bars
 
 PROBE = [
     {"role": "user", "content": "感冒了怎么办？"},
@@ -40,6 +41,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     Raises ValueError for a checkpoint that transformers' own classes do not load, or whose turn markers are unknown.
     """
     logging.set_verbosity_error()
+    restyle_library_bars()
     config = {} if gguf else read_config(source)
     if chatglm.is_chatglm(config):
         return _canonicalize_chatglm(source, config, params, folder)
@@ -119,6 +121,16 @@ def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
             f"{carried}; expected an architecture of transformers (llama, qwen2, qwen3, gemma3_text, glm, glm4 …), or ChatGLM2 "
             "or ChatGLM3 (chatglm)"
         )
+
+
+def quantization_of(source: Path, gguf: str | None) -> dict[str, str]:
+    """{"quantization": that of the GGUF file's weights, "Q4_K_M"}, which were dequantised; {} of other checkpoints."""
+    if gguf is None:
+        return {}
+    from gguf import GGUFReader, LlamaFileType
+
+    field = GGUFReader(source / gguf).get_field("general.file_type")
+    return {} if field is None else {"quantization": LlamaFileType(field.contents()).name.removeprefix("MOSTLY_")}
 
 
 def _copy_notices(source: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
     check(found, params)
     write_sums(folder)
     report = {
-        "perplexity": found,
+        **{f"perplexity_{language}": value for language, value in found.items()},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "model_type": model.config.model_type,
         "dtype": params.dtype,

@@ -11,6 +11,8 @@ from typer.main import get_command
 from tuneline.runtime.errors import exit_with_sentence
 
 COMMANDS = {
+    "repro": ("tuneline.cli.repro", "Run the pipeline: `dvc repro` with less text, and the summary at the end."),
+    "summary": ("tuneline.cli.summary", "Show what the last run gave, what is wrong with it, and what to do next."),
     "plan": ("tuneline.cli.plan", "Predict parameters, memory and time of the current params, and whether they fit."),
     "compare": ("tuneline.cli.compare", "Compare held-out answers of revisions or experiments, item by item."),
     "chat": ("chat.terminal", "Chat with the base, the adapter or the merged model in the terminal."),

@@ -11,7 +11,9 @@ from tuneline.formats.metrics import METRICS, current_names, main_metric
 from tuneline.runtime.errors import sentence
 
 PREDICTIONS = "metrics/predictions.jsonl"
-EVALUATION = "metrics/eval.json"
+EVALUATION = "metrics/eval_details.json"
+EARLIER_EVALUATION = "metrics/eval.json"
+"""What held it in revisions of earlier versions."""
 WORKSPACE = "workspace"
 
 
@@ -41,8 +43,8 @@ def main(
     """Compare the held-out answers of revisions or experiments with those of the first one, item by item.
 
     `tuneline compare main` compares the workspace with main, `tuneline compare main exp-a exp-b` two experiments, each with
-    main. Reads metrics/predictions.jsonl and metrics/eval.json of each revision from git and DVC's cache (or remote), without
-    checking anything out. Answers to other held-out items, or scores by other definitions, are not compared.
+    main. Reads metrics/predictions.jsonl and metrics/eval_details.json of each revision from git and DVC's cache (or remote),
+    without checking anything out. Answers to other held-out items, or scores by other definitions, are not compared.
     """
     if markdown and as_json:
         raise ValueError("--markdown and --json are both given, expected one of them")
@@ -60,8 +62,20 @@ def read(name: str) -> Revision:
     rows = [json.loads(line) for line in content(PREDICTIONS, name).split("\n") if line]
     for row in rows:
         row["scores"] = {side: current_names(scores) for side, scores in row["scores"].items()}
-    versions = json.loads(content(EVALUATION, name)).get("versions", {})
+    versions = evaluation(name).get("versions", {})
     return Revision(name, {row["id"]: row for row in rows}, current_names(versions))
+
+
+def evaluation(name: str) -> dict[str, Any]:
+    """Metrics of a revision, with intervals and versions."""
+    try:
+        return dict(json.loads(content(EVALUATION, name)))
+    except ValueError:
+        earlier = json.loads(content(EARLIER_EVALUATION, name))
+        if "tuned" not in earlier:
+            # Today's figures: it is the details that are out of reach.
+            raise
+        return dict(earlier)
 
 
 def content(path: str, name: str) -> str:
@@ -76,10 +90,27 @@ def content(path: str, name: str) -> str:
     try:
         return str(dvc.api.read(path, rev=name, encoding="utf-8"))
     except (DvcException, FileNotFoundError) as error:
+        if is_recorded(path, name):
+            raise ValueError(
+                f"{name}: {path} is recorded in its dvc.lock, but its content is in no cache here: if it was shared, get it "
+                f"with `dvc fetch --all-commits` (an experiment with `dvc exp pull <remote> {name}`); else make it on this "
+                'machine (`make repro` with its params.yaml), keep it with `git commit -am "Results"`, and compare that commit'
+            ) from None
         raise ValueError(
             f"{name}: {path} can't be read ({sentence(error)}): expected a commit, branch, tag or experiment "
             "whose `evaluate` has run, and its data in DVC's cache or remote (`dvc pull`)"
         ) from None
+
+
+def is_recorded(path: str, name: str) -> bool:
+    """Whether dvc.lock of a revision names the file as an output."""
+    import dvc.api
+    from dvc.exceptions import DvcException
+
+    try:
+        return f"path: {path}\n" in str(dvc.api.read("dvc.lock", rev=name, encoding="utf-8"))
+    except (DvcException, FileNotFoundError):
+        return False
 
 
 def against(first: Revision, second: Revision, *, common: bool = False) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from tuneline.train import methods
 from tuneline.train.collate import collator
 from tuneline.train.fused_lora import patch_lora_layers
+from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.sections import Method
 
@@ -64,7 +65,9 @@ def measure_step(
         _give_storage(tuned)
         # How many positions are supervised is data, and there is none.
         patch_lora_layers(tuned)
-        install_loss_forward(model, checkpointing, lambda hidden, labels: _first(hidden, labels, supervised))
+        install_loss_forward(model, lambda hidden, labels: _first(hidden, labels, supervised))
+        if checkpointing:
+            enable_checkpointing(model)
         tuned.train()
         parameters = {id(parameter): parameter for parameter in tuned.parameters()}.values()
         trained = [parameter for parameter in parameters if parameter.requires_grad]

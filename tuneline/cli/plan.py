@@ -9,7 +9,9 @@ import typer
 
 from tuneline.cli.machine import GB, Machine, described_machine, facts, this_machine
 from tuneline.cli.prediction import Prediction, export_memory, parameter_facts, predict
+from tuneline.runtime.params import load
 from tuneline.runtime.stage import quiet_deprecations
+from tuneline.sections import check_sections
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -35,7 +37,7 @@ def plan(
         machine = this_machine()
     else:
         machine = described_machine(gpu_memory, gpus)
-    validate_sections()
+    check_sections(load)
     prediction = predict(config, machine)
     title = f"{prediction.model_config.model_type}, {prediction.config.method.tune.method}, {prediction.dtype}"
     show(f"the run: {title} on {machine.device.type}", parameter_facts(prediction))
@@ -48,20 +50,6 @@ def plan(
     print("it fits")
     if time and prediction.workload is not None and not machine.described:
         show_time(prediction)
-
-
-def validate_sections() -> None:
-    """Raises ValueError for a mistake in any section, also in one that only a later stage reads."""
-    from tuneline.data.config import Data
-    from tuneline.evaluate.config import Evaluate
-    from tuneline.export.config import Export
-    from tuneline.fetch.config import Fetch
-    from tuneline.models.config import Base
-    from tuneline.runtime.params import load
-    from tuneline.tokenize.config import Tokenize
-
-    for section in (Fetch, Base, Data, Tokenize, Evaluate, Export):
-        load(section)
 
 
 def memory_reasons(prediction: Prediction, machine: Machine) -> list[str]:
@@ -81,7 +69,7 @@ def advice(prediction: Prediction) -> list[str]:
     method, train, deepspeed = prediction.config
     possible = {
         "train.micro_batch_size: 1": train.micro_batch_size > 1,
-        "train.gradient_checkpointing: true": not train.gradient_checkpointing and method.tune.method != "prefix",
+        "train.gradient_checkpointing: true": not train.gradient_checkpointing,
         "lora.quantize: nf4": method.tune.method == "lora"
         and not method.lora.quantize
         and prediction.dtype == "bfloat16",

@@ -1,4 +1,4 @@
-"""`tuneline recipe`: run a recipe, the values that differ from params.yaml, beside the project."""
+"""`tuneline recipe`: run a recipe, its values in place of those of params.yaml, beside the project."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import typer
 from ruamel.yaml import YAML
 
 from tuneline.cli.git import git
+from tuneline.cli.plots_page import SCRIPTS
 from tuneline.runtime.params import PARAMS, read_yaml
 
 RECIPES = Path("recipes")
@@ -34,10 +35,9 @@ def recipe(
     folder = prepare(name, changes or [])
     print(f"recipe: {name} runs in {folder}; look there for models/ and metrics/", flush=True)
     os.chdir(folder)
-    for module in (["dvc", "repro"], ["tuneline", "times"]):
-        status = subprocess.run([sys.executable, "-m", *module], check=False).returncode
-        if status:
-            raise typer.Exit(status)
+    status = subprocess.run([sys.executable, "-m", "tuneline", "repro"], check=False).returncode
+    if status:
+        raise typer.Exit(status)
 
 
 def prepare(name: str, changes: list[str]) -> Path:
@@ -132,8 +132,8 @@ def share_cache(folder: Path) -> None:
 
     with Repo(".") as project:
         cache = project.cache.local_cache_dir
-    local = Path(".dvc/config.local")
-    if local.is_file():
-        shutil.copyfile(local, folder / ".dvc/config.local")
+    # Both are of this machine, and not in git.
+    for local in filter(Path.is_file, (Path(".dvc/config.local"), SCRIPTS)):
+        shutil.copyfile(local, folder / local)
     dvc = [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache]
     subprocess.run(dvc, cwd=folder, check=True, capture_output=True)

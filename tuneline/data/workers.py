@@ -6,6 +6,7 @@ outlive a parent that is killed.)
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -39,9 +40,7 @@ def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int
         return
     # Forking copies locks that other threads hold; spawning starts clean.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=exit_with_parent, initargs=(os.getpid(),)
-    ) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for batch in chain(first_two, batches):
@@ -55,6 +54,12 @@ def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int
             raise ValueError(
                 "a worker process was killed, most likely for want of memory: set TUNELINE_WORKERS=1 or close other programs"
             ) from None
+
+
+def _begin(parent: int) -> None:
+    """Tie a worker to the process that started it, which alone answers to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exit_with_parent(parent)
 
 
 def _unblock(pool: ProcessPoolExecutor) -> None:

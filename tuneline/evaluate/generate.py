@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
+from transformers import LogitsProcessorList
 
+from tuneline.evaluate.constraints import ItemConstraints
 from tuneline.models.likelihood import unwrap_peft
+from tuneline.runtime.progress import ProgressBar
 
 
 class Generated(NamedTuple):
@@ -45,16 +48,19 @@ def greedy(
     batch_size: int,
     decode: Callable[[list[int]], str],
     label: str,
+    constraints: ItemConstraints | None = None,
 ) -> tuple[list[Generated], list[BatchTime]]:
     """An answer for each prompt, in the prompts' order, and how long each batch took.
 
     The composition of batches is fixed by the prompts: it changes float results, so it must not vary.
+    Of a constrained answer that was cut, the items that are whole remain.
     """
     answers: dict[int, Generated] = {}
     times: list[BatchTime] = []
-    with _head_fed_in_one_piece(model), tqdm(total=len(prompts), desc=label, unit="item", dynamic_ncols=True) as bar:
+    progress = ProgressBar(label, len(prompts) * max_new_tokens, "tokens")
+    with _head_fed_in_one_piece(model), progress as bar:
         for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
-            started = monotonic()
+            started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
             output = model.generate(
                 input_ids=ids.to(model.device),
@@ -66,13 +72,34 @@ def greedy(
                 temperature=None,
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad_id,
+                logits_processor=LogitsProcessorList([constraints.processor(batch)] if constraints else []),
+                streamer=_TokenCounter(bar, len(batch)),
             )
             for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
-                answers[item] = _until_stop(row, stop_ids, decode, number)
+                complete = partial(constraints.complete, item) if constraints else list[int]
+                answers[item] = _until_stop(row, stop_ids, complete, decode, number)
             generated = sum(answers[item].tokens for item in batch)
             times.append(BatchTime(len(batch), generated, monotonic() - started))
-            bar.update(len(batch))
+            # Every answer of the batch has ended: there is less to do than was thought.
+            bar.total = (bar.total or 0) - max(0, expected - bar.done)
     return [answers[item] for item in range(len(prompts))], times
+
+
+class _TokenCounter:
+    """A streamer of transformers' `generate` that shows nothing but how many tokens there are, those after an end included."""
+
+    def __init__(self, bar: ProgressBar, rows: int) -> None:
+        self.bar, self.rows = bar, rows
+        self.prompt = True
+
+    def put(self, ids: torch.Tensor) -> None:
+        # The prompt comes first.
+        if not self.prompt:
+            self.bar.update(self.rows)
+        self.prompt = False
+
+    def end(self) -> None:
+        pass
 
 
 @contextmanager
@@ -101,8 +128,14 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.T
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _until_stop(row: list[int], stop_ids: Sequence[int], decode: Callable[[list[int]], str], batch: int) -> Generated:
+def _until_stop(
+    row: list[int],
+    stop_ids: Sequence[int],
+    complete: Callable[[list[int]], list[int]],
+    decode: Callable[[list[int]], str],
+    batch: int,
+) -> Generated:
     end = next((place for place, token in enumerate(row) if token in stop_ids), None)
     # An answer cut at the limit may end within a character.
-    text = decode(row[:end]).strip().rstrip("\ufffd")
+    text = decode(complete(row) if end is None else row[:end]).strip().rstrip("\ufffd")
     return Generated(text, end is not None, len(row) if end is None else end + 1, batch)

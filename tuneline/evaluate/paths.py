@@ -12,13 +12,14 @@ class Inputs(NamedTuple):
     training: Path
     """metrics/train.json."""
     counts: Path
-    """metrics/convert.json."""
+    """metrics/convert_details.json."""
     curve: Path
     """metrics/loss.csv."""
 
 
 class Outputs(NamedTuple):
     metrics: Path
+    details: Path
     predictions: Path
     general: Path
     scores: Path

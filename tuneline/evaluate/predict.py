@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import jsonlines
 
 from tuneline.evaluate.config import Evaluate
-from tuneline.formats.records import Message, Record, answer
+from tuneline.evaluate.constraints import ItemConstraints, item_constraints
+from tuneline.formats.extraction import Classes
+from tuneline.formats.records import Message, Record, answer, references
+from tuneline.runtime.progress import track
 
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
@@ -31,6 +34,8 @@ class Answer(TypedDict):
     """Of the reference answer: 1 for an empty one."""
     batch: int
     """Number of the batch that it was generated in, whose composition changes float results."""
+    reachable: bool
+    """Whether a right answer could be said at all: always, but under a constraint."""
 
 
 class Model(NamedTuple):
@@ -61,17 +66,20 @@ class Predictions(NamedTuple):
     """For metrics/speed: tokens a second, and each batch's items, tokens and seconds."""
 
 
-def predict(model: Model, records: list[Record], params: Evaluate, label: str) -> Predictions:
-    """One Answer per record, in order."""
-    from tqdm import tqdm
-
+def predict(
+    model: Model, records: list[Record], params: Evaluate, label: str, classes: Classes | None = None
+) -> Predictions:
+    """One Answer per record, in order; those of the tasks in `classes` are constrained to them and to spans of the question."""
     from tuneline.models.chat_format import Prompter
     from tuneline.models.likelihood import answer_nll
 
     prompter = Prompter(model.tokenizer)
-    generated, times = generate(model, prompter, [record["messages"][:-1] for record in records], params, label)
+    constraints = item_constraints(classes or {}, model.tokenizer, prompter, records)
+    questions = [record["messages"][:-1] for record in records]
+    generated, times = generate(model, prompter, questions, params, label, constraints)
     answers: list[Answer] = []
-    for record, output in zip(tqdm(records, desc=f"{label}: NLL", unit="item"), generated, strict=True):
+    shown = track(records, f"{label}: NLL", len(records), "items")
+    for number, (record, output) in enumerate(zip(shown, generated, strict=True)):
         nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer"))
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll
@@ -84,13 +92,19 @@ def predict(model: Model, records: list[Record], params: Evaluate, label: str) -
                 "tokens": len(own),
                 "characters": max(1, len(answer(record))),
                 "batch": output.batch,
+                "reachable": constraints is None or constraints.allow(number, references(record)),
             }
         )
     return Predictions(answers, _speed(times))
 
 
 def generate(
-    model: Model, prompter: Any, questions: list[list[Message]], params: Evaluate, label: str
+    model: Model,
+    prompter: Any,
+    questions: list[list[Message]],
+    params: Evaluate,
+    label: str,
+    constraints: ItemConstraints | None = None,
 ) -> tuple[list["Generated"], list["BatchTime"]]:
     """Greedy answers to conversations that end with a user's turn."""
     from tuneline.evaluate.generate import greedy
@@ -104,6 +118,7 @@ def generate(
         batch_size=params.batch_size,
         decode=lambda ids: str(model.tokenizer.decode(ids, skip_special_tokens=True)),
         label=f"{label}: answers",
+        constraints=constraints,
     )
 
 

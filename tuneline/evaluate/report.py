@@ -1,22 +1,26 @@
-"""The evaluation report: what was compared, every metric with its interval, and every item side by side."""
+"""The evaluation report: the verdict in words, chosen answers, every metric with its interval, and every item side by side."""
 
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneline.evaluate.compare import per_class_rows
+from tuneline.evaluate.compare import Row, per_class_rows
 from tuneline.evaluate.general_prompts import General
-from tuneline.evaluate.metrics.words import words
-from tuneline.formats.html import render
-from tuneline.formats.metrics import METRICS, main_metric
+from tuneline.evaluate.page import charts
+from tuneline.evaluate.page.answer_text import Stretch, is_long, plain_text, shown_answer
+from tuneline.evaluate.page.confusion import confusion
+from tuneline.evaluate.page.figures import number, p_value, shown, signed
+from tuneline.evaluate.page.glossary import METRIC_ENTRIES, TERMS, method_name, task_name
+from tuneline.evaluate.tasks import TaskResult, chosen, item_score, most_frequent_share, results_by_task
+from tuneline.evaluate.thresholds import LOOPING_ANSWER, SURE
+from tuneline.evaluate.verdict import outcome, verdict
+from tuneline.formats.html import Text, render
+from tuneline.formats.metrics import METRICS
+from tuneline.formats.model_names import model_name
 from tuneline.runtime.machine import library_versions
 
-WIDTH, HEIGHT = 640, 200
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "sacrebleu", "rouge-score", "jieba", "scipy")
-BINS = 12
-SURE = 0.05
-"""Of p."""
+SIDES = ("base", "tuned")
 
 
 class Facts(NamedTuple):
@@ -29,105 +33,140 @@ class Facts(NamedTuple):
     training: dict[str, Any]
     """metrics/train.json."""
     counts: dict[str, Any]
-    """metrics/convert.json."""
+    """metrics/convert_details.json."""
     curve: list[tuple[int, float]]
     """(step, loss)."""
     general: tuple[list[General], list[General]]
     """Of base and tuned."""
+    notice: str = ""
+    """The first line of the base's NOTICE, which says what it is; empty without one."""
 
 
-def report(metrics: dict[str, Any], rows: list[dict[str, Any]], facts: Facts) -> str:
-    """The page as HTML; `metrics` is eval.json, `rows` are the lines of predictions.jsonl."""
-    name = main_metric(metrics["delta"])
-    score = name if not METRICS[name].corpus else "rouge_l"
-    found = sorted(rows, key=lambda row: row["scores"]["base"][score] - row["scores"]["tuned"][score])
-    histograms = [
-        histogram(f"{METRICS[score].title} of an item", [values(rows, side, score) for side in ("base", "tuned")]),
-        histogram("characters of an answer", [[len(row[side]) for row in rows] for side in ("base", "tuned")]),
-    ]
+def report(metrics: dict[str, Any], rows: list[Row], facts: Facts) -> str:
+    """The page as HTML; `metrics` is what compare() gives, with `general`; `rows` are the lines of predictions.jsonl."""
+    results = results_by_task(metrics, rows)
+    order = [result.task for result in results]
+    items = sorted(
+        map(_item, rows), key=lambda item: (order.index(item["task"]), item["scores"]["base"] - item["scores"]["tuned"])
+    )
+    by_id = {item["id"]: item for item in items}
+    base = model_name(facts.base, facts.training.get("total_parameters"))
+    changed = sorted(
+        zip(*facts.general, strict=True),
+        key=lambda pair: pair[0]["nll"] / pair[0]["tokens"] - pair[1]["nll"] / pair[1]["tokens"],
+    )
     return render(
         Path(__file__).with_name("report.html.jinja"),
-        title="Evaluation report",
+        title=Text("Evaluation report", "评测报告"),
         metrics=metrics,
-        known=METRICS,
-        headline=name,
-        score=score,
-        rows=[{**row, "marked": {side: marked(row, side) for side in ("base", "tuned")}} for row in found],
-        tones={name: tone(name, metrics) for name in metrics["delta"]},
-        forest={name: whiskers(delta) for name, delta in metrics["delta"].items()},
+        lines=metric_lines(metrics, results),
+        results=results,
+        verdict=verdict(metrics, results, base, facts),
+        chosen=[
+            (result, {name: by_id[row["id"]] for name, row in chosen(rows, result.task).items()}) for result in results
+        ],
+        items=items,
+        confusion=confusion(rows, "tuned"),
+        guess=most_frequent_share(rows) if "label" in order else None,
         classes=per_class_rows(rows),
-        histograms=histograms,
-        points=points(facts.curve),
-        width=WIDTH,
-        height=HEIGHT,
-        bins=BINS,
+        histograms=_histograms(rows, items),
+        points=charts.points(facts.curve),
+        general=[(_general(one, other), one, other) for one, other in changed],
+        base=base,
         facts=facts,
-        changed=sorted(
-            zip(*facts.general, strict=True),
-            key=lambda pair: pair[0]["nll"] / pair[0]["tokens"] - pair[1]["nll"] / pair[1]["tokens"],
-        ),
         versions=library_versions(*LIBRARIES),
+        charts=charts,
+        entries=METRIC_ENTRIES,
+        terms=TERMS,
+        sure=SURE,
+        method=method_name(facts.params["tune"]["method"]),
+        task_name=task_name,
+        number=number,
+        shown=shown,
+        signed=signed,
+        p_value=p_value,
     )
 
 
-def tone(name: str, metrics: dict[str, Any]) -> str:
+class MetricLine(NamedTuple):
+    """A line of the table of metrics."""
+
+    name: str
+    task: str | None
+    """The task that the metric is the own one of, and over whose items it is; None for all items."""
+    base: dict[str, float]
+    tuned: dict[str, float]
+    delta: dict[str, float]
+    tone: str
+    forest: dict[str, float]
+
+
+def metric_lines(metrics: dict[str, Any], results: Sequence[TaskResult]) -> list[MetricLine]:
+    """The tasks' own metrics first, then those by which answers are checked, then the others."""
+    own = [_line(result.metric, result.task, result.figures) for result in results]
+    # Of a single task the own metric is over all items, too; one of a task alone never is.
+    there = {line.name for line in own if len(results) == 1 or METRICS[line.name].task}
+    names = dict.fromkeys(["eos_rate", "repetition", "nll_per_char", *METRIC_ENTRIES])
+    return own + [_line(name, None, metrics) for name in names if name in metrics["delta"] and name not in there]
+
+
+def _line(name: str, task: str | None, figures: dict[str, Any]) -> MetricLine:
+    delta = figures["delta"][name]
+    base, tuned = (figures[side][name] for side in SIDES)
+    return MetricLine(name, task, base, tuned, delta, tone(name, delta), charts.whiskers(delta))
+
+
+def tone(name: str, delta: dict[str, Any]) -> str:
     """`good` or `bad` where the tuned model's figure is another one than the base's; a length has no such sign."""
-    metric = METRICS[name]
-    if metrics["delta"][name]["p"] >= SURE or metric.higher_is_better is None:
+    if METRICS[name].higher_is_better is None:
         return ""
-    gain = metric.rank(metrics["tuned"][name]["value"]) - metric.rank(metrics["base"][name]["value"])
-    return "good" if gain > 0 else "bad"
+    return {"better": "good", "worse": "bad", "unclear": ""}[outcome(name, delta)]
 
 
-def values(rows: Sequence[dict[str, Any]], side: str, score: str) -> list[float]:
-    return [row["scores"][side][score] for row in rows]
+def _item(row: Row) -> dict[str, Any]:
+    """An item as the page shows it."""
+    scores = {side: item_score(row, side) for side in SIDES}
+    tuned = row["scores"]["tuned"]
+    flags = {
+        "wrong": row["task"] == "label" and scores["tuned"] < 100,
+        "loops": tuned["repetition"] >= LOOPING_ANSWER,
+        "cut": not row["stopped_at_eos"]["tuned"],
+        "worse": scores["tuned"] < scores["base"],
+    }
+    return {
+        "id": row["id"],
+        "task": row["task"],
+        "question": row["question"],
+        "references": row["references"],
+        "scores": scores,
+        "nll": {side: row["scores"][side]["nll_per_char"] for side in SIDES},
+        "stopped_at_eos": row["stopped_at_eos"],
+        "right": {side: scores[side] == 100 for side in SIDES} if row["task"] == "label" else None,
+        "flags": [name for name, there in flags.items() if there],
+        "answers": {side: _folded(shown_answer(row, side)) for side in SIDES},
+        "reference": _folded(plain_text(row["references"][0])),
+    }
 
 
-def whiskers(delta: dict[str, float]) -> dict[str, float]:
-    """Interval and value of a difference, from -100 to 100 with the far end of the interval at the edge."""
-    far = max(abs(delta["low"]), abs(delta["high"])) or 1.0
-    return {name: round(100 * delta[name] / far, 1) for name in ("low", "value", "high")}
+def _general(base: General, tuned: General) -> dict[str, Any]:
+    return {side: _folded(plain_text(line["prediction"])) for side, line in (("base", base), ("tuned", tuned))}
 
 
-def histogram(title: str, sides: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Counts in BINS bins of equal width from 0 on, of base and of tuned."""
-    top = max(max(side) for side in sides) or 1.0
-    counts = [[0] * BINS for _ in sides]
-    for side, found in enumerate(sides):
-        for value in found:
-            counts[side][min(BINS - 1, int(BINS * value / top))] += 1
-    return {"title": title, "top": top, "counts": counts, "highest": max(map(max, counts))}
+def _folded(parts: list[Stretch]) -> dict[str, Any]:
+    return {"parts": parts, "long": is_long(parts)}
 
 
-def marked(row: dict[str, Any], side: str) -> list[tuple[str, bool]]:
-    """The answer in pieces, and whether a piece is also in the reference, in the same order (longest matching blocks)."""
-    predicted = words(row[side])
-    match = SequenceMatcher(None, predicted, words(row["references"][0]), autojunk=False)
-    shared = {place for block in match.get_matching_blocks() for place in range(block.a, block.a + block.size)}
-    pieces: list[tuple[str, bool]] = []
-    start = 0
-    for place, word in enumerate(predicted):
-        found = row[side].index(word, start)
-        # White space between words goes with what is not shared.
-        pieces += [(row[side][start:found], False), (word, place in shared)]
-        start = found + len(word)
-    pieces.append((row[side][start:], False))
-    return join_neighbours(pieces)
-
-
-def join_neighbours(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """Neighbours of one kind as one, empty ones left out."""
-    result: list[tuple[str, bool]] = []
-    for text, shared in pieces:
-        if text and result and result[-1][1] == shared:
-            result[-1] = (result[-1][0] + text, shared)
-        elif text:
-            result.append((text, shared))
-    return result
-
-
-def points(curve: Sequence[tuple[int, float]]) -> str:
-    """The loss curve as SVG polyline points, zero loss at the bottom."""
-    highest = max(loss for _, loss in curve)
-    last = max(1, curve[-1][0])
-    return " ".join(f"{WIDTH * step / last:.1f},{HEIGHT * (1 - loss / highest):.1f}" for step, loss in curve)
+def _histograms(rows: Sequence[Row], items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of what items are worth, and of lengths; a label has neither."""
+    free = {item["id"]: item for item in items if item["task"] != "label"}
+    if not free:
+        return []
+    return [
+        charts.histogram(
+            Text("score of an item", "单题得分"), [[item["scores"][side] for item in free.values()] for side in SIDES]
+        ),
+        charts.histogram(
+            Text("characters of an answer", "回答字数"),
+            [[float(len(row[side])) for row in rows if row["id"] in free] for side in SIDES],
+        ),
+    ]

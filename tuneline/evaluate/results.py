@@ -6,6 +6,7 @@ from typing import Any
 
 from tuneline.evaluate import tables
 from tuneline.evaluate.compare import change_on_general, compare
+from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import General
 from tuneline.evaluate.metrics.score import score
 from tuneline.evaluate.paths import Inputs, Outputs
@@ -17,14 +18,20 @@ from tuneline.runtime.atomic import to_json
 
 
 def write_results(
-    rows: list[dict[str, Any]], general: tuple[list[General], list[General]], inputs: Inputs, outputs: Outputs
+    rows: list[dict[str, Any]],
+    general: tuple[list[General], list[General]],
+    generation: dict[str, Any],
+    inputs: Inputs,
+    outputs: Outputs,
 ) -> dict[str, Any]:
-    """Compare the rows' two sides, write every output, and return what is in metrics/eval.json.
+    """Compare the rows' two sides, write every output, and return what is in metrics/eval_details.json.
 
-    `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts.
+    `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts;
+    `generation` says how answers were made.
     """
-    metrics = compare(rows) | {"general": change_on_general(*general)}
-    outputs.metrics.write_text(to_json(metrics), encoding="utf-8")
+    metrics = compare(rows) | {"general": change_on_general(*general), "generation": generation}
+    outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
+    outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
     write_jsonl(outputs.general, general[1])
     tables.write_scores(outputs.scores, rows)
@@ -61,7 +68,9 @@ def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> 
         curve = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
     paths = (inputs.base / "config.json", inputs.adapter / "lineage.json", inputs.training, inputs.counts)
     config, lineage, training, counts = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-    return Facts(config, lineage["params"], training, counts, curve, general)
+    notice = inputs.base / "NOTICE"
+    said = notice.read_text(encoding="utf-8").partition("\n")[0] if notice.is_file() else ""
+    return Facts(config, lineage["params"], training, counts, curve, general, said)
 
 
 def headline_sentence(metrics: dict[str, Any]) -> str:

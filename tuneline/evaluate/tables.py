@@ -7,7 +7,10 @@ from typing import Any
 
 from tuneline.evaluate.compare import per_class_rows
 from tuneline.evaluate.metrics.labels import predicted_and_actual
-from tuneline.formats.metrics import METRICS
+from tuneline.formats.metrics import METRICS, Metric
+
+UNITS = {"0–100": "points of 100", "%": "points of 100", "nats": "nats", "ratio": "ratio of lengths"}
+"""Of a metric to what its difference shares an axis with."""
 
 
 def write_scores(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -17,14 +20,19 @@ def write_scores(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def write_intervals(path: Path, metrics: dict[str, Any]) -> None:
-    """Metrics on a scale of 100, which can share an axis; `low`, `high` and `p` are of the difference."""
-    lines = [
-        {"metric": name, "base": metrics["base"][name]["value"], "tuned": metrics["tuned"][name]["value"]}
-        | {key: delta[key] for key in ("low", "high", "p")}
-        for name, delta in metrics["delta"].items()
-        if METRICS[name].unit in ("0–100", "%")
-    ]
-    _write(path, lines, ("metric", "base", "tuned", "low", "high", "p"))
+    """Each metric's difference of tuned and base with its interval, and that on general prompts, by unit."""
+    lines = [_interval(METRICS[name], metrics["base"][name], metrics["tuned"][name], delta)
+             for name, delta in metrics["delta"].items()]  # fmt: skip
+    general = metrics["general"]["nll_per_token"]
+    change = METRICS["nll_per_token"]._replace(title="NLL on general prompts")
+    lines.append(_interval(change, general["base"], general["tuned"], general["delta"]))
+    _write(path, lines, ("metric", "unit", "base", "tuned", "difference", "low", "high", "p"))
+
+
+def _interval(metric: Metric, base: dict[str, Any], tuned: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
+    arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
+    line = {"metric": metric.title + arrow, "unit": UNITS[metric.unit], "base": base["value"], "tuned": tuned["value"]}
+    return line | {"difference": delta["value"]} | {key: delta[key] for key in ("low", "high", "p")}
 
 
 def write_per_class(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from tuneline.export.layerwise_fp32 import upcast
 from tuneline.formats.example import Encoded
 from tuneline.models.chunked_loss import chunks, logits_of, token_nll_and_sums
 from tuneline.models.likelihood import answer_states, head_weight, unwrap_peft
+from tuneline.runtime.progress import track
 
 
 class States(NamedTuple):
@@ -34,10 +35,8 @@ class Difference(TypedDict):
 @torch.inference_mode()
 def states(model: Any, rows: list[Encoded], label: str) -> States:
     """Run the rows through a plain or PEFT model, of whatever dtype, in float32."""
-    from tqdm import tqdm
-
     with upcast(model):
-        found = [answer_states(model, row) for row in tqdm(rows, desc=label, unit="item", dynamic_ncols=True)]
+        found = [answer_states(model, row) for row in track(rows, label, len(rows), "items")]
     return States(found, head_weight(unwrap_peft(model)).detach())
 
 

@@ -10,8 +10,8 @@ class Inputs(NamedTuple):
     train: Path
     heldout: Path
     counts: Path
-    """metrics/convert.json."""
+    """metrics/convert_details.json."""
     training: Path
     """metrics/train.json."""
     evaluation: Path
-    """metrics/eval.json."""
+    """metrics/eval_details.json."""

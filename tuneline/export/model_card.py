@@ -27,8 +27,8 @@ def card(
 ) -> str:
     """The page as Markdown with YAML before it.
 
-    `facts` holds the contents of metrics/{convert,eval,train,export}.json by name, `base` section `base` of the parameters,
-    `notice` the base's own; `beside` names the folder of an adapter that can't be merged.
+    `facts` holds the contents of metrics/{convert_details,eval_details,train,export}.json by stage, `base` section `base` of
+    the parameters, `notice` the base's own; `beside` names the folder of an adapter that can't be merged.
     """
     from huggingface_hub import ModelCardData
 

@@ -1,9 +1,16 @@
 """Self-contained HTML pages: no network, no script from elsewhere, the same bytes for the same values."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneline.formats.templates import fill
+
+
+class Text(NamedTuple):
+    """What a page says, in its two languages, of which a reader sees one."""
+
+    en: str
+    zh: str
 
 
 def render(template: Path, **values: Any) -> str:

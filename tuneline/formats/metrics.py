@@ -1,4 +1,4 @@
-"""Metrics of metrics/eval.json by name: title, version, unit, direction, and the task that each is for.
+"""Metrics of an evaluation by name: title, version, unit, direction, and the task that each is for.
 
 A metric's version is raised when its definition changes, is written beside the results, and results of different versions
 are never compared. How each is computed stands in tuneline.evaluate.metrics.
@@ -49,6 +49,8 @@ METRICS: dict[str, Metric] = {
     "eos_rate": Metric("Stopped at EOS", 1, True, "%"),
     **_extraction("triples", "Triples", "relations"),
     **_extraction("entities", "Entities", "types"),
+    **_extraction("labels", "Sets of labels", "labels"),
+    "labels_exact_match": Metric("Exact match of label sets", 1, True, "%", "labels", corpus=True),
     "label_accuracy": Metric("Accuracy", 1, True, "%", "label", corpus=True),
     "label_macro_f1": Metric("Macro F1 of labels", 1, True, "%", "label", corpus=True),
 }
@@ -56,9 +58,13 @@ EARLIER_NAMES = {"finished": "eos_rate"}
 """Name of a metric in results of earlier revisions to its name."""
 
 
+MAIN_METRICS = ("triples_f1", "entities_f1", "labels_f1", "label_accuracy", "rouge_l")
+"""By which a model is judged: those of one task alone first, then the one of every other task."""
+
+
 def main_metric(names: Any) -> str:
     """The first of `names` by which a model of its task is judged."""
-    return next(name for name in ("triples_f1", "entities_f1", "label_accuracy", "rouge_l") if name in names)
+    return next(name for name in MAIN_METRICS if name in names)
 
 
 def current_names(values: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tuneline.runtime.progress import ProgressBar
+
 if TYPE_CHECKING:
     import torch
 
@@ -42,8 +44,6 @@ def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str, what: str 
 
     `what` stands before the progress bar.
     """
-    from tqdm import tqdm
-
     folder.mkdir(parents=True, exist_ok=True)
     kind, width = NAMES[dtype]
     shards = _shards(tensors, width)
@@ -51,7 +51,7 @@ def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str, what: str 
         "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         for number in range(1, len(shards) + 1)
     ]
-    with tqdm(total=len(tensors), desc=what, unit="tensor", delay=1, dynamic_ncols=True) as bar:
+    with ProgressBar(what, len(tensors), "tensors") as bar:
         for name, shard in zip(names, shards, strict=True):
             entries = [(tensor.name, kind, tensor.shape, width * prod(tensor.shape)) for tensor in shard]
             with (folder / name).open("wb") as file:

@@ -15,10 +15,10 @@ from tuneline.formats.records import Message
 
 Mask = Literal["all_answers", "last_answer"]
 """Which assistant turns carry loss."""
-Turn = tuple[str, list[int]]
-"""Role, and ids of the content."""
-Texts = tuple[list[list[tuple[str, str]]], list[Any]]
-"""Conversations as (role, content) turns of their family, and the encodings of all contents in order."""
+Turn = tuple[str, list[int], bool]
+"""Role, ids of the content, and whether it may carry loss."""
+Texts = tuple[list[list[tuple[str, str, bool]]], list[Any]]
+"""Conversations as (role, content, whether it may carry loss) turns of their family, and the encodings of all contents."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Prompter:
     def encode(self, conversations: Sequence[Sequence[Message]]) -> Texts:
         """The texts of the conversations, encoded; Python is free for other threads meanwhile."""
         merged = [_merge_system(messages, self.family) for messages in conversations]
-        texts = [content for turns in merged for _, content in turns]
+        texts = [content for turns in merged for _, content, _ in turns]
         return merged, self.plain.encode_batch_fast(texts, add_special_tokens=False)
 
     def rows(self, encoded: Texts, mask: Mask) -> list[Encoded]:
@@ -173,7 +173,7 @@ class Prompter:
 
     def _ids(self, turns: Sequence[Turn]) -> list[int]:
         ids = list(self.first)
-        for role, content in turns:
+        for role, content, _ in turns:
             ids += self.opening[role]
             ids += self.lead
             ids += content
@@ -184,11 +184,12 @@ class Prompter:
     def _row(self, turns: Sequence[Turn], mask: Mask) -> Encoded:
         labels = [IGNORE_INDEX] * len(self.first)
         learn = False
-        for number, (role, content) in enumerate(turns, start=1):
+        for number, (role, content, may_learn) in enumerate(turns, start=1):
             opening = self.opening[role]
             # Where nothing ends a turn, the token of the next role does, and the answer before it learns that.
             labels += opening if learn and not self.closing else [IGNORE_INDEX] * len(opening)
-            learn = role == "assistant" and (mask == "all_answers" or (mask == "last_answer" and number == len(turns)))
+            masked = mask == "last_answer" and number < len(turns)
+            learn = role == "assistant" and may_learn and not masked
             encoded = [*self.lead, *content, *self.closing]
             labels += encoded if learn else [IGNORE_INDEX] * len(encoded)
             labels += [IGNORE_INDEX] * len(self.after)
@@ -201,12 +202,12 @@ class Prompter:
 def _with_ids(encoded: Texts) -> list[list[Turn]]:
     merged, encodings = encoded
     ids = iter(encodings)
-    return [[(role, next(ids).ids) for role, _ in turns] for turns in merged]
+    return [[(role, next(ids).ids, may_learn) for role, _, may_learn in turns] for turns in merged]
 
 
-def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str, str]]:
+def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str, str, bool]]:
     """Turns as the family has them. Raises ValueError for an unknown role or a late system prompt."""
-    turns: list[tuple[str, str]] = []
+    turns: list[tuple[str, str, bool]] = []
     system = ""
     for number, message in enumerate(messages):
         role, content = message["role"], message["content"]
@@ -215,7 +216,7 @@ def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str
         if role == "system" and not family.system_turn:
             system = content + "\n\n"
         elif role in ("system", "user", "assistant"):
-            turns.append((role, system + content))
+            turns.append((role, system + content, message.get("learn", True)))
             system = ""
         else:
             raise ValueError(f"message {number} has role {role!r}, expected system, user or assistant")

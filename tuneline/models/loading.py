@@ -6,6 +6,8 @@ torch and transformers are imported inside, so that `--help` of a stage stays in
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneline.runtime.progress import restyle_library_bars
+
 if TYPE_CHECKING:
     import torch
 
@@ -37,6 +39,7 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
+    restyle_library_bars()
     _need(folder / "config.json", folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")

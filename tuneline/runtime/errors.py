@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell gives it."""
 EXPECTED = (ValueError, OSError, MemoryError)
 """What input or machine is at fault for; anything else is a bug and keeps its traceback."""
 
@@ -14,11 +16,15 @@ def sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+class StoppedError(Exception):
+    """A run that was interrupted; the message says where the next one goes on."""
+
+
 @contextmanager
 def exit_with_sentence(name: str) -> Iterator[None]:
     """Exit with status 1 and `<name>: <sentence>` on stderr when the block raises one of EXPECTED.
 
-    Set TUNELINE_TRACEBACK=1 to see where an error came from.
+    A run that was stopped (Ctrl-C) exits with status 130. Set TUNELINE_TRACEBACK=1 to see where an error came from.
     """
     try:
         yield
@@ -26,5 +32,8 @@ def exit_with_sentence(name: str) -> Iterator[None]:
         if os.environ.get("TUNELINE_TRACEBACK"):
             raise
         sys.exit(f"{name}: {sentence(error)}")
+    except StoppedError as stopped:
+        print(f"{name}: {stopped}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

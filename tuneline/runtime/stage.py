@@ -5,6 +5,8 @@ recorded as what made the result.
 """
 
 import argparse
+import json
+import re
 import sys
 import time
 import warnings
@@ -15,12 +17,14 @@ from typing import Any
 
 from tuneline.runtime.atomic import atomic_output, remove, write_json
 from tuneline.runtime.code import all_code, changed_files, read_list
-from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.errors import StoppedError, exit_with_sentence
 from tuneline.runtime.machine import choose_accelerator, peak_memory
 from tuneline.runtime.params import S, Section, differences, parse, read_params
 from tuneline.runtime.process import dvc_pid, exit_with_parent
+from tuneline.runtime.progress import clock
 
 SPEED = Path("metrics/speed")
+MAP = Path("dvc.yaml")
 
 
 class Stage:
@@ -98,15 +102,48 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
         exit_with_parent(dvc)
     quiet_deprecations()
+    if name in stage_names():
+        print(announcement(name), flush=True)
     start = time.monotonic()
     with exit_with_sentence(name):
         # The stage that writes the lists is checked against all of them.
-        stage = Stage(name, all_code() if name == "code" else None)
-        main(stage)
+        try:
+            stage = Stage(name, all_code() if name == "code" else None)
+            main(stage)
+        except KeyboardInterrupt:
+            raise StoppedError(f"stopped; run again, it goes on from the stage {name}") from None
     seconds = time.monotonic() - start
     info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
     write_json(SPEED / f"{name}.json", info)
     print(f"{name}: took {seconds:.1f} s, peak memory {peak_memory():.2f} GB")
+
+
+def stage_names() -> list[str]:
+    """Names of the stages in the order of dvc.yaml; none where there is no such file.
+
+    By its lines: reading it as YAML takes longer than some stages do.
+    """
+    text = MAP.read_text(encoding="utf-8") if MAP.is_file() else ""
+    stages = re.split(r"^(?=\S)", text.partition("stages:\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^  (\w+):$", stages, re.MULTILINE)
+
+
+def numbered(name: str) -> str:
+    """`stage 3 of 9: base`."""
+    names = stage_names()
+    return f"stage {names.index(name) + 1} of {len(names)}: {name}" if name in names else f"stage {name}"
+
+
+def announcement(name: str) -> str:
+    """The line at a stage's start: its number, and how long it and all from it on took when they last ran."""
+    names = stage_names()
+    after = names[names.index(name) :] if name in names else [name]
+    paths = [SPEED / f"{stage}.json" for stage in after]
+    seconds = [json.loads(path.read_text())["wall_seconds"] for path in paths if path.is_file()]
+    if len(seconds) < len(after):
+        return numbered(name)
+    end = f", {clock(sum(seconds))} to the end if all stages run" if len(after) > 1 else ""
+    return f"{numbered(name)} ({clock(seconds[0])} last time{end})"
 
 
 def quiet_deprecations() -> None:

@@ -1,7 +1,7 @@
 """Records to rows of tokens, a batch at a time: encoded together, fitted to the limits, counted."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,6 +11,7 @@ from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message, Record
 from tuneline.formats.token_file import TokenWriter
 from tuneline.models.chat_format import Prompter, Texts
+from tuneline.runtime.progress import ProgressBar
 from tuneline.tokenize.config import Tokenize
 from tuneline.tokenize.truncation import shorten
 
@@ -28,6 +29,8 @@ class Summary:
 
     records: int = 0
     rows: int = 0
+    rows_per_epoch: int = 0
+    """Rows by the weights of their sources."""
     overlong: int = 0
     """Records of which no part fits."""
     truncated: int = 0
@@ -51,8 +54,8 @@ class Summary:
 
     def counts(self) -> dict[str, Any]:
         names = (
-            "records",
             "rows",
+            "rows_per_epoch",
             "overlong",
             "truncated",
             "split",
@@ -68,7 +71,7 @@ class Preview:
     """Rows of the mask preview: some of every source, spread evenly over it."""
 
     def __init__(self, sources: dict[str, Any]) -> None:
-        """`sources` are those of metrics/convert.json."""
+        """`sources` are those of metrics/convert_details.json."""
         records = {name: counts["train"] for name, counts in sources.items() if counts["train"]}
         share = max(1, PREVIEWED // max(1, len(records)))
         self.every = {name: max(1, count // share) for name, count in records.items()}
@@ -88,14 +91,15 @@ class Preview:
 
 
 def encode_all(
-    records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview
-) -> Summary:
-    """Write every record's rows. Raises ValueError for a record that can't be trained on, and when no row is left."""
-    from tqdm import tqdm
-
-    summary = Summary()
+    records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview,
+    weights: Mapping[str, float],
+) -> Summary:  # fmt: skip
+    """Write every record's rows, with the weight of its source. Raises ValueError for a record that can't be trained on,
+    and when no row is left.
+    """
+    summary, epoch = Summary(), 0.0
     with (
-        tqdm(total=total, desc="tokenize", unit="record", unit_scale=True, delay=1, dynamic_ncols=True) as bar,
+        ProgressBar("tokenize", total, "records") as bar,
         ThreadPoolExecutor(1) as thread,
     ):
         for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter)):
@@ -106,13 +110,16 @@ def encode_all(
                 summary.shortest_record = min(size, summary.shortest_record or size)
                 rows = [row] if _fits(row, params) else _shortened_rows(record, prompter, params, summary)
                 for kept in rows:
-                    writer.add(kept)
+                    weight = weights.get(record["source"], 1.0)
+                    writer.add(kept, weight)
                     summary.rows += 1
+                    epoch += weight
                     summary.tokens += len(kept.input_ids)
                     summary.supervised_tokens += len(kept.labels) - kept.labels.count(IGNORE_INDEX)
                     summary.longest = max(summary.longest, len(kept.input_ids))
                     preview.offer(record, kept)
             bar.update(len(batch))
+    summary.rows_per_epoch = round(epoch)
     if not summary.rows:
         raise ValueError(
             f"tokenize.max_tokens is {params.max_tokens} and the shortest of {summary.records} rows has "
@@ -165,7 +172,9 @@ def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summar
     """Rows of a record that is too long, by tokenize.overlong; counts what became of it."""
 
     def fits(messages: Sequence[Message]) -> bool:
-        return _fits(prompter.training_row(messages, params.mask), params)
+        # A part may begin with answers that are masked, and is as long as if they were not.
+        unmasked: list[Message] = [{"role": message["role"], "content": message["content"]} for message in messages]
+        return _fits(prompter.training_row(unmasked, params.mask), params)
 
     result = shorten(record["messages"], params.overlong, fits)
     summary.answers_lost += result.answers_lost

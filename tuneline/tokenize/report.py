@@ -2,21 +2,69 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jsonlines
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
-from tuneline.formats.html import render
+from tuneline.formats.html import Text, render
 from tuneline.formats.records import TERMS
 from tuneline.models.chat_format import Prompter
 from tuneline.tokenize.encode import STEP, Preview, Summary
 
 COLUMNS = ("items", *TERMS, "conflicts")
+NAMES = {
+    "items": Text("items", "条目"),
+    "train": Text("training set", "训练集"),
+    "heldout": Text("test set", "测试集"),
+    "duplicates": Text("duplicates", "重复"),
+    "leaks": Text("leaks", "泄漏"),
+    "rejected": Text("rejected", "拒收"),
+    "conflicts": Text("conflicts", "冲突"),
+}
+"""Of COLUMNS."""
+COUNTED = {
+    "rows": Text("rows", "训练行"),
+    "rows_per_epoch": Text("rows an epoch, by weight", "每轮的行数（按权重）"),
+    "overlong": Text("over-long, left out", "过长而略去"),
+    "truncated": Text("truncated", "截短"),
+    "split": Text("split", "拆分"),
+    "answers_lost": Text("answers lost", "失去的回答"),
+    "tokens": Text("tokens", "词元"),
+    "supervised_tokens": Text("supervised tokens", "参与学习的词元"),
+    "longest": Text("longest row", "最长的一行"),
+    "supervised_fraction": Text("supervised fraction", "参与学习的比例"),
+}
+"""Names of the figures of metrics/tokenize.json."""
+FAULTS = {
+    "without_content": Text("answers without content", "没有内容的回答"),
+    "cut_off": Text("answers cut off in the middle of a sentence", "中途断句的回答"),
+    "no_full_stop": Text("answers whose last sentence has no end", "末句没有结束的回答"),
+}
+"""Names of what is wrong with answers."""
+NOTICED = {
+    "masked_answers": Text(
+        "dialogues with answers that are marked as not to be learnt: in the prompt, and masked",
+        "对话含有标记为不学习的回答：留在提示中，不计损失",
+    ),
+}
+"""What convert notices, in words."""
 BINS = 32
-LEAKS_SHOWN = 12
+LEAKS_SHOWN = 10
+"""Held-out items whose leaks are shown, and the rows that are shown as the least similar ones."""
+ROWS_SHOWN = 2
+"""Rows that are shown of each item."""
+WHY = {
+    "equal": Text("the same question", "同一问题"),
+    "contains": Text("holds the test question", "含测试题"),
+    "part": Text("is a part of the test question", "是测试题的一部分"),
+    "renamed": Text("the same with other names", "换了名称的同一题"),
+    "passage": Text("rests on the same passage", "依据同一段文字"),
+    "answer": Text("holds the test answer", "含测试题的答案"),
+}
+"""Why a row is a leak, as in removed.jsonl."""
 REJECT_SHOWN = 160
 """Characters of a rejected text that are shown."""
 
@@ -25,18 +73,25 @@ def data_report(
     counts: dict[str, Any], summary: Summary, preview: Preview, prompter: Prompter, tokenizer: Any,
     rejects: Path, removed: Path,
 ) -> str:  # fmt: skip
-    """The page as HTML. `counts` is metrics/convert.json; the two files are convert's."""
+    """The page as HTML. `counts` is metrics/convert_details.json; the two files are convert's."""
     most = max((row["items"] for row in counts["sources"].values()), default=1)
     return render(
         Path(__file__).with_name("report.html.jinja"),
-        title="Data report",
+        title=Text("Data report", "数据报告"),
         columns=COLUMNS,
+        names=NAMES,
+        counted=COUNTED,
+        faults=FAULTS,
         terms=TERMS,
         sources=counts["sources"],
         total=counts["total"],
         bars={name: _bar(row, most) for name, row in counts["sources"].items()},
+        unused=_unused(counts["sources"]),
+        noticed=_noticed(counts["sources"]),
         rejects=_rejects(rejects, counts["sources"]),
-        leaks=_closest_leaks(removed),
+        leaks=_leaks_by_item(removed),
+        least_similar=_least_similar(removed),
+        why=WHY,
         tokens=summary.counts(),
         histograms=_histograms(summary.lengths),
         preview=[
@@ -73,6 +128,24 @@ def _bar(row: dict[str, Any], most: int) -> list[dict[str, Any]]:
     return parts
 
 
+def _unused(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields that nothing reads, those of most items first."""
+    rows = [
+        {"source": source, "field": path, "count": count, "share": count / max(1, counts["items"])}
+        for source, counts in sources.items()
+        for path, count in counts.get("unused", {}).items()
+    ]
+    return sorted(rows, key=lambda row: (-row["count"], row["source"], row["field"]))
+
+
+def _noticed(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"source": source, "name": NOTICED.get(name, Text(name, name)), "count": count}
+        for source, counts in sources.items()
+        for name, count in counts.get("noticed", {}).items()
+    ]
+
+
 def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rejects by source and reason: how many, and the first one."""
     first: dict[tuple[str, str], dict[str, str]] = {}
@@ -86,18 +159,39 @@ def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _closest_leaks(path: Path) -> list[dict[str, Any]]:
-    """The leaks of the highest similarity, equal questions first."""
+def _leaks_by_item(path: Path) -> list[dict[str, Any]]:
+    """The held-out items that remove most rows: how many, and the rows least like them."""
+    counts = Counter(line["of"] for line in _leaks(path))
+    shown = [item for item, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:LEAKS_SHOWN]]
+    rows: dict[str, list[dict[str, Any]]] = {item: [] for item in shown}
+    for line in _leaks(path):
+        if line["of"] in rows:
+            kept = rows[line["of"]]
+            kept.append(line)
+            kept.sort(key=_likeness)
+            del kept[ROWS_SHOWN:]
+    return [{"item": item, "count": counts[item], "rows": rows[item]} for item in shown]
+
+
+def _least_similar(path: Path) -> list[dict[str, Any]]:
+    """The leaks of the lowest similarity: innocent rows would be among them."""
+    return heapq.nsmallest(LEAKS_SHOWN, _leaks(path), key=_likeness)
+
+
+def _likeness(leak: dict[str, Any]) -> tuple[float, str]:
+    return leak["similarity"], leak["id"]
+
+
+def _leaks(path: Path) -> Iterator[dict[str, Any]]:
     with jsonlines.open(path) as lines:
-        leaks = ((line["similarity"], line["id"], line) for line in lines if "of" in line)
-        return [line for _, _, line in heapq.nlargest(LEAKS_SHOWN, leaks, key=lambda leak: leak[:2])]
+        yield from (line for line in lines if "of" in line)
 
 
 def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:
-    """For all sources together and for each, bars over the same bins."""
+    """For all sources together (without a name) and for each, bars over the same bins."""
     total = sum(lengths.values(), Counter[int]())
     merged = max(1, -(-(max(total, default=0) + 1) // BINS))
-    named = [("all sources", total), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
+    named = [("", total), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
     return [{"name": name, "bars": _bars(steps, merged)} for name, steps in named]
 
 
@@ -112,7 +206,7 @@ def _bars(steps: Counter[int], merged: int) -> list[dict[str, Any]]:
             "height": round(80 * count / tallest, 1),
             "count": count,
             "begin": place * width,
-            "label": f"{place * width}–{(place + 1) * width - 1} tokens",
+            "label": f"{place * width}–{(place + 1) * width - 1}",
         }
         for place, count in enumerate(counts)
     ]

@@ -63,13 +63,18 @@ def write_manifest(checkpoint: Path) -> None:
 
 def newest_complete(scratch: Path) -> Path | None:
     """The newest checkpoint whose every file is as its manifest says; torn ones are removed with a warning."""
-    numbered = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True)
+    numbered = sorted(scratch.glob("checkpoint-*"), key=step_of, reverse=True)
     for checkpoint in numbered:
         if (wrong := _wrong_with(checkpoint)) is None:
             return checkpoint
         print(f"train: {checkpoint.name} is not used: {wrong}", file=sys.stderr)
         shutil.rmtree(checkpoint)
     return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimizer steps that were done when it was saved."""
+    return int(checkpoint.name.partition("-")[2])
 
 
 def _wrong_with(checkpoint: Path) -> str | None:

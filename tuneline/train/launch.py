@@ -4,11 +4,13 @@ import contextlib
 import os
 import re
 import signal
+import threading
+import time
 from pathlib import Path
-from types import FrameType
 
+from tuneline.runtime.errors import StoppedError
 from tuneline.runtime.machine import free_port
-from tuneline.train.checkpoints import newest_complete
+from tuneline.train.checkpoints import RUN_INFO, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.process_arguments import Command, Paths, to_arguments
 from tuneline.train.sections import TrainingConfig
@@ -17,11 +19,20 @@ MODULE = "tuneline.train.run"
 
 
 def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> None:
-    """Train in `processes` processes, from the newest complete checkpoint in the scratch folder."""
+    """Train in `processes` processes, from the newest complete checkpoint in the scratch folder.
+
+    Raises StoppedError after Ctrl-C or SIGTERM, naming the step that was saved.
+    """
     resume = newest_complete(paths.scratch)
-    print(f"train: {processes} process(es), " + (f"going on from {resume.name}" if resume else "from the start"))
+    where = f"going on from {resume.name}" if resume else "from the start"
+    print(f"train: {processes} process(es), {where}", flush=True)
     parent = 0 if config.deepspeed.hostfile else os.getpid()
-    launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))
+    stopped = launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))
+    if stopped and not (paths.scratch / RUN_INFO).is_file():
+        saved = newest_complete(paths.scratch)
+        raise StoppedError(
+            f"stopped; run again, it goes on from {f'step {step_of(saved)}' if saved else 'the stage train'}"
+        )
 
 
 def count_processes(params: DeepSpeed, shares: int) -> int:
@@ -65,26 +76,65 @@ def launcher_arguments(params: DeepSpeed, processes: int, own: list[str]) -> lis
     return [*flags, "--module", MODULE, *own]
 
 
-def launch(params: DeepSpeed, processes: int, own: list[str]) -> None:
+def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
     """Run the launcher in this process until training ends; SIGTERM and SIGINT let the step finish and be saved.
+
+    Returns whether such a signal came.
 
     A failed rank has said why; whether training came to its end is for the caller to see, because the launcher
     returns as if nothing was wrong when it was itself killed by a signal (deepspeed 0.19.8).
     """
-    import psutil
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for child in psutil.Process().children():
-            child.send_signal(signal.SIGTERM)
-
+    stopped = threading.Event()
     if params.hostfile is None and os.environ.get("DS_ACCELERATOR") == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    _take_signals(stopped, terminal=params.hostfile is None)
+    # After the handlers: DeepSpeed's imports swallow a KeyboardInterrupt.
     from deepspeed.launcher import runner
 
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, forward)
+    threading.Thread(target=_end_children, args=(stopped,), daemon=True).start()
     try:
         with contextlib.suppress(SystemExit):
+            if stopped.is_set():
+                return True
             runner.main(launcher_arguments(params, processes, own))
     except RuntimeError as error:
         raise ValueError(f"DeepSpeed's launcher could not start: {error}") from None
+    return stopped.is_set()
+
+
+def _take_signals(stopped: threading.Event, *, terminal: bool) -> None:
+    """Let SIGTERM and SIGINT set the event, and with `terminal` keep SIGINT from all that this process starts.
+
+    A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What the main thread blocks is blocked
+    in children, too. A signal that another thread takes does not wake the main one out of its wait, where Python would call
+    a handler; but it is written to the wakeup pipe.
+    """
+    signals = (signal.SIGTERM, signal.SIGINT)
+    read, write = os.pipe()
+
+    def watch() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        while os.read(read, 1)[0] not in signals:
+            pass
+        stopped.set()
+
+    for number in signals:
+        signal.signal(number, lambda *_: stopped.set())
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    if terminal:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_children(stopped: threading.Event) -> None:
+    """Wait for the event, then ask what this process started to end."""
+    import psutil
+
+    stopped.wait()
+    # The launcher may only be about to start its process.
+    while not (children := psutil.Process().children()):
+        time.sleep(0.1)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(signal.SIGTERM)

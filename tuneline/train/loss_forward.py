@@ -12,7 +12,7 @@ Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor
 """(hidden [B, T, H], labels [B, T]) to (states [n, H], targets [n])."""
 
 
-def install_loss_forward(model: Any, checkpointing: bool, choose: Choose = supervised_positions) -> None:
+def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> None:
     """Make the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
 
     Rows are packed, with `lengths` and positions, or padded on the right, where a causal model never looks: there
@@ -44,6 +44,4 @@ def install_loss_forward(model: Any, checkpointing: bool, choose: Choose = super
         states, targets = choose(hidden, labels)
         return {"loss": summed_loss(states, head, targets)}
 
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     model.forward = forward

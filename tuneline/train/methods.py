@@ -22,11 +22,6 @@ PROMPT_LEARNING = ("p_tuning", "prefix", "prompt")
 def validate(method: Method, train: Train) -> None:
     """Raises ValueError for what a library would refuse after minutes, or do wrong without a word."""
     name = method.tune.method
-    if name == "prefix" and train.gradient_checkpointing:
-        raise ValueError(
-            "tune.method is prefix and train.gradient_checkpointing is true, expected false: a recomputed layer forgets its "
-            "prefix; lower train.micro_batch_size to save memory"
-        )
     if name in PROMPT_LEARNING and train.neftune_alpha:
         raise ValueError(
             f"tune.method is {name} and train.neftune_alpha is {train.neftune_alpha:g}, expected null: the noise would go "

@@ -33,6 +33,7 @@ from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, packing_is_exact, supports_packing
 from tuneline.train.config.train import Train
 from tuneline.train.fused_lora import patch_lora_layers
+from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.process_arguments import Paths, from_arguments
 from tuneline.train.sections import Method, TrainingConfig
@@ -71,7 +72,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     packed = supports_packing(AutoConfig.for_model(**values), method, params.neftune_alpha)
     batches, validation = batches_of(params, tokens, packed=packed)
     steps = len(batches) * params.micro_batch_size // params.batch_size
-    arguments = training_arguments(config, paths.scratch, steps, device)
+    arguments = training_arguments(config, paths.scratch, steps, device, validates=bool(validation))
     init_distributed(arguments)
     make_deterministic(params, device)
     set_seed(params.seed)
@@ -105,6 +106,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     if trainer.is_world_process_zero():
         info = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}
         info |= {"device": device_name(device), "peak_memory_gb": _peak(device), "resumed": resume is not None}
+        info |= {"deterministic": device.type == "cpu" or params.deterministic}
         (paths.scratch / RUN_INFO).write_text(json.dumps(info | machine_info()), encoding="utf-8")
 
 
@@ -119,8 +121,10 @@ def make_deterministic(params: Train, device: torch.device) -> None:
 
 def prepare_model(model: Any, method: Method, checkpointing: bool) -> Any:
     """The base with the method's parameters trainable, and a forward pass that returns the summed loss."""
-    install_loss_forward(model, checkpointing)
+    install_loss_forward(model)
     tuned = methods.prepare(model, method)
+    if checkpointing:
+        enable_checkpointing(model)
     patch_lora_layers(tuned)
     return tuned
 
@@ -157,16 +161,14 @@ def summary(
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     seen = [row for batch in batches for row, _ in batch][: state.global_step * params.batch_size]
     report = {
-        **methods.counts(model),
+        **{name: count for name, count in methods.counts(model).items() if name != "trainable_share"},
         "steps": state.global_step,
         "rows_seen": len(seen),
-        "tokens": int(tokens.lengths[seen].sum()),
         "supervised_tokens": int(tokens.supervised_per_row[seen].sum()),
         "first_loss": float(f"{losses[0]:.6g}"),
         "last_loss": float(f"{losses[-1]:.6g}"),
-        "deterministic": pick_device().type == "cpu" or params.deterministic,
     }
-    if params.eval_fraction:
+    if any("eval_loss" in entry for entry in state.log_history):
         best = min((entry for entry in state.log_history if "eval_loss" in entry), key=lambda entry: entry["eval_loss"])
         report |= {"best_step": best["step"], "validation_loss": float(f"{best['eval_loss']:.6g}")}
     return report

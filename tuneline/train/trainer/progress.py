@@ -1,14 +1,14 @@
-"""Progress bar with loss, tokens/s and time left, and the loss curve, written as training goes on."""
+"""Progress of training in tokens, with step, loss and tokens/s, and the loss curve, written as training goes on."""
 
 import csv
 import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import TrainerCallback
 
 from tuneline.runtime.atomic import atomic_output
+from tuneline.runtime.progress import ProgressBar
 
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 
@@ -19,29 +19,35 @@ class Progress(TrainerCallback):
     def __init__(self, curve: Path, tokens_per_step: list[int]) -> None:
         self.curve = curve
         self.tokens_per_step = tokens_per_step
-        self.bar: Any = None
+        self.bar: ProgressBar | None = None
         self.started = 0.0
         self.first_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", dynamic_ncols=True)
+        done = sum(self.tokens_per_step[: state.global_step])
+        self.bar = ProgressBar("train", sum(self.tokens_per_step), "tokens", done)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.update(state.global_step - self.bar.n)
+        assert self.bar is not None
+        self.bar.update(sum(self.tokens_per_step[: state.global_step]) - self.bar.done)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         rows = curve_rows(state.log_history)
         losses = [row["loss"] for row in rows if "loss" in row]
         if losses and self.bar is not None:
-            self.bar.set_postfix({"loss": f"{losses[-1]:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"})
+            step = f"{state.global_step} of {state.max_steps}"
+            self.bar.note(
+                **{"step": step, "loss": f"{losses[-1]:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
+            )
         with atomic_output(self.curve) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows([[_short(row[column]) if column in row else "" for column in COLUMNS] for row in rows])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def tokens_per_second(self, state: Any) -> float:
         """Real tokens (no padding) per second since this start, over all processes."""

@@ -1,5 +1,6 @@
 """Hugging Face Trainer with fixed micro-batches and a loss summed over supervised tokens."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -110,6 +111,20 @@ class SupervisedTrainer(Trainer):
                 "Training goes on; the last good checkpoint stays",
                 file=sys.stderr,
             )
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Also the loss summed since it was last logged, of each process: Trainer forgets it, and the curve would differ."""
+        super()._save_rng_state(output_dir)
+        since = {"loss": self._tr_loss.item(), "logged_step": self._globalstep_last_logged}
+        (Path(output_dir) / f"loss_{self.args.process_index}.json").write_text(json.dumps(since), encoding="utf-8")
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None:
+            path = Path(checkpoint) / f"loss_{self.args.process_index}.json"
+            since = json.loads(path.read_text(encoding="utf-8"))
+            self._tr_loss.fill_(since["loss"])
+            self._globalstep_last_logged = since["logged_step"]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=self.collate)

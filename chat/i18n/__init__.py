@@ -1,0 +1,1 @@
+"""User interface texts of the page in English and Chinese."""

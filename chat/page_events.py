@@ -1,0 +1,160 @@
+"""Event handlers of the page: asking, stopping, examples, and the switch of the language."""
+
+import html
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from chat.engine import Engine, SamplingParams
+from chat.examples import Example, starters
+from chat.i18n.captions import Captions
+from chat.i18n.texts import Text
+from chat.side_by_side import Column, drop_last_reply, drop_unanswered, escape_messages, run_columns
+from tuneline.formats.records import Message
+
+if TYPE_CHECKING:
+    from chat.page import Page
+
+REFERENCE = Text("参考答案", "Reference answer")
+EVENT_OPTIONS: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+Update = dict[Any, Any]
+"""Gradio update: new values by component."""
+
+
+def reference_html(example: Example | None) -> str:
+    if example is None:
+        return ""
+    return f"<h2>{REFERENCE.html()}</h2><blockquote>{html.escape(example.reference)}</blockquote>"
+
+
+def page_update(page: "Page", columns: Sequence[Column], *, running: bool) -> Update:
+    """Update of all components that change while both columns run, and when they have finished."""
+    composer = page.composer
+    update: Update = {
+        button: gr.Button(interactive=not running) for button in (composer.send, composer.retry, composer.clear)
+    }
+    update[composer.stop] = gr.Button(interactive=running)
+    for widget, column in zip(page.columns, columns, strict=True):
+        update |= {
+            widget.history: column.messages(),
+            widget.pane: escape_messages(column.messages()),
+            widget.status: column.status(),
+        }
+    return update
+
+
+class Handlers:
+    """Event handlers: replies of both columns, to one question at a time for each visitor.
+
+    A generator of Gradio that ends without a yield empties all its outputs, the buttons, too: what has nothing to do
+    yields gr.skip().
+    """
+
+    def __init__(self, engine: Engine, examples: Sequence[Example], page: "Page") -> None:
+        self.engine, self.page = engine, page
+        self._by_question = {example.question.strip(): example for example in examples}
+        self._stop_events: dict[str | None, threading.Event] = {}
+
+    def send(self, request: gr.Request, text: str, *values: Any) -> Any:
+        if not (text or "").strip():
+            yield gr.skip()
+            return
+        yield from self._ask(request, text, values, {self.page.composer.question: ""})
+
+    def retry(self, request: gr.Request, _: str, left: Any, right: Any, *rest: Any) -> Any:
+        if not left:
+            yield gr.skip()
+            return
+        yield from self._stream(request, [drop_last_reply(left), drop_last_reply(right)], rest, {})
+
+    def stop(self, request: gr.Request) -> None:
+        if stop := self._stop_events.get(request.session_hash):
+            stop.set()
+
+    def starter(self, example: Example) -> Any:
+        """Handler that asks an example, with its system prompt; what has been typed stays."""
+
+        def ask(request: gr.Request, _: str, *values: Any) -> Any:
+            values = (*values[:4], example.system, *values[5:])
+            yield from self._ask(request, example.question, values, {self.page.settings[0]: example.system})
+
+        return ask
+
+    def _ask(self, request: gr.Request, question: str, values: Sequence[Any], first: Update) -> Iterator[Any]:
+        left, right, *rest = values
+        histories = [[*drop_unanswered(history), Message(role="user", content=question)] for history in (left, right)]
+        if self.page.side:
+            first = first | {self.page.side.reference: reference_html(self._by_question.get(question.strip()))}
+        yield from self._stream(request, histories, rest, first)
+
+    def _stream(
+        self, request: gr.Request, histories: Sequence[list[Message]], values: Sequence[Any], first: Update
+    ) -> Iterator[Any]:
+        """Updates of the page until both columns have finished; `first` is part of the first one."""
+        *models, system, temperature, top_p, max_new_tokens, seed = values
+        params = SamplingParams(int(max_new_tokens), temperature, top_p, int(seed or 0))
+        prefix = [Message(role="system", content=system)] if (system or "").strip() else []
+        stop = threading.Event()
+        if self._stop_events.setdefault(request.session_hash, stop) is not stop:
+            yield gr.skip()
+            return
+        try:
+            columns = [
+                Column(history, partial(self.engine.stream, name, [*prefix, *history], params), stop)
+                for name, history in zip(models, histories, strict=True)
+            ]
+            yield page_update(self.page, columns, running=True) | first
+            for _ in run_columns(columns, stop):
+                yield page_update(self.page, columns, running=True)
+            yield page_update(self.page, columns, running=False)
+        finally:
+            self._stop_events.pop(request.session_hash, None)
+
+
+def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") -> None:
+    """Events of the buttons and the examples."""
+    handlers = Handlers(engine, examples, page)
+    composer, side, system = page.composer, page.side, page.settings[0]
+    histories, panes = [widget.history for widget in page.columns], [widget.pane for widget in page.columns]
+    statuses = [widget.status for widget in page.columns]
+    inputs = [composer.question, *histories, *(widget.model for widget in page.columns), *page.settings]
+    outputs = [*composer, *histories, *panes, *statuses, system, *([side.reference] if side else [])]
+    asking = [composer.send.click, composer.question.submit]
+    gr.on(asking, handlers.send, inputs, outputs, trigger_mode="once", **EVENT_OPTIONS)
+    composer.retry.click(handlers.retry, inputs, outputs, **EVENT_OPTIONS)
+    composer.stop.click(handlers.stop, queue=False, **EVENT_OPTIONS)
+    emptied: Update = {item: [] for item in [*histories, *panes]} | dict.fromkeys(statuses, "")
+    if side:
+        emptied |= {side.reference: "", side.examples: None}
+        for button, example in zip(side.starters, starters(examples), strict=True):
+            button.click(handlers.starter(example), inputs, outputs, **EVENT_OPTIONS)
+        side.examples.input(
+            lambda number: [examples[number].question, examples[number].system, reference_html(examples[number])],
+            side.examples, [composer.question, system, side.reference], **EVENT_OPTIONS,
+        )  # fmt: skip
+    composer.clear.click(lambda: emptied, None, [*emptied], **EVENT_OPTIONS)
+
+
+LANGUAGE_AT_START = """() => {
+  const saved = localStorage.getItem("tuneline-language");
+  const language = saved ?? (document.documentElement.lang.startsWith("zh") ? "zh" : "en");
+  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  return language;
+}"""
+"""Gradio has set the element's language to the browser's."""
+OTHER_LANGUAGE = """() => {
+  const language = document.documentElement.lang.startsWith("zh") ? "en" : "zh";
+  localStorage.setItem("tuneline-language", language);
+  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  return language;
+}"""
+
+
+def connect_language(blocks: gr.Blocks, captions: Captions, switch: gr.Button) -> None:
+    """Events that put the captions into the visitor's language; what `js` returns takes the place of the input's value."""
+    options = EVENT_OPTIONS | {"inputs": switch, "outputs": captions.components, "queue": False}
+    blocks.load(captions.updates, js=LANGUAGE_AT_START, **options)
+    switch.click(captions.updates, js=OTHER_LANGUAGE, **options)

@@ -1,0 +1,91 @@
+"""Progress: plain lines where there is no terminal, one style of bar where there is one, numbers of stages."""
+
+import io
+import sys
+
+import pytest
+
+from tests.helpers.paths import ROOT
+from tuneline.runtime import progress
+from tuneline.runtime.progress import ProgressBar, clock, track
+from tuneline.runtime.stage import announcement, numbered, stage_names
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (45, "45 s"), (129, "2 min 09 s"), (3599.6, "1 h 00 min"), (3900, "1 h 05 min")]
+)
+def test_a_duration_in_words(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_a_log_gets_a_line_every_so_often_and_no_bar(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with ProgressBar("evaluate: answers", 6400, "tokens", done=400) as bar:
+        bar.note(step="5 of 16")
+        for _ in range(10):
+            now[0] += 7
+            bar.update(100)
+    assert capsys.readouterr().err.splitlines() == [
+        "evaluate: answers: 900 of 6,400 tokens, 6 min 25 s left, step 5 of 16",
+        "evaluate: answers: 1,400 of 6,400 tokens, 5 min 50 s left, step 5 of 16",
+    ]
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "DELAY", 0)
+    assert list(track("abcd", "convert: writing", 4, "items")) == list("abcd")
+    assert "convert: writing  " in screen.getvalue()
+    assert " of 4 items, " in screen.getvalue()
+    assert screen.getvalue().endswith("\r")
+
+
+def test_only_the_first_process_shows_progress(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(progress, "EVERY", 0)
+    with ProgressBar("train", 2, "tokens") as bar:
+        bar.update()
+    assert capsys.readouterr().err == ""
+
+
+def test_transformers_shows_its_progress_as_ours(monkeypatch, capsys):
+    from transformers.utils import logging
+
+    monkeypatch.setattr(progress, "EVERY", 0)
+    progress.restyle_library_bars()
+    try:
+        assert list(logging.tqdm([1, 2], desc="Loading weights")) == [1, 2]
+    finally:
+        logging.set_tqdm_hook(None)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "loading weights: 1 of 2 tensors",
+        "loading weights: 2 of 2 tensors",
+    ]
+
+
+def test_stages_are_numbered_as_in_the_map(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    assert stage_names()[:3] == ["code", "fetch", "base"]
+    assert len(stage_names()) == 9
+    assert numbered("train") == "stage 6 of 9: train"
+    monkeypatch.chdir(tmp_path)
+    assert (stage_names(), numbered("train")) == ([], "stage train")
+
+
+def test_a_stage_says_how_long_it_took_last_time(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  one:\n    cmd: x\n  two:\n    cmd: y\nmetrics:\n  - z\n")
+    assert announcement("one") == "stage 1 of 2: one"
+    (tmp_path / "metrics/speed").mkdir(parents=True)
+    for name, seconds in (("one", 5), ("two", 60)):
+        (tmp_path / f"metrics/speed/{name}.json").write_text(f'{{"wall_seconds": {seconds}}}')
+    assert announcement("one") == "stage 1 of 2: one (5 s last time, 1 min 05 s to the end if all stages run)"
+    assert announcement("two") == "stage 2 of 2: two (1 min 00 s last time)"

@@ -1,0 +1,195 @@
+"""The summary at the end of a run: verdict, warnings in red with a remedy, next commands; DVC's messages that are left out."""
+
+import json
+import logging
+
+import pytest
+
+from tests.helpers.commands import git, git_init, python
+from tests.helpers.paths import ROOT
+from tuneline.cli.repro import StageLog
+from tuneline.cli.summary import chosen, verdict, warnings
+from tuneline.runtime.environment import require_environment
+from tuneline.runtime.unsaved import is_unsaved, refuse_to_overwrite
+from tuneline.sections import check_sections
+
+
+def metrics(**changes: dict) -> dict:
+    """Contents of metrics/eval.json where all is well; changes are {metric: (base, tuned, p)}."""
+    values = {"rouge_l": (10.0, 14.0, 0.001), "nll_per_char": (2.0, 1.5, 0.001), "repetition": (20.0, 5.0, 0.01)}
+    values |= {"eos_rate": (0.0, 98.0, 0.001)} | changes
+    side = {place: {name: {"value": value[place]} for name, value in values.items()} for place in (0, 1)}
+    delta = {
+        name: {
+            "value": tuned - base,
+            "low": tuned - base - 1,
+            "high": tuned - base + 1,
+            "p": p,
+            "wins": 9,
+            "ties": 0,
+            "losses": 1,
+        }
+        for name, (base, tuned, p) in values.items()
+    }
+    general = {"nll_per_token": {"delta": {"value": 0.1}}}
+    return {"items": 10, "tasks": {"qa": 10}, "base": side[0], "tuned": side[1], "delta": delta, "general": general}
+
+
+@pytest.mark.parametrize(
+    ("found", "begins"),
+    [
+        (metrics(), "Better than the base in ROUGE-L on 10 held-out items (9 items better, 1 worse"),
+        (metrics(rouge_l=(14.0, 10.0, 0.001)), "WORSE than the base in ROUGE-L"),
+        (metrics(rouge_l=(10.0, 14.0, 0.4)), "No difference in ROUGE-L that 10 held-out items could show"),
+        (metrics(label_accuracy=(0.0, 70.0, 0.001)), "Better than the base in Accuracy"),
+    ],
+)
+def test_the_verdict_is_a_sentence(found, begins):
+    assert verdict(found).startswith(begins)
+
+
+def test_three_figures_begin_with_the_one_that_decides():
+    assert chosen(metrics()) == ["rouge_l", "nll_per_char", "repetition"]
+    assert chosen(metrics(label_accuracy=(0.0, 70.0, 0.001))) == ["label_accuracy", "rouge_l", "nll_per_char"]
+    assert chosen(metrics(label_accuracy=(0.0, 70.0, 0.001)) | {"tasks": {"label": 10}})[1:] == [
+        "nll_per_char",
+        "repetition",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem", "remedy"),
+    [
+        ({"eos_rate": (0.0, 60.0, 0.001)}, "40 % of the answers are cut off", "train.max_steps"),
+        ({"repetition": (20.0, 79.0, 0.001)}, "answers loop: 79 %", "base.source"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_remedy(changes, problem, remedy):
+    assert warnings(metrics()) == []
+    (warned,) = warnings(metrics(**changes))
+    assert warned.problem.startswith(problem)
+    assert remedy in warned.remedy
+
+
+def test_forgetting_is_said():
+    general = {"nll_per_token": {"delta": {"value": 5.8}}}
+    (warned,) = warnings(metrics() | {"general": general})
+    assert warned.problem == "it forgets: NLL of general prompts rose by 5.8 nats a token"
+
+
+def test_details_are_read_where_they_are(tmp_path):
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/eval.json").write_text('{"rouge_l": 14.0}')
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    environment = {"PYTHONPATH": str(ROOT)}
+    result = python(tmp_path, "-m", "tuneline", "summary", env=environment)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("summary: metrics/eval.json has no intervals")
+    (tmp_path / "metrics/eval_details.json").write_text(json.dumps(metrics(repetition=(20.0, 79.0, 0.01))))
+    result = python(tmp_path, "-m", "tuneline", "summary", env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "WARNING: answers loop" in result.stdout
+    assert "not merged yet" in result.stdout
+
+
+def record(
+    text: str, *arguments: object, level: int = logging.INFO, error: Exception | None = None
+) -> logging.LogRecord:
+    info = (type(error), error, None) if error else None
+    return logging.LogRecord("dvc", level, "", 0, text, arguments, info)
+
+
+def test_what_dvc_says_while_all_is_well_is_left_out_and_nothing_else(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    log = StageLog()
+    left_out = [
+        record("Running stage '%s':", "train"),
+        record("%s %s", ">", "python -m stages.train"),
+        record("Updating lock file '%s'", "dvc.lock"),
+        record("'%s' is empty.", "data/processed/rejects.jsonl", level=logging.WARNING),
+    ]
+    kept = [
+        record("'%s' is empty.", "data/processed/train.jsonl", level=logging.WARNING),
+        record("%s", "anything else"),
+        record("", level=logging.ERROR, error=ValueError("failed to run: python -m stages.train, exited with 1")),
+    ]
+    assert [log.filter(one) for one in left_out] == [False] * 4
+    assert [log.filter(one) for one in kept] == [True] * 3
+    skipped = record("Stage '%s' didn't change, skipping", "base")
+    assert log.filter(skipped)
+    assert skipped.getMessage() == "stage 3 of 9: base, unchanged"
+    assert (log.ran, log.reused, log.stopped) == (["train"], ["base"], False)
+
+
+@pytest.mark.parametrize("status", ["130", "-2"])
+def test_a_stage_that_ctrl_c_stopped_is_no_error(status):
+    log = StageLog()
+    error = ValueError("failed to reproduce 'train'")
+    error.__cause__ = ValueError(f"failed to run: python -m stages.train, exited with {status}")
+    assert not log.filter(record("", level=logging.ERROR, error=error))
+    assert log.stopped
+
+
+def test_a_python_without_the_libraries_says_how_to_get_them(capsys):
+    require_environment()
+    with pytest.raises(SystemExit) as end:
+        require_environment(("pydantic", "no_such_library"))
+    assert "no_such_library is not installed" in str(end.value)
+    assert "source .venv/bin/activate" in str(end.value)
+
+
+@pytest.mark.parametrize("module", ["stages.train", "stages.code", "tuneline"])
+def test_an_entry_with_another_python_is_one_sentence(tmp_path, module):
+    # -S -I: this Python without its site-packages, as another one would be.
+    program = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module({module!r}, run_name='__main__')"
+    result = python(tmp_path, "-S", "-I", "-c", program)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "run `source .venv/bin/activate`" in result.stderr
+
+
+def test_results_are_unsaved_until_a_commit_or_an_experiment_has_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path.joinpath("metrics/eval.json").relative_to(tmp_path)
+    results.parent.mkdir()
+    results.write_text("1")
+    assert not is_unsaved(results), "there is no git"
+    git_init(tmp_path)
+    (tmp_path / "other").write_text("x")
+    git(tmp_path, "add", "other")
+    git(tmp_path, "commit", "-q", "-m", "Other")
+    assert is_unsaved(results)
+    refuse_to_overwrite(results)
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "x")
+    with pytest.raises(ValueError, match="no commit and in no experiment.*git add dvc.lock metrics"):
+        refuse_to_overwrite(results)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path.parent))
+    refuse_to_overwrite(results)
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-q", "-m", "Results")
+    assert not is_unsaved(results)
+    results.write_text("2")
+    assert is_unsaved(results)
+    git(tmp_path, "commit", "-q", "-a", "-m", "Experiment")
+    git(tmp_path, "update-ref", "refs/exps/ab/cdef/r8", "HEAD")
+    git(tmp_path, "reset", "-q", "--soft", "HEAD~1")
+    assert not is_unsaved(results), "an experiment has them"
+
+
+def test_every_section_is_checked_at_once(workspace, params):
+    from tuneline.runtime.params import load
+
+    workspace()
+    check_sections(load)
+    params["export"]["max_delta_nl"] = params["export"].pop("max_delta_nll")
+    params["lora"]["r"] = "abc"
+    params["exports"] = {}
+    workspace()
+    with pytest.raises(ValueError, match=r"^params\.yaml: ") as found:
+        check_sections(load)
+    for complaint in (
+        "export.max_delta_nl is not a known key",
+        "lora.r is 'abc'",
+        "section 'exports' is read by no stage",
+    ):
+        assert complaint in str(found.value)
+    assert str(found.value).count("params.yaml") == 1

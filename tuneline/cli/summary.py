@@ -1,0 +1,211 @@
+"""`tuneline summary`: what the pipeline's last run gave, whether it is better, what is wrong, and what to do next."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from tuneline.cli.git import git
+from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
+from tuneline.formats.metrics import METRICS, current_names, main_metric
+from tuneline.runtime.params import read_params
+from tuneline.runtime.progress import clock
+from tuneline.runtime.stage import SPEED, stage_names
+from tuneline.runtime.unsaved import KEEP, is_unsaved
+
+DETAILS = (Path("metrics/eval_details.json"), Path("metrics/eval.json"))
+"""Values with intervals: the first of them that is there."""
+RESULTS = Path("metrics/eval.json")
+EXPORT = Path("metrics/export.json")
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class Run(NamedTuple):
+    """A run of `dvc repro`."""
+
+    ran: list[str]
+    reused: list[str]
+    seconds: float
+
+
+class Warned(NamedTuple):
+    problem: str
+    remedy: str
+
+
+@app.command("summary")
+def main() -> None:
+    """Show what the last run gave: better or not, how sure that is, what is wrong, and what to do next."""
+    show()
+
+
+def show(run: Run | None = None) -> None:
+    """Print the summary, as a panel where stdout is a terminal; without `run` with the times of each stage's last run."""
+    found = next((path for path in DETAILS if path.is_file()), None)
+    if found is None:
+        raise ValueError(f"{RESULTS} was not found in {Path.cwd()}: run `make repro` in the root of the project")
+    metrics = json.loads(found.read_text(encoding="utf-8"))
+    if "delta" not in metrics:
+        raise ValueError(f"{found} has no intervals: run `make repro`, which writes them")
+    for side in ("base", "tuned", "delta"):
+        metrics[side] = current_names(metrics[side])
+    warned = warnings(metrics)
+    rows = [
+        ("result", [verdict(metrics), *(figure(name, metrics) for name in chosen(metrics))]),
+        ("model", [merged_sentence()]),
+        (
+            "look",
+            ["metrics/report.html  every answer", "metrics/data.html  what went in", "`tuneline chat`, `make demo`"],
+        ),
+        ("next", next_commands(read_params())),
+        ("time", times(run)),
+    ]
+    (panel if sys.stdout.isatty() else plain)(rows, warned)
+
+
+def chosen(metrics: dict[str, Any]) -> list[str]:
+    """Three metrics to show: the one that decides, then what else there is."""
+    answers = ("rouge_l",) if "qa" in metrics["tasks"] else ()
+    names = (main_metric(metrics["delta"]), *answers, "nll_per_char", "repetition", "eos_rate")
+    return [name for name in dict.fromkeys(names) if name in metrics["delta"]][:3]
+
+
+def figure(name: str, metrics: dict[str, Any]) -> str:
+    """A metric of base and tuned model, and their difference with its interval."""
+    base, tuned, delta = (metrics[side][name] for side in ("base", "tuned", "delta"))
+    unit = {"%": " %", "nats": " nats"}.get(METRICS[name].unit, "")
+    digits = 2 if abs(delta["value"]) < 10 and METRICS[name].unit == "nats" else 1
+    value = f"base {base['value']:.{digits}f} → tuned {tuned['value']:.{digits}f}{unit}"
+    interval = f"{delta['low']:+.{digits}f} … {delta['high']:+.{digits}f}"
+    return f"{METRICS[name].title}  {value}  {delta['value']:+.{digits}f} (95 % interval {interval})"
+
+
+def verdict(metrics: dict[str, Any]) -> str:
+    """Better or not by the deciding metric, and how sure that is."""
+    name = main_metric(metrics["delta"])
+    delta, items = metrics["delta"][name], metrics["items"]
+    title = METRICS[name].title
+    if delta["p"] >= SURE:
+        return f"No difference in {title} that {items} held-out items could show (p = {delta['p']:.2g})."
+    better = METRICS[name].rank(metrics["tuned"][name]["value"]) > METRICS[name].rank(metrics["base"][name]["value"])
+    won = f"{delta['wins']} items better, {delta['losses']} worse"
+    how = "Better" if better else "WORSE"
+    return f"{how} than the base in {title} on {items} held-out items ({won}, p = {delta['p']:.2g})."
+
+
+def warnings(metrics: dict[str, Any]) -> list[Warned]:
+    """What is wrong with the tuned model's answers, whatever the scores say, each with a remedy."""
+    tuned = metrics["tuned"]
+    found = []
+    ended = tuned["eos_rate"]["value"] if "eos_rate" in tuned else 100.0
+    if ended < 100 - CUT_OFF.noted:
+        found.append(
+            Warned(
+                f"{100 - ended:.0f} % of the answers are cut off: they did not end within evaluate.max_new_tokens",
+                "train longer (train.max_steps) or on shorter answers; raise evaluate.max_new_tokens if they are so long",
+            )
+        )
+    repeated = tuned["repetition"]["value"] if "repetition" in tuned else 0.0
+    if repeated > LOOPS.noted:
+        found.append(
+            Warned(
+                f"answers loop: {repeated:.0f} % of their 4-grams are repeats",
+                "train longer (train.max_steps), on shorter answers, or take a larger base (base.source)",
+            )
+        )
+    forgot = metrics.get("general", {}).get("nll_per_token", {}).get("delta", {}).get("value", 0.0)
+    if forgot > FORGETTING.severe:
+        found.append(
+            Warned(
+                f"it forgets: NLL of general prompts rose by {forgot:.1f} nats a token",
+                "lower train.learning_rate or lora.r, train fewer steps, or add general rows to data.sources",
+            )
+        )
+    return found
+
+
+def merged_sentence() -> str:
+    """What export proved of models/merged."""
+    if not EXPORT.is_file():
+        return "not merged yet: `dvc repro export`"
+    report = json.loads(EXPORT.read_text(encoding="utf-8"))
+    agreed = f"same next token at {report['greedy_agreement']:.1%} of {report['tokens']:,} positions"
+    return f"models/merged  merged = adapter (checked: {agreed}, NLL differs by {report['delta_nll']:.1g})"
+
+
+def next_commands(params: dict[str, Any]) -> list[str]:
+    """Commands to type next: keep the results where nothing holds them yet, an experiment, and its comparison."""
+    commands = [KEEP] if is_unsaved(RESULTS) else []
+    if params.get("tune", {}).get("method") == "lora":
+        value = max(1, params["lora"]["r"] // 2)
+        name, change = f"r{value}", f"lora.r={value}"
+    else:
+        value = params["train"]["learning_rate"] / 2
+        name, change = "slower", f"train.learning_rate={value:g}"
+    taken = experiments()
+    name = next(found for found in (name, *(f"{name}-{number}" for number in range(2, 1000))) if found not in taken)
+    return [*commands, f"dvc exp run -n {name} -S {change}", f"tuneline compare HEAD {name}"]
+
+
+def experiments() -> set[str]:
+    """Names of DVC's experiments; none outside of git."""
+    try:
+        return set(git("for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split())
+    except ValueError:
+        return set()
+
+
+def times(run: Run | None) -> list[str]:
+    """Time, and which stages were reused or how long each took."""
+    paths = {name: SPEED / f"{name}.json" for name in stage_names()}
+    seconds = {name: json.loads(path.read_text())["wall_seconds"] for name, path in paths.items() if path.is_file()}
+    if run is None:
+        longest = sorted(seconds, key=lambda name: -seconds[name])[:3]
+        parts = ", ".join(f"{name} {clock(seconds[name])}" for name in longest)
+        return [
+            f"{clock(sum(seconds.values()))} over all stages when they last ran ({parts}); `tuneline times` has all"
+        ]
+    lines = [
+        f"{clock(run.seconds)}; ran {len(run.ran)} of {len(run.ran) + len(run.reused)} stages: {', '.join(run.ran) or 'none'}"
+    ]
+    if run.reused:
+        saved = sum(seconds.get(name, 0.0) for name in run.reused)
+        lines.append(f"reused {', '.join(run.reused)} ({clock(saved)} saved)")
+    return lines
+
+
+def plain(rows: list[tuple[str, list[str]]], warned: list[Warned]) -> None:
+    """Text for logs and pipes."""
+    print()
+    for name, lines in rows:
+        for number, line in enumerate(lines):
+            print(f"{'' if number else name:<8}{line}")
+        if name == "result":
+            for problem, remedy in warned:
+                print(f"{'':<8}WARNING: {problem}. Remedy: {remedy}.")
+
+
+def panel(rows: list[tuple[str, list[str]]], warned: list[Warned]) -> None:
+    """The same in a frame and in colours."""
+    from rich.console import Console, Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, lines in rows:
+        texts = [
+            Text(line, style="bold" if (name, number) == ("result", 0) else "") for number, line in enumerate(lines)
+        ]
+        if name == "result":
+            for problem, remedy in warned:
+                texts.append(Text(f"✘ {problem}", style="bold red"))
+                texts.append(Text(f"  {remedy}", style="red"))
+        grid.add_row(Text(name, style="cyan"), Group(*texts))
+        if name != rows[-1][0]:
+            grid.add_row("", "")
+    colour = "red" if warned else "green"
+    Console(highlight=False).print(Panel(grid, title="tuneline", border_style=colour, expand=False))

@@ -1,0 +1,22 @@
+"""Figures of an evaluation that a person compares between experiments: at most ten, flat, without intervals."""
+
+from typing import Any
+
+from tuneline.formats.metrics import MAIN_METRICS, METRICS
+
+ALWAYS = ("nll_per_char", "eos_rate", "repetition")
+
+
+def figures(details: dict[str, Any]) -> dict[str, float | int]:
+    """metrics/eval.json out of eval_details.json: the tuned model's values, and the change on general prompts.
+
+    The base answers the same items in every experiment on it, so that differences to it would tell nothing more.
+    """
+    tasks = details["tasks"]
+    own = {METRICS[name].task for name in MAIN_METRICS} - {None}
+    main = [name for name in MAIN_METRICS if METRICS[name].task in tasks]
+    if set(tasks) - own:
+        main += [name for name in MAIN_METRICS if METRICS[name].task is None]
+    values = {name: details["tuned"][name]["value"] for name in (*main, *ALWAYS)}
+    change = details["general"]["nll_per_token"]["delta"]["value"]
+    return {"items": details["items"], **values, "general_nll_change": change}

@@ -1,0 +1,53 @@
+"""Figures as a page shows them: as many digits as say something, with their unit."""
+
+import re
+
+from tuneline.formats.html import Text
+from tuneline.formats.metrics import METRICS
+
+DIGITS = {"%": 1, "0–100": 1}
+"""By unit; 2 for the others."""
+
+
+def number(name: str, value: float) -> str:
+    """A metric's value without its unit; none and all of a hundred need no digits."""
+    if METRICS[name].unit == "%" and value in (0, 100):
+        return f"{value:.0f}"
+    return f"{value:.{DIGITS.get(METRICS[name].unit, 2)}f}"
+
+
+def shown(name: str, value: float) -> str:
+    """With its unit, where that is a sign."""
+    return number(name, value) + ("\u00a0%" if METRICS[name].unit == "%" else "")
+
+
+def signed(name: str, value: float) -> str:
+    """A difference without its unit; a minus is one, and no hyphen, and there is no minus before 0."""
+    text = f"{value:+.{DIGITS.get(METRICS[name].unit, 2)}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("+-")
+
+
+def difference(name: str, value: float) -> Text:
+    """With its unit, which is points and not percent."""
+    unit = METRICS[name].unit
+    en = {"%": " points", "0–100": " points", "nats": " nats"}.get(unit, "")
+    zh = {"%": " 个百分点", "0–100": " 分", "nats": " 奈特"}.get(unit, "")
+    return Text(signed(name, value) + en, signed(name, value) + zh)
+
+
+def chance(p: float) -> Text:
+    """How often equal models would differ as much."""
+    if p < 0.001:
+        return Text("fewer than 1 in 1,000 cases", "不到千分之一的情形")
+    percent = f"{100 * p:.0f}" if p >= 0.1 else f"{100 * p:.2g}"
+    return Text(f"{percent} % of cases", f"{percent}% 的情形")
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def spaced(text: str) -> str:
+    """Chinese text with a space between a Chinese character and a Latin letter or digit."""
+    han, latin = "[\u4e00-\u9fff]", "[A-Za-z0-9+\u2212]"
+    return re.sub(f"(?<={han})(?={latin})|(?<=[A-Za-z0-9%])(?={han})", " ", text)

@@ -1,0 +1,182 @@
+"""The glossary of the report: metrics and terms by the names that readers see, and what they mean in a sentence."""
+
+from typing import NamedTuple
+
+from tuneline.formats.html import Text
+
+
+class Entry(NamedTuple):
+    title: Text
+    meaning: Text
+
+
+def _entry(en: str, zh: str, means: str, meaning: str) -> Entry:
+    return Entry(Text(en, zh), Text(means, meaning))
+
+
+def _extraction(title: str, chinese: str, classes: str, kinds: str) -> tuple[Entry, ...]:
+    return (
+        _entry(
+            f"{title}: precision",
+            f"{chinese}：精确率",
+            "Share of what was extracted that is right.",
+            "抽出的内容中正确的比例。",
+        ),
+        _entry(
+            f"{title}: recall",
+            f"{chinese}：召回率",
+            "Share of what is right that was extracted.",
+            "应抽出的内容中被抽出的比例。",
+        ),
+        _entry(
+            f"{title}: F1",
+            f"{chinese}：F1",
+            "Harmonic mean of precision and recall, over all items.",
+            "全部条目上精确率与召回率的调和平均。",
+        ),
+        _entry(
+            f"{title}: macro F1",
+            f"{chinese}：宏平均 F1",
+            f"Mean of F1 over the {classes}, rare ones counting as much.",
+            f"各{kinds} F1 的平均，少见的同样计入。",
+        ),
+    )
+
+
+_TRIPLES = _extraction("Triples", "三元组", "relations", "关系")
+_ENTITIES = _extraction("Entities", "实体", "types", "类型")
+_LABELS = _extraction("Sets of labels", "标签集合", "labels", "标签")
+METRIC_ENTRIES = {
+    "label_accuracy": _entry("Accuracy", "准确率", "Share of items whose label is right.", "标签答对的条目比例。"),
+    "label_macro_f1": _entry(
+        "Macro F1 of labels",
+        "标签宏平均 F1",
+        "Mean of F1 over the labels, rare ones counting as much.",
+        "各标签 F1 的平均，少见的同样计入。",
+    ),
+    **dict(zip(("triples_precision", "triples_recall", "triples_f1", "triples_macro_f1"), _TRIPLES, strict=True)),
+    **dict(zip(("entities_precision", "entities_recall", "entities_f1", "entities_macro_f1"), _ENTITIES, strict=True)),
+    **dict(zip(("labels_precision", "labels_recall", "labels_f1", "labels_macro_f1"), _LABELS, strict=True)),
+    "labels_exact_match": _entry(
+        "Exact match of label sets",
+        "标签集合完全匹配",
+        "Share of items whose labels are all right, and no others.",
+        "所有标签都答对、且没有多余标签的条目比例。",
+    ),
+    "rouge_l": _entry(
+        "ROUGE-L",
+        "ROUGE-L",
+        "Words shared with the reference in the same order (longest common subsequence), 0 to 100.",
+        "与参考答案按相同次序共有的词（最长公共子序列），0 至 100。",
+    ),
+    "rouge_1": _entry(
+        "ROUGE-1", "ROUGE-1", "Words shared with the reference, 0 to 100.", "与参考答案共有的词，0 至 100。"
+    ),
+    "rouge_2": _entry(
+        "ROUGE-2",
+        "ROUGE-2",
+        "Pairs of words shared with the reference, 0 to 100.",
+        "与参考答案共有的相邻词对，0 至 100。",
+    ),
+    "bleu_4": _entry(
+        "BLEU-4",
+        "BLEU-4",
+        "Word sequences of up to four shared with the reference, 0 to 100.",
+        "与参考答案共有的一至四词片段，0 至 100。",
+    ),
+    "chrf": _entry(
+        "chrF",
+        "chrF",
+        "Character sequences shared with the reference, 0 to 100.",
+        "与参考答案共有的字符片段，0 至 100。",
+    ),
+    "exact_match": _entry(
+        "Exact match", "完全一致", "Share of answers that equal the reference.", "与参考答案完全相同的回答比例。"
+    ),
+    "nll_per_char": _entry(
+        "NLL per character",
+        "每字 NLL",
+        "Negative log-likelihood: how surprised the model is by the reference; lower is better.",
+        "负对数似然：参考答案令模型意外的程度，越低越好。",
+    ),
+    "nll_per_token": _entry(
+        "NLL per token", "每词元 NLL", "The same per token; lower is better.", "同上，按词元计，越低越好。"
+    ),
+    "length_ratio": _entry(
+        "Length",
+        "长度比",
+        "Length of the answer over that of the reference; 1 is right.",
+        "回答与参考答案的长度之比，1 最好。",
+    ),
+    "distinct_2": _entry(
+        "Distinct bigrams",
+        "不同词对",
+        "Share of word pairs in an answer that are not repeats.",
+        "回答中不重复的相邻词对比例。",
+    ),
+    "repetition": _entry(
+        "Repeated 4-grams",
+        "重复片段",
+        "Share of four-word sequences in an answer that it said before; high where answers loop.",
+        "回答中说过一遍又再出现的四词片段比例；陷入循环时很高。",
+    ),
+    "eos_rate": _entry(
+        "Ends by itself",
+        "自行结束",
+        "Share of answers that the model ends itself (EOS), instead of being cut off at the limit.",
+        "由模型自己结束（EOS）、而非到上限被截断的回答比例。",
+    ),
+}
+"""By name of a metric, in the order of the page: a task's own come first."""
+TERMS = {
+    "test_set": _entry(
+        "test set",
+        "测试集",
+        "Held-out items that are no part of the training set; both models answer them.",
+        "留出的条目，不在训练集中，由两个模型各答一遍。",
+    ),
+    "base": _entry("base", "基座", "The model before fine-tuning.", "微调之前的模型。"),
+    "tuned": _entry("tuned", "微调后", "The model after fine-tuning.", "微调之后的模型。"),
+    "interval": _entry(
+        "95 % interval",
+        "95% 区间",
+        "Where the figure would lie with other items of this kind (bootstrap over items).",
+        "换一批同类条目，数值大致落在的范围（对条目自助抽样）。",
+    ),
+    "p": _entry(
+        "p",
+        "p 值",
+        "How often equal models would differ as much, by a paired permutation test.",
+        "两个模型若无差别，出现这么大差异的概率（配对置换检验）。",
+    ),
+    "wins": _entry(
+        "better / same / worse",
+        "更好 / 持平 / 更差",
+        "Items on which the tuned model does better than the base, the same, or worse.",
+        "微调后优于、等于、不及基座的条目数。",
+    ),
+    "reference": _entry("reference", "参考答案", "The right answer that came with the data.", "数据自带的正确答案。"),
+}
+TASKS = {
+    "label": Text("labelling", "分类"),
+    "labels": Text("labelling with several labels", "多标签分类"),
+    "qa": Text("question answering", "问答"),
+    "triples": Text("extraction of triples", "三元组抽取"),
+    "entities": Text("extraction of entities", "实体抽取"),
+}
+METHODS = {
+    "lora": Text("LoRA", "LoRA"),
+    "p_tuning": Text("P-Tuning", "P-Tuning"),
+    "prefix": Text("prefix tuning", "前缀微调"),
+    "prompt": Text("prompt tuning", "提示微调"),
+    "freeze": Text("all but a few layers frozen", "冻结微调"),
+    "full": Text("full fine-tuning", "全参数微调"),
+}
+
+
+def task_name(task: str) -> Text:
+    return TASKS.get(task, Text(task, task))
+
+
+def method_name(method: str) -> Text:
+    return METHODS.get(method, Text(method, method))

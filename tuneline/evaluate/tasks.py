@@ -1,0 +1,68 @@
+"""Tasks of a test set one by one: what each is judged by, and its figures over its own items."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tuneline.evaluate.compare import COUNTERS, Row, compare
+from tuneline.evaluate.metrics.counts import f1
+from tuneline.evaluate.metrics.labels import predicted_and_actual
+from tuneline.formats.metrics import main_metric
+
+
+class TaskResult(NamedTuple):
+    task: str
+    items: int
+    metric: str
+    """Its own, by which a model is judged."""
+    figures: dict[str, Any]
+    """compare() of its items alone."""
+
+    @property
+    def delta(self) -> dict[str, Any]:
+        """Of its own metric."""
+        return dict(self.figures["delta"][self.metric])
+
+
+def results_by_task(metrics: dict[str, Any], rows: Sequence[Row]) -> list[TaskResult]:
+    """One for each task, the one first that the whole set is judged by."""
+    headline = main_metric(metrics["delta"])
+    results = []
+    for task, items in metrics["tasks"].items():
+        alone = len(metrics["tasks"]) == 1
+        figures = metrics if alone else compare([row for row in rows if row["task"] == task])
+        results.append(TaskResult(task, items, main_metric(figures["delta"]), figures))
+    return sorted(results, key=lambda result: (result.metric != headline, result.task))
+
+
+def item_score(row: Row, side: str) -> float:
+    """0-100, what one answer is worth by its task's own metric."""
+    if row["task"] == "label":
+        predicted, actual = predicted_and_actual(row[side], row["references"])
+        return 100.0 * (predicted == actual)
+    if row["task"] not in COUNTERS:
+        return float(row["scores"][side]["rouge_l"])
+    counts = COUNTERS[row["task"]](row[side], row["references"]).values()
+    hits, predicted_items, actual_items = (sum(count[place] for count in counts) for place in range(3))
+    return 100 * f1(hits, predicted_items, actual_items)
+
+
+def chosen(rows: Sequence[Row], task: str) -> dict[str, Row]:
+    """{"best", "median", "worst"} answers of the tuned model to one task's items, as far as there are as many.
+
+    In order of item_score, then of the reference's NLL per character (lower is better), then of the id: the first, the
+    middle and the last.
+    """
+    ranked = sorted(
+        (row for row in rows if row["task"] == task),
+        key=lambda row: (-item_score(row, "tuned"), row["scores"]["tuned"]["nll_per_char"], row["id"]),
+    )
+    places = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
+    if len(ranked) < 3:
+        places = {"best": 0} | ({"worst": 1} if len(ranked) == 2 else {})
+    return {name: ranked[place] for name, place in places.items()}
+
+
+def most_frequent_share(rows: Sequence[Row]) -> float:
+    """Accuracy in percent of naming the most frequent label every time."""
+    actual = [predicted_and_actual("", row["references"])[1] for row in rows if row["task"] == "label"]
+    return 100 * max(map(actual.count, set(actual))) / len(actual)
