@@ -26,6 +26,8 @@ WIDE = tuple(zip("，？！：；（）～　", ",?!:;()~ ", strict=True))
 class Message(TypedDict):
     role: Role
     content: str
+    reasoning: NotRequired[str]
+    """Thoughts before an answer."""
 
 
 TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")

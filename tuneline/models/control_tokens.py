@@ -1,0 +1,108 @@
+"""Control tokens: tokenizers in which no text of a person becomes one (transformers#29279)."""
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Sequence
+from typing import Any
+
+
+def without_control_tokens(tokenizer: Any, control: Collection[str] = ()) -> Any:
+    """The same tokenizer, knowing no added tokens but those of ordinary text: neither special nor in `control`, or white space."""
+    return _with_added_tokens(
+        tokenizer,
+        lambda added: [
+            token
+            for token in added
+            if not token["content"].strip() or not (token["special"] or token["content"] in control)
+        ],
+    )
+
+
+class SpelledTokenizer:
+    """A tokenizer that knows each control token by a random spelling of its own, and no longer by its name.
+
+    A whole conversation is one text for it, so that ids come out as the base's own tokenizer gives them, neighbours of
+    control tokens and white space included; and what a person wrote becomes no control token, since the spelling is
+    random. What a tokenizer has added without calling it special (`<think>`) stays a token of ordinary text.
+    """
+
+    def __init__(self, tokenizer: Any, names: Collection[str]) -> None:
+        """`names` are those of the control tokens. Raises ValueError when ordinary text can become one."""
+        known = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+        secret = secrets.token_hex(16)
+        self._spellings = {name: f"<{secret}-{known[name]}>" for name in names}
+        self._pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+        self._spelled = re.compile(f"<{secret}-[0-9]+>")
+        self.cut = f"<{secret}-cut>"
+        """A token of nothing: what follows it is encoded apart from what stands before it."""
+        self._backend = _with_added_tokens(tokenizer, self._spell_added)
+        number_of = self._backend.token_to_id
+        self._number = {number_of(self._spellings.get(name, name)): number for name, number in known.items()}
+        self.control = {known[name] for name in names}
+        """Ids of the control tokens."""
+        self._moved = any(here != number for here, number in self._number.items())
+        self._leads: dict[str, list[int]] = {}
+        for name, ids in zip(names, self.encode(list(names)), strict=True):
+            if self.control & set(ids):
+                raise ValueError(
+                    f"the base's tokenizer makes its control token {name!r} out of ordinary text too, so that text could "
+                    "forge a turn; expected a tokenizer that keeps it apart"
+                )
+
+    def _spell_added(self, added: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        spelled = [token | {"content": self._spellings.get(token["content"], token["content"])} for token in added]
+        plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        return [*spelled, {"id": 1 + max(token["id"] for token in added), "content": self.cut, "special": True} | plain]
+
+    def spell(self, text: str) -> str:
+        """Text of a template with its control tokens as this tokenizer knows them."""
+        return self._pattern.sub(lambda found: self._spellings[found[0]], text)
+
+    def names(self, text: str) -> list[str]:
+        """Control tokens of a template's text, by their names."""
+        return self._pattern.findall(text)
+
+    def first_control(self, text: str, start: int, end: int) -> int | None:
+        """Where the first control token of text[start:end], by its name, ends."""
+        found = self._pattern.search(text, start, end)
+        return found.end() if found else None
+
+    def inside_control(self, text: str, place: int) -> int | None:
+        """Where the control token begins that `place` is inside of."""
+        return next((m.start() for m in self._pattern.finditer(text) if m.start() < place < m.end()), None)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of spelled texts, by the numbers of the base's own tokenizer."""
+        return [self._ids(encoding.ids) for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_after(self, token: str, text: str) -> list[int]:
+        """Ids of a spelled text that follows a spelled control token, or `cut`."""
+        found = self._leads.get(token + text)
+        if found is None:
+            found = self._ids(self._backend.encode(token + text, add_special_tokens=False).ids[1:])
+            if len(self._leads) < 1000:
+                self._leads[token + text] = found
+        return found
+
+    def controls(self, spelled: str) -> list[tuple[int, int]]:
+        """Begin and end of each control token in a spelled text."""
+        return [found.span() for found in self._spelled.finditer(spelled)]
+
+    def _ids(self, ids: list[int]) -> list[int]:
+        return [self._number.get(number, number) for number in ids] if self._moved else ids
+
+
+def _with_added_tokens(tokenizer: Any, change: Any) -> Any:
+    """The tokenizer's backend with another list of added tokens."""
+    from tokenizers import Tokenizer
+
+    state = tokenizer.backend_tokenizer.to_str()
+    # Only this list is parsed: the whole is 30 MB for the default base, and seconds.
+    begin = state.index('"added_tokens":') + len('"added_tokens":')
+    added, end = json.JSONDecoder().raw_decode(state, begin)
+    changed = Tokenizer.from_str(state[:begin] + json.dumps(change(added)) + state[end:])
+    # Some checkpoints save these as they were last used; here they would cut answers.
+    changed.no_truncation()
+    changed.no_padding()
+    return changed

@@ -1,0 +1,179 @@
+"""Prompts by a checkpoint's own chat template: the ids that `apply_chat_template` gives, but no text forges a turn.
+
+The template's parts are placed around the contents, and the whole is encoded at once by a tokenizer that knows control tokens by
+random spellings alone. Each conversation is rendered by the template as well, and must come to the same text: what a template
+does to a content that is not followed here is an error that says so, never another prompt.
+"""
+
+import re
+from collections.abc import Sequence
+from os.path import commonprefix
+from typing import Any, NamedTuple
+
+from tuneline.formats.example import IGNORE_INDEX, Encoded
+from tuneline.formats.records import Message
+from tuneline.models.chat_format import Mask, Prompter, Reasoning, check_roles, end_ids
+from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
+from tuneline.models.template_parts import Mark, Slot, TemplateParts
+from tuneline.models.template_render import TemplateRenderer
+
+OF_TEXT = re.compile(r"think|thought|reason|tool|function|arg_", re.IGNORECASE)
+"""Added tokens that are written by a model itself, in an answer."""
+PROBED = ("system", "user", "assistant", "user")
+
+
+class MarkedText(NamedTuple):
+    """The spelled text of a conversation, and where its marks are."""
+
+    text: str
+    marks: list[tuple[Mark, int]]
+
+
+class TemplatePrompter(Prompter):
+    """Encodes messages as the tokenizer's own chat template has them.
+
+    Raises ValueError saying what the template does, where that is not followed.
+    """
+
+    name = "own"
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.renderer = TemplateRenderer(tokenizer)
+        self.plain = without_control_tokens(tokenizer)
+        self.spelled = SpelledTokenizer(tokenizer, control_names(tokenizer, self.renderer))
+        self.parts = TemplateParts(self.renderer, self.spelled)
+        self.control = self.spelled.control
+        ending = self._ending(tokenizer)
+        self.stop_ids = sorted({*end_ids(tokenizer), tokenizer.convert_tokens_to_ids(ending)})
+
+    def _ending(self, tokenizer: Any) -> str:
+        """The control token that ends an answer; where the template writes none after the last one, it is written there."""
+        messages: list[Message] = [
+            {"role": "user" if number % 2 == 0 else "assistant", "content": f"x{number}"} for number in range(4)
+        ]
+        pieces = self.parts.of(messages, False, False).pieces
+        answer = pieces.index(next(p for p in pieces if isinstance(p, Slot) and p.message == 3))
+        between = pieces.index(next(p for p in pieces if isinstance(p, Slot) and p.message == 1))
+        for start in (answer, between):
+            for piece in pieces[start + 1 :]:
+                if isinstance(piece, Slot):
+                    break
+                if isinstance(piece, str) and (found := self.spelled.names(piece)):
+                    self.parts.set_ending(found[0], written=start == answer)
+                    return found[0]
+        if tokenizer.eos_token is None:
+            raise ValueError("the base's chat template ends an answer with no token, and its tokenizer has no eos_token")
+        self.parts.set_ending(tokenizer.eos_token, written=False)
+        return str(tokenizer.eos_token)
+
+    def generation_prompt(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError("a generation prompt ends with a user's message")
+        marked = self._marked(messages, True, thinking)
+        (ids,) = self.spelled.encode([marked.text])
+        return self._located(marked, ids)[0]
+
+    def encode(self, conversations: Sequence[Sequence[Message]]) -> Any:
+        for messages in conversations:
+            if not messages or messages[-1]["role"] != "assistant":
+                raise ValueError("a training row ends with an assistant's message")
+        marked = [self._marked(messages, False, bool(messages[-1].get("reasoning", "").strip())) for messages in conversations]
+        return marked, self.spelled.encode([one.text for one in marked])
+
+    def rows(self, encoded: Any, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
+        rows = [self._row(one, ids, mask, reasoning) for one, ids in zip(*encoded, strict=True)]
+        if any(row.labels.count(IGNORE_INDEX) == len(row.labels) for row in rows):
+            raise ValueError("no token of the row carries loss")
+        return rows
+
+    def _row(self, marked: MarkedText, ids: list[int], mask: Mask, reasoning: Reasoning) -> Encoded:
+        ids, places = self._located(marked, ids)
+        labels = [IGNORE_INDEX] * len(ids)
+        last = max(mark.message for mark, _ in marked.marks)
+        for number in {mark.message for mark, _ in marked.marks}:
+            if mask == "all_answers" or number == last:
+                begin = places[number, "begin" if reasoning == "learn" else "content"]
+                labels[begin : places[number, "end"]] = ids[begin : places[number, "end"]]
+        return Encoded(ids, labels)
+
+    def _marked(self, messages: Sequence[Message], generation: bool, thinking: bool) -> MarkedText:
+        """Raises ValueError when the template renders another text than its parts with these contents are."""
+        check_roles(messages)
+        arranged = self.renderer.arranged(messages)
+        rendered = self.renderer.render(arranged, generation, thinking)
+        parts = self.parts.of(arranged, generation, thinking)
+        if parts.text(arranged) != rendered:
+            # A content of white space alone may be none, for the template.
+            arranged = [m if m["content"].strip() else {**m, "content": ""} for m in arranged]
+            parts = self.parts.of(arranged, generation, thinking)
+            _check(parts.text(arranged), rendered)
+        text, marks, size = [], [], 0
+        for piece in parts.pieces:
+            if isinstance(piece, Mark):
+                marks.append((piece, size))
+            else:
+                text.append(self.spelled.spell(piece) if isinstance(piece, str) else piece.filled(arranged))
+                size += len(text[-1])
+        return MarkedText("".join(text), marks)
+
+    def _located(self, marked: MarkedText, ids: list[int]) -> tuple[list[int], dict[tuple[int, str], int]]:
+        """(ids, place of each mark in them). Where a token would reach into an answer, the text is encoded in two there."""
+        controls = self.spelled.controls(marked.text)
+        at = [place for place, token in enumerate(ids) if token in self.control]
+        assert len(at) == len(controls), "a text has become a control token"
+        places: dict[tuple[int, str], int] = {}
+        cuts = []
+        number = 0
+        for mark, offset in marked.marks:
+            while number < len(controls) and controls[number][1] <= offset:
+                number += 1
+            begin = controls[number - 1][1] if number else 0
+            token = marked.text[slice(*controls[number - 1])] if number else ""
+            place = at[number - 1] + 1 if number else 0
+            lead = self._lead(token, marked.text[begin:offset]) if offset > begin else []
+            same = len(commonprefix([lead, ids[place:]]))
+            if same < len(lead) and mark.kind == "begin":
+                cuts.append(offset)
+            places[mark.message, mark.kind] = place + same
+        return self._in_pieces(marked, cuts) if cuts else (ids, places)
+
+    def _lead(self, token: str, text: str) -> list[int]:
+        return self.spelled.encode_after(token, text) if token else self.spelled.encode([text])[0]
+
+    def _in_pieces(self, marked: MarkedText, cuts: list[int]) -> tuple[list[int], dict[tuple[int, str], int]]:
+        """The same with the text encoded apart at some of its marks."""
+        ids: list[int] = []
+        places: dict[tuple[int, str], int] = {}
+        bounds = [0, *sorted(set(cuts)), len(marked.text)]
+        for start, end in zip(bounds, bounds[1:], strict=False):
+            inside = [(mark, offset - start) for mark, offset in marked.marks if start <= offset < end]
+            text = marked.text[start:end]
+            piece = self.spelled.encode_after(self.spelled.cut, text) if start else self.spelled.encode([text])[0]
+            piece, found = self._located(MarkedText(text, inside), piece)
+            places |= {key: len(ids) + place for key, place in found.items()}
+            ids += piece
+        places |= {(m.message, m.kind): len(ids) for m, offset in marked.marks if offset == len(marked.text)}
+        return ids, places
+
+
+def _check(ours: str, theirs: str) -> None:
+    """Raises ValueError when the template renders another text than its parts with the contents are."""
+    if ours != theirs:
+        place = len(commonprefix([ours, theirs]))
+        raise ValueError(
+            f"the base's chat template does something of its own to this content: it writes {theirs[place:][:40]!r} "
+            f"where {ours[place:][:40]!r} was expected"
+        )
+
+
+def control_names(tokenizer: Any, renderer: TemplateRenderer) -> list[str]:
+    """Names of the tokens that no text may become: the special ones, and what the template begins and ends turns with."""
+    messages: list[Message] = [{"role": role, "content": "x"} for role in PROBED]  # type: ignore[typeddict-item]
+    messages = renderer.arranged(messages)
+    written = renderer.render(messages) + renderer.render(messages, True, True) + renderer.render(messages, True, False)
+    added = tokenizer.added_tokens_decoder.values()
+    return [
+        str(token)
+        for token in added
+        if str(token).strip() and (token.special or (str(token) in written and not OF_TEXT.search(str(token))))
+    ]

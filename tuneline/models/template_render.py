@@ -1,0 +1,128 @@
+"""Rendering of a checkpoint's own chat template, in transformers' sandbox, and what it does with messages.
+
+Found by rendering, never by reading the template's source: in which form it takes contents, whether it has a system prompt, and
+under which name it takes thoughts.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from tuneline.formats.records import Message
+
+DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%H": "00", "%M": "00", "%S": "00"}
+"""What a template that writes today's date gets: ids must not change with the day. It is Llama 3.2's own default."""
+FIXED_DATE = (
+    "{% macro strftime_now(form) %}{{ form"
+    + "".join(f" | replace('{code}', '{value}')" for code, value in DATE.items())
+    + " }}{% endmacro %}{{ '' }}"
+)
+OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
+"""Around thoughts, where the template says nothing of them."""
+
+
+def sentinel(message: int, field: str) -> str:
+    """A text that stands for a content, and is found again in what a template renders."""
+    return f"Qx{message:03}{field[0]}xQ"
+
+
+class TemplateRenderer:
+    """The chat template of a tokenizer, and how it takes messages.
+
+    Raises ValueError when it renders no plain conversation, or leaves out what is in it.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.rules: list[str] = []
+        """What the template does to a conversation besides writing its contents down, a sentence each."""
+        self.template = tokenizer.chat_template
+        if "strftime_now" in self.template:
+            self.template = FIXED_DATE + self.template
+            self.rules.append("it writes today's date, which is 26 July 2024 here, so that ids do not change with the day")
+        self.in_parts = False
+        """Whether it takes a content as a list of parts."""
+        plain = _sentinels("user", "assistant", "user", "assistant")
+        if not self._keeps(plain):
+            self.in_parts = True
+            if not self._keeps(plain):
+                self.render(plain)
+                raise ValueError("the base's chat template leaves out texts of a plain conversation of user and assistant")
+            self.rules.append("it takes a content as a list of parts: each is given as one part of text")
+
+    @cached_property
+    def folds_system(self) -> bool:
+        """Whether it has no system prompt, which then stands before the first question."""
+        return not self._keeps(_sentinels("system", "user", "assistant"))
+
+    @cached_property
+    def takes_reasoning(self) -> bool:
+        """Whether it takes thoughts apart from the answer."""
+        return self._shows_reasoning({"reasoning_content": sentinel(1, "reasoning")})
+
+    @cached_property
+    def drops_reasoning(self) -> bool:
+        """Whether it removes thoughts from an answer's text; else they are a part of it."""
+        text = f"{OPEN}{sentinel(1, 'reasoning')}{CLOSE}{sentinel(1, 'content')}"
+        return not self.takes_reasoning and not self._shows_reasoning({"content": self._content(text)})
+
+    def _shows_reasoning(self, answer: dict[str, Any]) -> bool:
+        asked, answered = map(self._given, _sentinels("user", "assistant"))
+        return sentinel(1, "reasoning") in self._applied([asked, answered | answer], False, True, tokenize=False)
+
+    def arranged(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with a system prompt where the template has one, and without thoughts that say nothing."""
+        messages = [_without_blank_reasoning(message) for message in messages]
+        if len(messages) < 2 or messages[0]["role"] != "system" or not self.folds_system:
+            return messages
+        system, question = messages[:2]
+        return [{**question, "content": f"{system['content']}\n\n{question['content']}"}, *messages[2:]]
+
+    def render(self, messages: Sequence[Message], generation: bool = False, thinking: bool = False) -> str:
+        """The conversation as text. Raises ValueError with the template's own words when it refuses it."""
+        return str(self._applied(list(map(self._given, messages)), generation, thinking, tokenize=False))
+
+    def ids(self, messages: Sequence[Message], generation: bool = False, thinking: bool = False) -> list[int]:
+        """What transformers gives for it; contents that spell control tokens become them there."""
+        return list(self._applied(list(map(self._given, messages)), generation, thinking, tokenize=True))
+
+    def _given(self, message: Message) -> dict[str, Any]:
+        """A message as the template takes it."""
+        reasoning, content = message.get("reasoning"), message["content"]
+        if not reasoning or (not self.takes_reasoning and self.drops_reasoning):
+            return {"role": message["role"], "content": self._content(content)}
+        if self.takes_reasoning:
+            return {"role": message["role"], "content": self._content(content), "reasoning_content": reasoning}
+        return {"role": message["role"], "content": self._content(f"{OPEN}{reasoning}{CLOSE}{content}")}
+
+    def _content(self, text: str) -> Any:
+        return [{"type": "text", "text": text}] if self.in_parts else text
+
+    def _keeps(self, messages: list[Message]) -> bool:
+        """Whether all contents come through."""
+        try:
+            text = self.render(messages)
+        except ValueError:
+            return False
+        return all(message["content"] in text for message in messages)
+
+    def _applied(self, given: list[dict[str, Any]], generation: bool, thinking: bool, tokenize: bool) -> Any:
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                given, tokenize=tokenize, return_dict=False, add_generation_prompt=generation,
+                enable_thinking=thinking, thinking=thinking, chat_template=self.template,
+            )  # fmt: skip
+        except (TemplateError, TypeError, KeyError) as error:
+            raise ValueError(f"the base's chat template refuses it: {error}") from None
+
+
+def _sentinels(*roles: Any) -> list[Message]:
+    return [{"role": role, "content": sentinel(number, "content")} for number, role in enumerate(roles)]
+
+
+def _without_blank_reasoning(message: Message) -> Message:
+    if message.get("reasoning", "").strip() or "reasoning" not in message:
+        return message
+    return {"role": message["role"], "content": message["content"]}
