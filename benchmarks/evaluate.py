@@ -72,11 +72,11 @@ def answer(model: Any, questions: list[Any], options: Any, batch_size: int, labe
     """Tuneline's own answers; a batch size of one is the loop that they are measured against."""
     from tuneline.evaluate.config import Evaluate
     from tuneline.evaluate.predict import Model, generate
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import BASE, load_tokenizer
 
     tokenizer = load_tokenizer(ROOT / BASE)
-    prompter = Prompter(tokenizer)
+    prompter = load_prompter(tokenizer)
     params = Evaluate(max_new_tokens=options.max_new_tokens, batch_size=batch_size, dtype=options.dtype)
     passes: list[None] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *_: passes.append(None))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from chat.limits import UnknownModelError
 from chat.revisions import fetch_adapter
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.loading import (
     ADAPTER,
     BASE,
@@ -75,7 +75,7 @@ class Models:
             self.resolve(f"{REVISION_PREFIX}{revision}")
         self.device = pick_device()
         self.tokenizer = load_tokenizer(BASE if "base" in names else MERGED)
-        self.prompter = Prompter(self.tokenizer)
+        self.prompter = load_prompter(self.tokenizer)
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
         self.context = int(config["max_position_embeddings"])
         """Tokens of prompt and reply together."""

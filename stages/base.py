@@ -2,7 +2,8 @@
 
     python -m stages.base
 
-Reads section `base`; writes models/base and metrics/base.json. A base whose perplexity is over its limit fails here.
+Reads section `base`; writes models/base, metrics/base.json and metrics/base_details.json (the prompt as text). A base whose
+perplexity is over its limit fails here.
 """
 
 from pathlib import Path
@@ -14,20 +15,22 @@ from tuneline.runtime.stage import Stage, run_stage
 
 BASE = Path("models/base")
 METRICS = Path("metrics/base.json")
+DETAILS = Path("metrics/base_details.json")
 
 
 def main(stage: Stage) -> None:
     params = stage.load(Base)
-    with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS) as (folder, metrics):
+    with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS, DETAILS) as (folder, metrics, details):
         from tuneline.base.canonicalize import canonicalize
         from tuneline.base.inspect import inspect, notice
 
         prompt = canonicalize(source, gguf, params, folder)
         report, run_info = inspect(folder, params)
-        write_json(metrics, report | prompt._asdict())
+        write_json(metrics, report | {"family": prompt.family, "chat_template": prompt.chat_template})
+        write_json(details, {"base_prompt": prompt.text, "rules": prompt.rules})
     stage.record_run_info(**run_info)
     perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"
-    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}")
+    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}\nbase: {prompt.sentence()}")
 
 
 if __name__ == "__main__":

@@ -70,14 +70,14 @@ def pieces(tmp_path_factory):
     from sentencepiece import SentencePieceProcessor
 
     from tests.helpers.chatglm3 import RULES, train_pieces
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.chatglm.tokenizer import build
 
     made = {}
     for number, rule in enumerate(RULES):
         path = train_pieces(tmp_path_factory.mktemp(rule), rule, 400 + 20 * number)
         tokenizer = build(path)
-        made[rule] = (path, SentencePieceProcessor(str(path)), tokenizer, Prompter(tokenizer).plain)
+        made[rule] = (path, SentencePieceProcessor(str(path)), tokenizer, load_prompter(tokenizer).plain)
     return made
 
 

@@ -16,7 +16,7 @@ from tests.helpers.tiny_models import base_section
 from tuneline.base.canonicalize import canonicalize
 from tuneline.export.equivalence import compare, states
 from tuneline.export.folder import merge_into
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.config import Base
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.train import methods
@@ -58,8 +58,8 @@ def train_a_little(model, row, steps: int = 40) -> list[float]:
 
 def test_it_trains_and_its_merge_is_its_adapter(family):
     base = Path("models/base")
-    prompter = Prompter(load_tokenizer(base))
-    assert prompter.family.name == FAMILIES[family][0]
+    prompter = load_prompter(load_tokenizer(base))
+    assert prompter.name == FAMILIES[family][0]
     row = prompter.training_row(CHAT)
     prompt = prompter.generation_prompt(CHAT[:-1])
     assert row.input_ids[: len(prompt)] == prompt

@@ -10,29 +10,39 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, logging
 
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import Prompter, as_list, load_prompter
 from tuneline.models.chat_templates import chat_template
 from tuneline.models.chatglm import config as chatglm
 from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
+from tuneline.models.template_check import template_rules
+from tuneline.models.template_prompt import TemplatePrompter
+from tuneline.models.template_render import TemplateRenderer
 from tuneline.runtime.progress import restyle_library_bars
 
-PROBE = [
-    {"role": "user", "content": "感冒了怎么办？"},
-    {"role": "assistant", "content": "多休息。"},
-    {"role": "user", "content": "谢谢"},
-]
-"""A conversation by which two chat templates are compared."""
+SAMPLE = [("system", "{system}"), *[("user", "{question}"), ("assistant", "{answer}")] * 2]
+"""A conversation that shows a prompt."""
 
 
 class Prompt(NamedTuple):
-    """How a base is prompted, for metrics/base.json."""
+    """How a base is prompted."""
 
     family: str
+    """Of tuneline.models.chat_families, or `own`."""
     chat_template: str
-    """`own` where the base's own gives our prompt id for id, else `tuneline`."""
+    """`own`, or `tuneline` for a base that has none."""
+    text: str
+    """What a conversation becomes."""
+    rules: list[str]
+    """What the base's own template does besides writing contents down."""
+
+    def sentence(self) -> str:
+        """For a person who reads along."""
+        if self.chat_template == "own":
+            return "; ".join(["prompt: the base's own chat template", *self.rules])
+        return f"prompt: Tuneline's of the family {self.family}, since the base brings no chat template"
 
 
 def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> Prompt:
@@ -63,14 +73,20 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
             f"base.source {params.source!r} does not load with transformers' own classes: {error}"
         ) from None
     model = model.to(getattr(torch, params.dtype))
-    prompter = Prompter(tokenizer)
-    template = set_chat_template(tokenizer, prompter)
-    model.generation_config.eos_token_id = prompter.stop_ids
+    try:
+        prompter, prompt = prompt_of(tokenizer)
+    except ValueError as error:
+        raise ValueError(
+            f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
+        ) from None
+    # Its authors may know of more.
+    own_ends = model.generation_config.eos_token_id if prompt.chat_template == "own" else None
+    model.generation_config.eos_token_id = sorted({*prompter.stop_ids, *as_list(own_ends)})
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _copy_notices(source, folder)
-    return Prompt(prompter.family.name, template)
+    return prompt
 
 
 def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Prompt:
@@ -78,7 +94,7 @@ def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, fo
     try:
         shape = chatglm.shape_of(config)
         tokenizer = build(source / "tokenizer.model")
-        prompter = Prompter(tokenizer)
+        prompter, prompt = prompt_of(tokenizer)
         if max(prompter.control) >= shape.words:
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens and the embedding {shape.words} rows: they do not fit"
@@ -90,10 +106,9 @@ def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, fo
     pad = tokenizer.pad_token_id
     chatglm.native_config(shape, params.dtype, pad, prompter.stop_ids).save_pretrained(folder)
     GenerationConfig(eos_token_id=prompter.stop_ids, pad_token_id=pad).save_pretrained(folder)
-    template = set_chat_template(tokenizer, prompter)
     tokenizer.save_pretrained(folder)
     _copy_notices(source, folder)
-    return Prompt(prompter.family.name, template)
+    return prompt
 
 
 def read_config(source: Path) -> dict[str, Any]:
@@ -135,11 +150,19 @@ def _read_gguf_once() -> None:
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
 
 
-def set_chat_template(tokenizer: Any, prompter: Prompter) -> str:
-    """Keep the base's own chat template where it gives our prompt id for id, else put ours in its place."""
-    if tokenizer.chat_template:
-        rendered = tokenizer.apply_chat_template(PROBE, add_generation_prompt=True, tokenize=True, return_dict=False)
-        if rendered == prompter.generation_prompt(PROBE):  # type: ignore[arg-type]
-            return "own"
-    tokenizer.chat_template = chat_template(prompter.family.name)
-    return "tuneline"
+def prompt_of(tokenizer: Any) -> tuple[Prompter, Prompt]:
+    """How the tokenizer's base is prompted; one that has no chat template gets ours.
+
+    Raises ValueError for a template that is not followed, and for a base without one whose turn markers are unknown.
+    """
+    if isinstance(tokenizer.chat_template, dict):
+        # Those beside the default one are for tools and the like.
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    prompter = load_prompter(tokenizer)
+    rules = template_rules(prompter) if isinstance(prompter, TemplatePrompter) else None
+    if rules is None:
+        tokenizer.chat_template = chat_template(prompter.name)
+    renderer = TemplateRenderer(tokenizer)
+    messages: list[Any] = [{"role": role, "content": content} for role, content in SAMPLE]
+    text = renderer.render(renderer.arranged(messages))
+    return prompter, Prompt(prompter.name, "tuneline" if rules is None else "own", text, rules or [])

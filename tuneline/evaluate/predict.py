@@ -64,10 +64,10 @@ class Predictions(NamedTuple):
 
 def predict(model: Model, records: list[Record], params: Evaluate, label: str) -> Predictions:
     """One Answer per record, in order."""
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.likelihood import answer_nll
 
-    prompter = Prompter(model.tokenizer)
+    prompter = load_prompter(model.tokenizer)
     generated, times = generate(model, prompter, [record["messages"][:-1] for record in records], params, label)
     answers: list[Answer] = []
     for record, output in zip(track(records, f"{label}: NLL", len(records), "items"), generated, strict=True):

@@ -16,7 +16,7 @@ from tuneline.export.model_card import card
 from tuneline.export.verify import problems
 from tuneline.formats.records import read_heldout
 from tuneline.formats.safetensors_writer import LARGEST
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.chatglm.layout import original_config, write_chatglm
 from tuneline.models.config import Base
 from tuneline.models.cpu_tuning import retain_freed_blocks
@@ -98,7 +98,7 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export) -> Differenc
             f"the merged model is not base plus adapter: {len(wrong)} tensors are off, first {wrong[0]}; "
             "run `dvc repro --force train`, and report it if it stays"
         )
-    prompter = Prompter(load_tokenizer(folder))
+    prompter = load_prompter(load_tokenizer(folder))
     rows = [prompter.training_row(record["messages"], "last_answer") for record in read_heldout(inputs.heldout)]
     device = pick_device()
     retain_freed_blocks()

@@ -1,4 +1,4 @@
-"""Chat families: turn markers that we wrote down ourselves, for a base that brings no chat template of its own, and for ChatGLM3.
+"""Chat families: turn markers that we wrote down, for a base that brings no chat template of its own, and for ChatGLM3.
 
 The Jinja templates of tuneline.models.chat_templates say the same for servers, which work on text.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
-from tuneline.models.chat_format import Mask, Prompter, Reasoning, check_roles, end_ids
+from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
 from tuneline.models.control_tokens import without_control_tokens
 from tuneline.models.template_render import CLOSE, OPEN
 
@@ -103,7 +103,7 @@ class FamilyPrompter(Prompter):
         self.name = family.name
         self.plain = without_control_tokens(tokenizer, family.markers)
         ids = tokenizer.convert_tokens_to_ids
-        ends = end_ids(tokenizer)
+        ends = as_list(tokenizer.eos_token_id)
         nothing = list[int]()
         self.first = [ids(token) for token in family.begins_with]
         self.named = [ids(family.named)] if family.named else []

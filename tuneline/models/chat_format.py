@@ -72,10 +72,14 @@ def load_prompter(tokenizer: Any) -> Prompter:
     """
     from tuneline.models.chat_families import FamilyPrompter
     from tuneline.models.chat_templates import is_ours
+    from tuneline.models.template_check import check_template
     from tuneline.models.template_prompt import TemplatePrompter
 
-    template = tokenizer.chat_template
-    return FamilyPrompter(tokenizer) if not template or is_ours(template) else TemplatePrompter(tokenizer)
+    if not tokenizer.chat_template or is_ours(tokenizer.chat_template):
+        return FamilyPrompter(tokenizer)
+    prompter = TemplatePrompter(tokenizer)
+    check_template(prompter)
+    return prompter
 
 
 def check_roles(messages: Sequence[Message]) -> None:
@@ -87,9 +91,8 @@ def check_roles(messages: Sequence[Message]) -> None:
             raise ValueError(f"message {number} has role {message['role']!r}, expected system, user or assistant")
 
 
-def end_ids(tokenizer: Any) -> list[int]:
-    """The tokenizer's end of text."""
-    ids = tokenizer.eos_token_id
+def as_list(ids: int | Sequence[int] | None) -> list[int]:
+    """Ends as transformers' configurations have them: none, one or several."""
     if ids is None:
         return []
-    return list(ids) if isinstance(ids, list | tuple) else [ids]
+    return [ids] if isinstance(ids, int) else list(ids)

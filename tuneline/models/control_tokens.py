@@ -8,7 +8,7 @@ from typing import Any
 
 
 def without_control_tokens(tokenizer: Any, control: Collection[str] = ()) -> Any:
-    """The same tokenizer, knowing no added tokens but those of ordinary text: neither special nor in `control`, or white space."""
+    """The same tokenizer, knowing added tokens only where they are white space, or neither special nor in `control`."""
     return _with_added_tokens(
         tokenizer,
         lambda added: [
@@ -74,7 +74,9 @@ class SpelledTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of spelled texts, by the numbers of the base's own tokenizer."""
-        return [self._ids(encoding.ids) for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [
+            self._ids(encoding.ids) for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
     def encode_after(self, token: str, text: str) -> list[int]:
         """Ids of a spelled text that follows a spelled control token, or `cut`."""

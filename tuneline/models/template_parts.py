@@ -1,12 +1,11 @@
 """Parts of a chat template: what it writes before, between and after the contents of a conversation of a given shape.
 
 A conversation of the same roles is rendered with sentinels for contents; what stands between them is the template's. So each
-position (first, middle, last turn), a default system prompt, and what becomes of the thoughts of history are as the template has them.
+position (first, middle, last turn), a default system prompt, and what becomes of earlier thoughts are as the template has them.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from os.path import commonprefix
 from typing import Any, Literal, NamedTuple
 
 from tuneline.formats.records import Message
@@ -145,7 +144,7 @@ class TemplateParts:
         for start, _, slot in slots:
             if slot.message == number and slot.field == "content":
                 return start
-        longest = len(commonprefix([prompt, text]))
+        longest = shared(prompt, text)
         inside = self.spelled.inside_control(text, longest)
         return longest if inside is None else inside
 
@@ -159,13 +158,11 @@ class TemplateParts:
                 continue
             if text.startswith(prompt):
                 return len(prompt)
-            longest = max(longest, prompt, key=lambda one: len(commonprefix([one, text])))
+            longest = max(longest, prompt, key=lambda one: shared(one, text))
         first = min((start for start, _, slot in slots if slot.message == number), default=None)
         return self._answer_place(text, slots, number, longest) if first is None else first
 
-    def _marks(
-        self, text: str, slots: "list[Place]", number: int, begin: int
-    ) -> Iterator[tuple[int, Mark]]:
+    def _marks(self, text: str, slots: "list[Place]", number: int, begin: int) -> Iterator[tuple[int, Mark]]:
         """Marks of an answer with their places."""
         content = next((one for one in slots if one[2].message == number and one[2].field == "content"), None)
         after = max([begin, *(end for _, end, slot in slots if slot.message == number)])
@@ -238,3 +235,9 @@ def _cut(text: str, slots: list[Place], marks: Sequence[tuple[int, Mark]]) -> tu
         pieces.append(piece)
         done = max(done, end)
     return tuple(pieces + ([text[done:]] if text[done:] else []))
+
+
+def shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Length of what two sequences begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,20 +1,20 @@
 """Prompts by a checkpoint's own chat template: the ids that `apply_chat_template` gives, but no text forges a turn.
 
-The template's parts are placed around the contents, and the whole is encoded at once by a tokenizer that knows control tokens by
-random spellings alone. Each conversation is rendered by the template as well, and must come to the same text: what a template
+The template's parts are placed around the contents, and the whole is encoded at once by a tokenizer that knows control tokens
+by random spellings alone. Each conversation is rendered by the template as well, and must come to the same text: what it
 does to a content that is not followed here is an error that says so, never another prompt.
 """
 
 import re
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
-from tuneline.models.chat_format import Mask, Prompter, Reasoning, check_roles, end_ids
+from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
 from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
-from tuneline.models.template_parts import Mark, Slot, TemplateParts
+from tuneline.models.template_parts import Mark, Slot, TemplateParts, shared
 from tuneline.models.template_render import TemplateRenderer
 
 OF_TEXT = re.compile(r"think|thought|reason|tool|function|arg_", re.IGNORECASE)
@@ -36,6 +36,8 @@ class TemplatePrompter(Prompter):
     """
 
     name = "own"
+    renderer: TemplateRenderer
+    parts: TemplateParts
 
     def __init__(self, tokenizer: Any) -> None:
         self.renderer = TemplateRenderer(tokenizer)
@@ -44,7 +46,7 @@ class TemplatePrompter(Prompter):
         self.parts = TemplateParts(self.renderer, self.spelled)
         self.control = self.spelled.control
         ending = self._ending(tokenizer)
-        self.stop_ids = sorted({*end_ids(tokenizer), tokenizer.convert_tokens_to_ids(ending)})
+        self.stop_ids = sorted({*as_list(tokenizer.eos_token_id), tokenizer.convert_tokens_to_ids(ending)})
 
     def _ending(self, tokenizer: Any) -> str:
         """The control token that ends an answer; where the template writes none after the last one, it is written there."""
@@ -62,7 +64,9 @@ class TemplatePrompter(Prompter):
                     self.parts.set_ending(found[0], written=start == answer)
                     return found[0]
         if tokenizer.eos_token is None:
-            raise ValueError("the base's chat template ends an answer with no token, and its tokenizer has no eos_token")
+            raise ValueError(
+                "the base's chat template ends an answer with no token, and its tokenizer has no eos_token"
+            )
         self.parts.set_ending(tokenizer.eos_token, written=False)
         return str(tokenizer.eos_token)
 
@@ -77,7 +81,9 @@ class TemplatePrompter(Prompter):
         for messages in conversations:
             if not messages or messages[-1]["role"] != "assistant":
                 raise ValueError("a training row ends with an assistant's message")
-        marked = [self._marked(messages, False, bool(messages[-1].get("reasoning", "").strip())) for messages in conversations]
+        marked = [
+            self._marked(messages, False, bool(messages[-1].get("reasoning", "").strip())) for messages in conversations
+        ]
         return marked, self.spelled.encode([one.text for one in marked])
 
     def rows(self, encoded: Any, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
@@ -131,7 +137,7 @@ class TemplatePrompter(Prompter):
             token = marked.text[slice(*controls[number - 1])] if number else ""
             place = at[number - 1] + 1 if number else 0
             lead = self._lead(token, marked.text[begin:offset]) if offset > begin else []
-            same = len(commonprefix([lead, ids[place:]]))
+            same = shared(lead, ids[place : place + len(lead)])
             if same < len(lead) and mark.kind == "begin":
                 cuts.append(offset)
             places[mark.message, mark.kind] = place + same
@@ -145,7 +151,7 @@ class TemplatePrompter(Prompter):
         ids: list[int] = []
         places: dict[tuple[int, str], int] = {}
         bounds = [0, *sorted(set(cuts)), len(marked.text)]
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             inside = [(mark, offset - start) for mark, offset in marked.marks if start <= offset < end]
             text = marked.text[start:end]
             piece = self.spelled.encode_after(self.spelled.cut, text) if start else self.spelled.encode([text])[0]
@@ -159,7 +165,7 @@ class TemplatePrompter(Prompter):
 def _check(ours: str, theirs: str) -> None:
     """Raises ValueError when the template renders another text than its parts with the contents are."""
     if ours != theirs:
-        place = len(commonprefix([ours, theirs]))
+        place = shared(ours, theirs)
         raise ValueError(
             f"the base's chat template does something of its own to this content: it writes {theirs[place:][:40]!r} "
             f"where {ours[place:][:40]!r} was expected"

@@ -34,12 +34,11 @@ class TemplateRenderer:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.rules: list[str] = []
-        """What the template does to a conversation besides writing its contents down, a sentence each."""
         self.template = tokenizer.chat_template
-        if "strftime_now" in self.template:
+        self.dated = "strftime_now" in self.template
+        """Whether it may write today's date."""
+        if self.dated:
             self.template = FIXED_DATE + self.template
-            self.rules.append("it writes today's date, which is 26 July 2024 here, so that ids do not change with the day")
         self.in_parts = False
         """Whether it takes a content as a list of parts."""
         plain = _sentinels("user", "assistant", "user", "assistant")
@@ -47,8 +46,9 @@ class TemplateRenderer:
             self.in_parts = True
             if not self._keeps(plain):
                 self.render(plain)
-                raise ValueError("the base's chat template leaves out texts of a plain conversation of user and assistant")
-            self.rules.append("it takes a content as a list of parts: each is given as one part of text")
+                raise ValueError(
+                    "the base's chat template leaves out texts of a plain conversation of user and assistant"
+                )
 
     @cached_property
     def folds_system(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message, Record
 from tuneline.formats.token_file import TokenWriter
-from tuneline.models.chat_format import Prompter, Texts
+from tuneline.models.chat_format import Prompter
 from tuneline.runtime.progress import ProgressBar
 from tuneline.tokenize.config import Tokenize
 from tuneline.tokenize.truncation import shorten
@@ -121,10 +121,10 @@ def encode_all(
 
 
 def _prefetch(
-    thread: ThreadPoolExecutor, batches: Iterator[list[Record]], encode: Callable[[list[Record]], Texts | None]
-) -> Iterator[tuple[list[Record], Texts | None]]:
+    thread: ThreadPoolExecutor, batches: Iterator[list[Record]], encode: Callable[[list[Record]], Any]
+) -> Iterator[tuple[list[Record], Any]]:
     """Each batch with its encoded texts; the thread encodes one batch while the one before is used."""
-    waiting: tuple[list[Record], Future[Texts | None]] | None = None
+    waiting: tuple[list[Record], Future[Any]] | None = None
     for batch in batches:
         following = (batch, thread.submit(encode, batch))
         if waiting:
@@ -134,7 +134,7 @@ def _prefetch(
         yield waiting[0], waiting[1].result()
 
 
-def _encode_texts(batch: list[Record], prompter: Prompter) -> Texts | None:
+def _encode_texts(batch: list[Record], prompter: Prompter) -> Any:
     """The batch's texts, encoded together; None when a record is at fault."""
     try:
         return prompter.encode([record["messages"] for record in batch])
@@ -142,7 +142,7 @@ def _encode_texts(batch: list[Record], prompter: Prompter) -> Texts | None:
         return None
 
 
-def _training_rows(batch: list[Record], texts: Texts | None, prompter: Prompter, params: Tokenize) -> list[Encoded]:
+def _training_rows(batch: list[Record], texts: Any, prompter: Prompter, params: Tokenize) -> list[Encoded]:
     """Training row of each record. Raises ValueError naming the record that is at fault."""
     try:
         if texts is not None:

@@ -15,4 +15,6 @@ def chat_template(family: str) -> str:
 
 def is_ours(template: Any) -> bool:
     """Whether a tokenizer's template is one of these."""
-    return any(template == path.read_text(encoding="utf-8").rstrip("\n") for path in Path(__file__).parent.glob("*.jinja"))
+    return any(
+        template == path.read_text(encoding="utf-8").rstrip("\n") for path in Path(__file__).parent.glob("*.jinja")
+    )
