@@ -28,16 +28,16 @@ def check_template(prompter: TemplatePrompter) -> None:
             if len(messages) > 2 or thinking:
                 continue
             raise
-        ours, row = prompter.generation_prompt(messages[:-1], thinking), prompter.training_row(messages)
+        row = prompter.training_row(messages)
+        ours = prompter.generation_prompt(messages[:-1], thinking)
         parts = prompter.parts.of(arranged, False, thinking)
-        asked = ours == prompt and row.input_ids[: len(ours)] == ours
         # Where thoughts are put in by hand, the template itself gives another text, which is compared as text.
         by_hand = not appended and parts.pieces != parts.rendered
-        if not asked or not (by_hand or row.input_ids[: len(whole)] == whole):
-            name = "an answer" if asked else "a generation prompt"
+        same = by_hand or prompter.uncut(messages, False, thinking)[: len(whole)] == whole
+        if not same or prompter.uncut(messages[:-1], True, thinking) != prompt or row.input_ids[: len(ours)] != ours:
             raise ValueError(
-                f"the base's chat template gives other ids for {name} than its parts do: its texts and those of people make "
-                f"tokens together, in {render.render(arranged)[-60:]!r}"
+                "the base's chat template gives other ids than its parts do: its texts and those of people make tokens "
+                f"together, in {render.render(arranged)[-60:]!r}"
             )
 
 
@@ -69,7 +69,14 @@ def template_rules(prompter: TemplatePrompter) -> list[str]:
         rules.append("it forgets thoughts, which are put in by hand after its generation prompt")
     if prompter.parts.appended:
         rules.append(f"it ends no last answer: {prompter.parts.appended} is put there, which follows other answers")
-    return [*rules, *_slot_rules(prompter)]
+    return [*rules, *_seam_rules(prompter), *_slot_rules(prompter)]
+
+
+def _seam_rules(prompter: TemplatePrompter) -> list[str]:
+    messages = next(probes())
+    if prompter.training_row(messages).input_ids == prompter.uncut(messages, False, False):
+        return []
+    return ["its generation prompt and the answer's beginning make a token together: the answer is encoded apart"]
 
 
 def _slot_rules(prompter: TemplatePrompter) -> list[str]:

@@ -6,6 +6,7 @@ position (first, middle, last turn), a default system prompt, and what becomes o
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from tuneline.formats.records import Message
@@ -105,7 +106,7 @@ class TemplateParts:
             mark
             for number, shape in enumerate(shapes)
             if shape.role == "assistant" and (generation or number + 1 < len(shapes))
-            for mark in self._marks(text, slots, number, self._begin(text, slots, messages, number, thinking))
+            for mark in self._marks(text, slots, number, self._begin(text, slots, messages, number))
         ]
         rendered = _cut(text, slots, marks)
         if generation:
@@ -148,19 +149,22 @@ class TemplateParts:
         inside = self.spelled.inside_control(text, longest)
         return longest if inside is None else inside
 
-    def _begin(self, text: str, slots: "list[Place]", messages: list[Message], number: int, thinking: bool) -> int:
-        """Where an answer of history begins: after the generation prompt, or where its first text stands."""
-        longest = ""
-        for way in (thinking, not thinking):
-            try:
-                prompt = self.renderer.render(messages[:number], True, way)
-            except ValueError:
-                continue
-            if text.startswith(prompt):
-                return len(prompt)
-            longest = max(longest, prompt, key=lambda one: shared(one, text))
+    def _begin(self, text: str, slots: "list[Place]", messages: list[Message], number: int) -> int:
+        """Where an answer of history begins: after what asks for one, or where its first text stands."""
+        asked = max((end for _, end, slot in slots if slot.message < number), default=0)
+        prompts = []
+        for thinking in (True, False):
+            with suppress(ValueError):
+                prompts.append(SENTINEL.split(self.renderer.render(messages[:number], True, thinking))[-1])
+        # An empty thought that is written down was not thought.
+        if begins := [len(prompt) for prompt in prompts if text.startswith(prompt, asked)]:
+            return asked + max(begins)
         first = min((start for start, _, slot in slots if slot.message == number), default=None)
-        return self._answer_place(text, slots, number, longest) if first is None else first
+        if first is not None:
+            return first
+        place = asked + max((shared(prompt, text[asked:]) for prompt in prompts), default=0)
+        inside = self.spelled.inside_control(text, place)
+        return place if inside is None else inside
 
     def _marks(self, text: str, slots: "list[Place]", number: int, begin: int) -> Iterator[tuple[int, Mark]]:
         """Marks of an answer with their places."""

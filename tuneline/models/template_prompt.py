@@ -77,6 +77,10 @@ class TemplatePrompter(Prompter):
         (ids,) = self.spelled.encode([marked.text])
         return self._located(marked, ids)[0]
 
+    def uncut(self, messages: Sequence[Message], generation: bool, thinking: bool) -> list[int]:
+        """Ids as they are when the text of answers is not encoded apart from the prompt before it."""
+        return self.spelled.encode([self._marked(messages, generation, thinking).text])[0]
+
     def encode(self, conversations: Sequence[Sequence[Message]]) -> Any:
         for messages in conversations:
             if not messages or messages[-1]["role"] != "assistant":
