@@ -4,14 +4,13 @@
 
 The templates are those that the package trl ships (trl/chat_templates, those for training left out), each with a small
 byte-level BPE tokenizer that splits text as Qwen's does and has the template's markers as added tokens: `<think>` and
-what belongs to tools ordinary, the others special. Each conversation has one to four exchanges, with a system prompt or without,
-with thoughts in none, some or all of its answers. Its training row, and one of its generation prompts with thinking on
-and off, are compared with what transformers gives; then markers are put into all texts, and control tokens are counted.
+what belongs to tools ordinary, the others special. Each conversation has one to four exchanges, with a system prompt or
+without, with thoughts in none, some or all of its answers. Its training row, and one of its generation prompts with thinking
+on and off, are compared with what transformers gives; then markers are put into all texts, and control tokens are counted.
 """
 
 import random
 import re
-from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,14 +21,13 @@ from benchmarks.harness import argument_parser, show, table
 MARKER = re.compile(r"<[|｜]?/?[\w▁]+[|｜]?>|\[/?[A-Za-z_]+\]")
 NOT_SPECIAL = re.compile("think|tool|arg_|function|/|｜User｜|｜Assistant｜")
 """Markers that published tokenizers have added without calling them special."""
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 """How Qwen's tokenizers split text."""
 CORPUS = "感冒了怎么办？多休息、多喝温水。 Hello world, user assistant system model\n\n   return x\nuser\nassistant\n 1234 3.14"
 PIECES = (
     "感冒了", "怎么办？", "多休息。", "Hello", " world", "\n", "\n\n", " ", "  ", "1234", "3.14", "，", "😀", "é",
-    "def f(x):\n    return x", "a", "½", "\t", "user", "assistant\n", "'s", "://", "<b>", "&amp;", "{{ x }}", "%", "<|", " think",
+    "def f(x):\n    return x", "a", "½", "\t", "user", "assistant\n", "'s", "://", "<b>", "&amp;", "{{ x }}", "%", "<|",
+    " think",
 )  # fmt: skip
 COLUMNS = ("template", "outcome", "conversations", "ids equal", "forged turns", "what it does of its own")
 
@@ -77,7 +75,7 @@ def measure(name: str, conversations: int) -> Outcome:
         prompter = load_prompter(tokenizer)
     except ValueError as error:
         return Outcome(name, "refused", 0, 0, 0, str(error))
-    draw = random.Random(17)
+    draw = random.Random(17)  # noqa: S311
     equal = forged = 0
     for _ in range(conversations):
         messages = conversation(draw)
@@ -87,8 +85,8 @@ def measure(name: str, conversations: int) -> Outcome:
     return Outcome(name, "rule" if rules else "kept", conversations, equal, forged, "; ".join(rules))
 
 
-def template_tokenizer(template: str, kind: str = "bytes") -> Any:
-    """A small tokenizer with the template's markers; `kind` is bytes, or sentencepiece (a piece's space before each text)."""
+def template_tokenizer(template: str, kind: str = "bytes", markers: str = "") -> Any:
+    """A small tokenizer with the template's markers and more; `kind` is bytes, or sentencepiece (a space before each text)."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -106,11 +104,14 @@ def template_tokenizer(template: str, kind: str = "bytes") -> Any:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
-    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([CORPUS, MARKER.sub(" ", template), "".join(PIECES)], trainer)
-    markers = sorted(set(MARKER.findall(template)))
-    tokenizer.add_tokens([AddedToken(m, special=not NOT_SPECIAL.search(m), normalized=False) for m in markers])
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>")
+    found = sorted(set(MARKER.findall(template + markers)))
+    tokenizer.add_tokens([AddedToken(m, special=not NOT_SPECIAL.search(m), normalized=False) for m in found])
+    ends = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends)
     made.chat_template = template
     return made
 
@@ -180,19 +181,6 @@ def forged_tokens(prompter: Any, tokenizer: Any, messages: list[Any], draw: rand
         return 0
     counts = [sum(token in prompter.control for token in row) for row in rows]
     return abs(counts[1] - counts[0])
-
-
-def faults(name: str, kind: str, conversations: int) -> Iterator[tuple[list[Any], list[str]]]:
-    """Conversations of a template whose ids differ, and in what."""
-    from tuneline.models.chat_format import load_prompter
-
-    tokenizer = template_tokenizer(published()[name], kind)
-    prompter = load_prompter(tokenizer)
-    draw = random.Random(3)
-    for _ in range(conversations):
-        messages = conversation(draw)
-        if found := differences(prompter, tokenizer, messages, draw):
-            yield messages, found
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ class SpelledTokenizer:
         self._backend = _with_added_tokens(tokenizer, self._spell_added)
         number_of = self._backend.token_to_id
         self._number = {number_of(self._spellings.get(name, name)): number for name, number in known.items()}
-        self.control = {known[name] for name in names}
-        """Ids of the control tokens."""
+        unknown = getattr(tokenizer.backend_tokenizer.model, "unk_token", None)
+        self.control = {known[name] for name in names if name != unknown}
+        """Ids of the control tokens; characters that the tokenizer does not know become one that is none of them."""
         self._moved = any(here != number for here, number in self._number.items())
         self._leads: dict[str, list[int]] = {}
         for name, ids in zip(names, self.encode(list(names)), strict=True):

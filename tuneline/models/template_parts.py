@@ -114,7 +114,8 @@ class TemplateParts:
         last = len(shapes) - 1
         prompt = self.renderer.render(messages[:-1], True, thinking)
         place = self._answer_place(text, slots, last, prompt)
-        if not text.startswith(prompt) and not prompt.startswith(text[:place]):
+        opened = prompt[place:] if prompt.startswith(text[:place]) else ""
+        if not text.startswith(prompt) and OPEN.strip() not in opened:
             raise ValueError(
                 f"the base's chat template writes {text[:place][-40:]!r} before an answer and asks for one with "
                 f"{prompt[-40:]!r}: training and generation would not see the same prompt"

@@ -45,6 +45,7 @@ class TemplateRenderer:
         if not self._keeps(plain):
             self.in_parts = True
             if not self._keeps(plain):
+                self.in_parts = False
                 self.render(plain)
                 raise ValueError(
                     "the base's chat template leaves out texts of a plain conversation of user and assistant"
