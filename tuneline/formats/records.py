@@ -3,7 +3,8 @@
 {"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|entities|label",
  "messages": [{"role": "system|user|assistant", "content": "..."}], "references": [...]}
 
-`references` is there only when an item has several right answers. The last message is the assistant's.
+`references` is there only when an item has several right answers. The last message is the assistant's. A message may have
+`reasoning`, thoughts before an answer.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import html
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import jsonlines
 import orjson
@@ -26,6 +27,8 @@ WIDE = tuple(zip("，？！：；（）～　", ",?!:;()~ ", strict=True))
 class Message(TypedDict):
     role: Role
     content: str
+    learn: NotRequired[bool]
+    """False: in the prompt, and out of the loss."""
     reasoning: NotRequired[str]
     """Thoughts before an answer."""
 
@@ -64,6 +67,14 @@ def turns_digest(messages: list[Message], plain: list[str]) -> bytes:
 def record_id(source: str, content: bytes) -> str:
     """`content` is the digest of the messages."""
     return f"{source}:{content.hex()[:12]}"
+
+
+def without_reasoning(messages: list[Message]) -> list[Message]:
+    """The messages without thoughts."""
+    if not any("reasoning" in message for message in messages):
+        return messages
+    kept = [{key: value for key, value in message.items() if key != "reasoning"} for message in messages]
+    return cast("list[Message]", kept)
 
 
 def answer(record: Record) -> str:

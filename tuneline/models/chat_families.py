@@ -13,10 +13,10 @@ from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, chec
 from tuneline.models.control_tokens import without_control_tokens
 from tuneline.models.template_render import CLOSE, OPEN
 
-Turn = tuple[str, list[int], list[int]]
-"""Role, and ids of thoughts and of the content."""
-Texts = tuple[list[list[tuple[str, str, str]]], list[Any]]
-"""Conversations as (role, thoughts, content) turns of their family, and the encodings of all thoughts and contents in order."""
+Turn = tuple[str, list[int], list[int], bool]
+"""Role, ids of thoughts and of the content, and whether it may carry loss."""
+Texts = tuple[list[list[tuple[str, str, str, bool]]], list[Any]]
+"""Conversations as turns of their family, texts in place of ids, and the encodings of all texts in order."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class FamilyPrompter(Prompter):
 
     def encode(self, conversations: Sequence[Sequence[Message]]) -> Texts:
         merged = [_merge_system(messages, self.family) for messages in conversations]
-        texts = [text for turns in merged for _, thoughts, content in turns for text in (thoughts, content)]
+        texts = [text for turns in merged for _, thoughts, content, _ in turns for text in (thoughts, content)]
         return merged, self.plain.encode_batch_fast(texts, add_special_tokens=False)
 
     def rows(self, encoded: Texts, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
@@ -153,7 +153,7 @@ class FamilyPrompter(Prompter):
 
     def _ids(self, turns: Sequence[Turn]) -> list[int]:
         ids = list(self.first)
-        for role, thoughts, content in turns:
+        for role, thoughts, content, _ in turns:
             ids += self.opening[role]
             ids += self.lead
             ids += thoughts
@@ -165,11 +165,12 @@ class FamilyPrompter(Prompter):
     def _row(self, turns: Sequence[Turn], mask: Mask, reasoning: Reasoning) -> Encoded:
         labels = [IGNORE_INDEX] * len(self.first)
         learn = False
-        for number, (role, thoughts, content) in enumerate(turns, start=1):
+        for number, (role, thoughts, content, may_learn) in enumerate(turns, start=1):
             opening = self.opening[role]
             # Where nothing ends a turn, the token of the next role does, and the answer before it learns that.
             labels += opening if learn and not self.closing else [IGNORE_INDEX] * len(opening)
-            learn = role == "assistant" and (mask == "all_answers" or (mask == "last_answer" and number == len(turns)))
+            masked = mask == "last_answer" and number < len(turns)
+            learn = role == "assistant" and may_learn and not masked
             for part, learnt in (
                 (self.lead, learn),
                 (thoughts, learn and reasoning == "learn"),
@@ -186,13 +187,13 @@ class FamilyPrompter(Prompter):
 def _with_ids(encoded: Texts) -> list[list[Turn]]:
     merged, encodings = encoded
     ids = iter(encodings)
-    return [[(role, next(ids).ids, next(ids).ids) for role, _, _ in turns] for turns in merged]
+    return [[(role, next(ids).ids, next(ids).ids, may_learn) for role, _, _, may_learn in turns] for turns in merged]
 
 
-def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str, str, str]]:
+def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str, str, str, bool]]:
     """Turns as the family has them; thoughts of the last answer alone. Raises ValueError as `check_roles` does."""
     check_roles(messages)
-    turns: list[tuple[str, str, str]] = []
+    turns: list[tuple[str, str, str, bool]] = []
     system = ""
     for number, message in enumerate(messages, start=1):
         role, content = message["role"], message["content"]
@@ -200,6 +201,7 @@ def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str
             system = content + "\n\n"
         else:
             reasons = message.get("reasoning") and number == len(messages)
-            turns.append((role, f"{OPEN}{message['reasoning']}{CLOSE}" if reasons else "", system + content))
+            thoughts = f"{OPEN}{message['reasoning']}{CLOSE}" if reasons else ""
+            turns.append((role, thoughts, system + content, message.get("learn", True)))
             system = ""
     return turns

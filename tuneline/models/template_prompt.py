@@ -27,6 +27,8 @@ class MarkedText(NamedTuple):
 
     text: str
     marks: list[tuple[Mark, int]]
+    unlearnt: frozenset[int] = frozenset()
+    """Numbers of messages that carry no loss."""
 
 
 class TemplatePrompter(Prompter):
@@ -101,7 +103,7 @@ class TemplatePrompter(Prompter):
         labels = [IGNORE_INDEX] * len(ids)
         last = max(mark.message for mark, _ in marked.marks)
         for number in {mark.message for mark, _ in marked.marks}:
-            if mask == "all_answers" or number == last:
+            if number not in marked.unlearnt and (mask == "all_answers" or number == last):
                 begin = places[number, "begin" if reasoning == "learn" else "content"]
                 labels[begin : places[number, "end"]] = ids[begin : places[number, "end"]]
         return Encoded(ids, labels)
@@ -124,7 +126,8 @@ class TemplatePrompter(Prompter):
             else:
                 text.append(self.spelled.spell(piece) if isinstance(piece, str) else piece.filled(arranged))
                 size += len(text[-1])
-        return MarkedText("".join(text), marks)
+        unlearnt = frozenset(number for number, message in enumerate(arranged) if not message.get("learn", True))
+        return MarkedText("".join(text), marks, unlearnt)
 
     def _located(self, marked: MarkedText, ids: list[int]) -> tuple[list[int], dict[tuple[int, str], int]]:
         """(ids, place of each mark in them). Where a token would reach into an answer, the text is encoded in two there."""

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
-from tuneline.formats.records import Message, Record
+from tuneline.formats.records import Message, Record, without_reasoning
 from tuneline.formats.token_file import TokenWriter
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import Prompter, Reasoning
 from tuneline.runtime.progress import ProgressBar
 from tuneline.tokenize.config import Tokenize
 from tuneline.tokenize.truncation import shorten
@@ -97,7 +97,7 @@ def encode_all(
         ProgressBar("tokenize", total, "records") as bar,
         ThreadPoolExecutor(1) as thread,
     ):
-        for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter)):
+        for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter, params)):
             for record, row in zip(batch, _training_rows(batch, texts, prompter, params), strict=True):
                 summary.records += 1
                 size = len(row.input_ids)
@@ -134,10 +134,10 @@ def _prefetch(
         yield waiting[0], waiting[1].result()
 
 
-def _encode_texts(batch: list[Record], prompter: Prompter) -> Any:
+def _encode_texts(batch: list[Record], prompter: Prompter, params: Tokenize) -> Any:
     """The batch's texts, encoded together; None when a record is at fault."""
     try:
-        return prompter.encode([record["messages"] for record in batch])
+        return prompter.encode([_messages(record, params) for record in batch])
     except ValueError:
         return None
 
@@ -146,7 +146,7 @@ def _training_rows(batch: list[Record], texts: Any, prompter: Prompter, params: 
     """Training row of each record. Raises ValueError naming the record that is at fault."""
     try:
         if texts is not None:
-            return prompter.rows(texts, params.mask)
+            return prompter.rows(texts, params.mask, _reasoning(params))
     except ValueError:
         pass
     # One of them is at fault: find out which.
@@ -155,7 +155,7 @@ def _training_rows(batch: list[Record], texts: Any, prompter: Prompter, params: 
 
 def _training_row(record: Record, prompter: Prompter, params: Tokenize) -> Encoded:
     try:
-        return prompter.training_row(record["messages"], params.mask)
+        return prompter.training_row(_messages(record, params), params.mask, _reasoning(params))
     except ValueError as error:
         raise ValueError(f"record {record['id']} ({record['origin']}): {error}") from None
 
@@ -166,13 +166,22 @@ def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summar
     def fits(messages: Sequence[Message]) -> bool:
         return _fits(prompter.training_row(messages, params.mask), params)
 
-    result = shorten(record["messages"], params.overlong, fits)
+    result = shorten(_messages(record, params), params.overlong, fits)
     summary.answers_lost += result.answers_lost
     summary.overlong += not result.parts
     if result.parts:
         summary.truncated += params.overlong == "truncate_prompt"
         summary.split += params.overlong == "split_turns"
-    return prompter.training_rows(result.parts, params.mask) if result.parts else []
+    return prompter.training_rows(result.parts, params.mask, _reasoning(params)) if result.parts else []
+
+
+def _messages(record: Record, params: Tokenize) -> list[Message]:
+    """What is trained on, by tokenize.reasoning."""
+    return without_reasoning(record["messages"]) if params.reasoning == "drop" else record["messages"]
+
+
+def _reasoning(params: Tokenize) -> Reasoning:
+    return "mask" if params.reasoning == "mask" else "learn"
 
 
 def _fits(row: Encoded, params: Tokenize) -> bool:
