@@ -6,8 +6,10 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
+from transformers import StoppingCriteria
 
 from tuneline.models.likelihood import unwrap_peft
+from tuneline.models.thoughts import ThoughtMarks
 from tuneline.runtime.progress import ProgressBar
 
 
@@ -19,6 +21,22 @@ class Generated(NamedTuple):
     """Its end token included."""
     batch: int
     """Number of its batch."""
+    thoughts: str = ""
+    """What was thought before."""
+    unfinished_thought: bool = False
+    """Whether the thought had no end, so that there is no answer."""
+
+
+class Thoughts(NamedTuple):
+    """How the thoughts before answers are treated."""
+
+    marks: ThoughtMarks
+    expected: Sequence[bool]
+    """By prompt, whether there may be some."""
+    opened: Sequence[bool]
+    """By prompt, whether it has begun one."""
+    limit: int
+    """Tokens of a thought."""
 
 
 class BatchTime(NamedTuple):
@@ -45,11 +63,15 @@ def greedy(
     batch_size: int,
     decode: Callable[[list[int]], str],
     label: str,
+    thoughts: Thoughts | None = None,
 ) -> tuple[list[Generated], list[BatchTime]]:
     """An answer for each prompt, in the prompts' order, and how long each batch took.
 
-    The composition of batches is fixed by the prompts: it changes float results, so it must not vary.
+    The composition of batches is fixed by the prompts: it changes float results, so it must not vary. A thought has tokens
+    of its own, before those of the answer.
     """
+    none = [False] * len(prompts)
+    thoughts = thoughts or Thoughts(ThoughtMarks(), none, none, 0)
     answers: dict[int, Generated] = {}
     times: list[BatchTime] = []
     progress = ProgressBar(label, len(prompts) * max_new_tokens, "tokens")
@@ -57,10 +79,11 @@ def greedy(
         for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
             started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
+            thinking = any(thoughts.expected[item] for item in batch)
             output = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=max_new_tokens + thoughts.limit * thinking,
                 do_sample=False,
                 top_k=None,
                 top_p=None,
@@ -68,14 +91,45 @@ def greedy(
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad_id,
                 streamer=_TokenCounter(bar, len(batch)),
+                stopping_criteria=[_Limits(ids.shape[1], batch, thoughts, decode, max_new_tokens)]
+                if thinking
+                else None,
             )
             for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
-                answers[item] = _until_stop(row, stop_ids, decode, number)
+                answers[item] = _until_stop(row, stop_ids, decode, number, thoughts.marks, thoughts.opened[item])
             generated = sum(answers[item].tokens for item in batch)
             times.append(BatchTime(len(batch), generated, monotonic() - started))
             # Every answer of the batch has ended: there is less to do than was thought.
             bar.total = (bar.total or 0) - max(0, expected - bar.done)
     return [answers[item] for item in range(len(prompts))], times
+
+
+class _Limits(StoppingCriteria):
+    """Ends a thought that is longer than its limit, and an answer that is longer than max_new_tokens after its thought."""
+
+    def __init__(
+        self, prompt: int, batch: Sequence[int], thoughts: Thoughts, decode: Callable[[list[int]], str], answer: int
+    ) -> None:
+        self.prompt, self.thoughts, self.decode, self.answer = prompt, thoughts, decode, answer
+        self.opened = [thoughts.opened[item] for item in batch]
+        self.answered: list[int | None] = [None] * len(batch)
+        """By row, at which length its answer began."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        rows = input_ids[:, self.prompt :].tolist()
+        return torch.tensor([self._over(place, row) for place, row in enumerate(rows)], device=input_ids.device)
+
+    def _over(self, place: int, row: list[int]) -> bool:
+        began = self.answered[place]
+        if began is None:
+            said = self.thoughts.marks.split(self.decode(row), self.opened[place])
+            if said.unfinished:
+                return len(row) >= self.thoughts.limit
+            # Too little may be there to tell whether it is a thought.
+            if not said.thoughts and self.thoughts.marks.open.startswith(self.decode(row).strip()):
+                return False
+            began = self.answered[place] = len(row) if said.thoughts else 0
+        return len(row) - began >= self.answer
 
 
 class _TokenCounter:
@@ -121,8 +175,16 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.T
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _until_stop(row: list[int], stop_ids: Sequence[int], decode: Callable[[list[int]], str], batch: int) -> Generated:
+def _until_stop(
+    row: list[int],
+    stop_ids: Sequence[int],
+    decode: Callable[[list[int]], str],
+    batch: int,
+    marks: ThoughtMarks,
+    opened: bool,
+) -> Generated:
     end = next((place for place, token in enumerate(row) if token in stop_ids), None)
     # An answer cut at the limit may end within a character.
-    text = decode(row[:end]).strip().rstrip("\ufffd")
-    return Generated(text, end is not None, len(row) if end is None else end + 1, batch)
+    said = marks.split(decode(row[:end]).strip().rstrip("\ufffd"), opened)
+    size = len(row) if end is None else end + 1
+    return Generated(said.answer, end is not None and not said.unfinished, size, batch, said.thoughts, said.unfinished)

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 import jsonlines
 
@@ -15,6 +15,7 @@ from tuneline.runtime.progress import track
 
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
+    from tuneline.models.chat_format import Reasoning
 
 
 class Answer(TypedDict):
@@ -32,6 +33,10 @@ class Answer(TypedDict):
     """Of the reference answer: 1 for an empty one."""
     batch: int
     """Number of the batch that it was generated in, whose composition changes float results."""
+    reasoning: NotRequired[str]
+    """Thoughts before the answer, which are not scored."""
+    unfinished_thought: NotRequired[bool]
+    """Whether the thought had no end, so that there is no answer; there when there is one."""
 
 
 class Model(NamedTuple):
@@ -68,14 +73,18 @@ def predict(model: Model, records: list[Record], params: Evaluate, label: str) -
     from tuneline.models.likelihood import answer_nll
 
     prompter = load_prompter(model.tokenizer)
-    generated, times = generate(model, prompter, [record["messages"][:-1] for record in records], params, label)
+    thinking = ["reasoning" in record["messages"][-1] for record in records]
+    questions = [record["messages"][:-1] for record in records]
+    generated, times = generate(model, prompter, questions, params, label, thinking)
     answers: list[Answer] = []
     for record, output in zip(track(records, f"{label}: NLL", len(records), "items"), generated, strict=True):
-        nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer"))
+        # The answer is scored after the reference's own thoughts.
+        reasoning: Reasoning = "mask" if "reasoning" in record["messages"][-1] else "learn"
+        nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer", reasoning))
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll
         answers.append(
-            {
+            {  # type: ignore[arg-type]
                 "id": record["id"],
                 "prediction": output.text,
                 "stopped_at_eos": output.stopped_at_eos,
@@ -84,24 +93,46 @@ def predict(model: Model, records: list[Record], params: Evaluate, label: str) -
                 "characters": max(1, len(answer(record))),
                 "batch": output.batch,
             }
+            | _thoughts(output)
         )
     return Predictions(answers, _speed(times))
 
 
-def generate(
-    model: Model, prompter: Any, questions: list[list[Message]], params: Evaluate, label: str
-) -> tuple[list["Generated"], list["BatchTime"]]:
-    """Greedy answers to conversations that end with a user's turn."""
-    from tuneline.evaluate.generate import greedy
+def _thoughts(output: "Generated") -> dict[str, Any]:
+    """What an answer has of them, if any."""
+    found: dict[str, Any] = {"reasoning": output.thoughts} if output.thoughts else {}
+    return found | ({"unfinished_thought": True} if output.unfinished_thought else {})
 
+
+def generate(
+    model: Model,
+    prompter: Any,
+    questions: list[list[Message]],
+    params: Evaluate,
+    label: str,
+    thinking: list[bool] | None = None,
+) -> tuple[list["Generated"], list["BatchTime"]]:
+    """Greedy answers to conversations that end with a user's turn; `thinking` is whether each is to be thought about first."""
+    from tuneline.evaluate.generate import Thoughts, greedy
+    from tuneline.models.chat_format import as_list
+
+    thinking = thinking or [False] * len(questions)
+    opened = {way: prompter.opens_thoughts(way) for way in (True, False)}
+    ends = model.network.generation_config.eos_token_id
     return greedy(
         model.network,
-        [prompter.generation_prompt(question) for question in questions],
-        stop_ids=prompter.stop_ids,
+        [prompter.generation_prompt(question, way) for question, way in zip(questions, thinking, strict=True)],
+        stop_ids=sorted({*prompter.stop_ids, *as_list(ends)}),
         pad_id=model.tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,
         batch_size=params.batch_size,
-        decode=lambda ids: str(model.tokenizer.decode(ids, skip_special_tokens=True)),
+        decode=lambda ids: prompter.thought_marks.decode(model.tokenizer, ids),
+        thoughts=Thoughts(
+            prompter.thought_marks,
+            [way or opened[way] for way in thinking],
+            [opened[way] for way in thinking],
+            params.max_thinking_tokens,
+        ),
         label=f"{label}: answers",
     )
 

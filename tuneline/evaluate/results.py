@@ -24,7 +24,7 @@ def write_results(
 
     `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts.
     """
-    metrics = compare(rows) | {"general": change_on_general(*general)}
+    metrics = compare(rows) | {"general": change_on_general(*general)} | count_thoughts(rows)
     outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
@@ -35,6 +35,19 @@ def write_results(
     tables.write_confusion(outputs.confusion, rows)
     outputs.report.write_text(report(metrics, rows, read_facts(inputs, general)), encoding="utf-8")
     return metrics
+
+
+def count_thoughts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """By side, answers that were thought about and thoughts without an end, which have no answer; nothing without thoughts."""
+    thinking = [row for row in rows if "thoughts" in row]
+    counts = {
+        side: {
+            "answers": sum(bool(row["thoughts"][side]) for row in thinking),
+            "unfinished": sum(row["unfinished_thought"][side] for row in thinking),
+        }
+        for side in ("base", "tuned")
+    }
+    return {"thoughts": counts} if thinking else {}
 
 
 def prediction_rows(records: list[Record], base: list[Answer], tuned: list[Answer]) -> list[dict[str, Any]]:
@@ -54,7 +67,18 @@ def _row(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
         "stopped_at_eos": {"base": base["stopped_at_eos"], "tuned": tuned["stopped_at_eos"]},
         "batch": tuned["batch"],
         "scores": {"base": score(base, wanted), "tuned": score(tuned, wanted)},
-    }
+    } | _thoughts({"base": base, "tuned": tuned})
+
+
+def _thoughts(answers: dict[str, Answer]) -> dict[str, Any]:
+    """What was thought before the answers, and which thoughts had no end; nothing where nobody thought."""
+    thoughts = {side: answer.get("reasoning", "") for side, answer in answers.items()}
+    unfinished = {side: answer.get("unfinished_thought", False) for side, answer in answers.items()}
+    return (
+        {"thoughts": thoughts, "unfinished_thought": unfinished}
+        if any((*thoughts.values(), *unfinished.values()))
+        else {}
+    )
 
 
 def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> Facts:

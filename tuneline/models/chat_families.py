@@ -11,7 +11,7 @@ from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
 from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
 from tuneline.models.control_tokens import without_control_tokens
-from tuneline.models.template_render import CLOSE, OPEN
+from tuneline.models.thoughts import CLOSE, OPEN
 
 Turn = tuple[str, list[int], list[int], bool]
 """Role, ids of thoughts and of the content, and whether it may carry loss."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from tuneline.formats.example import Encoded
 from tuneline.formats.records import Message
+from tuneline.models.thoughts import ThoughtMarks
 
 Mask = Literal["all_answers", "last_answer"]
 """Which assistant turns carry loss."""
@@ -29,6 +30,11 @@ class Prompter(ABC):
     """Ids that this class places, and text never becomes."""
     stop_ids: list[int]
     """What ends an answer."""
+    thought_marks: ThoughtMarks = ThoughtMarks()
+
+    def opens_thoughts(self, thinking: bool) -> bool:
+        """Whether a generation prompt ends within a thought that it has begun."""
+        return False
 
     def text(self, content: str) -> list[int]:
         """Ids of plain text: never a control token, whatever it says."""

@@ -64,6 +64,10 @@ class SpelledTokenizer:
         """Control tokens of a template's text, by their names."""
         return self._pattern.findall(text)
 
+    def after_controls(self, text: str) -> str:
+        """What follows the last control token of a template's text."""
+        return self._pattern.split(text)[-1]
+
     def first_control(self, text: str, start: int, end: int) -> int | None:
         """Where the first control token of text[start:end], by its name, ends."""
         found = self._pattern.search(text, start, end)

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from tuneline.formats.records import Message
 from tuneline.models.control_tokens import SpelledTokenizer
-from tuneline.models.template_render import CLOSE, OPEN, TemplateRenderer, sentinel
+from tuneline.models.template_render import TemplateRenderer, sentinel
+from tuneline.models.thoughts import CLOSE, OPEN
 
 Field = Literal["content", "reasoning"]
 SENTINEL = re.compile(r"Qx(\d{3})([cr])xQ")

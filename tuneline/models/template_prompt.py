@@ -14,8 +14,9 @@ from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
 from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
 from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
-from tuneline.models.template_parts import Mark, Slot, TemplateParts, shared
+from tuneline.models.template_parts import Mark, Piece, Slot, TemplateParts, shared
 from tuneline.models.template_render import TemplateRenderer
+from tuneline.models.thoughts import ThoughtMarks
 
 OF_TEXT = re.compile(r"think|thought|reason|tool|function|arg_", re.IGNORECASE)
 """Added tokens that are written by a model itself, in an answer."""
@@ -49,6 +50,26 @@ class TemplatePrompter(Prompter):
         self.control = self.spelled.control
         ending = self._ending(tokenizer)
         self.stop_ids = sorted({*as_list(tokenizer.eos_token_id), tokenizer.convert_tokens_to_ids(ending)})
+
+        self.thought_marks = self._thought_marks()
+
+    def opens_thoughts(self, thinking: bool) -> bool:
+        asked = self.renderer.render([{"role": "user", "content": "x"}], True, thinking)
+        return asked.rstrip().endswith(self.thought_marks.open)
+
+    def _thought_marks(self) -> ThoughtMarks:
+        asked: Message = {"role": "user", "content": "x"}
+        plain = self.parts.of([asked, {"role": "assistant", "content": "x"}], False, False).pieces
+        thinking = self.parts.of([asked, {"role": "assistant", "content": "x", "reasoning": "x"}], False, True).pieces
+        begin, thought, content = (_place(thinking, kind) for kind in ("begin", "reasoning", "content"))
+        opening = _text(thinking[begin:thought]).strip()
+        if not opening:
+            # The generation prompt has it.
+            words = self.spelled.after_controls(_text(thinking[:thought])).split()
+            opening = words[-1] if words else ThoughtMarks().open
+        closing = _text(thinking[thought:content]).strip()
+        head = _text(plain[_place(plain, "begin") : _place(plain, "content")]).strip()
+        return ThoughtMarks(opening, closing, head, tuple(dict.fromkeys(self.spelled.names(opening + closing + head))))
 
     def _ending(self, tokenizer: Any) -> str:
         """The control token that ends an answer; where the template writes none after the last one, it is written there."""
@@ -177,6 +198,22 @@ def _check(ours: str, theirs: str) -> None:
             f"the base's chat template does something of its own to this content: it writes {theirs[place:][:40]!r} "
             f"where {ours[place:][:40]!r} was expected"
         )
+
+
+def _text(pieces: Sequence[Piece]) -> str:
+    """What the template writes itself."""
+    return "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def _place(pieces: Sequence[Piece], kind: str) -> int:
+    """Of the mark where the answer begins, or of its thoughts or content."""
+    return next(
+        number
+        for number, piece in enumerate(pieces)
+        if not isinstance(piece, str)
+        and piece.message == 1
+        and kind == (piece.field if isinstance(piece, Slot) else piece.kind if piece.kind == "begin" else "")
+    )
 
 
 def control_names(tokenizer: Any, renderer: TemplateRenderer) -> list[str]:

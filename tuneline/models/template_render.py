@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tuneline.formats.records import Message
+from tuneline.models.thoughts import CLOSE, OPEN
 
 DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%H": "00", "%M": "00", "%S": "00"}
 """What a template that writes today's date gets: ids must not change with the day. It is Llama 3.2's own default."""
@@ -17,8 +18,6 @@ FIXED_DATE = (
     + "".join(f" | replace('{code}', '{value}')" for code, value in DATE.items())
     + " }}{% endmacro %}{{ '' }}"
 )
-OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
-"""Around thoughts, where the template says nothing of them."""
 
 
 def sentinel(message: int, field: str) -> str:
