@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.chat_templates import bracketed
 from tests.helpers.tiny_models import MARKERS, make_tokenizer
 from tuneline.formats.example import IGNORE_INDEX
 from tuneline.models.chat_families import family_of
@@ -31,22 +32,6 @@ EXPECTED = {
     "<|start_header_id|>assistant<|end_header_id|>\n\n[慢走<|eot_id|>]",
     "glm4": "[gMASK]<sop><|system|>\n简短<|user|>\n你好<|assistant|>[\n您好<|user|>]\n再见<|assistant|>[\n慢走<eos>]",
 }
-
-
-def bracketed(row, tokenizer) -> str:
-    """The row as text, with what is learnt in brackets."""
-    pieces, learning = [], False
-    groups: list[tuple[bool, list[int]]] = []
-    for token, label in zip(row.input_ids, row.labels, strict=True):
-        assert label in (token, IGNORE_INDEX)
-        learns = label != IGNORE_INDEX
-        if not groups or groups[-1][0] != learns:
-            groups.append((learns, []))
-        groups[-1][1].append(token)
-    for learning, ids in groups:
-        text = tokenizer.decode(ids)
-        pieces.append(f"[{text}]" if learning else text)
-    return "".join(pieces)
 
 
 @pytest.mark.parametrize("family", EXPECTED)

@@ -14,8 +14,7 @@ from benchmarks.chat_templates import (
     published,
     template_tokenizer,
 )
-from tests.helpers.chat_templates import CHATML, DATED, FOLLOWED, FORGETS, HYBRID, REFUSED
-from tests.test_chat_format import bracketed
+from tests.helpers.chat_templates import CHATML, DATED, FOLLOWED, FORGETS, HYBRID, REFUSED, bracketed
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.template_check import template_rules
 

@@ -1,4 +1,6 @@
-"""Small chat templates, each of which does one thing that published ones do, and one that is refused."""
+"""Small chat templates, each of which does one thing that published ones do, some that are refused, and rows as text."""
+
+from tuneline.formats.example import IGNORE_INDEX
 
 CHATML = """{%- for m in messages -%}
 {{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}
@@ -77,3 +79,19 @@ REFUSED = {
     ),
 }
 """Templates that are not followed, with what is said of them."""
+
+
+def bracketed(row, tokenizer) -> str:
+    """The row as text, with what is learnt in brackets."""
+    pieces, learning = [], False
+    groups: list[tuple[bool, list[int]]] = []
+    for token, label in zip(row.input_ids, row.labels, strict=True):
+        assert label in (token, IGNORE_INDEX)
+        learns = label != IGNORE_INDEX
+        if not groups or groups[-1][0] != learns:
+            groups.append((learns, []))
+        groups[-1][1].append(token)
+    for learning, ids in groups:
+        text = tokenizer.decode(ids)
+        pieces.append(f"[{text}]" if learning else text)
+    return "".join(pieces)
