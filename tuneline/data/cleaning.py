@@ -32,6 +32,10 @@ def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> N
     for message in conversation.messages:
         role = message["role"]
         message["content"] = _clean_text(message["content"], role, conversation.repairs, params, unfilled)
+        if "reasoning" in message:
+            message["reasoning"] = _clean_text(
+                message["reasoning"], "reasoning", conversation.repairs, params, unfilled
+            )
         if not message["content"].strip() and (role != "assistant" or conversation.task != "triples"):
             raise RejectedRecordError(f"empty_{'answer' if role == 'assistant' else role}")
     if conversation.references:

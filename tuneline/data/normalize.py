@@ -15,6 +15,7 @@ from tuneline.data.readers.conversation import Conversation, RejectedRecordError
 from tuneline.data.readers.field_names import MESSAGES, first_field, is_message, unwrap
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
+from tuneline.data.reasoning import take_reasoning
 from tuneline.data.spool import KEYS, to_spool_line
 from tuneline.formats.records import to_line
 
@@ -93,6 +94,13 @@ def parse_record(source: Source, file: RawFile, text: str) -> Conversation:
         raise RejectedRecordError("not_an_object")
     if file.history_misplaced and has_history(value):
         raise RejectedRecordError("history_after_the_question")
+    conversation = _conversation(source, file, value)
+    take_reasoning(conversation, value)
+    return conversation
+
+
+def _conversation(source: Source, file: RawFile, value: dict[str, Any]) -> Conversation:
+    """What a record's fields say, by the kind of record that it is."""
     if not source.question and not source.columns:
         key = first_field(MESSAGES, value)
         if key and (value[key] or not pairs.find_field_names(tuple(value)).questions):
