@@ -14,6 +14,7 @@ from chat.generation import QueueStreamer, StopOnEvent, gumbel_processors
 from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, check_size, check_tokens
 from chat.models import ActiveModel, Models
 from tuneline.formats.records import Message
+from tuneline.models.thoughts import OPEN
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a decoder returns for a character whose last bytes are still to come."""
@@ -29,6 +30,8 @@ class SamplingParams(NamedTuple):
     """0 is greedy: the same answer every time."""
     top_p: float = 1.0
     seed: int = 0
+    thinking: bool = False
+    """Whether a base whose chat template has that choice may think first."""
 
 
 class Delta(NamedTuple):
@@ -70,7 +73,7 @@ class Engine:
         self.models.require(name)
         check_params(params)
         check_size(messages)
-        ids = self.models.prompter.generation_prompt(messages)
+        ids = self.models.prompter.generation_prompt(messages, params.thinking)
         check_tokens(len(ids), params.max_new_tokens, self.models.context)
         return self._deltas(name, ids, params, cancelled or threading.Event())
 
@@ -88,7 +91,7 @@ class Engine:
             thread = threading.Thread(target=self._generate, args=(model, ids, params, output, stopping), daemon=True)
             thread.start()
             try:
-                for delta in self._decode(output, len(ids), started):
+                for delta in self._decode(output, len(ids), started, params.thinking):
                     if not cancelled.is_set():
                         yield delta
             finally:
@@ -114,7 +117,7 @@ class Engine:
                 self.in_flight -= 1
 
     def _decode(
-        self, output: "SimpleQueue[int | BaseException | None]", prompt_tokens: int, started: float
+        self, output: "SimpleQueue[int | BaseException | None]", prompt_tokens: int, started: float, thinking: bool
     ) -> Iterator[Delta]:
         """Incremental detokenization.
 
@@ -122,16 +125,18 @@ class Engine:
         """
         ids: list[int] = []
         emitted = ""
+        # A thought that the prompt has begun is shown from its beginning.
+        begun = OPEN if self.models.prompter.opens_thoughts(thinking) else ""
         while (item := output.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             ids.append(item)
-            text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+            text = begun + str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
             complete = text.startswith(emitted) and not text.endswith(INCOMPLETE)
             new = text[len(emitted) :] if complete else ""
             yield Delta(new, len(ids), prompt_tokens, time.monotonic() - started, None)
             emitted = text if complete else emitted
-        text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+        text = begun + str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
         reason: Literal["stop", "length"] = "stop" if ids and ids[-1] in self.models.prompter.stop_ids else "length"
         yield Delta(text[len(emitted) :], len(ids), prompt_tokens, time.monotonic() - started, reason)
 

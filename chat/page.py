@@ -1,5 +1,6 @@
 """Gradio page: one question, two models side by side, and the reference answer of an example."""
 
+import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def make_column(captions: Captions, label: Text, names: dict[str, Text], selecte
         pane = captions.add(
             gr.Chatbot, captions={"label": label, "placeholder": NO_ANSWER}, show_label=False, height="var(--pane)",
             layout="bubble", buttons=["copy", "copy_all"], render_markdown=False, sanitize_html=True, allow_tags=False,
-            latex_delimiters=[], feedback_options=None,
+            latex_delimiters=[], feedback_options=None, reasoning_tags=[(html.escape("<think>"), html.escape("</think>"))],
         )  # fmt: skip
         return ColumnWidgets(model, pane, gr.HTML(elem_classes="answer-status"), gr.State([]))
 

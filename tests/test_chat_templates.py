@@ -121,6 +121,13 @@ def test_thoughts_are_masked_or_learnt(own):
     assert row.input_ids == prompter.training_row(THINKING).input_ids
 
 
+def test_thoughts_that_a_client_gives_back_are_treated_as_such(own):
+    _, prompter = own["hybrid"]
+    shown = [PLAIN[1], {"role": "assistant", "content": "<think>\n问候\n</think>\n\n您好"}, PLAIN[3]]
+    assert prompter.generation_prompt(shown) == prompter.generation_prompt(PLAIN[1:4])
+    assert prompter.training_row(shown[:2]) == prompter.training_row(THINKING[1:3])
+
+
 def test_added_tokens_that_are_not_special_stay_tokens_of_text(own):
     tokenizer, prompter = own["hybrid"]
     think = tokenizer.convert_tokens_to_ids("<think>")

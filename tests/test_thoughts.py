@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.chat_templates import template_tokenizer
+from chat.openai.schema import ChatRequest
 from tests.helpers.chat_templates import FORGETS, HYBRID
 from tests.helpers.tiny_models import base_section
 from tuneline.base.canonicalize import canonicalize
@@ -150,3 +151,10 @@ def test_a_thought_without_an_end_has_no_answer(tmp_path):
 def test_nobody_thought():
     row = {"id": "s:0", "scores": {}}
     assert count_thoughts([row]) == {}
+
+
+def test_a_client_of_the_api_asks_for_thoughts_as_vllm_has_it():
+    request = {"model": "base", "messages": [{"role": "user", "content": "x"}]}
+    assert not ChatRequest.model_validate(request).sampling_params(0).thinking
+    asked = ChatRequest.model_validate(request | {"chat_template_kwargs": {"enable_thinking": True}})
+    assert asked.sampling_params(0).thinking

@@ -84,6 +84,10 @@ class StreamOptions(StrictModel):
     include_usage: bool = False
 
 
+class TemplateOptions(StrictModel):
+    enable_thinking: bool = False
+
+
 class ChatRequest(StrictModel):
     """Request body of POST /v1/chat/completions."""
 
@@ -101,6 +105,8 @@ class ChatRequest(StrictModel):
     ] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
+    chat_template_kwargs: TemplateOptions = TemplateOptions()
+    """As vLLM has them."""
     user: str | None = None
     """Changes nothing."""
 
@@ -116,7 +122,8 @@ class ChatRequest(StrictModel):
         """Sampling parameters. Without a seed in the request the fresh one is taken."""
         limits = {self.max_tokens, self.max_completion_tokens} - {None}
         limit = next(iter(limits), DEFAULT_MAX_TOKENS) or 0
-        return SamplingParams(limit, self.temperature, self.top_p, fresh_seed if self.seed is None else self.seed)
+        seed, thinking = fresh_seed if self.seed is None else self.seed, self.chat_template_kwargs.enable_thinking
+        return SamplingParams(limit, self.temperature, self.top_p, seed, thinking)
 
 
 def parse_request(body: bytes) -> ChatRequest:

@@ -108,9 +108,7 @@ class TemplatePrompter(Prompter):
         for messages in conversations:
             if not messages or messages[-1]["role"] != "assistant":
                 raise ValueError("a training row ends with an assistant's message")
-        marked = [
-            self._marked(messages, False, bool(messages[-1].get("reasoning", "").strip())) for messages in conversations
-        ]
+        marked = [self._marked(messages, False) for messages in conversations]
         return marked, self.spelled.encode([one.text for one in marked])
 
     def rows(self, encoded: Any, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
@@ -129,10 +127,11 @@ class TemplatePrompter(Prompter):
                 labels[begin : places[number, "end"]] = ids[begin : places[number, "end"]]
         return Encoded(ids, labels)
 
-    def _marked(self, messages: Sequence[Message], generation: bool, thinking: bool) -> MarkedText:
+    def _marked(self, messages: Sequence[Message], generation: bool, thinking: bool = False) -> MarkedText:
         """Raises ValueError when the template renders another text than its parts with these contents are."""
         check_roles(messages)
         arranged = self.renderer.arranged(messages)
+        thinking = thinking if generation else "reasoning" in arranged[-1]
         rendered = self.renderer.render(arranged, generation, thinking)
         parts = self.parts.of(arranged, generation, thinking)
         if parts.text(arranged) != rendered:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tuneline.formats.records import Message
-from tuneline.models.thoughts import CLOSE, OPEN
+from tuneline.models.thoughts import CLOSE, OPEN, in_answer
 
 DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%H": "00", "%M": "00", "%S": "00"}
 """What a template that writes today's date gets: ids must not change with the day. It is Llama 3.2's own default."""
@@ -71,8 +71,8 @@ class TemplateRenderer:
         return sentinel(1, "reasoning") in self._applied([asked, answered | answer], False, True, tokenize=False)
 
     def arranged(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with a system prompt where the template has one, and without thoughts that say nothing."""
-        messages = [_without_blank_reasoning(message) for message in messages]
+        """The messages with a system prompt where the template has one, and with thoughts apart from answers."""
+        messages = [_with_reasoning_apart(message) for message in messages]
         if len(messages) < 2 or messages[0]["role"] != "system" or not self.folds_system:
             return messages
         system, question = messages[:2]
@@ -122,7 +122,15 @@ def _sentinels(*roles: Any) -> list[Message]:
     return [{"role": role, "content": sentinel(number, "content")} for number, role in enumerate(roles)]
 
 
-def _without_blank_reasoning(message: Message) -> Message:
-    if message.get("reasoning", "").strip() or "reasoning" not in message:
+def _with_reasoning_apart(message: Message) -> Message:
+    """Thoughts before an answer's text, as a chat client gives them back, are its reasoning; blank thoughts are none."""
+    reasoning, content = message.get("reasoning", ""), message["content"]
+    if message["role"] == "assistant" and not reasoning:
+        reasoning, content = in_answer(content)
+    if (reasoning, content) == (message.get("reasoning", ""), message["content"]) and (
+        reasoning.strip() or not reasoning
+    ):
         return message
-    return {"role": message["role"], "content": message["content"]}
+    apart: Message = {**message, "content": content}
+    apart.pop("reasoning", None)
+    return {**apart, "reasoning": reasoning} if reasoning.strip() else apart
