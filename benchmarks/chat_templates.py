@@ -11,6 +11,8 @@ on and off, are compared with what transformers gives; then markers are put into
 
 import random
 import re
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,10 +52,18 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=10_000)
     parser.add_argument("--templates", nargs="*", help="by name; all without")
     options = parser.parse_args()
-    rows = [measure(name, options.conversations) for name in options.templates or sorted(published())]
-    show(table(COLUMNS, [tuple(row) for row in rows]))
-    counts = {kind: sum(row.outcome == kind for row in rows) for kind in ("kept", "rule", "refused")}
+    rows: list[Outcome] = []
+    names = options.templates or sorted(published())
+    show(table(COLUMNS, _kept(rows, (measure(name, options.conversations) for name in names))))
+    counts = Counter(row.outcome for row in rows)
     show([f"{counts['kept']} kept, {counts['rule']} followed with a rule, {counts['refused']} refused"])
+
+
+def _kept(rows: list[Outcome], measured: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Each row as soon as it is there, and in the list, too."""
+    for row in measured:
+        rows.append(row)
+        yield row
 
 
 @cache
