@@ -44,8 +44,9 @@ class TemplatePrompter(Prompter):
 
     def __init__(self, tokenizer: Any) -> None:
         self.renderer = TemplateRenderer(tokenizer)
-        self.plain = without_control_tokens(tokenizer)
-        self.spelled = SpelledTokenizer(tokenizer, control_names(tokenizer, self.renderer))
+        names = control_names(tokenizer, self.renderer)
+        self.plain = without_control_tokens(tokenizer, names)
+        self.spelled = SpelledTokenizer(tokenizer, names)
         self.parts = TemplateParts(self.renderer, self.spelled)
         self.control = self.spelled.control
         ending = self._ending(tokenizer)
