@@ -46,3 +46,17 @@ def test_each_answer_of_a_dialogue_has_its_own():
 def test_what_is_no_thought_stays_in_the_answer():
     answer = "标签 <think> 的意思是思考，</think> 是它的结束。"
     assert parse({"query": "解释 <think>", "response": answer}).messages[1] == {"role": "assistant", "content": answer}
+
+
+def test_thoughts_that_are_left_out_are_counted():
+    turns = [
+        ("human", "你好", ""),
+        ("gpt", "您好", "问候"),
+        ("gpt", "请讲", ""),
+        ("human", "再见", ""),
+        ("gpt", "慢走", ""),
+    ]
+    entries = [{"from": who, "value": text, "thinking": thought} for who, text, thought in turns]
+    conversation = parse({"conversations": entries})
+    assert not any("reasoning" in message for message in conversation.messages)
+    assert "dropped_reasoning" in conversation.repairs

@@ -26,13 +26,14 @@ def take_reasoning(conversation: Conversation, fields: dict[str, Any]) -> None:
         if thoughts:
             message["content"], message["reasoning"] = content, thoughts
     conversation.references = [in_answer(reference)[1] for reference in conversation.references]
-    entries = _answering_entries(fields)
-    # Where entries were merged or left out, it can't be told whose thoughts they are.
-    if len(entries) == len(answers):
-        found = [_reasoning(entry) for entry in entries]
+    found = [_reasoning(entry) for entry in _answering_entries(fields)]
+    if len(found) == len(answers):
         for message, thoughts in zip(answers, found, strict=True):
             if thoughts:
                 message["reasoning"] = thoughts
+    elif any(found):
+        # Entries were merged or left out: it can't be told whose thoughts they are.
+        conversation.repairs.append("dropped_reasoning")
     if answers and (thoughts := _reasoning(fields)):
         answers[-1]["reasoning"] = thoughts
 
