@@ -137,6 +137,19 @@ def test_many_rows_are_what_each_is_alone(tokenizers, family):
     ], "an empty answer still ends"
 
 
+@pytest.mark.parametrize("family", EXPECTED)
+def test_thoughts_stand_before_the_last_answer_alone(tokenizers, family):
+    prompter = load_prompter(tokenizers[family])
+    thinking = [message | ({"reasoning": "想"} if message["role"] == "assistant" else {}) for message in CHAT]
+    whole, end = EXPECTED[family].rsplit("慢走", 1)
+    lead = "\n" if family == "glm4" else ""
+    head = whole.removesuffix(f"[{lead}")
+    learnt, masked = (prompter.training_rows([thinking], "all_answers", way)[0] for way in ("learn", "mask"))
+    assert bracketed(learnt, tokenizers[family]) == f"{head}[{lead}<think>\n想\n</think>\n\n慢走{end}"
+    assert learnt.input_ids == masked.input_ids
+    assert bracketed(masked, tokenizers[family]).endswith(f"<think>\n想\n</think>\n\n[慢走{end}")
+
+
 def test_a_generation_prompt_ends_with_the_user(tokenizers):
     with pytest.raises(ValueError, match="ends with a user"):
         load_prompter(tokenizers["gemma"]).generation_prompt(CHAT)

@@ -9,7 +9,7 @@ import torch
 
 import stages.base
 import stages.export
-from tests.helpers.families import FAMILIES, raw_checkpoint
+from tests.helpers.families import FAMILIES, raw_checkpoint, train_a_little
 from tests.helpers.methods import method
 from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
@@ -39,21 +39,6 @@ def family(request, workspace, tmp_path):
     params = Base.model_validate(base_section(source) | {"dtype": "float32"})
     canonicalize(source, None, params, Path("models/base"))
     return request.param
-
-
-def train_a_little(model, row, steps: int = 40) -> list[float]:
-    """Losses per learnt token of a few optimizer steps on one row."""
-    ids, labels = torch.tensor([row.input_ids]), torch.tensor([row.labels])
-    learnt = int((labels != -100).sum())
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.02)
-    losses = []
-    for _ in range(steps):
-        loss = model(input_ids=ids, labels=labels)["loss"] / learnt
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses
 
 
 def test_it_trains_and_its_merge_is_its_adapter(family):

@@ -9,18 +9,25 @@ import torch
 from benchmarks.chat_templates import template_tokenizer
 from chat.openai.schema import ChatRequest
 from tests.helpers.chat_templates import FORGETS, HYBRID
+from tests.helpers.families import train_a_little
+from tests.helpers.methods import method
 from tests.helpers.tiny_models import base_section
 from tuneline.base.canonicalize import canonicalize
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.predict import Model, predict
 from tuneline.evaluate.results import count_thoughts, prediction_rows
+from tuneline.export.folder import merge_into
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.config import Base
 from tuneline.models.loading import load_model, load_tokenizer
 from tuneline.models.thoughts import Said, ThoughtMarks, in_answer
+from tuneline.train import methods
+from tuneline.train.run import prepare_model
 
 PARAMS = Evaluate(max_new_tokens=12, max_thinking_tokens=10, batch_size=3, dtype="float32")
 GPT = ThoughtMarks("<|channel|>analysis", "<|end|><|channel|>final", "<|channel|>final", ("<|channel|>", "<|end|>"))
+
+LORA = method(lora={"r": 4, "alpha": 16, "dropout": 0.0})
 
 
 def instruct_base(folder: Path, template: str) -> Path:
@@ -158,3 +165,16 @@ def test_a_client_of_the_api_asks_for_thoughts_as_vllm_has_it():
     assert not ChatRequest.model_validate(request).sampling_params(0).thinking
     asked = ChatRequest.model_validate(request | {"chat_template_kwargs": {"enable_thinking": True}})
     assert asked.sampling_params(0).thinking
+
+
+def test_the_merged_folder_ships_the_bases_template(hybrid, tmp_path):
+    network = prepare_model(load_model(hybrid, torch.float32), LORA, checkpointing=False)
+    messages = item(0, "感冒了怎么办？", "多休息。", "想")["messages"]
+    train_a_little(network, load_prompter(load_tokenizer(hybrid)).training_row(messages), 3)
+    methods.save(network, LORA, tmp_path / "adapter")
+    (tmp_path / "adapter/lineage.json").write_text("{}")
+    merge_into(tmp_path / "merged", hybrid, tmp_path / "adapter", "float32")
+    for name in ("chat_template.jinja", "generation_config.json", "tokenizer.json"):
+        assert (tmp_path / "merged" / name).read_bytes() == (hybrid / name).read_bytes()
+    rows = [load_prompter(load_tokenizer(folder)).training_row(messages) for folder in (hybrid, tmp_path / "merged")]
+    assert rows[0] == rows[1]
