@@ -92,11 +92,17 @@ def measure(name: str, conversations: int) -> Outcome:
         equal += not differences(prompter, tokenizer, messages, draw)
         forged += forged_tokens(prompter, tokenizer, messages, draw)
     rules = template_rules(prompter)  # type: ignore[arg-type]
-    return Outcome(name, "rule" if rules else "kept", conversations, equal, forged, "; ".join(rules))
+    return Outcome(
+        name, "rule" if rules else "kept", conversations, equal, forged, "; ".join(rules).replace("|", r"\|")
+    )
 
 
 def template_tokenizer(template: str, kind: str = "bytes", markers: str = "") -> Any:
-    """A small tokenizer with the template's markers and more; `kind` is bytes, or sentencepiece (a space before each text)."""
+    """A small tokenizer with the template's markers and more.
+
+    `kind` is bytes; swallowing, the same but that markers take the white space after them; or sentencepiece, with a space
+    before each text.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -119,7 +125,8 @@ def template_tokenizer(template: str, kind: str = "bytes", markers: str = "") ->
     )
     tokenizer.train_from_iterator([CORPUS, MARKER.sub(" ", template), "".join(PIECES)], trainer)
     found = sorted(set(MARKER.findall(template + markers)))
-    tokenizer.add_tokens([AddedToken(m, special=not NOT_SPECIAL.search(m), normalized=False) for m in found])
+    flags = {"normalized": False, "rstrip": kind == "swallowing"}
+    tokenizer.add_tokens([AddedToken(m, special=not NOT_SPECIAL.search(m), **flags) for m in found])
     ends = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
     made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends)
     made.chat_template = template

@@ -84,9 +84,10 @@ def test_ids_are_those_of_transformers(own, name):
         assert forged_tokens(prompter, tokenizer, messages, draw) == 0
 
 
+@pytest.mark.parametrize("kind", ["sentencepiece", "swallowing"])
 @pytest.mark.parametrize("name", ["ChatML", "endless", "no system", "words"])
-def test_a_tokenizer_of_pieces(name):
-    tokenizer = template_tokenizer(FOLLOWED[name], "sentencepiece", ROLES)
+def test_other_tokenizers(name, kind):
+    tokenizer = template_tokenizer(FOLLOWED[name], kind, ROLES)
     prompter = load_prompter(tokenizer)
     draw = random.Random(6)
     for _ in range(60):
