@@ -32,7 +32,7 @@ class SpelledTokenizer:
         known = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         secret = secrets.token_hex(16)
         self._spellings = {name: f"<{secret}-{known[name]}>" for name in names}
-        self._pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+        self._pattern = _pattern(names)
         self._spelled = re.compile(f"<{secret}-[0-9]+>")
         self.cut = f"<{secret}-cut>"
         """A token of nothing: what follows it is encoded apart from what stands before it."""
@@ -44,6 +44,7 @@ class SpelledTokenizer:
         """Ids of the control tokens; characters that the tokenizer does not know become one that is none of them."""
         self._moved = any(here != number for here, number in self._number.items())
         self._leads: dict[str, list[int]] = {}
+        self._spelled_texts: dict[str, str] = {}
         for name, ids in zip(names, self.encode(list(names)), strict=True):
             if self.control & set(ids):
                 raise ValueError(
@@ -57,8 +58,10 @@ class SpelledTokenizer:
         return [*spelled, {"id": 1 + max(token["id"] for token in added), "content": self.cut, "special": True} | plain]
 
     def spell(self, text: str) -> str:
-        """Text of a template with its control tokens as this tokenizer knows them."""
-        return self._pattern.sub(lambda found: self._spellings[found[0]], text)
+        """Text of a template with its control tokens as this tokenizer knows them; the few that there are, are remembered."""
+        if text not in self._spelled_texts:
+            self._spelled_texts[text] = self._pattern.sub(lambda found: self._spellings[found[0]], text)
+        return self._spelled_texts[text]
 
     def names(self, text: str) -> list[str]:
         """Control tokens of a template's text, by their names."""
@@ -98,6 +101,14 @@ class SpelledTokenizer:
 
     def _ids(self, ids: list[int]) -> list[int]:
         return [self._number.get(number, number) for number in ids] if self._moved else ids
+
+
+def _pattern(names: Collection[str]) -> re.Pattern[str]:
+    """Any of the names, the longest first; thousands of them are tried only where one can begin."""
+    if not names:
+        return re.compile(r"(?!)")
+    first = "".join(map(re.escape, sorted({name[0] for name in names})))
+    return re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})")
 
 
 def _with_added_tokens(tokenizer: Any, change: Any) -> Any:
