@@ -194,6 +194,18 @@ def test_what_a_template_does_of_its_own_is_listed(own):
     assert "strips white space or line ends around texts of assistant, user" in rules["no system"]
     assert "list of parts" in rules["parts"]
     assert "26 July 2024" in rules["dated"]
+    assert "ordinary words, which a text can spell" in rules["words"]
+
+
+def test_markers_that_the_tokenizer_does_not_know_are_words():
+    tokenizer = template_tokenizer("")
+    tokenizer.chat_template = CHATML
+    prompter = load_prompter(tokenizer)
+    assert template_rules(prompter) == [
+        "it ends no last answer: <eos> is put there",
+        "it tells turns apart by ordinary words, which a text can spell, too",
+    ]
+    assert bracketed(prompter.training_row(SHORT), tokenizer).endswith("assistant\n[您好<|im_end|>\n<eos>]")
 
 
 def test_the_date_is_the_same_on_every_day():

@@ -68,8 +68,18 @@ def template_rules(prompter: TemplatePrompter) -> list[str]:
     if render.drops_reasoning:
         rules.append("it forgets thoughts, which are put in by hand after its generation prompt")
     if prompter.parts.appended:
-        rules.append(f"it ends no last answer: {prompter.parts.appended} is put there, which follows other answers")
+        rules.append(f"it ends no last answer: {prompter.parts.appended} is put there")
+    if not _turns_are_control(prompter):
+        rules.append("it tells turns apart by ordinary words, which a text can spell, too")
     return [*rules, *_seam_rules(prompter), *_slot_rules(prompter)]
+
+
+def _turns_are_control(prompter: TemplatePrompter) -> bool:
+    """Whether a control token stands between a question and its answer."""
+    pieces = prompter.parts.of(next(probes()), False, False).pieces
+    places = [number for number, piece in enumerate(pieces) if isinstance(piece, Slot)]
+    written = "".join(piece for piece in pieces[places[0] : places[1]] if isinstance(piece, str))
+    return bool(prompter.spelled.names(written))
 
 
 def _seam_rules(prompter: TemplatePrompter) -> list[str]:
