@@ -115,6 +115,14 @@ def test_no_text_becomes_a_control_token(own, name, pieces):
     assert prompter.control >= {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_what_a_model_writes_before_an_answer(own, name):
+    _, prompter = own[name]
+    row, asked = prompter.training_row(SHORT), prompter.generation_prompt(SHORT[:1])
+    assert row.input_ids[len(asked) :][: len(prompter.lead)] == prompter.lead
+    assert bool(prompter.lead) == (name in ("forgets", "endless", "words", "parts"))
+
+
 def test_thoughts_are_masked_or_learnt(own):
     tokenizer, prompter = own["hybrid"]
     (row,) = prompter.training_rows([THINKING], "last_answer", "mask")

@@ -30,6 +30,8 @@ class Prompter(ABC):
     """Ids that this class places, and text never becomes."""
     stop_ids: list[int]
     """What ends an answer."""
+    lead: list[int]
+    """What a model writes itself between the generation prompt and an answer without thoughts."""
     thought_marks: ThoughtMarks = ThoughtMarks()
 
     def opens_thoughts(self, thinking: bool) -> bool:

@@ -69,7 +69,8 @@ class TemplatePrompter(Prompter):
             words = self.spelled.after_controls(_text(thinking[:thought])).split()
             opening = words[-1] if words else ThoughtMarks().open
         closing = _text(thinking[thought:content]).strip()
-        head = _text(plain[_place(plain, "begin") : _place(plain, "content")]).strip()
+        lead = _text(plain[_place(plain, "begin") : _place(plain, "content")])
+        self.lead, head = self.spelled.encode_after(self.spelled.cut, self.spelled.spell(lead)), lead.strip()
         return ThoughtMarks(opening, closing, head, tuple(dict.fromkeys(self.spelled.names(opening + closing + head))))
 
     def _ending(self, tokenizer: Any) -> str:
