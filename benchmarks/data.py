@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.harness import ROOT, argument_parser, call_in_child, peak_bytes, require_file, show, table
 from benchmarks.project import make_project, write_params
 from tuneline.data.workers import workers
+from tuneline.runtime.stage import Stage
 
 TABLE = "data/toyhom_medical/样例_内科5000-6000.csv"
 BATCH = 1024
@@ -73,9 +74,11 @@ def write_table(sample: Path, target: Path, rows: int) -> None:
 def measure(stage: str, kind: str) -> tuple[float, int]:
     """(seconds, peak bytes of the process and all its workers) of a stage's main(), or of its limit."""
     limits = {"convert": read_and_write, "tokenize": encode_batches}
-    function = limits[stage] if kind == "limit" else import_module(f"stages.{stage}").main
     start = time.monotonic()
-    function()
+    if kind == "limit":
+        limits[stage]()
+    else:
+        import_module(f"stages.{stage}").main(Stage(stage))
     seconds = time.monotonic() - start
     return seconds, peak_bytes() + workers() * 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 

@@ -78,8 +78,9 @@ def answer(model: Any, questions: list[Any], options: Any, batch_size: int, labe
     tokenizer = load_tokenizer(ROOT / BASE)
     prompter = load_prompter(tokenizer)
     params = Evaluate(
-        max_new_tokens=options.max_new_tokens, max_thinking_tokens=1, batch_size=batch_size, dtype=options.dtype
-    )
+        max_new_tokens=options.max_new_tokens, max_thinking_tokens=1, batch_size=batch_size, dtype=options.dtype,
+        constrain=None,
+    )  # fmt: skip
     passes: list[None] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *_: passes.append(None))
     start = time.monotonic()

@@ -1,11 +1,11 @@
-"""Comparison of fine-tuning methods: memory, trainable parameters, training time, F1 with its interval, answering time.
+"""Comparison of fine-tuning methods on extraction: memory, parameters, training time, F1 with its interval, test time.
 
     python -m benchmarks.methods            LawBench 2-6 (entities in criminal cases), which `dvc repro fetch` brings
     python -m benchmarks.methods --quick    a few steps and items of each, under 10 minutes on 2 cores
-    python -m benchmarks.methods --data triples.jsonl
+    python -m benchmarks.methods --data triples.jsonl --question input --template "{question}关系：" --constrain
 
-Each method is trained and evaluated by the pipeline's own stages, in a folder of its own, on the same rows and held-out
-items, with the default base (`dvc repro base`). Markdown on standard output.
+LoRA, Freeze, P-Tuning, P-Tuning v2 and full; others with --only. Each is trained and evaluated by the pipeline's own stages,
+in a folder of its own, on the same rows and held-out items, with the base of `dvc repro base`. Markdown on standard output.
 """
 
 import json
@@ -24,10 +24,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "P-Tuning (embedding)": {"tune": {"method": "p_tuning"}, "train": {"learning_rate": 1e-2}},
     "P-Tuning v2 (prefix, projection)": {"tune": {"method": "prefix"}, "train": {"learning_rate": 1e-2}},
     "Freeze (last 4 layers)": {"tune": {"method": "freeze"}, "train": {"learning_rate": 2e-4}},
+    "Full": {"tune": {"method": "full"}, "train": {"learning_rate": 1e-4}},
     "DoRA": {"tune": {"method": "lora"}, "lora": {"variant": "dora"}, "train": {"learning_rate": 1e-3}},
     "Prompt tuning": {"tune": {"method": "prompt"}, "train": {"learning_rate": 3e-2}},
-    "Full": {"tune": {"method": "full"}, "train": {"learning_rate": 1e-4}},
 }
+USUAL = list(METHODS)[:5]
+"""Those of the table that is published for ChatGLM."""
 FULL = {"train": {"max_steps": 40, "epochs": 9}, "data": {"heldout": 50}, "evaluate": {"max_new_tokens": 96}}
 QUICK = {
     "train": {"max_steps": 3, "epochs": 9, "batch_size": 4, "micro_batch_size": 4},
@@ -38,28 +40,54 @@ SHARED: dict[str, Any] = {
     "tokenize": {"max_tokens": 512},
     "train": {"batch_size": 8, "micro_batch_size": 8, "warmup_ratio": 0.1, "save_steps": 1000},
 }
-COLUMNS = ("method", "trainable", "share", "peak GB", "train s", "F1 (95 %)", "precision", "recall", "answers s")
+COLUMNS = (
+    "method",
+    "parameters",
+    "trained",
+    "share",
+    "peak GB",
+    "train s",
+    "F1 (95 %)",
+    "precision",
+    "recall",
+    "answers s",
+)
 
 
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="three steps and five items of each")
     entities = ROOT / "data/raw/lawbench/entities.jsonl"
-    parser.add_argument("--data", type=Path, default=entities, help="question-answer rows")
-    parser.add_argument("--only", nargs="*", choices=list(METHODS), help="some of the methods")
+    parser.add_argument("--data", type=Path, nargs="+", default=[entities], metavar="FILE", help="rows with answers")
+    parser.add_argument("--template", help="user turn in place of the rows' own, with {question}")
+    parser.add_argument("--question", help="field that is the question, such as input")
+    parser.add_argument("--epochs", type=int, help="whole epochs, in place of 40 steps")
+    parser.add_argument(
+        "--constrain", action="store_true", help="answers of spans and classes of the training set alone"
+    )
+    parser.add_argument("--base", type=Path, default=ROOT / "models/base", help="folder of the base")
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=USUAL, help="these methods, in this order")
     options = parser.parse_args()
-    require_file(ROOT / "models/base/config.json", "run `dvc repro base`")
-    require_file(options.data, "run `dvc repro fetch`")
+    require_file(options.base / "config.json", "run `dvc repro base`")
+    for path in options.data:
+        require_file(path, "run `dvc repro fetch`" if path == entities else "name a file of rows with answers")
+    changes = [source_params(options), SHARED, QUICK if options.quick else FULL]
+    if options.epochs:
+        changes.append({"train": {"epochs": options.epochs, "max_steps": None}})
+    if options.constrain:
+        changes.append({"evaluate": {"constrain": "training_set"}})
     with tempfile.TemporaryDirectory(prefix="tuneline-methods-") as name:
-        changes = [source_params(options.data), SHARED, QUICK if options.quick else FULL]
-        show(table(COLUMNS, compare(Path(name), options.data, changes, options.only or list(METHODS))))
+        show(table(COLUMNS, compare(Path(name), options.base, options.data, changes, options.only)))
 
 
-def compare(scratch: Path, data: Path, changes: list[dict[str, Any]], methods: list[str]) -> Iterator[list[str]]:
+def compare(
+    scratch: Path, base: Path, data: list[Path], changes: list[dict[str, Any]], methods: list[str]
+) -> Iterator[list[str]]:
     """Rows of the base and of each method, which starts from a copy of the base's folder."""
     shared, folder = scratch / "shared", scratch / "method"
-    make_project(shared, ROOT / "models/base")
-    shutil.copy(data, shared / "data/raw/rows.jsonl")
+    make_project(shared, base)
+    for number, path in enumerate(data):
+        shutil.copy(path, shared / "data/raw" / raw_name(number, path))
     write_params(shared, *changes)
     for stage in ("convert", "tokenize", "predict_base"):
         run_stage(shared, stage)
@@ -73,11 +101,20 @@ def compare(scratch: Path, data: Path, changes: list[dict[str, Any]], methods: l
         shutil.rmtree(folder)
 
 
-def source_params(data: Path) -> dict[str, Any]:
-    """Section `data`; LawBench's rows of entities get a shorter instruction than their own."""
-    entities = "句子:" in data.read_text(encoding="utf-8")[:2000]
-    source = {"path": "rows.jsonl"} | ({"system": "", "template": PROMPT} if entities else {})
-    return {"data": {"sources": [source], "leak_policy": "remove"}}
+def raw_name(number: int, path: Path) -> str:
+    """Name in data/raw, where two files can't have one."""
+    return f"{number}{path.suffix}"
+
+
+def source_params(options: Any) -> dict[str, Any]:
+    """Section `data`; without a template LawBench's rows of entities get a shorter instruction than their own."""
+    sources = []
+    for number, path in enumerate(options.data):
+        entities = "句子:" in path.read_text(encoding="utf-8")[:2000]
+        template = options.template or (PROMPT if entities else None)
+        source = {"path": raw_name(number, path), "question": options.question}
+        sources.append(source | ({"system": "", "template": template} if template else {}))
+    return {"data": {"sources": sources, "leak_policy": "remove"}}
 
 
 def base_row(folder: Path) -> list[str]:
@@ -85,7 +122,7 @@ def base_row(folder: Path) -> list[str]:
     heldout = read_lines(folder / "data/processed/heldout.jsonl")
     references = [record["messages"][-1]["content"] for record in heldout]
     speed = read_json(folder / "metrics/speed/predict_base.json")
-    costs = ["base, untrained", "0", "0 %", f"{speed['peak_memory_gb']:.1f}", "0"]
+    costs = ["base, untrained", "", "0", "0 %", f"{speed['peak_memory_gb']:.1f}", "0"]
     return [*costs, *scores(predictions, references), answering_seconds(speed)]
 
 
@@ -95,6 +132,7 @@ def tuned_row(folder: Path) -> list[str]:
     )
     records = read_lines(folder / "metrics/predictions.jsonl")
     costs = [
+        f"{report['total_parameters']:,}",
         f"{report['trainable_parameters']:,}",
         f"{report['trainable_parameters'] / report['total_parameters']:.2%}",
     ]

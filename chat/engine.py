@@ -14,12 +14,22 @@ from chat.generation import QueueStreamer, StopOnEvent, gumbel_processors
 from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, check_size, check_tokens
 from chat.models import ActiveModel, Models
 from tuneline.formats.records import Message
+from tuneline.models.constrained_decoding import Constraint, check_classes
 from tuneline.models.thoughts import OPEN
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a decoder returns for a character whose last bytes are still to come."""
 QUEUE_POLL = 0.2
 """Seconds between two checks whether a queued request has been cancelled."""
+
+
+class Constrain(NamedTuple):
+    """What a reply may hold: spans of the last question, and these classes."""
+
+    task: str
+    """triples | entities | label."""
+    classes: tuple[str, ...]
+    """Relations, types or labels."""
 
 
 class SamplingParams(NamedTuple):
@@ -30,8 +40,9 @@ class SamplingParams(NamedTuple):
     """0 is greedy: the same answer every time."""
     top_p: float = 1.0
     seed: int = 0
+    constrain: Constrain | None = None
     thinking: bool = False
-    """Whether a base whose chat template has that choice may think first."""
+    """Whether a base whose chat template has that choice may think first; a constrained reply holds no thoughts."""
 
 
 class Delta(NamedTuple):
@@ -75,10 +86,16 @@ class Engine:
         check_size(messages)
         ids = self.models.prompter.generation_prompt(messages, params.thinking)
         check_tokens(len(ids), params.max_new_tokens, self.models.context)
-        return self._deltas(name, ids, params, cancelled or threading.Event())
+        processors = self._processors(params, messages[-1]["content"])
+        return self._deltas(name, ids, params, processors, cancelled or threading.Event())
 
     def _deltas(
-        self, name: str, ids: list[int], params: SamplingParams, cancelled: threading.Event
+        self,
+        name: str,
+        ids: list[int],
+        params: SamplingParams,
+        processors: LogitsProcessorList,
+        cancelled: threading.Event,
     ) -> Generator[Delta]:
         started = time.monotonic()
         with self._slot(cancelled):
@@ -88,7 +105,8 @@ class Engine:
             output: SimpleQueue[int | BaseException | None] = SimpleQueue()
             closed = threading.Event()
             stopping = StoppingCriteriaList([StopOnEvent(cancelled), StopOnEvent(closed)])
-            thread = threading.Thread(target=self._generate, args=(model, ids, params, output, stopping), daemon=True)
+            arguments = (model, ids, params.max_new_tokens, processors, output, stopping)
+            thread = threading.Thread(target=self._generate, args=arguments, daemon=True)
             thread.start()
             try:
                 for delta in self._decode(output, len(ids), started, params.thinking):
@@ -97,6 +115,15 @@ class Engine:
             finally:
                 closed.set()
                 thread.join()
+
+    def _processors(self, params: SamplingParams, question: str) -> LogitsProcessorList:
+        """What is not allowed goes first: sampling is among the rest."""
+        processors = gumbel_processors(params.temperature, params.top_p, params.seed, self.models.device)
+        if params.constrain is None:
+            return LogitsProcessorList(processors)
+        task, classes = params.constrain
+        constrained = self.models.constrainer.processor([Constraint(task, question, classes)])
+        return LogitsProcessorList([constrained, *processors])
 
     @contextmanager
     def _slot(self, cancelled: threading.Event) -> Iterator[None]:
@@ -144,18 +171,18 @@ class Engine:
         self,
         model: ActiveModel,
         ids: list[int],
-        params: SamplingParams,
+        max_new_tokens: int,
+        processors: LogitsProcessorList,
         output: "SimpleQueue[Any]",
         stopping: StoppingCriteriaList,
     ) -> None:
         inputs = torch.tensor([ids], device=self.models.device)
-        processors = gumbel_processors(params.temperature, params.top_p, params.seed, self.models.device)
         try:
             with torch.inference_mode(), self.models.use(model) as network:
                 network.generate(
                     input_ids=inputs,
                     attention_mask=torch.ones_like(inputs),
-                    max_new_tokens=params.max_new_tokens,
+                    max_new_tokens=max_new_tokens,
                     # GumbelSampler samples, with a seed of its own.
                     do_sample=False,
                     top_k=None,
@@ -163,7 +190,7 @@ class Engine:
                     temperature=None,
                     eos_token_id=self.models.prompter.stop_ids,
                     pad_token_id=self.models.tokenizer.pad_token_id or 0,
-                    logits_processor=LogitsProcessorList(processors),
+                    logits_processor=processors,
                     stopping_criteria=stopping,
                     streamer=QueueStreamer(output),
                 )
@@ -181,3 +208,9 @@ def check_params(params: SamplingParams) -> None:
         raise ValueError(f"top_p is {params.top_p:g}, expected more than 0, up to 1")
     if not -(2**63) <= params.seed < 2**63:
         raise ValueError(f"seed is {params.seed}, expected -2^63 to 2^63 - 1")
+    if params.constrain is not None:
+        check_classes(*params.constrain, "constrain")
+        if params.thinking:
+            raise ValueError(
+                "thinking is on beside constrain, expected one of them: a constrained reply holds no thoughts"
+            )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from chat.limits import UnknownModelError
 from chat.revisions import fetch_adapter
 from tuneline.models.chat_format import load_prompter
+from tuneline.models.constrained_decoding import Constrainer
 from tuneline.models.loading import (
     ADAPTER,
     BASE,
@@ -86,6 +87,15 @@ class Models:
         self._base: Any = None
         self._peft: Any = None
         self._active: str | None = None
+        self._constrainer: Constrainer | None = None
+
+    @property
+    def constrainer(self) -> Constrainer:
+        """Made on first use: it reads the vocabulary for seconds."""
+        with self._load_lock:
+            if self._constrainer is None:
+                self._constrainer = Constrainer(self.tokenizer, self.prompter)
+            return self._constrainer
 
     def resolve(self, name: str) -> str:
         """Name to a registered model; `rev:<revision>` is registered first. For local users only.

@@ -1,8 +1,10 @@
 """Terminal chat: `tuneline chat`."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,12 +14,14 @@ from tuneline.formats.records import Message
 from tuneline.runtime.errors import sentence
 
 if TYPE_CHECKING:
-    from chat.engine import Delta, SamplingParams
+    from chat.engine import Constrain, Delta, SamplingParams
 
 WELCOME = (
     "模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  /model /system /reset /history /quit"
 )
 
+CLASSES = Path("data/processed/classes.json")
+"""What `convert` found in the training set."""
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -30,6 +34,12 @@ def main(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token")] = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    constrain: Annotated[
+        str,
+        typer.Option(
+            help="answers of spans of the question and known classes: triples, entities or label, or triples:持股,收购"
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="with --prompt: answer, tokens and seconds as JSON")] = False,
 ) -> None:
     """Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision.
@@ -37,6 +47,7 @@ def main(
     \b
     tuneline chat
     tuneline chat --model adapter --prompt "感冒一般几天能好？"
+    tuneline chat --constrain triples --prompt "中粮与蒙牛合作。"
     tuneline chat --model rev:exp-a --prompt "感冒一般几天能好？" --json
 
     /model NAME, /system TEXT, /reset, /history, /quit; Ctrl-C stops an answer. Answers are no medical or legal advice.
@@ -46,7 +57,8 @@ def main(
     configure_libraries()
     from chat.engine import SamplingParams
 
-    session = Session(model, system, SamplingParams(max_new_tokens, temperature, top_p, seed))
+    allowed = read_constrain(constrain) if constrain else None
+    session = Session(model, system, SamplingParams(max_new_tokens, temperature, top_p, seed, allowed))
     if prompt is None:
         run_repl(session)
         return
@@ -55,6 +67,26 @@ def main(
         print(json.dumps(session.report(question), ensure_ascii=False, indent=2))
     else:
         session.ask(question)
+
+
+def read_constrain(text: str) -> "Constrain":
+    """`triples:持股,收购`; or a task alone, with the classes of the training set.
+
+    Raises ValueError where these are not known.
+    """
+    from chat.engine import Constrain
+
+    task, _, listed = text.replace("：", ":").partition(":")
+    names = [name.strip() for name in re.split("[,，]", listed) if name.strip()]
+    if not names:
+        known = json.loads(CLASSES.read_text(encoding="utf-8")) if CLASSES.is_file() else {}
+        if task not in known:
+            raise ValueError(
+                f"--constrain is {text!r} and {CLASSES} names no class of it, expected one of {', '.join(known) or 'none'}: "
+                "list the names, such as triples:持股,收购"
+            )
+        names = known[task]
+    return Constrain(task, tuple(names))
 
 
 def print_now(text: str) -> None:

@@ -21,12 +21,13 @@ DETAILS = Path("metrics/base_details.json")
 def main(stage: Stage) -> None:
     params = stage.load(Base)
     with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS, DETAILS) as (folder, metrics, details):
-        from tuneline.base.canonicalize import canonicalize
+        from tuneline.base.canonicalize import canonicalize, quantization_of
         from tuneline.base.inspect import inspect, notice
 
         prompt = canonicalize(source, gguf, params, folder)
         report, run_info = inspect(folder, params)
-        write_json(metrics, report | {"family": prompt.family, "chat_template": prompt.chat_template})
+        prompted = {"family": prompt.family, "chat_template": prompt.chat_template}
+        write_json(metrics, report | prompted | quantization_of(source, gguf))
         write_json(details, {"base_prompt": prompt.text, "rules": prompt.rules})
     stage.record_run_info(**run_info)
     perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"

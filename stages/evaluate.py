@@ -2,14 +2,15 @@
 
     python -m stages.evaluate
 
-Reads data/processed/{heldout,base_answers,base_general}.jsonl, models/{base,adapter}, metrics/{train,convert_details}.json,
-metrics/loss.csv and section `evaluate`; writes metrics/{eval,eval_details}.json, metrics/{predictions,general}.jsonl,
-metrics/{scores,intervals,per_class,confusion}.csv and metrics/report.html.
+Reads data/processed/{heldout,base_answers,base_general}.jsonl, data/processed/classes.json, models/{base,adapter},
+metrics/{train,convert_details}.json, metrics/loss.csv and section `evaluate`; writes metrics/{eval,eval_details}.json,
+metrics/{predictions,general}.jsonl, metrics/{scores,intervals,per_class,confusion}.csv and metrics/report.html.
 """
 
 from pathlib import Path
 
 from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.constraints import allowed_classes, generation_record
 from tuneline.evaluate.general_prompts import predict_general
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import load, pair, predict, read_answers
@@ -17,6 +18,7 @@ from tuneline.formats.records import read_heldout
 from tuneline.runtime.stage import Stage, run_stage
 
 HELDOUT = Path("data/processed/heldout.jsonl")
+CLASSES = Path("data/processed/classes.json")
 BASE_ANSWERS = Path("data/processed/base_answers.jsonl")
 BASE_GENERAL = Path("data/processed/base_general.jsonl")
 BASE = Path("models/base")
@@ -47,11 +49,13 @@ def main(stage: Stage) -> None:
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
     base, base_general = pair(records, read_answers(BASE_ANSWERS)), read_answers(BASE_GENERAL)
+    classes = allowed_classes(params, CLASSES, records)
     model = load(BASE, params, ADAPTER)
-    tuned, run_info = predict(model, records, params, "evaluate")
+    tuned, run_info = predict(model, records, params, "evaluate", classes)
     general = predict_general(model, params, "evaluate")
     with stage.outputs(*OUTPUTS) as paths:
-        metrics = write_results(prediction_rows(records, base, tuned), (base_general, general), INPUTS, Outputs(*paths))
+        rows, how = prediction_rows(records, base, tuned), generation_record(params, classes, tuned)
+        metrics = write_results(rows, (base_general, general), how, INPUTS, Outputs(*paths))
     stage.record_run_info(**model.run_info, **run_info)
     print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.report}")
 

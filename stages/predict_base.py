@@ -2,19 +2,22 @@
 
     python -m stages.predict_base
 
-Reads data/processed/heldout.jsonl, models/base and section `evaluate`; writes
-data/processed/{base_answers,base_general}.jsonl. It reads nothing of training, so ablations do not run it again.
+Reads data/processed/{heldout.jsonl,classes.json}, models/base and section `evaluate`; writes
+data/processed/{base_answers,base_general}.jsonl. Of training it reads the names of
+classes alone, so ablations do not run it again.
 """
 
 from pathlib import Path
 
 from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.constraints import allowed_classes
 from tuneline.evaluate.general_prompts import predict_general
 from tuneline.evaluate.predict import load, predict
 from tuneline.formats.records import read_heldout, write_jsonl
 from tuneline.runtime.stage import Stage, run_stage
 
 HELDOUT = Path("data/processed/heldout.jsonl")
+CLASSES = Path("data/processed/classes.json")
 BASE = Path("models/base")
 ANSWERS = Path("data/processed/base_answers.jsonl")
 GENERAL = Path("data/processed/base_general.jsonl")
@@ -23,8 +26,9 @@ GENERAL = Path("data/processed/base_general.jsonl")
 def main(stage: Stage) -> None:
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
+    classes = allowed_classes(params, CLASSES, records)
     model = load(BASE, params)
-    answers, run_info = predict(model, records, params, "predict_base")
+    answers, run_info = predict(model, records, params, "predict_base", classes)
     general = predict_general(model, params, "predict_base")
     with stage.outputs(ANSWERS, GENERAL) as (answers_path, general_path):
         write_jsonl(answers_path, answers)

@@ -1,11 +1,13 @@
 """Benchmarks: the GPU benchmark runs without a GPU, too; the harness runs functions in child processes; figures by hand."""
 
+import json
 import re
 import subprocess
 
 import pytest
 
 from benchmarks.harness import ChildError, call_in_child, interleaved, show, table
+from benchmarks.methods import COLUMNS, USUAL, scores
 from benchmarks.train_report import after_first, ratios, summarize, throughput, workload
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
@@ -25,11 +27,51 @@ def test_every_setting_of_the_gpu_benchmark_runs_and_finds_one_loss():
         assert max(losses) - min(losses) < 0.02, f"{work}: {losses}"
 
 
+COMPANIES = ["中粮", "蒙牛", "工行", "安联", "国电", "海尔", "惠普", "苏宁"]
+
+
+@pytest.mark.story
+def test_the_table_of_methods_on_a_file_of_triples(canonical_base, tmp_path):
+    """One method, by the stages themselves: half a minute."""
+    pairs = [(head, tail) for head in COMPANIES for tail in COMPANIES if head < tail]
+    rows = [
+        {"instruction": "抽取", "input": f"{head}在昨天宣布收购{tail}。", "output": f"{head}_收购_{tail}"}
+        for head, tail in pairs
+    ]
+    data = tmp_path / "triples.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    command = ["-m", "benchmarks.methods", "--quick", "--data", str(data), "--base", str(canonical_base), "--constrain"]
+    command += ["--question", "input", "--template", "{question}\n关系：", "--only", "LoRA"]
+    result = python(ROOT, *command)
+    assert result.returncode == 0, result.stderr[-3000:]
+    header, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines())
+    assert header == list(COLUMNS)
+    assert [line[0] for line in lines] == ["base, untrained", "LoRA"]
+    row = dict(zip(header, lines[1], strict=True))
+    total, trained = (int(row[column].replace(",", "")) for column in ("parameters", "trained"))
+    assert 0 < trained < total
+    assert row["share"] == f"{trained / total:.2%}"
+    assert float(row["peak GB"]) > 0 and int(row["train s"]) > 0
+    assert re.fullmatch(r"\d+\.\d \(\d+\.\d … \d+\.\d\)", row["F1 (95 %)"])
+
+
+def test_f1_of_a_method_by_hand():
+    assert scores(["a_在_b\nc_在_d", ""], ["a_在_b", "e_在_f"])[1:] == ["50.0", "50.0"]
+    assert scores(["人:甲、乙"], ["人:甲"])[0].startswith("66.7 (")
+    assert USUAL == [
+        "LoRA",
+        "P-Tuning (embedding)",
+        "P-Tuning v2 (prefix, projection)",
+        "Freeze (last 4 layers)",
+        "Full",
+    ]
+
+
 def test_the_script_is_sound_shell():
     assert subprocess.run(["sh", "-n", str(ROOT / "benchmarks/gpu.sh")], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["chatglm3", "data", "evaluate"])
+@pytest.mark.parametrize("name", ["chatglm3", "data", "evaluate", "leaks"])
 def test_help_imports_nothing_heavy(name):
     program = (
         "import runpy, sys\n"

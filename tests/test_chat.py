@@ -1,6 +1,7 @@
 """Answers that the terminal, the web page and the API give: the right model's, whole, and bounded."""
 
 import json
+import re
 import shutil
 import threading
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 import yaml
 
-from chat.engine import Engine, SamplingParams
+from chat.engine import Constrain, Engine, SamplingParams
 from chat.generation import GumbelSampler
 from chat.limits import MAX_RUNNING, BusyError, TooLongError, UnknownModelError
 from chat.models import Models
+from chat.terminal import read_constrain
 from tests.helpers.commands import dvc, git, git_init, python
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import make_base
@@ -87,6 +89,35 @@ def test_draws_follow_the_softmax():
     draw = GumbelSampler(1, torch.device("cpu"))
     counts = torch.bincount(torch.cat([draw(None, scores).argmax(1) for _ in range(4000)]), minlength=4) / 4000
     torch.testing.assert_close(counts, torch.softmax(scores[0], 0), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_a_constrained_reply_holds_spans_of_the_question_alone(engine, temperature):
+    talk = [*CHATS[1], {"role": "user", "content": "中粮与蒙牛合作，收购雅士利。"}]
+    replies = set()
+    for seed in range(4):
+        limits = SamplingParams(40, temperature, 0.95, seed, Constrain("triples", ("收购", "合作")))
+        *deltas, last = engine.stream("adapter", talk, limits)
+        reply = "".join(delta.text for delta in (*deltas, last)).strip()
+        items = re.split("[;；\n]", reply) if reply else []
+        # One that was cut may end within an item.
+        for item in items if last.finish_reason == "stop" else items[:-1]:
+            head, relation, tail = item.split("_")
+            assert relation in {"收购", "合作"} and head in talk[-1]["content"] and tail in talk[-1]["content"]
+        replies.add(reply)
+    assert len(replies) == 1 if temperature == 0 else len(replies) > 1
+
+
+def test_classes_for_the_terminal_are_listed_or_those_of_the_training_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_constrain("triples:持股, 收购，合作") == Constrain("triples", ("持股", "收购", "合作"))
+    with pytest.raises(ValueError, match=r"names no class of it, expected one of none: list the names"):
+        read_constrain("triples")
+    (tmp_path / "data/processed").mkdir(parents=True)
+    (tmp_path / "data/processed/classes.json").write_text('{"label": ["骨科"]}')
+    assert read_constrain("label") == Constrain("label", ("骨科",))
+    with pytest.raises(ValueError, match="--constrain is 'triples' and .* expected one of label"):
+        read_constrain("triples")
 
 
 def test_a_closed_answer_stops_and_gives_its_place_back(engine):

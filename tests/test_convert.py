@@ -16,6 +16,7 @@ from tests.helpers.paths import FIXTURES, ROOT
 from tests.helpers.raw_rows import ARRAY, DIALOGUES, MEDQUAD, PAIR
 from tests.helpers.reading import lines, write
 from tests.helpers.stages import run_main
+from tuneline.data.accounting import SourceCounts
 from tuneline.data.convert import summary_lines
 
 PARTS = ("train", "heldout", "rejects", "removed")
@@ -237,7 +238,8 @@ def test_a_tenth_more_rows_leave_most_of_the_heldout_set(workspace):
 
 def test_planted_near_duplicates_never_reach_training(workspace):
     pairs = made_up(200)
-    workspace(data={"sources": [{"path": "a.jsonl"}, {"path": "planted.jsonl"}], "heldout": 20})
+    sources = [{"path": "a.jsonl"}, {"path": "planted.jsonl"}]
+    workspace(data={"sources": sources, "heldout": 20, "max_leak_rate": 1.0})
     write(Path("data/raw/a.jsonl"), lines(*pairs))
     write(Path("data/raw/planted.jsonl"), lines(*made_up(5, 8)))
     heldout = [record for record in convert()["heldout"] if record["source"] == "a"][:5]
@@ -252,7 +254,7 @@ def test_planted_near_duplicates_never_reach_training(workspace):
     questions = {record["messages"][0]["content"] for record in parts["train"]}
     assert not questions & {row["question"] for row in planted}
     assert [record["id"] for record in parts["heldout"] if record["id"] in {r["id"] for r in heldout}] != []
-    leaks = [row for row in parts["removed"] if row["why"] in ("contains", "resembles", "equal")]
+    leaks = [row for row in parts["removed"] if row["why"] != "duplicate"]
     assert (
         len(leaks) + sum(r["messages"][0]["content"] in {p["question"] for p in planted} for r in parts["heldout"])
         == 15
@@ -312,10 +314,16 @@ def test_the_same_question_with_another_answer_is_kept_and_counted(workspace):
 
 def test_the_summary_names_placeholders_that_are_left():
     total = {"items": 9, "train": 4, "heldout": 2, "duplicates": 1, "leaks": 1, "rejected": 1}
-    sources = {"a": {"placeholders": {}}, "b": {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}}}
-    assert summary_lines({"sources": sources, "total": total}, Path("data/processed/rejects.jsonl")) == [
+    told = {"placeholders": {"{{name}}": 3, "<AUTHOR>": 1}, "unused": {"images": 2}}
+    told |= {"reasons": {"marked_bad": 1}, "noticed": {"masked_answers": 4}}
+    sources = {"a": vars(SourceCounts()), "b": vars(SourceCounts()) | told}
+    counted = {"sources": sources, "total": total, "unknown_excluded": []}
+    assert summary_lines(counted, Path("data/processed/rejects.jsonl")) == [
         "convert: 4 training and 2 held-out items of 9; 1 duplicates, 1 leaks, 1 rejects (data/processed/rejects.jsonl)",
         "convert: b holds placeholders that data.placeholders does not fill: {{name}} (3×), <AUTHOR> (1×)",
+        "convert: b has fields that nothing reads: images (2×)",
+        "convert: b marks 1 items as bad, which are not learnt",
+        "convert: b has 4 dialogues with answers that are marked as not to be learnt: they are masked",
     ]
 
 
@@ -341,6 +349,64 @@ def test_the_other_policies_for_leaks(workspace, policy):
         return
     parts = convert()
     assert (len(parts["train"]), counts()["total"]["leaks"], counts()["total"]["leaks_kept"]) == (55, 0, 5)
+
+
+def test_a_source_does_not_vanish_unsaid(workspace):
+    exam = made_up(6)
+    write(Path("data/raw/exam.jsonl"), lines(*exam))
+    copies = [
+        {"question": f"请问，{pair['question']}", "answer": f"另一个回答{number}"}
+        for number, pair in enumerate(exam * 2)
+    ]
+    write(Path("data/raw/a.jsonl"), lines(*made_up(30, 3)))
+    write(Path("data/raw/b.jsonl"), lines(*copies[:8], *made_up(3, 4)))
+    sources = {"sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}], "heldout_source": {"path": "exam.jsonl"}}
+    workspace(data=sources)
+    with pytest.raises(ValueError, match="8 of 11 training rows of 'b.jsonl' leak a held-out item") as raised:
+        run_main(stages.convert)
+    message = str(raised.value)
+    shared = exam[0]["question"][:20]
+    assert f"removes 2, sharing '{shared}" in message or f"removes 2, sharing '{exam[1]['question'][:20]}" in message
+    assert message.count("sharing") == 3
+    assert "write `max_leak_rate: 0.73` under data in params.yaml" in message
+    assert list(Path("data/processed").iterdir()) == []
+    workspace(data={"max_leak_rate": 0.73})
+    convert()
+    assert (counts()["sources"]["b"]["train"], counts()["sources"]["b"]["leaks"]) == (3, 8)
+    workspace(data={"max_leak_rate": 0.1, "leak_policy": "keep"})
+    convert()
+    assert (counts()["sources"]["b"]["train"], counts()["sources"]["b"]["leaks_kept"]) == (11, 8)
+
+
+def test_rows_that_share_text_that_is_not_their_own_stay(workspace):
+    opening = "你是一名经验丰富的全科医生，请根据患者的描述给出诊断和治疗建议，回答要专业、准确、简洁。患者描述："
+    rows = [{"question": f"{opening}{pair['question'][:9]}怎么办", "answer": pair["answer"]} for pair in made_up(60)]
+    write(Path("data/raw/a.jsonl"), lines(*rows))
+    write(
+        Path("data/raw/law.jsonl"),
+        lines(*({"question": f"《民法典》第{n}条的内容是什么？", "answer": f"第{n}条"} for n in range(9, 30))),
+    )
+    workspace(data={"sources": [{"path": "a.jsonl"}, {"path": "law.jsonl"}], "heldout": 20})
+    convert()
+    assert counts()["total"]["leaks"] == 0
+    assert counts()["total"]["train"] == 61
+
+
+def test_a_heldout_answer_is_found_in_training(workspace):
+    pairs = made_up(40)
+    write(Path("data/raw/a.jsonl"), lines(*pairs))
+    answer = (
+        "先物理降温并多喝温水，体温超过三十八度五时按体重服用退烧药，精神差、抽搐或者持续三天不退就要马上去医院看急诊"
+    )
+    write(Path("data/raw/exam.jsonl"), lines({"question": "宝宝半夜发热", "answer": answer}))
+    write(Path("data/raw/b.jsonl"), lines({"question": "婴儿体温很高", "answer": f"您好。{answer}！"}, *made_up(9, 5)))
+    sources = {"sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}], "heldout_source": {"path": "exam.jsonl"}}
+    workspace(data=sources)
+    parts = convert()
+    (leak,) = [row for row in parts["removed"] if row["why"] != "duplicate"]
+    assert (leak["why"], leak["of"], leak["similarity"]) == ("answer", parts["heldout"][0]["id"], 1.0)
+    assert leak["question"].startswith("您好。先物理降温")
+    assert leak["heldout"].startswith("先物理降温")
 
 
 def test_a_heldout_file_of_ones_own(workspace):

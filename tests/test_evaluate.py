@@ -21,7 +21,7 @@ from tuneline.models.chat_format import load_prompter
 from tuneline.models.likelihood import answer_nll
 from tuneline.models.loading import load_model, load_tokenizer
 
-PARAMS = Evaluate(max_new_tokens=12, max_thinking_tokens=8, batch_size=3, dtype="float32")
+PARAMS = Evaluate(max_new_tokens=12, max_thinking_tokens=8, batch_size=3, dtype="float32", constrain=None)
 
 
 @pytest.fixture(scope="module")

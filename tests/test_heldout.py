@@ -23,12 +23,12 @@ def test_of_duplicates_the_smallest_raw_hash_stays_wherever_it_stands():
     made = keys(6)
     made["content"][[1, 4, 5]] = made["content"][1]
     made["raw"][[1, 4, 5]] = [30, 10, 20]
-    assert deduplicate(made).tolist() == [True, False, True, True, True, False]
+    assert deduplicate(made).tolist() == [0, 4, 2, 3, 4, 4], "each by the row that stays"
     made["source"] = [0, 1, 0, 0, 0, 0]
-    assert deduplicate(made, heldout_source=1).tolist() == [True] * 4 + [False] * 2, "what the user holds out stays"
+    assert deduplicate(made, heldout_source=1).tolist() == [0, 1, 2, 3, 1, 1], "what the user holds out stays"
     half = keys(4)
     half["content"][:, 0] = 7
-    assert deduplicate(half).all(), "the second half of the hash counts, too"
+    assert deduplicate(half).tolist() == [0, 1, 2, 3], "the second half of the hash counts, too"
 
 
 def test_an_instruction_that_repeats_is_no_part_of_the_question():
@@ -54,7 +54,8 @@ def test_the_draw_is_exact_stratified_and_one_per_question():
     made = keys(300, source=[0] * 240 + [1] * 60)
     questions = made["both"].astype(np.uint64)
     questions[:3] = 0
-    drawn = draw(questions, made, np.ones(300, dtype=bool), 50)
+    drawn, scored = draw(questions, made, np.ones(300, dtype=bool), 50)
+    assert scored.tolist() == [1] * 50
     assert len(set(drawn.tolist())) == 50
     assert np.bincount(made["source"][drawn]).tolist() == [40, 10]
     assert (questions[drawn] == 0).sum() == 1
@@ -66,12 +67,12 @@ def test_the_draw_is_exact_stratified_and_one_per_question():
 def test_order_does_not_matter_and_few_change_when_rows_are_added():
     made = keys(1000, source=[0] * 700 + [1] * 300)
     everything = np.ones(1000, dtype=bool)
-    first = made["both"][draw(made["both"].astype(np.uint64), made, everything, 50)]
+    first = made["both"][draw(made["both"].astype(np.uint64), made, everything, 50)[0]]
     shuffled = made[np.random.default_rng(1).permutation(1000)]
-    again = shuffled["both"][draw(shuffled["both"].astype(np.uint64), shuffled, everything, 50)]
+    again = shuffled["both"][draw(shuffled["both"].astype(np.uint64), shuffled, everything, 50)[0]]
     assert first.tolist() == again.tolist()
     grown = np.concatenate([made, keys(100, both=np.random.default_rng(9).integers(1, 2**63, 100))])
-    after = grown["both"][draw(grown["both"].astype(np.uint64), grown, np.ones(1100, dtype=bool), 50)]
+    after = grown["both"][draw(grown["both"].astype(np.uint64), grown, np.ones(1100, dtype=bool), 50)[0]]
     assert len(set(after.tolist()) & set(first.tolist())) >= 40
 
 

@@ -83,7 +83,6 @@ def test_yaml_that_is_none_is_named_with_its_place(workspace):
         (DeepSpeed, "zero_stage", 7, "deepspeed.zero_stage is 7, expected 0, 1, 2 or 3"),
         (DeepSpeed, "offload", "param", "offload param needs zero_stage 3 (it is 1)"),
         (DeepSpeed, "config", {"bf16": {"enabled": True}}, "no ['bf16']: sections train and deepspeed say that"),
-        (Train, "early_stopping", 3, "early_stopping needs eval_fraction above 0"),
         (Train, "betas", [0.9, 1.5], "train.betas.1 is 1.5, expected less than 1"),
         (DeepSpeed, "processes", 0, "deepspeed.processes is 0, expected auto or an integer above 0"),
         (DeepSpeed, "processes", "many", "deepspeed.processes is 'many', expected auto or an integer above 0"),

@@ -164,7 +164,7 @@ def test_one_object_keyed_by_id(tmp_path):
     for indent in (None, 4):
         path = write(tmp_path / "a.json", json.dumps(rows, ensure_ascii=False, indent=indent))
         result = read(path)
-        assert [result.contents(n) for n in range(3)] == [[f"问{n}", "答"] for n in range(3)]
+        assert [result.contents(n) for n in range(3)] == [[f"甲\n乙\n问{n}", "答"] for n in range(3)]
         assert result.records[1]["origin"] == 'a.json:["1"]'
     mapped = read(path, columns={"answer": "final_decision"}, template="{CONTEXTS}\n{question}", task="label")
     assert mapped.contents() == ["甲\n乙\n问0", "yes"]

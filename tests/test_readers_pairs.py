@@ -83,7 +83,7 @@ def test_odd_but_whole_rows_are_read(tmp_path, name):
     [
         ({"query": "问", "response": None}, "empty_answer"),
         ({"query": None, "response": "答"}, "empty_question"),
-        ({"query": "问", "response": float("nan")}, "answer_not_text"),
+        ({"query": "问", "response": float("nan")}, "empty_answer"),
         ({"query": "问", "response": "答", "system": ["甲", "乙"]}, "system_not_text"),
         ({"instruction": ["甲", "乙"], "question": "问", "answer": "答"}, "instruction_not_text"),
         ({"question": "问", "answer": ["好", "\ud800"]}, "broken_characters_in_reference"),

@@ -18,7 +18,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 
 
-def page_of(rows, change=0.2) -> str:
+def page_of(rows, change=0.1) -> str:
     told = facts(change)
     return report(metrics_of(rows, told), rows, told)
 
@@ -153,6 +153,18 @@ def test_a_tasks_own_metric_is_over_its_items(learned):
     names = [line.name for line in metric_lines(metrics, results_by_task(metrics, alone))]
     assert names[0] == "rouge_l"
     assert len(names) == len(set(names))
+
+
+def test_a_page_of_constrained_answers_says_what_they_could_hold(learned, page):
+    assert "Constrained decoding" not in page
+    metrics = metrics_of(learned, facts())
+    how = {"constrain": {"label": ["儿科", "内科"]}, "unreachable_references": 3}
+    told = report(metrics | {"generation": how}, learned, facts())
+    english, chinese = text_of(told, "en"), text_of(told, "zh")
+    assert "spans of the question and these classes." in english and "儿科、内科." in english
+    assert "be said so: 3 items." in english and "3 条。" in chinese and "受限解码" in chinese
+    none = report(metrics | {"generation": how | {"unreachable_references": 0}}, learned, facts())
+    assert "be said so" not in none
 
 
 def test_charts_end_at_their_edges():

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.api import MAX_BODY, make_app
-from chat.engine import Delta, Engine, SamplingParams
+from chat.engine import Constrain, Delta, Engine, SamplingParams
 from chat.limits import MAX_RUNNING
 from chat.models import Models
 from chat.serve import make_server
@@ -124,6 +124,20 @@ def test_streamed_and_unstreamed_are_the_engines_answer(client, engine, name, me
     assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]][-1] == last.finish_reason
     assert chunks[-1].usage == answer.usage and not chunks[-1].choices
     assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_a_request_may_constrain_its_reply(client, engine, http):
+    expected = own(engine, constrain=Constrain("label", ("内科", "骨科")))
+    field = {"constrain": {"task": "label", "classes": ["内科", "骨科"]}}
+    assert text_of(client, extra_body=field) == "".join(delta.text for delta in expected).strip() in {"内科", "骨科"}
+    for wrong, message in (
+        ({"task": "label", "classes": []}, "constrain is empty for label, expected at least one name"),
+        ({"task": "qa", "classes": ["a"]}, "constrain names the task 'qa', expected one of triples, entities, label"),
+        ({"task": "triples", "classes": ["a_b"]}, "constrain holds 'a_b' for triples"),
+    ):
+        answer = http.post(CHAT, json={**ASKED, "constrain": wrong})
+        assert error_of(answer, 400, "invalid_value", "constrain").startswith(message)
+    assert error_of(http.post(CHAT, json={**ASKED, "constrain": {"task": "label"}}), 400, param="constrain.classes")
 
 
 def test_events_are_as_the_api_has_them(http):

@@ -26,6 +26,7 @@ OUTPUTS = [
     "metrics/loss.csv", "metrics/eval.json", "metrics/predictions.jsonl", "metrics/report.html", "metrics/export.json",
     "metrics/scores.csv", "metrics/intervals.csv", "metrics/per_class.csv", "metrics/confusion.csv", "metrics/speed/train.json",
     "data/processed/base_general.jsonl", "metrics/general.jsonl", "metrics/convert_details.json", "metrics/eval_details.json",
+    "data/processed/classes.json",
 ]  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert evaluation["items"] == details["items"] == 6
     assert evaluation["nll_per_char"] == details["tuned"]["nll_per_char"]["value"]
     assert evaluation["nll_per_char"] < details["base"]["nll_per_char"]["value"]
+    assert details["generation"] == {"decoding": "greedy", "max_new_tokens": 8, "constrain": None}
     check_figures_are_few_and_flat(project)
     assert len((project / "metrics/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 6
     assert load(project, "metrics/export.json")["delta_nll"] < 0.01

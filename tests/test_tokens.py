@@ -58,7 +58,10 @@ def ready(workspace, canonical_base):
             Path(f"data/processed/{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
         total = dict.fromkeys(("items", "train", "heldout", "duplicates", "leaks", "rejected", "conflicts"), len(rows))
         more = {"reasons": {"broken_json": 2}, "repairs": {"trim": 1}, "placeholders": {"{{name}}": 3}, "files": 2}
-        more |= {"formats": {"json": 2}, "skipped": ["s/README.md"], "leaks_kept": 0}
+        more |= {"formats": {"json": 2}, "skipped": ["s/README.md"], "leaks_kept": 0, "weight": 2.5}
+        more |= {"encodings": {"a.json": "utf-8", "b.json": "big5"}, "markup": {"[INST]": 4}, "same_answers": {"无": 7}}
+        more |= {"answers": {"cut_off": 5}, "scored_earlier": 6, "nothing_asked": 8, "beyond_limit": 9}
+        more |= {"unused": {"images": 2, "meta.<b>": 1}, "noticed": {"masked_answers": 2}}
         Path("metrics/convert_details.json").write_text(json.dumps({"sources": {"s": total | more}, "total": total}))
         workspace(tokenize=changes)
         run_main(stages.tokenize)
@@ -121,6 +124,20 @@ def test_splitting_and_learning_only_the_last_answer_exclude_each_other(ready):
         ready(THREE, overlong="split_turns", mask="last_answer")
 
 
+@pytest.mark.parametrize("overlong", ["drop", "truncate_prompt", "split_turns"])
+def test_masked_answers_are_in_no_policys_way(ready, overlong):
+    """A dialogue of which the first answers are masked is cut as any other, and a part with nothing to learn is none."""
+    masked = [{"role": "user", "content": "问" * 20}, {"role": "assistant", "content": "坏" * 20, "learn": False}]
+    summary = ready(
+        [[*masked, *masked, *pair("问" * 20, "好" * 20)], pair("问", "好")], max_tokens=200, overlong=overlong
+    )
+    rows = {"drop": (1, 1), "truncate_prompt": (2, 0), "split_turns": (2, 0)}
+    assert (summary["rows"], summary["answers_lost"]) == rows[overlong]
+    tokens = Tokens(Path("data/processed/tokens.safetensors"))
+    _, labels = tokens.row(int(np.argmax(tokens.lengths)))
+    assert overlong == "drop" or 0 < (labels != -100).sum() < len(labels) / 2
+
+
 def test_the_report_shows_what_became_of_the_data(ready):
     reject = {"source": "s", "origin": "f:9", "reason": "broken_json", "raw": "<b>{broken", "sha256": ""}
     leak = {"id": "s:7", "source": "s", "origin": "f:7", "why": "contains", "of": "s:8", "similarity": 0.75}
@@ -133,7 +150,13 @@ def test_the_report_shows_what_became_of_the_data(ready):
     for text in ("&lt;start_of_turn&gt;", "s:1", "broken_json", "&lt;b&gt;{broken", "相似的问题", "留出的问题", "0.75"):
         assert text in page
     plain = re.sub("<[^>]*>", "", re.sub('<span class="zh".*?</span>', "", page))
-    for text in ("trim: 1", "unfilled {{name}}: 3", "skipped: s/README.md"):
+    assert re.search(r"images\s*2 \(67%\)\s*s\s*meta.&lt;b&gt;\s*1 \(33%\)", plain)
+    for text in (
+        "dialogues with answers that are marked as not to be learnt: in the prompt, and masked: 2",
+        "trim: 1",
+        "unfilled {{name}}: 3",
+        "skipped: s/README.md",
+    ):
         assert text in plain
     assert "http://" not in page
     assert "https://" not in page

@@ -92,10 +92,10 @@ def test_validation_rows_choose_the_checkpoint_and_end_the_run(ready):
     assert summary["best_step"] == summary["steps"] - 2 < 38
     assert summary["rows_seen"] == 4 * summary["steps"]
     # And the loss that was printed is the loss of the rows that were held back, computed in one go.
-    _, held = split(24, 0.25, 17)
+    tokens = Tokens(Path("data/processed/tokens.safetensors"))
+    _, held = split(tokens, 0.25, 17)
     assert len(held) == 6
     model = load_adapter(load_model(Path("models/base"), torch.float32), Path("models/adapter"))
-    tokens = Tokens(Path("data/processed/tokens.safetensors"))
     rows = [Encoded(ids.tolist(), labels.tolist()) for ids, labels in map(tokens.row, held)]
     losses = torch.cat([answer_nll(model, row) for row in rows])
     assert summary["validation_loss"] == pytest.approx(float(losses.mean()), rel=1e-4)

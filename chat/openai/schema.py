@@ -10,12 +10,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
-from chat.engine import SamplingParams
+from chat.engine import Constrain, SamplingParams
 from chat.openai.errors import ApiError
 from tuneline.formats.records import Message, Role
 
 DEFAULT_MAX_TOKENS = SamplingParams().max_new_tokens
 MAX_STOPS = 4
+MAX_CLASSES = 1000
 MAX_STOP_CHARACTERS = 200
 MAX_SHOWN = 80
 """Characters of a wrong value that its error message repeats."""
@@ -88,6 +89,13 @@ class TemplateOptions(StrictModel):
     enable_thinking: bool = False
 
 
+class ConstrainField(StrictModel):
+    """Field of ours, beyond OpenAI's: a reply of spans of the last message and these classes."""
+
+    task: str
+    classes: Annotated[list[Annotated[str, Field(max_length=MAX_STOP_CHARACTERS)]], Field(max_length=MAX_CLASSES)]
+
+
 class ChatRequest(StrictModel):
     """Request body of POST /v1/chat/completions."""
 
@@ -109,6 +117,7 @@ class ChatRequest(StrictModel):
     """As vLLM has them."""
     user: str | None = None
     """Changes nothing."""
+    constrain: ConstrainField | None = None
 
     @property
     def conversation(self) -> list[Message]:
@@ -123,7 +132,8 @@ class ChatRequest(StrictModel):
         limits = {self.max_tokens, self.max_completion_tokens} - {None}
         limit = next(iter(limits), DEFAULT_MAX_TOKENS) or 0
         seed, thinking = fresh_seed if self.seed is None else self.seed, self.chat_template_kwargs.enable_thinking
-        return SamplingParams(limit, self.temperature, self.top_p, seed, thinking)
+        constrain = Constrain(self.constrain.task, tuple(self.constrain.classes)) if self.constrain else None
+        return SamplingParams(limit, self.temperature, self.top_p, seed, constrain, thinking)
 
 
 def parse_request(body: bytes) -> ChatRequest:

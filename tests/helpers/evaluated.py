@@ -103,7 +103,7 @@ def evaluated(kind: str = "learned") -> list[dict[str, Any]]:
     return prediction_rows(items, base, [tuned(record, number) for number, record in enumerate(items)])
 
 
-def facts(change: float = 0.2) -> Facts:
+def facts(change: float = 0.1) -> Facts:
     """`change` is that of the NLL per token on general prompts."""
     names = {"triage": 520, "health": 90, "self_cognition": 30}
     term = {"duplicates": 0, "leaks": 0, "rejected": 0}

@@ -138,6 +138,16 @@ def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
         )
 
 
+def quantization_of(source: Path, gguf: str | None) -> dict[str, str]:
+    """{"quantization": that of the GGUF file's weights, "Q4_K_M"}, which were dequantised; {} of other checkpoints."""
+    if gguf is None:
+        return {}
+    from gguf import GGUFReader, LlamaFileType
+
+    field = GGUFReader(source / gguf).get_field("general.file_type")
+    return {} if field is None else {"quantization": LlamaFileType(field.contents()).name.removeprefix("MOSTLY_")}
+
+
 def _copy_notices(source: Path, folder: Path) -> None:
     for path in (*source.glob("LICENSE*"), *source.glob("NOTICE*"), *source.glob("MODEL_LICENSE*")):
         shutil.copyfile(path, folder / path.name)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneline.data.config import Data
-from tuneline.data.normalize import BatchResult
+from tuneline.data.normalize import EXCLUDED, BatchResult
+from tuneline.data.refusal import MARKED_BAD, refused
 from tuneline.formats.records import TERMS
 
 
@@ -23,13 +24,39 @@ class SourceCounts:
     """Training and held-out items whose question another one has too, with another answer."""
     leaks_kept: int = 0
     """Leaks that are in training, because data.leak_policy is keep."""
+    scored: int = 0
+    """Answers that are scored: one of each held-out item, or more with data.heldout_turns all."""
+    scored_earlier: int = 0
+    """Held-out dialogues of which the last turn asks nothing and an earlier one is scored."""
+    nothing_asked: int = 0
+    """Dialogues in which no turn asks anything: they are never drawn."""
     files: int = 0
+    beyond_limit: int = 0
+    """Raw records that the source's limit leaves out; they are no items."""
+    weight: float = 1.0
+    """Times that a training row is taken in an epoch; 0 for rows to validate on, which are in `train` as well."""
     reasons: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
+    markup: Counter[str] = field(default_factory=Counter)
+    """Records with markup of another chat template in their text, by template."""
+    answers: Counter[str] = field(default_factory=Counter)
+    """Records with a fault of their answer: without_content, cut_off, no_full_stop."""
+    same_answers: dict[str, int] = field(default_factory=dict)
+    """Answers, shortened, that a fifth of the source's records share, with their number."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Paths of fields that no reader uses, by how many items have them."""
+    noticed: Counter[str] = field(default_factory=Counter)
+    """What is learnt and should be looked at."""
     formats: Counter[str] = field(default_factory=Counter)
+    encodings: dict[str, str] = field(default_factory=dict)
+    """By file of text."""
+    excluded: Counter[str] = field(default_factory=Counter)
+    """Ids that data.exclude leaves out, with the number of their items."""
     skipped: list[str] = field(default_factory=list)
     """Files that no reader claims."""
+    seen: str = ""
+    """What the first item holds in which no question or no answer was found."""
 
     def add(self, batch: BatchResult) -> None:
         """Add the counts of a batch of the source."""
@@ -38,22 +65,38 @@ class SourceCounts:
         self.reasons += batch.reasons
         self.repairs += batch.repairs
         self.placeholders += batch.placeholders
+        self.markup += batch.markup
+        self.answers += batch.answers
+        self.excluded += batch.excluded
+        self.unused += batch.unused
+        self.noticed += batch.noticed
+        self.seen = self.seen or batch.seen
 
 
 def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
     """Raises ValueError for a source of which too much was rejected, naming the first five reasons."""
     for source, row in zip(params.all_sources, counts, strict=True):
-        where = "data.heldout_source" if source is params.heldout_source else "data.sources"
+        named = {id(params.heldout_source): "heldout_source", id(params.validation_source): "validation_source"}
+        where = f"data.{named.get(id(source), 'sources')}"
         if not row.items:
             skipped = f" ({len(row.skipped)} files skipped, such as {row.skipped[0]})" if row.skipped else ""
             raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}")
-        rate = row.rejected / row.items
-        if rate > params.max_reject_rate or row.rejected == row.items:
+        if refusal := refused(source, row.reasons, row.unused):
+            raise ValueError(f"{where}: {source.path!r} {refusal}")
+        marked, left_out = row.reasons[MARKED_BAD], row.reasons[EXCLUDED] + row.reasons[MARKED_BAD]
+        # What the user or its own marks take out is no sign of a file that is misread.
+        rejected, items = row.rejected - left_out, row.items - left_out
+        if marked and not items:
+            raise ValueError(
+                f"{where}: all {marked} items of {source.path!r} are marked as bad, expected some to learn"
+            )
+        if items and (rejected / items > params.max_reject_rate or rejected == items):
             reasons = ", ".join(f"{count} × {reason}" for reason, count in row.reasons.most_common(5))
             raise ValueError(
-                f"{where}: {row.rejected} of {row.items} items of {source.path!r} were rejected ({reasons}), "
-                f"expected at most data.max_reject_rate {params.max_reject_rate:g}: set question, columns, template or "
-                "format of this source, mend the file, or raise the rate"
+                f"{where}: {rejected} of {items} items of {source.path!r} were rejected ({reasons}), "
+                f"expected at most data.max_reject_rate {params.max_reject_rate:g}: "
+                + (row.seen or "set question, columns, template or format of this source")
+                + ", mend the file, or raise the rate"
             )
 
 
@@ -65,12 +108,15 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     result: dict[str, Any] = {"sources": {}, "total": {}}
     for source, source_counts in zip(params.all_sources, counts, strict=True):
         row = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()}
+        del row["seen"]
         result["sources"][source.name] = row
-    for term in ("items", *TERMS, "conflicts", "leaks_kept"):
+    for term in ("items", *TERMS, "scored", "conflicts", "leaks_kept"):
         result["total"][term] = sum(row[term] for row in result["sources"].values())
+    files = [row["encodings"] for row in result["sources"].values()]
+    result["total"]["encodings"] = dict(Counter(name for encodings in files for name in encodings.values()))
     for row in (*result["sources"].values(), result["total"]):
         assert row["items"] == sum(row[term] for term in TERMS), f"items were lost or made: {row}"
-    if not result["total"]["train"]:
+    if not sum(row["train"] for row in result["sources"].values() if row["weight"]):
         raise ValueError(
             "no training row is left: "
             + ", ".join(f"{result['total'][term]} {term}" for term in ("items", *TERMS[1:]))

@@ -1,11 +1,15 @@
 """Batches of raw records of all sources, file by file, with what no reader can read."""
 
+import hashlib
+import heapq
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from tuneline.data.accounting import SourceCounts
+from tuneline.data.archives import is_folder, unpacked
 from tuneline.data.config import Data, Source
+from tuneline.data.detection import SAMPLE, objects, with_sample, with_traits
 from tuneline.data.normalize import BatchJob
 from tuneline.data.readers import (
     RawFile,
@@ -22,42 +26,108 @@ BATCH = 1024
 """Raw records that a worker gets at a time."""
 
 
-def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts]) -> Iterator[BatchJob]:
-    """All raw records of all sources in batches, each of one file; counts files, formats and files skipped."""
+def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path | None = None) -> Iterator[BatchJob]:
+    """All raw records of all sources in batches, each of one file; counts files, formats, encodings and files skipped.
+
+    `folder` has room for what is unpacked; None is the system's.
+    """
+    excluded = excluded_ids(params, raw)
     for number, (source, source_counts) in enumerate(zip(params.all_sources, counts, strict=True)):
-        left = source.limit
-        for file, records in _files(source, raw, source_counts):
+        source_counts.weight = 0.0 if number == params.validation_number else source.weight
+        numbers = count()
+        drawn = None if source.limit is None else draw_rows(source, raw, source.limit, params.seed, folder)
+        for file, records in _files(source, raw, source_counts, folder):
             source_counts.files += 1
             source_counts.formats[file.format] += 1
-            records = islice(records, left)
+            if file.encoding:
+                source_counts.encodings[printable(file.path)] = file.encoding
+            if drawn is not None:
+                records = _only(records, numbers, drawn, source_counts)
             while batch := list(islice(records, BATCH)):
-                left = None if left is None else left - len(batch)
-                yield BatchJob(params, source, number, file, batch)
-            if left == 0:
-                break
+                yield BatchJob(params, source, number, file, batch, excluded)
 
 
-def _files(source: Source, raw: Path, counts: SourceCounts) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
+def draw_rows(source: Source, raw: Path, limit: int, seed: int, folder: Path | None = None) -> set[int]:
+    """Numbers of the raw records of a source that its limit draws: those whose text has the smallest hashes.
+
+    Rows that are added change few of them, and the order of rows none.
+    """
+    scratch = SourceCounts()
+    texts = (record.text for _, records in _files(source, raw, scratch, folder) for record in records)
+    hashes = (
+        (hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).digest(), number)
+        for number, text in enumerate(texts)
+    )
+    return {number for _, number in heapq.nsmallest(limit, hashes)}
+
+
+def _only(
+    records: Iterator[RawRecord], numbers: Iterator[int], drawn: set[int], counts: SourceCounts
+) -> Iterator[RawRecord]:
+    """The records whose numbers are drawn; counts the others. What says that a file can't be read is never left out."""
+    for record, number in zip(records, numbers, strict=False):
+        if number in drawn or record.reason == "unreadable_file":
+            yield record
+        else:
+            counts.beyond_limit += 1
+
+
+def excluded_ids(params: Data, raw: Path) -> frozenset[str]:
+    """Ids of data.exclude; an item of a dialogue, as in `#2`, stands for the dialogue. Raises ValueError for no file."""
+    names = params.exclude
+    if isinstance(names, str):
+        path = raw / names
+        if not path.is_file():
+            raise ValueError(
+                f"data.exclude: {names!r} is no file in {raw}, expected one with an id a line, or a list of ids"
+            )
+        names = path.read_text(encoding="utf-8-sig").splitlines()
+    return frozenset(name.strip().partition("#")[0] for name in names if name.strip())
+
+
+def _files(
+    source: Source, raw: Path, counts: SourceCounts, folder: Path | None
+) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
     """The files of a source that a reader claims, with their raw records."""
     if source.format == "hub":
-        yield RawFile(source.path, "hub"), hub_records(source, raw)
+        yield _hub_file(source, raw)
         return
-    # A folder may hold licences and torn files; a file that was named must be read.
-    named = (raw / source.path).is_file()
     for path in list_files(source, raw):
-        name = path.relative_to(raw).as_posix()
+        # A folder may hold licences and torn files; a file that was named must be read.
+        named = (raw / source.path).is_file() and not is_folder(path)
         try:
-            file = detect_format(source, path, raw)
+            for name, copy in unpacked(path, path.relative_to(raw).as_posix(), folder):
+                yield from _file(source, copy, name, named, counts)
         except ValueError as error:
             if named:
                 raise
-            if isinstance(error, UnknownFormatError):
-                counts.skipped.append(printable(name))
-            else:
-                yield RawFile(name, "damaged"), iter([_unreadable(error)])
-            continue
-        records = raw_records(file, raw)
-        yield file, records if named else _until_damage(records)
+            yield RawFile(path.relative_to(raw).as_posix(), "damaged"), iter([_unreadable(error)])
+
+
+def _file(
+    source: Source, path: Path, name: str, named: bool, counts: SourceCounts
+) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
+    """A file with its raw records; nothing where no reader claims it, and it was not `named`."""
+    try:
+        file = with_traits(source, detect_format(source, path, name), path)
+    except ValueError as error:
+        if named:
+            raise
+        if isinstance(error, UnknownFormatError):
+            counts.skipped.append(printable(name))
+        else:
+            yield RawFile(name, "damaged"), iter([_unreadable(error)])
+        return
+    records = raw_records(file, path, source.named, counts.repairs)
+    yield file, records if named else _until_damage(records)
+
+
+def _hub_file(source: Source, raw: Path) -> tuple[RawFile, Iterator[RawRecord]]:
+    """A dataset of the hub with the traits of its first rows."""
+    records = hub_records(source, raw)
+    first = list(islice(records, SAMPLE))
+    file = RawFile(source.path, "hub")
+    return with_sample(source, file, list(objects(file, first))), chain(first, records)
 
 
 def _unreadable(error: ValueError) -> RawRecord:

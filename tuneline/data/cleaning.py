@@ -5,8 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
-from tuneline.data.readers.conversation import Conversation, RejectedRecordError
+from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
 _TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
@@ -22,6 +23,8 @@ REPAIRS: dict[str, Callable[[str], str]] = {
     "trim": str.strip,
 }
 """In the order in which they are made."""
+MASKED = "masked_answers"
+"""Name of dialogues with answers that are marked as not to be learnt."""
 
 
 def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> None:
@@ -36,7 +39,7 @@ def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> N
             message["reasoning"] = _clean_text(
                 message["reasoning"], "reasoning", conversation.repairs, params, unfilled
             )
-        if not message["content"].strip() and (role != "assistant" or conversation.task != "triples"):
+        if not message["content"].strip() and (role != "assistant" or conversation.task not in MAY_BE_EMPTY):
             raise RejectedRecordError(f"empty_{'answer' if role == 'assistant' else role}")
     if conversation.references:
         # The first is the answer that is trained on, which is cleaned and counted already.
@@ -61,6 +64,15 @@ def _clean_text(text: str, role: str, repairs: list[str], params: Data, unfilled
     if text is not original and is_broken(text):
         raise RejectedRecordError(f"broken_characters_in_{role}")
     return text
+
+
+def notices(conversation: Conversation) -> list[str]:
+    """Names of what is learnt as it stands, and should be looked at."""
+    if len(conversation.messages) > len(("question", "answer")) and not all(
+        message.get("learn", True) for message in conversation.messages
+    ):
+        return [MASKED]
+    return []
 
 
 def is_broken(text: str) -> bool:

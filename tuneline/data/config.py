@@ -2,16 +2,19 @@
 
 from pathlib import PurePosixPath
 from string import Formatter
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
 
 Format = Literal[
-    "auto", "json_lines", "json", "table", "blocks", "transcript", "dialogue", "relations", "xml", "columnar", "hub"
-]
-Repair = Literal["trim", "html_entities", "html_tags", "end_marker"]
+    "auto", "json_lines", "json", "table", "blocks", "line_pairs", "transcript", "dialogue", "relations", "xml",
+    "columnar", "xlsx", "hub",
+]  # fmt: skip
+Repair = Literal["trim", "html_entities", "html_tags", "end_marker", "other_templates"]
+COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages")
+"""Our names of a record's fields."""
 
 
 class Source(Section):
@@ -20,7 +23,7 @@ class Source(Section):
     path: str
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
-    task: Literal["auto", "qa", "triples", "entities", "label"] = "auto"
+    task: Literal["auto", "qa", "triples", "entities", "label", "labels"] = "auto"
     system: str | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
     instruction: str | None = None
@@ -30,9 +33,19 @@ class Source(Section):
     question: str | None = None
     """Field that holds the question, where several could."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our name of a field (question, answer, system) to its name in the file."""
+    """Our name of a field (COLUMNS) to its name in the file, a path in nested ones (a.0.b), or a column's number from 0."""
+    use: list[str] = Field(default_factory=list)
+    """Fields that are put before the question, in this order."""
+    ignore: list[str] = Field(default_factory=list)
+    """Fields that are left out, though the task may rest on them."""
+    preference: Literal["chosen"] | None = None
+    """Read pairs of a good and a bad answer as their good one."""
+    encoding: str | None = None
+    """Of its text files, where the text does not tell, in a name that Python knows."""
     limit: int | None = Field(default=None, gt=0)
-    """Read only the first rows."""
+    """Read only so many rows, drawn by a hash of their raw text."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """Times that each row is trained on in an epoch; below 1 each epoch takes its share of the rows in turn."""
     revision: str | None = None
     """Commit of a dataset of the hub."""
     split: str = "train"
@@ -44,6 +57,21 @@ class Source(Section):
         path = PurePosixPath(self.path)
         return str(path.with_suffix("") if path.suffix[1:].isalpha() else path)
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Fields of the file that the options name: by them a record is recognised, whatever else it holds."""
+        chosen = (*self.columns.values(), *([self.question] if self.question else []))
+        return tuple(dict.fromkeys(chosen))
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _numbers_as_names(cls, value: Any) -> Any:
+        return (
+            {key: str(name) if type(name) is int else name for key, name in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
     @model_validator(mode="after")
     def _inside_raw(self) -> "Source":
         if self.path.startswith(("/", "~")) or ".." in self.path.split("/"):
@@ -52,10 +80,22 @@ class Source(Section):
             raise ValueError("a template that contains {question}")
         if self.template is not None and self.instruction is not None:
             raise ValueError("template or instruction, not both: write the instruction into the template")
-        unknown = set(self.columns) - {"question", "answer", "system"}
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            raise ValueError(f"an encoding that Python knows, such as big5, not {self.encoding!r}")
+        unknown = set(self.columns) - set(COLUMNS)
         if unknown:
-            raise ValueError(f"columns for question, answer or system, not {sorted(unknown)}")
+            raise ValueError(f"columns for {', '.join(COLUMNS)}, not {sorted(unknown)}")
+        both = set(self.use) & set(self.ignore)
+        if both:
+            raise ValueError(f"use or ignore, not both, for {sorted(both)}")
         return self
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return isinstance("".encode(name), bytes)
+    except LookupError:
+        return False
 
 
 def template_fields(template: str) -> set[str]:
@@ -77,10 +117,18 @@ class Data(Section):
     """Items set aside for evaluation."""
     heldout_source: Source | None
     """A file that is the held-out set, whole; `heldout` is then not used."""
+    validation_source: Source | None
+    """A file to choose the best checkpoint by, in place of train.eval_fraction."""
+    heldout_turns: Literal["last_question", "last", "all"]
+    """Scored turns of a held-out dialogue: the last that asks something, the last, or every one that asks."""
+    exclude: list[str] | str
+    """Ids of records that are left out, or a file under data/raw with an id a line."""
     seed: int
     """Draws the held-out items; leave it alone in ablations."""
     leak_policy: Literal["remove", "fail", "keep"]
     """What happens to training rows that leak a held-out item."""
+    max_leak_rate: float = Field(ge=0, le=1)
+    """Share of a source's rows that may leak before the stage fails: rows that look alike may be innocent."""
     max_reject_rate: float = Field(ge=0, le=1)
     """Share of a source's items that may be rejected before the stage fails."""
     repairs: list[Repair]
@@ -90,8 +138,18 @@ class Data(Section):
 
     @property
     def all_sources(self) -> list[Source]:
-        """All sources; the explicit held-out one, if any, is the last."""
-        return [*self.sources, *([self.heldout_source] if self.heldout_source else [])]
+        """All sources; those to validate on and to hold out, if any, are the last."""
+        return [*self.sources, *(source for source in (self.validation_source, self.heldout_source) if source)]
+
+    @property
+    def validation_number(self) -> int | None:
+        """Number of the source to validate on."""
+        return len(self.sources) if self.validation_source else None
+
+    @property
+    def heldout_number(self) -> int | None:
+        """Number of the source to hold out."""
+        return len(self.all_sources) - 1 if self.heldout_source else None
 
     @model_validator(mode="after")
     def _one_name_each(self) -> "Data":

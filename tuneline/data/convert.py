@@ -1,10 +1,9 @@
-"""Conversion of raw files to records in two passes, so that memory holds 54 bytes an item and never the items.
+"""Conversion of raw files to records in two passes, so that memory holds 63 bytes an item and never the items.
 
 The first pass parses every raw record and writes the records to the spool, a temporary file; from their hashes the
 duplicates and the held-out items are decided; the second pass reads the spool and writes each record where it belongs.
 """
 
-import json
 import tempfile
 from contextlib import ExitStack
 from itertools import islice
@@ -14,12 +13,16 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from tuneline.data.accounting import SourceCounts, account, check_rejects
-from tuneline.data.batches import batch_jobs
+from tuneline.data.batches import batch_jobs, excluded_ids
 from tuneline.data.config import Data
-from tuneline.data.contamination import HeldoutIndex, Leak
 from tuneline.data.heldout import Split, split_items
+from tuneline.data.leaks.contamination import HeldoutIndex, Leak
+from tuneline.data.leaks.limit import check_leak_rates
+from tuneline.data.leaks.search import build_index, find_leaks, row_texts
 from tuneline.data.normalize import read_batch
-from tuneline.data.spool import BOTH, KEYS, compared_questions, compared_text, record_line, record_of
+from tuneline.data.remarks import remarks
+from tuneline.data.shared_answers import count_same_answers
+from tuneline.data.spool import KEYS, LineReader, compared_texts, record_line, record_of
 from tuneline.data.workers import ordered_map, workers
 from tuneline.formats.records import to_line
 from tuneline.runtime.progress import ProgressBar
@@ -30,14 +33,14 @@ if TYPE_CHECKING:
 WRITTEN = 4096
 """Records that the second pass takes at a time."""
 SHOWN = 200
-"""Characters of a question in the list of what was removed."""
+"""Characters of a text in the list of what was removed."""
 
 
 def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, removed: Path) -> dict[str, Any]:
     """Raw files to training, held-out, rejected and removed items; returns the counts of metrics/convert_details.json.
 
-    The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too
-    many rejects, too few questions, leaks when data.leak_policy is fail, and when no training row is left.
+    The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too many rejects, too few
+    questions, a source with too many leaks, any leak when data.leak_policy is fail, and when no training row is left.
     """
     counts = [SourceCounts() for _ in params.all_sources]
     with ExitStack() as stack:
@@ -48,23 +51,32 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         keys = read_sources(params, raw, train.parent, spool, rejects_file, counts)
         check_rejects(params, counts)
         split = split_items(params, keys)
-        index, heldout_records = build_index(spool, keys, split)
+        lines = LineReader(spool, keys)
+        count_same_answers(lines, keys, split, counts)
+        index, heldout_records = build_index(lines, keys, split, params, counts)
+        leaks = find_leaks(lines, keys, split, index)
+        check_leak_rates(params, keys["source"], split.training, leaks, index, row_texts(lines, split))
         heldout_file.writelines(heldout_records)
-        write_records(spool, keys, split, index, heldout_records, params.leak_policy, train_file, removed_file, counts)
-        return account(params, counts)
+        write_records(lines, keys, split, index, leaks, params.leak_policy, train_file, removed_file, counts)
+        return account(params, counts) | {"unknown_excluded": unknown_excluded(params, raw, counts)}
+
+
+def unknown_excluded(params: Data, raw: Path, counts: list[SourceCounts]) -> list[str]:
+    """Ids of data.exclude that no record has."""
+    return sorted(excluded_ids(params, raw) - {name for row in counts for name in row.excluded})
 
 
 def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
-    """Lines that the stage prints: counts of items, and for each source the placeholders that are left."""
+    """Lines that the stage prints: counts of items, and what is remarkable of each source."""
     total = counts["total"]
     lines = [
         f"convert: {total['train']} training and {total['heldout']} held-out items of {total['items']}; "
         f"{total['duplicates']} duplicates, {total['leaks']} leaks, {total['rejected']} rejects ({rejects})"
     ]
     for name, row in counts["sources"].items():
-        if row["placeholders"]:
-            found = ", ".join(f"{text} ({count}×)" for text, count in row["placeholders"].items())
-            lines.append(f"convert: {name} holds placeholders that data.placeholders does not fill: {found}")
+        lines += remarks(name, row)
+    if unknown := counts["unknown_excluded"]:
+        lines.append(f"convert: {len(unknown)} ids of data.exclude are of no record, such as {', '.join(unknown[:3])}")
     return lines
 
 
@@ -80,7 +92,7 @@ def read_sources(
         tempfile.TemporaryFile(dir=folder) as keys,
         ProgressBar("convert: reading", None, "items") as bar,
     ):
-        for batch in ordered_map(read_batch, batch_jobs(params, raw, counts), workers()):
+        for batch in ordered_map(read_batch, batch_jobs(params, raw, counts, folder), workers()):
             spool.write(batch.spool)
             rejects.write(batch.rejects)
             keys.write(batch.keys.tobytes())
@@ -90,54 +102,39 @@ def read_sources(
         return np.fromfile(keys, dtype=KEYS)
 
 
-def build_index(spool: IO[bytes], keys: "NDArray[Any]", split: Split) -> tuple[HeldoutIndex, list[bytes]]:
-    """Index of the held-out questions, and the held-out records as lines."""
-    ends = np.cumsum(keys["bytes"], dtype=np.int64)
-    lines: list[bytes] = []
-    for row in split.heldout:
-        size = int(keys["bytes"][row])
-        spool.seek(int(ends[row]) - size)
-        lines.append(spool.read(size))
-    spool.seek(0)
-    questions = [compared_text(line, int(split.parts[row])) for line, row in zip(lines, split.heldout, strict=True)]
-    return HeldoutIndex(questions), [record_line(line) for line in lines]
-
-
 def write_records(
-    spool: IO[bytes], keys: "NDArray[Any]", split: Split, index: HeldoutIndex, heldout_records: list[bytes],
+    reader: LineReader, keys: "NDArray[Any]", split: Split, index: HeldoutIndex, leaks: dict[int, Leak],
     policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
-    is_heldout = np.zeros(len(keys), dtype=bool)
-    is_heldout[split.heldout] = True
-    heldout_ids = [json.loads(record)["id"] for record in heldout_records]
+    is_heldout = set(split.heldout.tolist())
+    reader.spool.seek(0)
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
         for begin in range(0, len(keys), WRITTEN):
-            lines = list(islice(spool, WRITTEN))
+            lines = list(islice(reader.spool, WRITTEN))
             rows = slice(begin, begin + len(lines))
             kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
             conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
-            training = np.flatnonzero(split.kept[rows] & ~is_heldout[rows]).tolist()
-            leaks = _find_leaks(index, {place: compared_questions(lines[place], parts[place]) for place in training})
             for place, line in enumerate(lines):
                 source_counts = counts[numbers[place]]
                 if not kept[place]:
                     source_counts.duplicates += 1
-                    removed.write(_removed_line(line, "duplicate", None, "", ""))
+                    same = record_of(reader.line(int(split.kept_as[begin + place])))
+                    removed.write(_removed_line(line, "duplicate", kept=same["id"], kept_origin=same["origin"]))
                     continue
-                if place not in leaks:
+                if begin + place in is_heldout:
                     source_counts.heldout += 1
-                elif (leak := leaks[place]) is None or policy == "keep":
+                elif (leak := leaks.get(begin + place)) is None or policy == "keep":
                     source_counts.train += 1
                     source_counts.leaks_kept += leak is not None
                     train.write(record_line(line))
                 else:
                     source_counts.leaks += 1
-                    leaked = heldout_ids[leak.item]
-                    removed.write(_removed_line(line, leak.why, leak, leaked, index.questions[leak.item]))
+                    removed.write(_removed_line(line, leak.why, **_leaked(line, parts[place], leak, index)))
                     if policy == "fail":
-                        failures.append((leak.similarity, f"{record_of(line)['origin']} of {leaked} ({leak.why})"))
+                        what = f"{record_of(line)['origin']} of {index.ids[leak.item]} ({leak.why})"
+                        failures.append((leak.similarity, what))
                     continue
                 source_counts.conflicts += conflicts[place]
             bar.update(len(lines))
@@ -149,24 +146,23 @@ def write_records(
         )
 
 
-def _find_leaks(index: HeldoutIndex, questions: dict[int, list[str]]) -> dict[int, Leak | None]:
-    """First leak of each row's questions; all of them are looked up together."""
-    found = iter(index.find_leaks([text for texts in questions.values() for text in texts]))
+def _removed_line(line: bytes, why: str, **more: Any) -> bytes:
+    """A line of removed.jsonl."""
+    record = record_of(line)
+    return to_line({name: record[name] for name in ("id", "source", "origin")} | {"why": why} | more) + b"\n"
+
+
+def _leaked(line: bytes, part: int, leak: Leak, index: HeldoutIndex) -> dict[str, Any]:
+    """What removed.jsonl says of a leak. Texts are normalised and cut: they are there to be looked at."""
+    heldout = index.items[leak.item]
     return {
-        place: next((leak for leak in [next(found) for _ in texts] if leak is not None), None)
-        for place, texts in questions.items()
+        "of": index.ids[leak.item],
+        "similarity": leak.similarity,
+        "question": _shortened(leak.text or compared_texts(line, part).question),
+        "heldout": _shortened(heldout.answers[0] if leak.why == "answer" else heldout.question),
     }
 
 
-def _removed_line(line: bytes, why: str, leak: Leak | None, heldout_id: str, heldout_question: str) -> bytes:
-    """A line of removed.jsonl. Questions are normalised and cut: they are there to be looked at."""
-    record = record_of(line)
-    entry: dict[str, Any] = {name: record[name] for name in ("id", "source", "origin")} | {"why": why}
-    if leak is not None:
-        entry |= {
-            "of": heldout_id,
-            "similarity": leak.similarity,
-            "question": compared_text(line, BOTH)[:SHOWN],
-            "heldout": heldout_question[:SHOWN],
-        }
-    return to_line(entry) + b"\n"
+def _shortened(text: str) -> str:
+    """Beginning and end: after a passage comes what is asked about it."""
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} … {text[-SHOWN // 2 :]}"

@@ -28,37 +28,60 @@ class Split:
     conflicts: "NDArray[np.bool_]"
     parts: "NDArray[np.uint8]"
     """Which part of the question is compared: BOTH, INSTRUCTION or QUESTION."""
+    questions: "NDArray[np.uint64]"
+    """Hash of that part."""
+    kept_as: "NDArray[np.int64]"
+    """Row number of the item that stays of an item's duplicates: its own for one that is kept."""
     heldout: "NDArray[np.int64]"
     """Row numbers of the held-out items, in the order of their file."""
+    scored: "NDArray[np.int64]"
+    """How many answers of each held-out item are scored."""
+
+    @property
+    def training(self) -> "NDArray[np.bool_]":
+        """Mask of what is neither a duplicate nor held out."""
+        mask = self.kept.copy()
+        mask[self.heldout] = False
+        return mask
 
 
 def split_items(params: Data, keys: "NDArray[Any]") -> Split:
     """Duplicates and held-out items. Raises ValueError when there are too few different questions."""
-    kept = deduplicate(keys, len(params.sources) if params.heldout_source else None)
+    kept_as = deduplicate(keys, params.heldout_number, params.validation_number)
+    kept = kept_as == np.arange(len(keys))
     parts = compared_parts(keys, kept)
     questions = question_hashes(keys, parts)
     if params.heldout_source:
-        heldout = np.flatnonzero(kept & (keys["source"] == len(params.sources)))
+        heldout = np.flatnonzero(kept & (keys["source"] == params.heldout_number))
         if not len(heldout):
             raise ValueError(f"data.heldout_source: {params.heldout_source.path!r} holds no item that can be used")
+        asking = np.maximum(keys["asking"][heldout].astype(np.int64), 1)
+        scored = asking if params.heldout_turns == "all" else np.ones(len(heldout), dtype=np.int64)
     else:
-        heldout = draw(questions, keys, kept, params.heldout)
-    return Split(kept, find_conflicts(questions, kept), parts, heldout)
+        drawable = kept if params.validation_number is None else kept & (keys["source"] != params.validation_number)
+        heldout, scored = draw(questions, keys, drawable, params.heldout, params.heldout_turns)
+    return Split(kept, find_conflicts(questions, kept), parts, questions, kept_as, heldout, scored)
 
 
-def deduplicate(keys: "NDArray[Any]", heldout_source: int | None = None) -> "NDArray[np.bool_]":
-    """Mask that is False for duplicates: of the same normalised messages the item with the smallest raw hash stays.
+def deduplicate(
+    keys: "NDArray[Any]", heldout_source: int | None = None, validation_source: int | None = None
+) -> "NDArray[np.int64]":
+    """Which item stays of each item's duplicates: of the same normalised messages the one with the smallest raw hash.
 
-    `heldout_source` is the number of a source whose items stay in any case: those that the user holds out.
+    `heldout_source` is the number of a source whose items stay in any case: those that the user holds out; items of
+    `validation_source` stay before those that are trained on.
     """
-    is_training = keys["source"] != (-1 if heldout_source is None else heldout_source)
-    order = np.lexsort((keys["source"], keys["raw"], is_training, keys["content"][:, 1], keys["content"][:, 0]))
+    use = np.full(len(keys), 2, dtype=np.uint8)
+    for rank, source in ((1, validation_source), (0, heldout_source)):
+        if source is not None:
+            use[keys["source"] == source] = rank
+    order = np.lexsort((keys["source"], keys["raw"], use, keys["content"][:, 1], keys["content"][:, 0]))
     content = keys["content"][order]
     first = np.ones(len(keys), dtype=bool)
     first[1:] = (content[1:] != content[:-1]).any(axis=1)
-    kept = np.zeros(len(keys), dtype=bool)
-    kept[order[first]] = True
-    return kept
+    kept_as = np.zeros(len(keys), dtype=np.int64)
+    kept_as[order] = order[np.flatnonzero(first)[np.cumsum(first) - 1]]
+    return kept_as
 
 
 def compared_parts(keys: "NDArray[Any]", kept: "NDArray[np.bool_]") -> "NDArray[np.uint8]":
@@ -102,27 +125,32 @@ def find_conflicts(questions: "NDArray[np.uint64]", kept: "NDArray[np.bool_]") -
 
 
 def draw(
-    questions: "NDArray[np.uint64]", keys: "NDArray[Any]", kept: "NDArray[np.bool_]", count: int
-) -> "NDArray[np.int64]":
-    """Row numbers of `count` items: those with the smallest question hashes of each source, one per question.
+    questions: "NDArray[np.uint64]", keys: "NDArray[Any]", kept: "NDArray[np.bool_]", count: int, turns: str = "last"
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """(row numbers of items with `count` scored answers together, how many of each).
 
-    The draw is stratified: each source gives its share of the different questions. Raises ValueError for too few.
+    Those with the smallest question hashes of each source are drawn, one per question, and none in which nothing is
+    asked. The draw is stratified: each source gives its share of the different questions. With `turns` all, every
+    asking turn of an item is scored, and of the last one so many as are left. Raises ValueError for too few.
     """
-    rows = np.flatnonzero(kept)
+    rows = np.flatnonzero(kept if turns == "last" else kept & (keys["asking"] > 0))
     # Of items with the same question, the one with the smallest content hash stands for the question.
     order = rows[np.lexsort((keys["content"][rows, 1], keys["content"][rows, 0], questions[rows]))]
     ranked = order[np.concatenate([[True], np.diff(questions[order].view(np.int64)) != 0])] if len(order) else order
-    if len(ranked) < count:
+    answers = keys["asking"][ranked].astype(np.int64) if turns == "all" else np.ones(len(ranked), dtype=np.int64)
+    if answers.sum() < count:
         raise ValueError(
-            f"data.heldout is {count}, expected at most the {len(ranked)} different questions of the sources"
+            f"data.heldout is {count}, expected at most the {answers.sum()} different questions of the sources"
         )
-    sources, sizes = np.unique(keys["source"][ranked], return_counts=True)
-    chosen = [
-        ranked[keys["source"][ranked] == source][:share]
-        for source, share in zip(sources, apportion(sizes.tolist(), count), strict=True)
-    ]
-    drawn = np.concatenate(chosen) if chosen else ranked
-    return drawn[np.lexsort((keys["content"][drawn, 0], questions[drawn]))]
+    sources = np.unique(keys["source"][ranked])
+    places = [np.flatnonzero(keys["source"][ranked] == source) for source in sources]
+    scored = np.zeros(len(ranked), dtype=np.int64)
+    for own, share in zip(places, apportion([int(answers[own].sum()) for own in places], count), strict=True):
+        before = np.cumsum(answers[own]) - answers[own]
+        scored[own] = np.clip(share - before, 0, answers[own])
+    drawn, scored = ranked[scored > 0], scored[scored > 0]
+    order = np.lexsort((keys["content"][drawn, 0], questions[drawn]))
+    return drawn[order], scored[order]
 
 
 def apportion(sizes: list[int], count: int) -> list[int]:

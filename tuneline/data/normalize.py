@@ -4,23 +4,49 @@ import csv
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tuneline.data.cleaning import clean
+from tuneline.data.answer_faults import fault_of
+from tuneline.data.cleaning import clean, notices
 from tuneline.data.config import Data, Source
-from tuneline.data.readers import RawFile, RawRecord, extraction, has_history, messages, pairs, parse_value
-from tuneline.data.readers.conversation import Conversation, RejectedRecordError
-from tuneline.data.readers.field_names import MESSAGES, first_field, is_message, unwrap
+from tuneline.data.detection import has_history
+from tuneline.data.fields.accounted import unused_fields
+from tuneline.data.fields.marks import CHOSEN, REJECTED
+from tuneline.data.fields.names import (
+    ENTITIES,
+    LINES,
+    MESSAGES,
+    TRIPLES,
+    is_message,
+    is_text_list,
+    numbered,
+    present_fields,
+    unwrap,
+)
+from tuneline.data.fields.seen import seen as seen_fields
+from tuneline.data.fields.values import has_content, is_nan, value_at
+from tuneline.data.pair_fields import find_field_names
+from tuneline.data.preference import good_side
+from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.reasoning import take_reasoning
-from tuneline.data.spool import KEYS, to_spool_line
+from tuneline.data.spool import KEYS, record_of, to_spool_line
+from tuneline.data.turns.conversation import Conversation, RejectedRecordError
+from tuneline.data.turns.foreign_markup import find_markup, turn_into_turns
 from tuneline.formats.records import to_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+EXCLUDED = "excluded"
+"""Reason of a record that data.exclude names."""
+UNNAMED = ("no_question_field", "no_answer_field", "question_not_text", "answer_not_text", "not_an_object")
+"""Reasons that `columns` may mend."""
 
 
 class BatchJob(NamedTuple):
@@ -31,6 +57,8 @@ class BatchJob(NamedTuple):
     source_number: int
     file: RawFile
     raw_records: list[RawRecord]
+    exclude: frozenset[str] = frozenset()
+    """Ids of data.exclude."""
 
 
 @dataclass
@@ -49,65 +77,153 @@ class BatchResult:
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
     """Those that data.placeholders does not fill."""
+    markup: Counter[str] = field(default_factory=Counter)
+    """Records with markup of another chat template that stays in their text."""
+    answers: Counter[str] = field(default_factory=Counter)
+    """Records with a fault of their answer."""
+    excluded: Counter[str] = field(default_factory=Counter)
+    """Ids that data.exclude names."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Paths of fields that no reader uses, by how many records have them."""
+    noticed: Counter[str] = field(default_factory=Counter)
+    """What is learnt and should be looked at."""
+    seen: str = ""
+    """What the first record holds in which no question or no answer was found."""
 
 
 def read_batch(job: BatchJob) -> BatchResult:
     """Parse and clean every raw record of a batch, or reject it with a reason."""
-    repairs, placeholders, reasons = Counter[str](), Counter[str](), Counter[str]()
+    result = BatchResult(job.source_number, np.empty(0, dtype=KEYS), b"", b"", len(job.raw_records))
     keys: list[tuple[Any, ...]] = []
     lines: list[bytes] = []
     rejects: list[bytes] = []
-    seed, name = f"{job.params.seed}\n", job.source.name
+    seed = f"{job.params.seed}\n"
     for raw in job.raw_records:
         origin = printable(f"{job.file.path}:{raw.place}")
         try:
-            if raw.reason is not None:
-                raise RejectedRecordError(raw.reason)
-            conversation = parse_record(job.source, job.file, raw.text)
-            clean(conversation, job.params, placeholders)
+            key, line = _spool_line(job, raw, origin, seed, result)
         except RejectedRecordError as error:
-            reasons[str(error)] += 1
-            rejects.append(reject_line(name, origin, str(error), raw))
+            result.reasons[str(error)] += 1
+            if not result.seen and str(error) in UNNAMED:
+                result.seen = seen_record(job.file, raw.text)
+            rejects.append(reject_line(job.source.name, origin, str(error), raw))
             continue
-        if conversation.repairs:
-            repairs.update(set(conversation.repairs))
-        key, line = to_spool_line(conversation, name, job.source_number, origin, raw.text, seed)
         keys.append(key)
         lines.append(line)
-    return BatchResult(
-        job.source_number, np.array(keys, dtype=KEYS), b"".join(lines), b"".join(rejects), len(job.raw_records),
-        reasons, repairs, placeholders,
-    )  # fmt: skip
+    result.keys = np.array(keys, dtype=KEYS)
+    result.spool, result.rejects = b"".join(lines), b"".join(rejects)
+    return result
+
+
+def _spool_line(
+    job: BatchJob, raw: RawRecord, origin: str, seed: str, result: BatchResult
+) -> tuple[tuple[Any, ...], bytes]:
+    """Key and spool line of a raw record; adds to the counts of `result`. Raises RejectedRecordError."""
+    if raw.reason is not None:
+        raise RejectedRecordError(raw.reason)
+    conversation = parse_record(job.source, job.file, raw.text)
+    if "other_templates" in job.params.repairs and turn_into_turns(conversation):
+        conversation.repairs.append("other_templates")
+    clean(conversation, job.params, result.placeholders)
+    key, line = to_spool_line(conversation, job.source.name, job.source_number, origin, raw.text, seed)
+    if job.exclude and (identifier := record_of(line)["id"]) in job.exclude:
+        result.excluded[identifier] += 1
+        raise RejectedRecordError(EXCLUDED)
+    _count(conversation, result)
+    return key, line
+
+
+def _count(conversation: Conversation, result: BatchResult) -> None:
+    """Add what is remarkable of a conversation to the counts."""
+    if conversation.repairs:
+        result.repairs.update(set(conversation.repairs))
+    # Counter.update takes its time, and there is a field or two in every row.
+    for path in conversation.unused:
+        result.unused[path] += 1
+    for found in notices(conversation):
+        result.noticed[found] += 1
+    if template := find_markup(conversation.messages):
+        result.markup[template] += 1
+    if conversation.task == "qa" and (fault := fault_of(conversation.messages[-1]["content"])):
+        result.answers[fault] += 1
 
 
 def parse_record(source: Source, file: RawFile, text: str) -> Conversation:
-    """The conversation of a raw record. Raises RejectedRecordError with the reason."""
+    """The conversation of a raw record, with the paths of what nothing of it uses. Raises RejectedRecordError."""
     try:
         value = unwrap(parse_value(file, text))
     except RejectedRecordError:
         raise
     except (ValueError, RecursionError, csv.Error):
         raise RejectedRecordError(f"broken_{file.format.split('_')[0]}") from None
-    if isinstance(value, list) and value and is_message(value[0]):
+    spoken = transcript.is_spoken(value) or (source.format != "auto" and is_text_list(value))
+    if isinstance(value, list) and value and (is_message(value[0]) or spoken):
         value = {"conversation": value}
+    elif turns := numbered(value):
+        value = {"conversation": turns}
     if not isinstance(value, dict):
         raise RejectedRecordError("not_an_object")
-    if file.history_misplaced and has_history(value):
-        raise RejectedRecordError("history_after_the_question")
-    conversation = _conversation(source, file, value)
-    take_reasoning(conversation, value)
+    missing = {name for name, entry in value.items() if name not in source.ignore and is_nan(entry)}
+    conversation = conversation_of(source, file, value | dict.fromkeys(missing) if missing else value)
+    if missing:
+        conversation.repairs.append("missing_value")
     return conversation
 
 
-def _conversation(source: Source, file: RawFile, value: dict[str, Any]) -> Conversation:
-    """What a record's fields say, by the kind of record that it is."""
-    if not source.question and not source.columns:
-        key = first_field(MESSAGES, value)
-        if key and (value[key] or not pairs.find_field_names(tuple(value)).questions):
-            return messages.to_conversation(source, value, key)
-        if extraction.is_extraction(value):
-            return extraction.to_conversation(source, value)
-    return pairs.to_conversation(source, value, file.triple_lines)
+def conversation_of(source: Source, file: RawFile, value: dict[str, Any]) -> Conversation:
+    """The conversation of a record's fields. Raises RejectedRecordError with the reason."""
+    if file.history_misplaced and has_history(value):
+        raise RejectedRecordError("history_after_the_question")
+    kept = {name: entry for name, entry in value.items() if name not in source.ignore} if source.ignore else value
+    kinds = kinds_of(tuple(kept))
+    used = frozenset[str]()
+    if file.marks or file.two_outputs or kinds.pair:
+        source, kept, used = good_side(source, file, kept)
+    conversation = _conversation(source, file, kept, kinds.other)
+    take_reasoning(conversation, kept)
+    if value.keys() - conversation.used:
+        texts = [message["content"] for message in conversation.messages]
+        conversation.unused |= unused_fields(value, conversation.used.union(used, file.marks), texts)
+    return conversation
+
+
+def _conversation(source: Source, file: RawFile, fields: dict[str, Any], may_be_other: bool) -> Conversation:
+    named = source.question or "question" in source.columns or "answer" in source.columns
+    if not named and (may_be_other or "messages" in source.columns):
+        key = messages.dialogue_field(source, fields)
+        if key and (has_content(value_at(fields, key)) or not find_field_names(tuple(fields)).questions):
+            return messages.to_conversation(source, fields, key)
+        if extraction.is_extraction(fields):
+            return extraction.to_conversation(source, fields)
+        if source.task in ("auto", "entities") and entities.is_entities(fields, file.entities):
+            return entities.to_conversation(source, fields)
+    return pairs.to_conversation(source, fields, file.triple_lines)
+
+
+class Kinds(NamedTuple):
+    """What a record may be, by the names of its fields."""
+
+    pair: bool
+    """A preference pair, or a prompt and what completes it."""
+    other: bool
+    """A dialogue or an extraction, and no question with its answer."""
+
+
+@lru_cache(maxsize=4096)
+def kinds_of(names: tuple[str, ...]) -> Kinds:
+    """What a record with fields of these names may be."""
+    other = (*MESSAGES, *LINES, *TRIPLES, *ENTITIES, "instruction")
+    pair = bool(present_fields((*CHOSEN, *REJECTED), names)) or len(present_fields(("prompt", "completion"), names)) > 1
+    return Kinds(pair, bool(present_fields(other, names)))
+
+
+def seen_record(file: RawFile, text: str) -> str:
+    """What a raw record holds, in words."""
+    try:
+        value = unwrap(parse_value(file, text))
+    except (ValueError, RecursionError, csv.Error):
+        return ""
+    return seen_fields(value) if isinstance(value, dict) else ""
 
 
 def reject_line(source: str, origin: str, reason: str, record: RawRecord) -> bytes:

@@ -1,31 +1,48 @@
 """The spool: a temporary file of all parsed records, written by the first pass of `convert` and read by the second.
 
-A line of the spool, parted by tabs: normalised instruction and question, earlier questions, the record as JSON.
+A line of the spool, parted by tabs: normalised instruction and question, earlier questions, answers, the record as JSON.
 What stays in memory of a record is its key.
 """
 
 import hashlib
 import json
-from typing import Any
+import os
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tuneline.data.readers.conversation import Conversation
+from tuneline.data.turns.conversation import Conversation
+from tuneline.data.turns.scored_turn import asking_exchanges
 from tuneline.formats.records import Record, normalise, record_id, to_line, turns_digest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KEYS = np.dtype(
     [("content", ">u8", 2), ("raw", ">u8"), ("both", ">u8"), ("instruction", ">u8"), ("question", ">u8"),
-     ("source", "<u2"), ("bytes", "<u4")]
+     ("answer", ">u8"), ("source", "<u2"), ("asking", "u1"), ("bytes", "<u4")]
 )  # fmt: skip
-"""The key of a record, 54 bytes: beginnings of sha256 hashes, number of its source, length of its line in the spool.
+"""The key of a record, 63 bytes: beginnings of sha256 hashes, number of its source, length of its line in the spool.
 
 `content` is of the normalised messages without system prompt, `raw` of the raw text; `instruction` and `question` are
-of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together.
+of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together, the
+last two with earlier questions of the dialogue;
+`answer` of the last answer, 0 unless the task is qa. `asking` is the number of exchanges that ask something.
 """
 BOTH, INSTRUCTION, QUESTION = 0, 1, 2
 """Which part of a question is compared with other questions."""
-EARLIER = "\x1f"
-"""Between the earlier questions of a line; normalised text holds no such character, and no tab."""
+BETWEEN = "\x1f"
+"""Between the earlier questions of a line, and between its answers; normalised text holds no such character, and no tab."""
+
+
+class ComparedTexts(NamedTuple):
+    """Normalised texts of a record that are compared with those of others."""
+
+    question: str
+    earlier: list[str]
+    """Earlier questions of a dialogue, whose answers it holds as well."""
+    answers: list[str]
+    """None for labels and for extraction."""
 
 
 def to_spool_line(
@@ -49,15 +66,23 @@ def to_spool_line(
     if conversation.references:
         record["references"] = conversation.references
     questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
-    earlier = EARLIER.join(questions[:-1])
-    line = b"%s\t%s\t%s\t%s\n" % (instruction.encode(), question.encode(), earlier.encode(), to_line(record))
+    # Labels and lists of entities are equal without being copied.
+    is_free = conversation.task == "qa"
+    answers = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "assistant"]
+    earlier = BETWEEN.join(questions[:-1])
+    # Dialogues that end in the same words are about different things.
+    salt = f"{seed}{earlier}{BETWEEN}" if earlier else seed
+    fields = (instruction, question, earlier, BETWEEN.join(answers) if is_free else "")
+    line = b"%s\t%s\n" % ("\t".join(fields).encode(), to_line(record))
     key = (
         (_number(without_system), int.from_bytes(without_system[8:16])),
         _number(_sha256(raw)),
-        _number(_sha256(f"{seed}{instruction} {question}" if instruction else seed + question)),
+        _number(_sha256(f"{salt}{instruction} {question}" if instruction else salt + question)),
         _number(_sha256(seed + instruction)) if instruction else 0,
-        _number(_sha256(seed + question)) if instruction else 0,
+        _number(_sha256(salt + question)) if instruction else 0,
+        _number(_sha256(normalised[-1])) if conversation.task == "qa" else 0,
         source_number,
+        min(len(asking_exchanges(messages)), 255),
         len(line),
     )
     return key, line
@@ -73,7 +98,7 @@ def _number(digest: bytes) -> int:
 
 def record_line(line: bytes) -> bytes:
     """The record of a line of the spool, as a line of JSON."""
-    return line.split(b"\t", 3)[3]
+    return line.split(b"\t", 4)[4]
 
 
 def record_of(line: bytes) -> dict[str, Any]:
@@ -82,15 +107,26 @@ def record_of(line: bytes) -> dict[str, Any]:
     return record
 
 
-def compared_text(line: bytes, part: int) -> str:
-    """Normalised text of a record's question that is compared: BOTH parts, INSTRUCTION or QUESTION."""
-    instruction, question, _ = line.decode().split("\t", 2)
+class LineReader:
+    """Lines of a spool that is written: each by its number, while another reads them in order."""
+
+    def __init__(self, spool: IO[bytes], keys: "NDArray[Any]") -> None:
+        spool.flush()
+        spool.seek(0)
+        self.spool = spool
+        self.sizes = keys["bytes"]
+        self.ends = np.cumsum(keys["bytes"], dtype=np.int64)
+
+    def line(self, number: int) -> bytes:
+        size = int(self.sizes[number])
+        return os.pread(self.spool.fileno(), size, int(self.ends[number]) - size)
+
+
+def compared_texts(line: bytes, part: int) -> ComparedTexts:
+    """What of a row is compared with the held-out items."""
+    instruction, question, earlier, answers, _ = line.decode().split("\t", 4)
     if part == INSTRUCTION:
-        return instruction
-    return question if part == QUESTION or not instruction else f"{instruction} {question}"
-
-
-def compared_questions(line: bytes, part: int) -> list[str]:
-    """All questions of a training row: the compared text, and its earlier questions, whose answers it holds as well."""
-    earlier = line.split(b"\t", 3)[2].decode()
-    return [compared_text(line, part), *(earlier.split(EARLIER) if earlier else [])]
+        question = instruction
+    elif part == BOTH and instruction:
+        question = f"{instruction} {question}"
+    return ComparedTexts(question, earlier.split(BETWEEN) if earlier else [], answers.split(BETWEEN) if answers else [])

@@ -9,14 +9,17 @@ from typing import Any
 from tuneline.evaluate.general_prompts import General
 from tuneline.evaluate.metrics.counts import CORPUS_METRICS, Counts, classes_of, merge_others, per_class, tensor
 from tuneline.evaluate.metrics.extraction import entities, triples
+from tuneline.evaluate.metrics.label_sets import exact_sets, label_sets
 from tuneline.evaluate.metrics.labels import labels
 from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired
 from tuneline.formats.metrics import METRICS, Metric
 
 Row = dict[str, Any]
 SIDES = ("base", "tuned")
-COUNTERS = {"triples": triples, "entities": entities, "label": labels}
+COUNTERS = {"triples": triples, "entities": entities, "label": labels, "labels": label_sets}
 """Counts of one answer, by task."""
+OWN_COUNTERS = {"labels_exact_match": exact_sets}
+"""Those of a metric that counts something else than its task's others."""
 
 
 def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, Any]:
@@ -71,7 +74,9 @@ def _corpus_intervals(
     rows: Sequence[Row], name: str, metric: Metric, sides: tuple[str, str]
 ) -> tuple[dict[str, Any], ...]:
     assert metric.task is not None
-    both = [counts(rows, metric.task, side) for side in sides]
+    counter = OWN_COUNTERS.get(name, COUNTERS[metric.task])
+    of_task = [row for row in rows if row["task"] == metric.task]
+    both: list[list[Counts]] = [[counter(row[side], row["references"]) for row in of_task] for side in sides]
     # What no reference holds changes no metric by its name, and a rambling model predicts thousands of them.
     wanted = {key for item in both[0] for key, (_, _, actual) in item.items() if actual}
     both = [[merge_others(item, wanted) for item in side] for side in both]

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
-from transformers import StoppingCriteria
+from transformers import LogitsProcessorList, StoppingCriteria
 
+from tuneline.evaluate.constraints import ItemConstraints
 from tuneline.models.likelihood import unwrap_peft
 from tuneline.models.thoughts import ThoughtMarks
 from tuneline.runtime.progress import ProgressBar
@@ -63,12 +65,13 @@ def greedy(
     batch_size: int,
     decode: Callable[[list[int]], str],
     label: str,
+    constraints: ItemConstraints | None = None,
     thoughts: Thoughts | None = None,
 ) -> tuple[list[Generated], list[BatchTime]]:
     """An answer for each prompt, in the prompts' order, and how long each batch took.
 
     The composition of batches is fixed by the prompts: it changes float results, so it must not vary. A thought has tokens
-    of its own, before those of the answer.
+    of its own, before those of the answer. Of a constrained answer that was cut, the items that are whole remain.
     """
     none = [False] * len(prompts)
     thoughts = thoughts or Thoughts(ThoughtMarks(), none, none, 0)
@@ -80,6 +83,7 @@ def greedy(
             started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
             thinking = any(thoughts.expected[item] for item in batch)
+            limits = _Limits(ids.shape[1], batch, thoughts, decode, max_new_tokens)
             output = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -90,13 +94,16 @@ def greedy(
                 temperature=None,
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad_id,
+                logits_processor=LogitsProcessorList([constraints.processor(batch)] if constraints else []),
                 streamer=_TokenCounter(bar, len(batch)),
-                stopping_criteria=[_Limits(ids.shape[1], batch, thoughts, decode, max_new_tokens)]
-                if thinking
-                else None,
+                stopping_criteria=[limits] if thinking else None,
             )
-            for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
-                answers[item] = _until_stop(row, stop_ids, decode, number, thoughts.marks, thoughts.opened[item])
+            for place, (item, row) in enumerate(zip(batch, output[:, ids.shape[1] :].tolist(), strict=True)):
+                row = row[: limits.over[place]]
+                complete = partial(constraints.complete, item) if constraints else list[int]
+                answers[item] = _until_stop(
+                    row, stop_ids, complete, decode, number, thoughts.marks, thoughts.opened[item]
+                )
             generated = sum(answers[item].tokens for item in batch)
             times.append(BatchTime(len(batch), generated, monotonic() - started))
             # Every answer of the batch has ended: there is less to do than was thought.
@@ -114,10 +121,15 @@ class _Limits(StoppingCriteria):
         self.opened = [thoughts.opened[item] for item in batch]
         self.answered: list[int | None] = [None] * len(batch)
         """By row, at which length its answer began."""
+        self.over: list[int | None] = [None] * len(batch)
+        """By row, the length at which a limit ended it; what follows there is padding."""
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         rows = input_ids[:, self.prompt :].tolist()
-        return torch.tensor([self._over(place, row) for place, row in enumerate(rows)], device=input_ids.device)
+        for place, row in enumerate(rows):
+            if self.over[place] is None and self._over(place, row):
+                self.over[place] = len(row)
+        return torch.tensor([length is not None for length in self.over], device=input_ids.device)
 
     def _over(self, place: int, row: list[int]) -> bool:
         began = self.answered[place]
@@ -178,6 +190,7 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.T
 def _until_stop(
     row: list[int],
     stop_ids: Sequence[int],
+    complete: Callable[[list[int]], list[int]],
     decode: Callable[[list[int]], str],
     batch: int,
     marks: ThoughtMarks,
@@ -185,6 +198,7 @@ def _until_stop(
 ) -> Generated:
     end = next((place for place, token in enumerate(row) if token in stop_ids), None)
     # An answer cut at the limit may end within a character.
-    said = marks.split(decode(row[:end]).strip().rstrip("\ufffd"), opened)
+    text = decode(complete(row) if end is None else row[:end]).strip().rstrip("\ufffd")
+    said = marks.split(text, opened)
     size = len(row) if end is None else end + 1
     return Generated(said.answer, end is not None and not said.unfinished, size, batch, said.thoughts, said.unfinished)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 import jsonlines
 
 from tuneline.evaluate.config import Evaluate
-from tuneline.formats.records import Message, Record, answer
+from tuneline.evaluate.constraints import ItemConstraints, item_constraints
+from tuneline.formats.extraction import Classes
+from tuneline.formats.records import Message, Record, answer, references
 from tuneline.runtime.progress import track
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Answer(TypedDict):
     """Of the reference answer: 1 for an empty one."""
     batch: int
     """Number of the batch that it was generated in, whose composition changes float results."""
+    reachable: bool
+    """Whether a right answer could be said at all: always, but under a constraint."""
     reasoning: NotRequired[str]
     """Thoughts before the answer, which are not scored."""
     unfinished_thought: NotRequired[bool]
@@ -67,17 +71,25 @@ class Predictions(NamedTuple):
     """For metrics/speed: tokens a second, and each batch's items, tokens and seconds."""
 
 
-def predict(model: Model, records: list[Record], params: Evaluate, label: str) -> Predictions:
-    """One Answer per record, in order."""
+def predict(
+    model: Model, records: list[Record], params: Evaluate, label: str, classes: Classes | None = None
+) -> Predictions:
+    """One Answer per record, in order; those of the tasks in `classes` are constrained to them and to spans of the question.
+
+    An item whose reference has thoughts may be thought about first, unless its answer is constrained.
+    """
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.likelihood import answer_nll
 
+    classes = classes or {}
     prompter = load_prompter(model.tokenizer)
-    thinking = ["reasoning" in record["messages"][-1] for record in records]
+    constraints = item_constraints(classes, model.tokenizer, prompter, records)
+    thinking = ["reasoning" in record["messages"][-1] and record["task"] not in classes for record in records]
     questions = [record["messages"][:-1] for record in records]
-    generated, times = generate(model, prompter, questions, params, label, thinking)
+    generated, times = generate(model, prompter, questions, params, label, constraints, thinking)
     answers: list[Answer] = []
-    for record, output in zip(track(records, f"{label}: NLL", len(records), "items"), generated, strict=True):
+    shown = track(records, f"{label}: NLL", len(records), "items")
+    for number, (record, output) in enumerate(zip(shown, generated, strict=True)):
         # The answer is scored after the reference's own thoughts.
         reasoning: Reasoning = "mask" if "reasoning" in record["messages"][-1] else "learn"
         nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer", reasoning))
@@ -92,6 +104,7 @@ def predict(model: Model, records: list[Record], params: Evaluate, label: str) -
                 "tokens": len(own),
                 "characters": max(1, len(answer(record))),
                 "batch": output.batch,
+                "reachable": constraints is None or constraints.allow(number, references(record)),
             }
             | _thoughts(output)
         )
@@ -110,6 +123,7 @@ def generate(
     questions: list[list[Message]],
     params: Evaluate,
     label: str,
+    constraints: ItemConstraints | None = None,
     thinking: list[bool] | None = None,
 ) -> tuple[list["Generated"], list["BatchTime"]]:
     """Greedy answers to conversations that end with a user's turn; `thinking` is whether each is to be thought about first."""
@@ -134,6 +148,7 @@ def generate(
             params.max_thinking_tokens,
         ),
         label=f"{label}: answers",
+        constraints=constraints,
     )
 
 

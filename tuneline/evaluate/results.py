@@ -18,13 +18,18 @@ from tuneline.runtime.atomic import to_json
 
 
 def write_results(
-    rows: list[dict[str, Any]], general: tuple[list[General], list[General]], inputs: Inputs, outputs: Outputs
+    rows: list[dict[str, Any]],
+    general: tuple[list[General], list[General]],
+    generation: dict[str, Any],
+    inputs: Inputs,
+    outputs: Outputs,
 ) -> dict[str, Any]:
     """Compare the rows' two sides, write every output, and return what is in metrics/eval_details.json.
 
-    `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts.
+    `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts;
+    `generation` says how answers were made.
     """
-    metrics = compare(rows) | {"general": change_on_general(*general)} | count_thoughts(rows)
+    metrics = compare(rows) | {"general": change_on_general(*general), "generation": generation} | count_thoughts(rows)
     outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)

@@ -49,6 +49,8 @@ METRICS: dict[str, Metric] = {
     "eos_rate": Metric("Stopped at EOS", 1, True, "%"),
     **_extraction("triples", "Triples", "relations"),
     **_extraction("entities", "Entities", "types"),
+    **_extraction("labels", "Sets of labels", "labels"),
+    "labels_exact_match": Metric("Exact match of label sets", 1, True, "%", "labels", corpus=True),
     "label_accuracy": Metric("Accuracy", 1, True, "%", "label", corpus=True),
     "label_macro_f1": Metric("Macro F1 of labels", 1, True, "%", "label", corpus=True),
 }
@@ -56,7 +58,7 @@ EARLIER_NAMES = {"finished": "eos_rate"}
 """Name of a metric in results of earlier revisions to its name."""
 
 
-MAIN_METRICS = ("triples_f1", "entities_f1", "label_accuracy", "rouge_l")
+MAIN_METRICS = ("triples_f1", "entities_f1", "labels_f1", "label_accuracy", "rouge_l")
 """By which a model is judged: those of one task alone first, then the one of every other task."""
 
 

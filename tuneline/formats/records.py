@@ -1,10 +1,10 @@
 """The record: one line of data/processed/*.jsonl, which `convert` writes and every later stage reads.
 
-{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|entities|label",
+{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|entities|label|labels",
  "messages": [{"role": "system|user|assistant", "content": "..."}], "references": [...]}
 
-`references` is there only when an item has several right answers. The last message is the assistant's. A message may have
-`reasoning`, thoughts before an answer.
+`references` is there only when an item has several right answers. The last message is the assistant's. A message with
+`"learn": false` is in the prompt of those after it, and carries no loss; one may have `reasoning`, thoughts before an answer.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import jsonlines
 import orjson
 
 Role = Literal["system", "user", "assistant"]
-Task = Literal["qa", "triples", "entities", "label"]
+Task = Literal["qa", "triples", "entities", "label", "labels"]
 
 
 WIDE = tuple(zip("，？！：；（）～　", ",?!:;()~ ", strict=True))
@@ -59,14 +59,22 @@ def normalise(text: str) -> str:
 
 
 def turns_digest(messages: list[Message], plain: list[str]) -> bytes:
-    """sha256 of messages, by their normalised contents: equal for exact duplicates, whatever their order or source."""
-    roles = [message["role"] for message in messages]
+    """sha256 of messages, by their normalised contents: equal for exact duplicates, whatever their order or source.
+
+    The same answer learnt and not learnt makes two.
+    """
+    roles = [message["role"] if message.get("learn", True) else "unlearnt" for message in messages]
     return hashlib.sha256(orjson.dumps(list(zip(roles, plain, strict=True)))).digest()
 
 
 def record_id(source: str, content: bytes) -> str:
     """`content` is the digest of the messages."""
     return f"{source}:{content.hex()[:12]}"
+
+
+def is_learnt(message: Message) -> bool:
+    """Whether a message is an answer that carries loss."""
+    return message["role"] == "assistant" and message.get("learn", True)
 
 
 def without_reasoning(messages: list[Message]) -> list[Message]:

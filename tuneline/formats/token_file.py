@@ -3,6 +3,7 @@
     offsets     int64 [rows + 1]  row i is input_ids[offsets[i]:offsets[i + 1]]
     input_ids   int32 [tokens]    all rows one after the other
     supervised  uint8 [tokens]    1 where the token carries loss
+    weights     float32 [rows]    times that a row is taken in an epoch; not there when all are 1
 
 (`datasets.save_to_disk` writes a fingerprint of the mapping function into its files: not the same bytes.)
 """
@@ -32,22 +33,26 @@ class TokenWriter:
         self.ids = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.supervised = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.offsets = array("q", [0])
+        self.weights = array("f")
 
-    def add(self, row: Encoded) -> None:
+    def add(self, row: Encoded, weight: float = 1.0) -> None:
         self.ids.write(array("i", row.input_ids).tobytes())
         self.supervised.write((np.array(row.labels, dtype=np.int32) != IGNORE_INDEX).tobytes())
         self.offsets.append(self.offsets[-1] + len(row.input_ids))
+        self.weights.append(weight)
 
     def finish(self) -> None:
         tokens = self.offsets[-1]
-        columns = (
+        weights = self.weights if any(weight != 1 for weight in self.weights) else array("f")
+        columns = [
             ("offsets", "I64", len(self.offsets), 8),
+            *([("weights", "F32", len(weights), 4)] if weights else []),
             ("input_ids", "I32", tokens, 4),
             ("supervised", "U8", tokens, 1),
-        )
+        ]
         entries = [(name, dtype, (count,), count * size) for name, dtype, count, size in columns]
         with self.path.open("wb") as file:
-            file.write(header(entries) + self.offsets.tobytes())
+            file.write(header(entries) + self.offsets.tobytes() + weights.tobytes())
             for part in (self.ids, self.supervised):
                 part.seek(0)
                 shutil.copyfileobj(part, file, 2**20)
@@ -74,6 +79,11 @@ class Tokens:
         self._ids = self._file.get_slice("input_ids")
         self._supervised = self._file.get_slice("supervised")
         self.offsets: NDArray[np.int64] = self._file.get_tensor("offsets")
+        weighted = "weights" in self._file.keys()  # noqa: SIM118
+        self.weights: NDArray[np.float32] = (
+            self._file.get_tensor("weights") if weighted else np.ones(len(self), dtype=np.float32)
+        )
+        """Times that each row is taken in an epoch, shape [rows]."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -1,7 +1,7 @@
 """Records to rows of tokens, a batch at a time: encoded together, fitted to the limits, counted."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,6 +29,8 @@ class Summary:
 
     records: int = 0
     rows: int = 0
+    rows_per_epoch: int = 0
+    """Rows by the weights of their sources."""
     overlong: int = 0
     """Records of which no part fits."""
     truncated: int = 0
@@ -54,6 +56,7 @@ class Summary:
         names = (
             "records",
             "rows",
+            "rows_per_epoch",
             "overlong",
             "truncated",
             "split",
@@ -89,10 +92,13 @@ class Preview:
 
 
 def encode_all(
-    records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview
-) -> Summary:
-    """Write every record's rows. Raises ValueError for a record that can't be trained on, and when no row is left."""
-    summary = Summary()
+    records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview,
+    weights: Mapping[str, float],
+) -> Summary:  # fmt: skip
+    """Write every record's rows, with the weight of its source. Raises ValueError for a record that can't be trained on,
+    and when no row is left.
+    """
+    summary, epoch = Summary(), 0.0
     with (
         ProgressBar("tokenize", total, "records") as bar,
         ThreadPoolExecutor(1) as thread,
@@ -105,13 +111,16 @@ def encode_all(
                 summary.shortest_record = min(size, summary.shortest_record or size)
                 rows = [row] if _fits(row, params) else _shortened_rows(record, prompter, params, summary)
                 for kept in rows:
-                    writer.add(kept)
+                    weight = weights.get(record["source"], 1.0)
+                    writer.add(kept, weight)
                     summary.rows += 1
+                    epoch += weight
                     summary.tokens += len(kept.input_ids)
                     summary.supervised_tokens += len(kept.labels) - kept.labels.count(IGNORE_INDEX)
                     summary.longest = max(summary.longest, len(kept.input_ids))
                     preview.offer(record, kept)
             bar.update(len(batch))
+    summary.rows_per_epoch = round(epoch)
     if not summary.rows:
         raise ValueError(
             f"tokenize.max_tokens is {params.max_tokens} and the shortest of {summary.records} rows has "
@@ -164,7 +173,11 @@ def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summar
     """Rows of a record that is too long, by tokenize.overlong; counts what became of it."""
 
     def fits(messages: Sequence[Message]) -> bool:
-        return _fits(prompter.training_row(messages, params.mask), params)
+        # A part may begin with answers that are masked, and is as long as if they were not.
+        unmasked = [message.copy() for message in messages]
+        for message in unmasked:
+            message.pop("learn", None)
+        return _fits(prompter.training_row(unmasked, params.mask, _reasoning(params)), params)
 
     result = shorten(_messages(record, params), params.overlong, fits)
     summary.answers_lost += result.answers_lost

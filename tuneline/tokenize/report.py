@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ NAMES = {
 COUNTED = {
     "records": Text("records", "条目"),
     "rows": Text("rows", "训练行"),
+    "rows_per_epoch": Text("rows an epoch, by weight", "每轮的行数（按权重）"),
     "overlong": Text("over-long, left out", "过长而略去"),
     "truncated": Text("truncated", "截短"),
     "split": Text("split", "拆分"),
@@ -38,8 +39,33 @@ COUNTED = {
     "supervised_fraction": Text("supervised fraction", "参与学习的比例"),
 }
 """Names of the figures of metrics/tokenize.json."""
+FAULTS = {
+    "without_content": Text("answers without content", "没有内容的回答"),
+    "cut_off": Text("answers cut off in the middle of a sentence", "中途断句的回答"),
+    "no_full_stop": Text("answers whose last sentence has no end", "末句没有结束的回答"),
+}
+"""Names of what is wrong with answers."""
+NOTICED = {
+    "masked_answers": Text(
+        "dialogues with answers that are marked as not to be learnt: in the prompt, and masked",
+        "对话含有标记为不学习的回答：留在提示中，不计损失",
+    ),
+}
+"""What convert notices, in words."""
 BINS = 32
-LEAKS_SHOWN = 12
+LEAKS_SHOWN = 10
+"""Held-out items whose leaks are shown, and the rows that are shown as the least similar ones."""
+ROWS_SHOWN = 2
+"""Rows that are shown of each item."""
+WHY = {
+    "equal": Text("the same question", "同一问题"),
+    "contains": Text("holds the test question", "含测试题"),
+    "part": Text("is a part of the test question", "是测试题的一部分"),
+    "renamed": Text("the same with other names", "换了名称的同一题"),
+    "passage": Text("rests on the same passage", "依据同一段文字"),
+    "answer": Text("holds the test answer", "含测试题的答案"),
+}
+"""Why a row is a leak, as in removed.jsonl."""
 REJECT_SHOWN = 160
 """Characters of a rejected text that are shown."""
 
@@ -56,12 +82,17 @@ def data_report(
         columns=COLUMNS,
         names=NAMES,
         counted=COUNTED,
+        faults=FAULTS,
         terms=TERMS,
         sources=counts["sources"],
         total=counts["total"],
         bars={name: _bar(row, most) for name, row in counts["sources"].items()},
+        unused=_unused(counts["sources"]),
+        noticed=_noticed(counts["sources"]),
         rejects=_rejects(rejects, counts["sources"]),
-        leaks=_closest_leaks(removed),
+        leaks=_leaks_by_item(removed),
+        least_similar=_least_similar(removed),
+        why=WHY,
         tokens=summary.counts(),
         histograms=_histograms(summary.lengths),
         preview=[
@@ -98,6 +129,24 @@ def _bar(row: dict[str, Any], most: int) -> list[dict[str, Any]]:
     return parts
 
 
+def _unused(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields that nothing reads, those of most items first."""
+    rows = [
+        {"source": source, "field": path, "count": count, "share": count / max(1, counts["items"])}
+        for source, counts in sources.items()
+        for path, count in counts.get("unused", {}).items()
+    ]
+    return sorted(rows, key=lambda row: (-row["count"], row["source"], row["field"]))
+
+
+def _noticed(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"source": source, "name": NOTICED.get(name, Text(name, name)), "count": count}
+        for source, counts in sources.items()
+        for name, count in counts.get("noticed", {}).items()
+    ]
+
+
 def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rejects by source and reason: how many, and the first one."""
     first: dict[tuple[str, str], dict[str, str]] = {}
@@ -111,11 +160,32 @@ def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _closest_leaks(path: Path) -> list[dict[str, Any]]:
-    """The leaks of the highest similarity, equal questions first."""
+def _leaks_by_item(path: Path) -> list[dict[str, Any]]:
+    """The held-out items that remove most rows: how many, and the rows least like them."""
+    counts = Counter(line["of"] for line in _leaks(path))
+    shown = [item for item, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:LEAKS_SHOWN]]
+    rows: dict[str, list[dict[str, Any]]] = {item: [] for item in shown}
+    for line in _leaks(path):
+        if line["of"] in rows:
+            kept = rows[line["of"]]
+            kept.append(line)
+            kept.sort(key=_likeness)
+            del kept[ROWS_SHOWN:]
+    return [{"item": item, "count": counts[item], "rows": rows[item]} for item in shown]
+
+
+def _least_similar(path: Path) -> list[dict[str, Any]]:
+    """The leaks of the lowest similarity: innocent rows would be among them."""
+    return heapq.nsmallest(LEAKS_SHOWN, _leaks(path), key=_likeness)
+
+
+def _likeness(leak: dict[str, Any]) -> tuple[float, str]:
+    return leak["similarity"], leak["id"]
+
+
+def _leaks(path: Path) -> Iterator[dict[str, Any]]:
     with jsonlines.open(path) as lines:
-        leaks = ((line["similarity"], line["id"], line) for line in lines if "of" in line)
-        return [line for _, _, line in heapq.nlargest(LEAKS_SHOWN, leaks, key=lambda leak: leak[:2])]
+        yield from (line for line in lines if "of" in line)
 
 
 def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:

@@ -32,7 +32,8 @@ def tokenize(
     prompter = load_prompter(tokenizer)
     writer, preview = TokenWriter(tokens), Preview(converted["sources"])
     records = read_records(train_records)
-    summary = encode_all(records, converted["total"]["train"], prompter, params, writer, preview)
+    weights = {name: row["weight"] for name, row in converted["sources"].items()}
+    summary = encode_all(records, converted["total"]["train"], prompter, params, writer, preview, weights)
     writer.finish()
     report.write_text(data_report(converted, summary, preview, prompter, tokenizer, rejects, removed), encoding="utf-8")
     return summary

@@ -7,7 +7,7 @@ loss is counted.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tuneline.formats.records import Message
+from tuneline.formats.records import Message, is_learnt
 
 MIN_QUESTION = 8
 """Characters that are left of a question at least."""
@@ -26,14 +26,14 @@ class Shortened:
 
 def shorten(messages: list[Message], policy: str, fits: Fits) -> Shortened:
     """Apply tokenize.overlong to a conversation that does not fit."""
-    answers = sum(message["role"] == "assistant" for message in messages)
+    answers = sum(map(is_learnt, messages))
     if policy == "split_turns":
-        parts = split_turns(messages, fits)
+        parts = [part for part in split_turns(messages, fits) if any(map(is_learnt, part))]
     elif policy == "truncate_prompt":
         parts = truncate_prompt(messages, fits)
     else:
         parts = []
-    kept = sum(message["role"] == "assistant" for part in parts for message in part)
+    kept = sum(is_learnt(message) for part in parts for message in part)
     return Shortened(parts, answers - kept)
 
 

@@ -20,7 +20,7 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     """Raises ValueError for what can't be trained so, or not here."""
     from tuneline.models.loading import device_name, pick_device, pick_dtype
     from tuneline.train import deepspeed_config, methods
-    from tuneline.train.batching import accumulation
+    from tuneline.train.batching import accumulation, has_validation
     from tuneline.train.launch import count_processes
     from tuneline.train.trainer.reporting import check_reports
 
@@ -39,4 +39,9 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     for path in (tokens, base / SUMS):
         if not path.is_file():
             raise ValueError(f"{path} is missing: run `dvc repro`, which makes it")
+    if train.early_stopping is not None and not (train.eval_fraction or has_validation(tokens)):
+        raise ValueError(
+            f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
+            "train.eval_fraction above 0, or data.validation_source"
+        )
     return Placement(processes, {"dtype": str(dtype), "device": device_name(device)})

@@ -72,7 +72,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     packed = supports_packing(AutoConfig.for_model(**values), method, params.neftune_alpha)
     batches, validation = batches_of(params, tokens, packed=packed)
     steps = len(batches) * params.micro_batch_size // params.batch_size
-    arguments = training_arguments(config, paths.scratch, steps, device)
+    arguments = training_arguments(config, paths.scratch, steps, device, validates=bool(validation))
     init_distributed(arguments)
     make_deterministic(params, device)
     set_seed(params.seed)
@@ -168,7 +168,7 @@ def summary(
         "first_loss": float(f"{losses[0]:.6g}"),
         "last_loss": float(f"{losses[-1]:.6g}"),
     }
-    if params.eval_fraction:
+    if any("eval_loss" in entry for entry in state.log_history):
         best = min((entry for entry in state.log_history if "eval_loss" in entry), key=lambda entry: entry["eval_loss"])
         report |= {"best_step": best["step"], "validation_loss": float(f"{best['eval_loss']:.6g}")}
     return report

@@ -4,31 +4,34 @@ A reader never skips: what it cannot read it gives as a raw record with a reason
 named.
 """
 
-import csv
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from itertools import islice
+import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tuneline.data.config import Source
+from tuneline.data.fields.names import is_text_list
+from tuneline.data.fields.nested import items, may_hold_items
+from tuneline.data.fields.seen import seen, seen_text
 from tuneline.data.readers import (
     blocks,
     columnar,
     dialogue,
-    extraction,
     hub,
     json_lines,
     json_text,
+    line_pairs,
     relations,
+    spreadsheet,
     table,
     transcript,
     xml_pairs,
 )
-from tuneline.data.readers.field_names import first_field, unwrap
+from tuneline.data.readers.encoding import detect_encoding
 from tuneline.data.readers.raw import RawFile, RawRecord, UnknownFormatError
-from tuneline.data.readers.text import HEAD, detect_encoding, open_text
+from tuneline.data.readers.text import HEAD, open_text
 
 READERS: dict[str, ModuleType] = {
     "json_lines": json_lines,
@@ -39,12 +42,9 @@ READERS: dict[str, ModuleType] = {
     "transcript": transcript,
     "table": table,
     "blocks": blocks,
+    "line_pairs": line_pairs,
 }
-"""Text formats, in the order in which they are tried. Each has sniff(head), raw_records(file) and parse(text)."""
-TRIPLES_FRACTION = 0.9
-"""Fraction of answers that are triples, from which on a file is one of triples."""
-SAMPLE = 256
-"""Records at the beginning of a file from which it is detected whether answers are triples and histories misplaced."""
+"""Text formats, in the order in which they are tried. Each has sniff(head, named), raw_records(file) and parse(text)."""
 
 
 def list_files(source: Source, raw: Path) -> list[Path]:
@@ -61,22 +61,21 @@ def list_files(source: Source, raw: Path) -> list[Path]:
     return files
 
 
-def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+def _walk(folder: Path, seen_folders: set[Path]) -> Iterator[Path]:
     """Files and broken links; a folder that is linked to twice is entered once."""
     for path in folder.iterdir():
         if not path.is_dir():
             yield path
-        elif (real := path.resolve()) not in seen:
-            seen.add(real)
-            yield from _walk(path, seen)
+        elif (real := path.resolve()) not in seen_folders:
+            seen_folders.add(real)
+            yield from _walk(path, seen_folders)
 
 
-def detect_format(source: Source, path: Path, raw: Path) -> RawFile:
-    """A file with its format and what its records need to be parsed.
+def detect_format(source: Source, path: Path, name: str) -> RawFile:
+    """A file, which is called `name` in origins, with its format.
 
     Raises UnknownFormatError when it is empty, no text, or claimed by no reader, other ValueErrors when it is damaged.
     """
-    name = path.relative_to(raw).as_posix()
     if not path.is_file():
         raise UnknownFormatError(f"{path} is a link to nothing, or no file")
     with path.open("rb") as file:
@@ -85,33 +84,67 @@ def detect_format(source: Source, path: Path, raw: Path) -> RawFile:
             raise UnknownFormatError(f"{path} is empty ({path.stat().st_size} bytes), expected questions and answers")
     if source.format == "columnar" or (source.format == "auto" and columnar.sniff(start)):
         return RawFile(name, "columnar")
-    encoding = detect_encoding(path)
+    if source.format == "xlsx" or (start.startswith(spreadsheet.ZIP) and spreadsheet.is_workbook(path)):
+        return RawFile(name, "xlsx")
+    encoding = source.encoding or detect_encoding(path)
     with open_text(path, encoding) as text:
         head = text.read(HEAD)
-    format_name = source.format if source.format != "auto" else _sniff(head)
+    format_name = source.format if source.format != "auto" else _sniff(head, source.named)
+    if format_name is None and not source.named and table.is_headless(head):
+        return RawFile(name, "table", encoding, ("question", "answer"), "\t", headless=True)
     if format_name is None:
         raise UnknownFormatError(
-            f"{path}: no reader knows this format (it begins {head[:60]!r}); expected one of {', '.join(READERS)}, "
-            "columnar; set data.sources[].format, or columns for a table with names of your own"
+            f"{path}: no reader knows this format (it begins {head[:60]!r}): {_told(head)}; formats that can be named "
+            f"are {', '.join(READERS)}, columnar, xlsx"
         )
-    header = table.header_of(head) if format_name == "table" else []
-    delimiter = table.delimiter_of(head) if format_name == "table" else ","
-    found = RawFile(name, format_name, encoding, tuple(header), delimiter)
-    if format_name not in ("json_lines", "json", "table"):
-        return found
-    sample = list(islice(_objects(found, raw), SAMPLE))
-    misplaced = any(map(has_history, sample)) and _history_misplaced(_objects(found, raw))
-    return replace(found, triple_lines=_answers_are_triples(sample), history_misplaced=misplaced)
+    if format_name != "table":
+        return RawFile(name, format_name, encoding)
+    header, headless = table.columns_of(head, source.named)
+    return RawFile(name, format_name, encoding, tuple(header), table.delimiter_of(head), headless)
 
 
-def raw_records(file: RawFile, raw: Path) -> Iterator[RawRecord]:
-    """Every record of a file of data/raw, in its order."""
-    path = raw / file.path
+def raw_records(
+    file: RawFile, path: Path, named: tuple[str, ...] = (), repairs: Counter[str] | None = None
+) -> Iterator[RawRecord]:
+    """Every record of a file, in its order; a record that holds several items becomes one for each.
+
+    Counts in `repairs` what is left out of its text.
+    """
     if file.format == "columnar":
-        yield from columnar.raw_records(path)
+        records = columnar.raw_records(path)
+    elif file.format == "xlsx":
+        records = spreadsheet.raw_records(path, named)
+    else:
+        records = _text_records(file, path, repairs)
+    if file.format not in ("json_lines", "json", "columnar"):
+        yield from records
         return
-    with open_text(path, file.encoding) as text:
-        yield from READERS[file.format].raw_records(text)
+    for record in records:
+        if record.reason is None and may_hold_items(record.text):
+            yield from _items(file, record)
+        else:
+            yield record
+
+
+def _items(file: RawFile, record: RawRecord) -> Iterator[RawRecord]:
+    """The items in a record; the record itself when it is one, or can't be read."""
+    try:
+        value = parse_value(file, record.text)
+    except (ValueError, RecursionError):
+        value = None
+    found = items(value, record.place) if isinstance(value, dict) else []
+    if not found:
+        yield record
+    for place, fields in found:
+        yield RawRecord(place, json.dumps(fields, ensure_ascii=False))
+
+
+def _text_records(file: RawFile, path: Path, repairs: Counter[str] | None) -> Iterator[RawRecord]:
+    with open_text(path, file.encoding, repairs) as text:
+        if file.format == "table":
+            yield from table.raw_records(text, file.headless)
+        else:
+            yield from READERS[file.format].raw_records(text)
 
 
 def hub_records(source: Source, raw: Path) -> Iterator[RawRecord]:
@@ -123,53 +156,33 @@ def parse_value(file: RawFile, text: str) -> Any:
     """The value of a raw record. Raises ValueError or RecursionError for text that is none."""
     if file.format == "table":
         return table.parse(text, list(file.header), file.delimiter)
-    if file.format in ("columnar", "hub"):
+    if file.format in ("columnar", "hub", "xlsx"):
         return columnar.parse(text)
     return READERS[file.format].parse(text)
 
 
-def _sniff(head: str) -> str | None:
-    return next((name for name, reader in READERS.items() if reader.sniff(head)), None)
+def _sniff(head: str, named: tuple[str, ...]) -> str | None:
+    return next((name for name, reader in READERS.items() if reader.sniff(head, named)), None)
 
 
-def _objects(file: RawFile, raw: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file that can be read as objects."""
-    for record in raw_records(file, raw):
+def _told(head: str) -> str:
+    """What a head of unknown shape holds, and what makes it readable."""
+    values = [json_text.parse(record.text) for record in json_text.raw_records_of(head) if record.reason is None]
+    if values and isinstance(values[0], dict):
+        return seen(values[0])
+    if values and is_text_list(values[0]):
+        return (
+            f"records are lists of texts such as {values[0][0][:24]!r}; where each is a dialogue whose turns alternate, "
+            "write `format: json` under this source in params.yaml"
+        )
+    header, rows = table.header_of(head), [line for line in head.splitlines() if line.strip()]
+    if len(header) > 1 and len(rows) > 1:
+        names = header if table.is_header(header) else [str(number) for number in range(len(header))]
         try:
-            value = unwrap(parse_value(file, record.text)) if record.reason is None else None
-        except (ValueError, RecursionError, csv.Error):
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
-def _answers_are_triples(records: list[dict[str, Any]]) -> bool:
-    """Whether the answers with content consist of lines head_relation_tail, but for a few that are broken."""
-    names = ("output", "answer", "response")
-    answers = [unwrap(fields[key]) for fields in records if (key := first_field(names, fields))]
-    filled = [answer for answer in answers if isinstance(answer, str) and answer.strip()]
-    return bool(filled) and sum(map(extraction.is_triple_lines, filled)) >= TRIPLES_FRACTION * len(filled)
-
-
-def has_history(fields: dict[str, Any]) -> bool:
-    """Whether a record has earlier messages in a field of their own."""
-    return bool(fields.get(first_field(("history",), fields)))
-
-
-def _history_misplaced(records: Iterable[dict[str, Any]]) -> bool:
-    """Whether most rows with a history repeat as their last exchange one that is a row without history.
-
-    A true history lies before the row's question, so its row can't also be the dialogue's beginning.
-    """
-    openings: set[int] = set()
-    followers: set[int] = set()
-    for fields in records:
-        question_key = first_field(("query", "instruction", "question"), fields)
-        answer_key = first_field(("response", "output", "answer"), fields)
-        if question_key and answer_key:
-            exchange = hash((str(fields[question_key]), str(fields.get("input")), str(fields[answer_key])))
-            (followers if has_history(fields) else openings).add(exchange)
-    return len(followers) > 1 and len(followers & openings) * 2 > len(followers)
+            return seen(table.parse(rows[1], names, table.delimiter_of(head)))
+        except ValueError:
+            pass
+    return seen_text(head)
 
 
 __all__ = [
@@ -177,7 +190,6 @@ __all__ = [
     "RawRecord",
     "UnknownFormatError",
     "detect_format",
-    "has_history",
     "hub_records",
     "list_files",
     "parse_value",

@@ -18,7 +18,7 @@ PROBED = 20
 """Blocks from which the format is detected."""
 
 
-def sniff(head: str) -> bool:
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
     """Whether text that begins so is of this format."""
     blocks = [block.strip("\r\n").splitlines() for block in head.replace("\r\n", "\n").split("\n\n")]
     filled = [block for block in blocks if any(line.strip() for line in block)][:PROBED]

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from tuneline.data.readers.field_names import ROLE, is_message
+from tuneline.data.fields.names import ROLE, is_message
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import read_whole
 
 _OPENING = re.compile(r"\s*\[\s*")
 
 
-def sniff(head: str) -> bool:
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
     """Whether text that begins so is of this format."""
     opening = _OPENING.match(head)
     if not opening:

@@ -1,45 +1,93 @@
 """Triple extraction, into one canonical answer: a line head_relation_tail for each triple, in the order of the text.
 
 {"instruction": "…的相关三元组，三元组内部用\\"_\\"连接…", "input": "为打消市场顾虑…", "output": "工行_被持股_美国运通\\n…"}
+{"instruction": "抽取三元组", "input": "为打消市场顾虑…", "output": "(工行,被持股,美国运通),(…)"}
 {"instruction": "{\\"instruction\\": …, \\"schema\\": [\\"号\\"], \\"input\\": …}", "output": "{\\"号\\": []}"}   (DeepKE)
 {"text": "东方航空AH股临时停牌传将与上航合并", "triples": [["东方航空", "合并", "上航"]]}
+{"text": "…", "spo_list": [{"subject": "…", "predicate": "票房", "object": {"@value": "1亿", "inArea": "…"}}]}     (DuIE)
 
 A text without a triple is valid: its answer is empty.
 """
 
+import ast
 import json
+import re
 from typing import Any
 
 from tuneline.data.config import Source
-from tuneline.data.readers.conversation import Conversation, RejectedRecordError, system_message, user_turn
-from tuneline.data.readers.field_names import TRIPLES, first_field
+from tuneline.data.fields.names import TRIPLES, first_field, plain_name
+from tuneline.data.turns.conversation import Conversation, RejectedRecordError, system_message, user_turn
 
 SEPARATOR = "_"
+CERTAIN = ("spo_list", "triples", "triple_list", "spos", "三元组")
+"""Fields that hold triples and nothing else, so that an empty list says that there is none."""
+PARTS = (("head", "subject", "h"), ("relation", "predicate", "type", "r"), ("tail", "object", "t"))
+"""Names of the parts of a triple."""
 Triple = tuple[str, str, str]
 """Head, relation, tail."""
+NONE = ("", "nan", "none", "null", "无", "没有", "[]", "{}", "()", "空", "无三元组")
+"""Answers that say that there is no triple."""
+_BRACKETED = re.compile(r"[(（<《]([^()（）<>《》]*)[)）>》]")
+_BETWEEN = re.compile(r"[\s,，;；、]*")
+_COMMA = re.compile(r"[,，]")
 
 
 def is_extraction(fields: dict[str, Any]) -> bool:
     """Whether a record is an extraction task: it has triples, or DeepKE's instruction."""
-    return bool(first_field(TRIPLES, fields)) or _deepke_task(fields.get("instruction")) is not None
+    key = first_field(TRIPLES, fields)
+    if key and (plain_name(key) in CERTAIN or _structured(fields[key])):
+        return True
+    return _deepke_task(fields.get("instruction")) is not None
 
 
-def is_triple_lines(answer: Any) -> bool:
-    """Whether a non-empty answer consists of lines head_relation_tail."""
-    return (
-        isinstance(answer, str)
-        and bool(answer.strip())
-        and all(len(line.split(SEPARATOR)) == 3 and all(line.split(SEPARATOR)) for line in answer.strip().split("\n"))
-    )
+def lines_of(value: Any) -> Any:
+    """An answer of triples in lists or objects, or the JSON or Python text of them, as lines; any other as it is."""
+    found = _structured(value)
+    if found is None:
+        return "" if value in ([], {}) else value
+    return "\n".join(SEPARATOR.join(triple) for triple in _triples(found))
+
+
+def _structured(value: Any) -> list[Any] | None:
+    """The triples of a value that is a list of them; None for any other."""
+    if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+    if not isinstance(value, list) or not value:
+        return None
+    return value if all(map(_is_triple, value)) else None
+
+
+def _is_triple(entry: Any) -> bool:
+    if isinstance(entry, dict):
+        return all(first_field(names, entry) for names in PARTS)
+    return isinstance(entry, list | tuple) and len(entry) == 3 and all(isinstance(part, str) for part in entry)
+
+
+def says_none(answer: Any) -> bool:
+    """Whether an answer says that the text holds no triple."""
+    return isinstance(answer, str) and answer.strip().lower() in NONE
+
+
+def is_triples(answer: Any) -> bool:
+    """Whether a non-empty answer consists of triples: lines head_relation_tail, or (head,relation,tail)."""
+    text = lines_of(answer)
+    lines = _lines(text, []) if isinstance(text, str) else []
+    parts = [line.split(SEPARATOR) for line in lines]
+    return bool(lines) and all(len(part) == 3 and all(part) for part in parts)
 
 
 def to_conversation(source: Source, fields: dict[str, Any]) -> Conversation:
     """The text as question, its triples as answer. Raises RejectedRecordError for triples that can't be read."""
     task = _deepke_task(fields.get("instruction"))
     if task is None:
-        text = fields.get(first_field(("text", "input", "sentence"), fields))
-        instruction, triples = "", fields[first_field(TRIPLES, fields)]
+        text_key, triples_key = first_field(("text", "input", "sentence"), fields), first_field(TRIPLES, fields)
+        text, instruction, triples = fields.get(text_key), "", fields[triples_key]
+        used = {text_key, triples_key}
     else:
+        used = {"instruction", "label" if "label" in fields else "output"}
         text, instruction = task.get("input"), _instruction(task.get("schema"))
         triples = fields.get("label") if "label" in fields else fields.get("output")
     if not isinstance(text, str) or not text.strip():
@@ -50,7 +98,7 @@ def to_conversation(source: Source, fields: dict[str, Any]) -> Conversation:
     messages = system_message(source.system or "")
     messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     # Only the text is compared: the same text under another schema leaks its triples.
-    return Conversation("triples", messages, "", text, [], repairs)
+    return Conversation("triples", messages, "", text, [], repairs, used)
 
 
 def canonical(triples: list[Triple], text: str, repairs: list[str]) -> str:
@@ -64,8 +112,12 @@ def canonical(triples: list[Triple], text: str, repairs: list[str]) -> str:
 
 
 def canonical_lines(answer: str, repairs: list[str]) -> str:
-    """The same for an answer that has such lines already; their order is the author's. Raises RejectedRecordError."""
-    lines = [line.strip() for line in answer.replace("\r\n", "\n").split("\n") if line.strip()]
+    """The same for an answer that has triples already; their order is the author's. Raises RejectedRecordError."""
+    if says_none(answer):
+        if answer.strip():
+            repairs.append("no_triple_word")
+        return ""
+    lines = _lines(answer, repairs)
     for line in lines:
         if len(line.split(SEPARATOR)) != 3:
             raise RejectedRecordError(f"triple_of_{len(line.split(SEPARATOR))}_parts")
@@ -73,6 +125,21 @@ def canonical_lines(answer: str, repairs: list[str]) -> str:
     if len(different) < len(lines):
         repairs.append("repeated_triples")
     return "\n".join(different)
+
+
+def _lines(answer: str, repairs: list[str]) -> list[str]:
+    """An answer's triples, a line each; a \\n that is written out ends a line, too."""
+    bracketed = _BRACKETED.findall(answer)
+    if bracketed and not _BETWEEN.sub("", _BRACKETED.sub("", answer)):
+        parts = [[part.strip() for part in _COMMA.split(triple)] for triple in bracketed]
+        if not any(SEPARATOR in name for part in parts for name in part):
+            repairs.append("triples_in_brackets")
+            return [SEPARATOR.join(part) for part in parts]
+    text = answer.replace("\r\n", "\n")
+    if "\\n" in text:
+        repairs.append("written_out_line_ends")
+        text = text.replace("\\r\\n", "\n").replace("\\n", "\n")
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _deepke_task(instruction: Any) -> dict[str, Any] | None:
@@ -115,15 +182,22 @@ def _triples(value: Any) -> list[Triple]:
         ]
     if not isinstance(value, list):
         raise RejectedRecordError("triples_unreadable")
-    return [_triple(entry) for entry in value]
+    return [triple for entry in value for triple in _triples_of(entry)]
 
 
-def _triple(entry: Any) -> Triple:
-    if isinstance(entry, dict):
-        names = (("head", "subject"), ("relation", "predicate"), ("tail", "object"))
-        parts = [entry.get(first_field(alternatives, entry)) for alternatives in names]
-    else:
-        parts = list(entry) if isinstance(entry, list | tuple) else []
+def _triples_of(entry: Any) -> list[Triple]:
+    """The triple of an entry; of one whose tail has slots (DuIE 2.0) a triple for each, its relation `relation.slot`."""
+    if not isinstance(entry, dict):
+        return [_checked(list(entry) if isinstance(entry, list | tuple) else [])]
+    head, relation, tail = (entry.get(first_field(alternatives, entry)) for alternatives in PARTS)
+    if not isinstance(tail, dict):
+        return [_checked([head, relation, tail])]
+    return [
+        _checked([head, relation if slot == "@value" else f"{relation}.{slot}", text]) for slot, text in tail.items()
+    ]
+
+
+def _checked(parts: list[Any]) -> Triple:
     texts = [part.strip() for part in parts if isinstance(part, str)]
     if len(texts) != 3 or len(parts) != 3:
         raise RejectedRecordError("triples_unreadable")

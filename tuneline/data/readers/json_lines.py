@@ -8,23 +8,28 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TextIO
 
-from tuneline.data.readers.field_names import is_record
+from tuneline.data.fields.json_members import array_of_records
+from tuneline.data.fields.names import is_record, numbered
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import read_lines
 
+_decoder = json.JSONDecoder(strict=False)
 PROBED = 3
 """Lines of which one must be whole JSON: the first may be broken."""
 
 
-def sniff(head: str) -> bool:
-    """Whether text that begins so is of this format."""
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
+    """Whether text that begins so is of this format; `named` are the fields that the user names."""
     lines = [line for line in head.split("\n") if line.strip()]
     if not lines or lines[0].lstrip()[:1] not in ("{", "["):
         return False
+    if len(lines) == 1 and (array_of_records(lines[0].lstrip(), 1) >= 0 or numbered(_value(lines[0]))):
+        # An object around all records, on one line.
+        return False
     if lines[0].lstrip().startswith("["):
         # A file of one line may be the whole of an array.
-        return len(lines) > 1 and is_record(_value(lines[0]))
-    return any(is_record(_value(line)) for line in islice(lines, PROBED))
+        return len(lines) > 1 and is_record(_value(lines[0]), named)
+    return any(is_record(_value(line), named) for line in islice(lines, PROBED))
 
 
 def raw_records(file: TextIO) -> Iterator[RawRecord]:
@@ -33,7 +38,7 @@ def raw_records(file: TextIO) -> Iterator[RawRecord]:
 
 def parse(text: str) -> Any:
     """The value of a line; tabs inside strings, and a comma after the object, are accepted. Raises ValueError."""
-    return json.loads(text.strip("\ufeff \t\r\n").removesuffix(","), strict=False)
+    return _decoder.decode(text.strip("\ufeff \t\r\n").removesuffix(","))
 
 
 def _value(line: str) -> Any:

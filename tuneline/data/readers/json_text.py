@@ -1,7 +1,8 @@
-"""JSON that runs over lines: an array of records, records one after the other, or one object keyed by id.
+"""JSON that runs over lines: an array of records, one inside an object, records in a row, or one object keyed by id.
 
 [{"instruction": "你好", "input": "", "output": "您好，请问有什么可以帮您？"}, …]
 {"21645374": {"QUESTION": "Do mitochondria play a role…?", "CONTEXTS": ["…"], "LONG_ANSWER": "Results depicted…"}, …}
+{"version": "1.0", "data": [{"question": "…", "answer": "…"}, …]}
 
 The file is read in blocks. A record that is broken costs itself only: reading goes on where the next one begins.
 """
@@ -9,25 +10,26 @@ The file is read in blocks. A record that is broken costs itself only: reading g
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TextIO
 
-from tuneline.data.readers.field_names import is_field, is_record, mentions_field
+from tuneline.data.fields.json_members import ARRAY, KEY, SEPARATORS, array_of_records, members_end, skip_separators
+from tuneline.data.fields.names import is_field, is_record, mentions_field
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import HEAD, MAX_RECORD
 
-SEPARATORS = re.compile(r"[\s,]*")
 COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
-ARRAY = re.compile(r'\[\s*(?:$|[\[{"\]]|//)')
-KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
 START = re.compile(r'\{\s*"(?:[^"\\\n]|\\.)*"\s*:')
 ENTRY = re.compile(r'"(?:[^"\\\n]|\\.)*"\s*:\s*(?=\{)')
+PROBED = 20
+"""Records that are looked at where the shape is unknown."""
 PARTIAL = ("Unterminated string", "Invalid \\")
 """Errors of the decoder that may only mean that the block ends here."""
 _decoder = json.JSONDecoder(strict=False)
 
 
-def sniff(head: str) -> bool:
-    """Whether text that begins so is of this format."""
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
+    """Whether text that begins so is of this format; `named` are the fields that the user names."""
     window = _Window.of(head)
     layout = window.layout()
     if layout is None:
@@ -35,7 +37,7 @@ def sniff(head: str) -> bool:
     broken = False
     for record in window.raw_records(layout):
         if record.reason is None:
-            return is_record(parse(record.text)) or (broken and mentions_field(head))
+            return is_record(parse(record.text), named) or (broken and mentions_field(head))
         broken = True
     # Nothing whole in sight: a first record longer than the head, or broken.
     return mentions_field(head)
@@ -52,9 +54,16 @@ def raw_records(file: TextIO) -> Iterator[RawRecord]:
     return window.raw_records(layout)
 
 
+def raw_records_of(head: str) -> list[RawRecord]:
+    """The records in sight of a text that may be no JSON."""
+    window = _Window.of(head)
+    layout = window.layout()
+    return list(islice(window.raw_records(layout), PROBED)) if layout else []
+
+
 def parse(text: str) -> Any:
     """The value of a record. Raises ValueError for anything that is no JSON."""
-    return json.loads(text, strict=False)
+    return _decoder.decode(text)
 
 
 class _Window:
@@ -97,7 +106,7 @@ class _Window:
         return self.text[self.at : self.at + 1]
 
     def layout(self) -> str | None:
-        """What follows: "array", "records" or "keyed"; None when it is no JSON."""
+        """What follows: "array", "wrapped", "records" or "keyed"; None when it is no JSON."""
         self.skip(SEPARATORS)
         while self.peek() == "/":
             self.skip(COMMENT)
@@ -107,6 +116,9 @@ class _Window:
             return "array" if ARRAY.match(self.text, self.at) else None
         if self.peek() != "{":
             return None
+        if (begin := array_of_records(self.text, self.at + 1)) >= 0:
+            self.at = begin
+            return "wrapped"
         key = KEY.match(self.text, self.at + 1)
         if key and self.text[key.end() : key.end() + 1] == "{" and not is_field(json.loads(key.group(1))):
             return "keyed"
@@ -127,6 +139,8 @@ class _Window:
                 yield RawRecord(f"[{index}]", comment, "comment")
             elif character in "]}" and layout != "records":
                 self.at += 1
+                if layout == "wrapped" and self._next_array():
+                    continue
                 self.skip(SEPARATORS)
                 if not self.peek():
                     return
@@ -142,6 +156,18 @@ class _Window:
             else:
                 yield self._keyed(index) if layout == "keyed" else self._record(f"[{index}]", self.at)
             index += 1
+
+    def _next_array(self) -> bool:
+        """Whether the object around an array goes on to another one, or ends; steps to what follows."""
+        while len(self.text) - self.at < MAX_RECORD and self.read_more():
+            pass
+        members = skip_separators(self.text, self.at)
+        if (begin := array_of_records(self.text, members)) >= 0:
+            self.at = begin + 1
+            return True
+        end = members_end(self.text, members)
+        self.at = end + 1 if self.text[end : end + 1] == "}" else end
+        return False
 
     def _keyed(self, index: int) -> RawRecord:
         while not (key := KEY.match(self.text, self.at)) and len(self.text) - self.at < MAX_RECORD and self.read_more():

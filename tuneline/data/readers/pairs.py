@@ -1,108 +1,82 @@
-"""A question and its answer, with or without instruction, choices and earlier messages.
+"""A question and its answer, with or without instruction, context, choices and earlier messages.
 
 {"instruction": "输入三支篮球队的名称…", "input": "俄克拉荷马城雷霆队…", "output": "…", "history": [["…", "…"]]}
 {"query": "…", "response": "…", "history": [{"query": "…", "response": "…"}]}
 {"input": "关于刑法解释，下列哪一说法是正确的？", "output": "D", "A": "…", "B": "…", "C": "…", "D": "…"}
+{"query": "…", "laws": ["《民法典》第一千零七十六条：…"], "response": "…"}
+{"questions": [["…", "another way to ask it"]], "answers": ["…"]}
 """
 
-import json
-import math
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
+from tuneline.data.answers import answer_texts, label_task
 from tuneline.data.config import Source, template_fields
+from tuneline.data.fields.choices import LETTERS, Choices, choices_of
+from tuneline.data.fields.names import first_field, plain_name, unwrap
+from tuneline.data.fields.values import ABSENT, decoded, has_content, is_missing, value_at
+from tuneline.data.pair_fields import Pair, pair_of
 from tuneline.data.readers import extraction
-from tuneline.data.readers.conversation import (
+from tuneline.data.readers.messages import MIN_COMPARED, compared_question, history_messages
+from tuneline.data.turns.conversation import (
     Conversation,
     RejectedRecordError,
+    context_of,
     join_parts,
     system_message,
+    text_of,
     user_turn,
+    with_context,
 )
-from tuneline.data.readers.field_names import ANSWER, INSTRUCTION, QUESTION, SYSTEM, first_field, present_fields, unwrap
-from tuneline.data.readers.messages import compared_question, history_messages
 from tuneline.formats.records import Message, Task
 
 EMPTY_WORDS = ("", "无", "无。", "没有")
-CHOICES = "ABCDEFGH"
+MARKED = "label"
 
 
 def to_conversation(source: Source, fields: dict[str, Any], triple_lines: bool) -> Conversation:
     """The question, its answer and what comes before them.
 
-    `triple_lines`: the file's answers are lines of head_relation_tail. Raises RejectedRecordError.
+    `triple_lines`: the file's answers are triples. Raises RejectedRecordError.
     """
-    repairs: list[str] = []
-    names = find_field_names(tuple(fields))
-    question_key = source.question or source.columns.get("question") or _question_field(names, fields)
-    answer_key = source.columns.get("answer") or names.answer
-    if question_key not in fields:
-        raise RejectedRecordError("no_question_field")
-    if answer_key not in fields:
-        raise RejectedRecordError("no_answer_field")
-    task = _task(source, answer_key, triple_lines)
-    answers = _answers(fields[answer_key], task, repairs)
-    titled = question_key.lower() == "ask" and not source.question and "question" not in source.columns
-    question = _title_and_question(fields) if titled else _text(fields[question_key], "question", repairs)
+    pair = pair_of(source, fields)
     mapped = template_fields(source.template) if source.template else set()
-    if not mapped & set(CHOICES) and (choices := _choices(fields, answers[0])):
-        question, task = join_parts(question.rstrip(), choices), "label"
-    instruction, body = _instruction_and_body(names, fields, question_key, question, mapped, repairs)
+    task = _task(source, pair.answer_key, triple_lines)
+    task, answers = _answers(pair, task)
+    question = _question(pair)
+    instruction, body = _instruction_and_body(pair, question, mapped)
+    choices = choices_of(fields, source.columns.get("options"))
+    if choices.text and not mapped & {*LETTERS, *choices.used} and _are_offered(choices, answers):
+        pair.used.update(choices.used)
+        body, question = (join_parts(part.rstrip(), choices.text) for part in (body, question))
+        task = label_task(source, task, choices, answers)
+    task, answers = ("labels", ["、".join(answers)]) if task == "labels" else (task, answers)
     if task == "triples":
-        answers = [extraction.canonical_lines(answer, repairs) for answer in answers]
-    prompt = user_turn(source, fields, instruction, body, question)
+        answers = [extraction.canonical_lines(answer, pair.repairs) for answer in answers]
+    text, asked = body, question
+    if context := context_of(source, fields, pair.used, answers[0]):
+        text, asked = (with_context(list(context.values()), part) for part in (body, question))
+        pair.used.update(context)
+    prompt = user_turn(source, fields, instruction, text, asked)
     if not prompt.strip():
         raise RejectedRecordError("empty_question")
-    history = _history_messages(names, fields)
-    messages = _system_message(source, names, fields) + history
+    if mapped:
+        pair.used |= mapped & fields.keys()
+    history = _history_messages(pair)
+    messages = _system_message(pair) + history
     messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answers[0]}]
     if source.template is not None or (source.question is not None and instruction):
         # The user has named the field that is the question: the other one is not compared.
         instruction, body = "", question
     elif source.instruction is not None:
         instruction = ""
-    body = compared_question([*history, {"role": "user", "content": body}])
+    # A text that many questions are about is left out of the comparison, as an instruction that repeats is.
+    if context:
+        instruction = join_parts(instruction, *context.values())
+    if history or len(body.strip()) < MIN_COMPARED:
+        body = compared_question([*history, {"role": "user", "content": body}])
     compared = None if not instruction and body == prompt else body
-    return Conversation(task, messages, instruction, compared, answers if len(answers) > 1 else [], repairs)
-
-
-class FieldNames(NamedTuple):
-    """Names of a record's fields by what they hold, "" for what it lacks."""
-
-    questions: tuple[str, ...]
-    answer: str
-    instruction: str
-    input: str
-    system: str
-    history: str
-
-
-@lru_cache(maxsize=4096)
-def find_field_names(fields: tuple[str, ...]) -> FieldNames:
-    def first(names: tuple[str, ...]) -> str:
-        return next(iter(present_fields(names, fields)), "")
-
-    return FieldNames(
-        present_fields(QUESTION, fields),
-        first(ANSWER),
-        first(INSTRUCTION),
-        first(("input",)),
-        first(SYSTEM),
-        first(("history",)),
-    )
-
-
-def has_content(value: Any) -> bool:
-    """Whether a field holds anything: 0 is content, white space is none."""
-    return bool(value.strip()) if isinstance(value, str) else value not in ([], {}, None)
-
-
-def _question_field(names: FieldNames, fields: dict[str, Any]) -> str:
-    """The first known field with content; an empty `instruction` leaves the question to `input`."""
-    for name in names.questions:
-        if has_content(fields[name]):
-            return name
-    return names.questions[0] if names.questions else ""
+    references = answers if len(answers) > 1 else []
+    return Conversation(task, messages, instruction, compared, references, pair.repairs, pair.used, pair.unused)
 
 
 def _task(source: Source, answer_key: str, triple_lines: bool) -> Task:
@@ -110,73 +84,105 @@ def _task(source: Source, answer_key: str, triple_lines: bool) -> Task:
         return source.task
     if triple_lines:
         return "triples"
-    return "label" if answer_key.lower() == "label" else "qa"
+    name = plain_name(answer_key)
+    return "labels" if name == "labels" else "label" if name == MARKED else "qa"
 
 
-def _text(value: Any, field: str, repairs: list[str]) -> str:
-    value = unwrap(value)
-    if not has_content(value) and (field != "answer" or value is None):
-        raise RejectedRecordError(f"empty_{field}")
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        repairs.append("number_to_text")
-        return str(value)
-    if not isinstance(value, str):
-        raise RejectedRecordError(f"{field}_not_text")
-    return value
+def _answers(pair: Pair, task: Task) -> tuple[Task, list[str]]:
+    """(task, right answers): several labels are right together."""
+    value = pair.value(pair.answer_key)
+    answers = answer_texts(extraction.lines_of(value) if task == "triples" else value, task, pair.repairs)
+    several = task == MARKED and pair.source.task == "auto" and len(answers) > 1
+    return "labels" if several else task, answers
 
 
-def _answers(value: Any, task: Task, repairs: list[str]) -> list[str]:
-    """Every reference answer; only triples may be none."""
-    values = value if isinstance(value, list) and len(value) > 1 else [value]
-    answers = [_text(answer, "answer", repairs) for answer in values]
-    if task != "triples" and not all(answer.strip() for answer in answers):
-        raise RejectedRecordError("empty_answer")
-    return answers
+def _are_offered(choices: Choices, answers: list[str]) -> bool:
+    """Whether the answer is by letters of the choices; those in a field of their own are part of the question anyhow."""
+    letters = "".join(answers).replace("、", "").replace(",", "").replace(" ", "").strip()
+    return len(choices.used) == 1 or (bool(letters) and set(letters.upper()) <= set(choices.letters))
 
 
-def _instruction_and_body(
-    names: FieldNames,
-    fields: dict[str, Any],
-    question_key: str,
-    question: str,
-    mapped: set[str],
-    repairs: list[str],
-) -> tuple[str, str]:
+def _question(pair: Pair) -> str:
+    """The question's text: with its title where it is a post, the first phrasing where there are several."""
+    named = pair.source.question or "question" in pair.source.columns
+    title = first_field(("title",), pair.fields)
+    if not named and title and pair.question_key.lower() in ("ask", "content"):
+        pair.used.update({pair.question_key, title})
+        return _title_and_question(pair.fields, pair.question_key, title)
+    value = pair.value(pair.question_key)
+    phrasings = _phrasings(value)
+    if len(phrasings) > 1 and plain_name(pair.question_key) == "questions":
+        pair.repairs.append("first_phrasing")
+        pair.unused.add(f"{pair.question_key}.others")
+        return phrasings[0]
+    return text_of(phrasings[0] if len(phrasings) == 1 else value, "question", pair.repairs)
+
+
+def _phrasings(value: Any) -> list[str]:
+    """The texts of a list, or of a list of lists."""
+    if not isinstance(value, list):
+        return []
+    flat = [entry for part in value for entry in (part if isinstance(part, list) else [part])]
+    return flat if flat and all(isinstance(entry, str) for entry in flat) else []
+
+
+def _instruction_and_body(pair: Pair, question: str, mapped: set[str]) -> tuple[str, str]:
     """(instruction, what follows it) where the row has both, else ("", question).
 
     Raises RejectedRecordError for an input that would be left over.
     """
-    instruction_key, input_key = names.instruction, names.input
-    if question_key == instruction_key:
-        if not (input_key and has_content(fields[input_key])):
+    fields, instruction_key = pair.fields, pair.source.columns.get("instruction") or pair.names.instruction
+    input_key = next((name for name in pair.names.bodies if plain_name(name) == "input"), "")
+    filled = bool(input_key) and _is_filled(pair, input_key)
+    if pair.question_key == instruction_key:
+        body_key = input_key if filled else _body_field(pair)
+        if not body_key:
             return "", question
-        if mapped and input_key not in mapped:
+        if mapped and body_key not in mapped:
+            if body_key != input_key:
+                return "", question
             raise RejectedRecordError("unmapped_input")
-        return question, _text(fields[input_key], "input", repairs)
-    if input_key and input_key != question_key and has_content(fields[input_key]) and input_key not in mapped:
+        if pair.source.instruction is not None:
+            pair.used.discard(instruction_key)
+        return question, text_of(pair.value(body_key), "input", pair.repairs)
+    if filled and input_key != pair.question_key and input_key not in {*mapped, *pair.used, *pair.source.use}:
         raise RejectedRecordError("unmapped_input")
-    if not instruction_key or not has_content(fields[instruction_key]):
+    value = value_at(fields, instruction_key) if instruction_key else None
+    if not has_content(value) or value is ABSENT or instruction_key == pair.question_key:
         return "", question
-    return _text(fields[instruction_key], "instruction", repairs), question
+    if pair.source.instruction is None and pair.source.template is None:
+        pair.used.add(instruction_key)
+    return text_of(value, "instruction", pair.repairs), question
 
 
-def _choices(fields: dict[str, Any], answer: str) -> str:
-    """The choices of a question that is answered by letters, a line each; "" for any other question."""
-    if "A" not in fields or "B" not in fields:
-        return ""
-    offered = [letter for letter in CHOICES if has_content(fields.get(letter))]
-    letters = answer.strip()
-    if len(offered) < 2 or not letters or not set(letters) <= set(offered):
-        return ""
-    return "\n".join(f"{letter}. {str(fields[letter]).strip()}" for letter in offered)
+def _is_filled(pair: Pair, key: str) -> bool:
+    """Whether a field has content that is no word for a missing value."""
+    value = pair.fields[key]
+    if is_missing(value):
+        pair.repairs.append("missing_value")
+        pair.used.add(key)
+        return False
+    return has_content(value)
 
 
-def _title_and_question(fields: dict[str, Any]) -> str:
+def _body_field(pair: Pair) -> str:
+    """What an instruction without `input` is about, unless it repeats the answer, as a rendering of the row does."""
+    answer = str(unwrap(value_at(pair.fields, pair.answer_key))).strip()
+    for name in pair.names.bodies:
+        value = pair.fields[name]
+        if name in (pair.question_key, pair.answer_key, *pair.used) or not isinstance(value, str):
+            continue
+        if has_content(value) and not is_missing(value) and answer not in value:
+            return name
+    return ""
+
+
+def _title_and_question(fields: dict[str, Any], question_key: str, title_key: str) -> str:
     """Title and question as one text, as Toyhom's medical files need it.
 
     An `ask` without content ("无") leaves the title; a title that `ask` repeats is left out.
     """
-    title, ask = (str(fields.get(first_field((name,), fields)) or "").strip() for name in ("title", "ask"))
+    title, ask = (str(fields.get(key) or "").strip() for key in (title_key, question_key))
     repeated = title in EMPTY_WORDS or title in ask
     question = (title or ask) if ask in EMPTY_WORDS else ask if repeated else f"{title}，{ask}"
     if not question:
@@ -184,27 +190,31 @@ def _title_and_question(fields: dict[str, Any]) -> str:
     return question
 
 
-def _system_message(source: Source, names: FieldNames, fields: dict[str, Any]) -> list[Message]:
-    system = source.system
-    if system is None:
-        key = source.columns.get("system") or names.system
-        if key and key not in fields:
-            raise RejectedRecordError("no_system_field")
-        own = unwrap(fields[key]) if key and has_content(fields[key]) else ""
-        if not isinstance(own, str):
-            raise RejectedRecordError("system_not_text")
-        system = own
-    return system_message(system)
+def _system_message(pair: Pair) -> list[Message]:
+    source, fields = pair.source, pair.fields
+    if source.system is not None:
+        return system_message(source.system)
+    key = source.columns.get("system") or pair.names.system
+    if not key:
+        return []
+    value = unwrap(pair.value(key))
+    if value is ABSENT:
+        raise RejectedRecordError("no_system_field")
+    if is_missing(value):
+        pair.repairs.append("missing_value")
+        return []
+    if has_content(fields.get(key, value)) and not isinstance(value, str):
+        raise RejectedRecordError("system_not_text")
+    return system_message(value if isinstance(value, str) else "")
 
 
-def _history_messages(names: FieldNames, fields: dict[str, Any]) -> list[Message]:
-    history = fields[names.history] if names.history and has_content(fields[names.history]) else []
-    if isinstance(history, str):
-        # A cell of a table.
-        try:
-            history = json.loads(history)
-        except (ValueError, RecursionError):
-            raise RejectedRecordError("history_not_a_list") from None
-    if not isinstance(history, list):
-        raise RejectedRecordError("history_not_a_list")
-    return history_messages(history)
+def _history_messages(pair: Pair) -> list[Message]:
+    key = pair.source.columns.get("history") or pair.names.history
+    if not key or key == pair.question_key:
+        return []
+    value = decoded(pair.value(key))
+    if value is ABSENT or not has_content(value) or is_missing(value):
+        if value is not ABSENT and is_missing(value):
+            pair.repairs.append("missing_value")
+        return []
+    return history_messages(value, key, pair.repairs, pair.unused, pair.source.ignore)

@@ -19,8 +19,16 @@ class RawFile:
     header: tuple[str, ...] = ()
     """Columns of a table."""
     delimiter: str = ","
+    headless: bool = False
+    """The first line of a table is a row."""
     triple_lines: bool = False
-    """Answers are lines of head_relation_tail."""
+    """Answers are triples."""
+    entities: bool = False
+    """Texts have entities in them, but for some that have none."""
+    marks: tuple[str, ...] = ()
+    """Fields that say of each row whether it is good."""
+    two_outputs: bool = False
+    """Every row has a better and a worse output, in a list."""
     history_misplaced: bool = False
     """Histories hold what came after the question (seen in a published set): such rows are no dialogues."""
 

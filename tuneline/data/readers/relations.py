@@ -19,7 +19,7 @@ PROBED = 10
 NO_RELATION = ("unknown", "NA")
 
 
-def sniff(head: str) -> bool:
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
     """Whether text that begins so is of this format."""
     lines = (line for line in head.split("\n") if line.strip())
     rows = [line.rstrip("\r").split("\t") for line in islice(lines, PROBED)]

@@ -12,21 +12,54 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
 
-from tuneline.data.readers.conversation import RejectedRecordError
-from tuneline.data.readers.field_names import ANSWER, QUESTION
+from tuneline.data.fields.names import ANSWER, QUESTION, STRONG, plain_name
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import MAX_RECORD, read_lines
+from tuneline.data.turns.conversation import RejectedRecordError
 
 # csv raises for a cell over 128 KiB, and a long answer is no error.
 csv.field_size_limit(MAX_RECORD)
+PROBED, MIN_ROWS = 20, 2
+"""Lines from which a table without a header is detected, and how many there must be."""
+LONGEST_NAME = 12
+"""Characters of a column's name, at most."""
 MAX_QUOTED = 2**20
 """Characters over which a quoted cell may run on: what is longer is a quote that was never closed."""
 
 
-def sniff(head: str) -> bool:
-    """Whether text that begins so is of this format."""
-    cells = {cell.strip().lower() for cell in header_of(head)}
-    return bool(cells & set(ANSWER)) or (len(cells) > 1 and bool(cells & set(QUESTION)))
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
+    """Whether text that begins so is of this format; `named` are the columns that the user names."""
+    header = header_of(head)
+    if (
+        named
+        and len(header) > 1
+        and all(name in header or (name.isdigit() and int(name) < len(header)) for name in named)
+    ):
+        return True
+    cells = {plain_name(cell) for cell in header}
+    asked, answered = cells & set(QUESTION), cells & set(ANSWER)
+    return bool(answered & STRONG) or (len(cells) > 1 and bool(asked & STRONG)) or bool(asked and answered)
+
+
+def is_headless(head: str) -> bool:
+    """Whether text is two columns parted by tabs, of which the first line is no header but a question and an answer."""
+    rows = [line.rstrip("\r").split("\t") for line in head.split("\n")[:PROBED] if line.strip()]
+    if len(rows) < MIN_ROWS or not all(len(row) == 2 and all(map(str.strip, row)) for row in rows):
+        return False
+    return not is_header(rows[0])
+
+
+def is_header(cells: list[str]) -> bool:
+    """Whether cells look like names of columns: short, and no sentence."""
+    return not any(len(cell.strip()) > LONGEST_NAME or cell.strip()[-1:] in {*"。？！?!."} for cell in cells)
+
+
+def columns_of(head: str, named: tuple[str, ...]) -> tuple[list[str], bool]:
+    """(names of the columns, whether the first line is a row and no header)."""
+    header = header_of(head)
+    if named and all(name.isdigit() and name not in header for name in named):
+        return [str(number) for number in range(len(header))], True
+    return header, False
 
 
 def header_of(text: str) -> list[str]:
@@ -42,14 +75,21 @@ def delimiter_of(header: str) -> str:
     return "\t" if "\t" in header.split("\n", 1)[0] else ","
 
 
-def raw_records(file: TextIO) -> Iterator[RawRecord]:
+def raw_records(file: TextIO, headless: bool = False) -> Iterator[RawRecord]:
     """The records after the header. Raises ValueError for a header that names a column twice."""
     feed = _LineFeed(read_lines(file))
     first = next(feed, "")
     header, delimiter = header_of(first), delimiter_of(first)
     named = [name for name in header if name]
-    if len(set(named)) != len(named):
+    if headless:
+        feed.push_back(list(feed.taken))
+    elif len(set(named)) != len(named):
         raise ValueError(f"the header names a column twice, expected different names: {header}")
+    yield from _rows(feed, len(header), delimiter)
+
+
+def _rows(feed: "_LineFeed", width: int, delimiter: str) -> Iterator[RawRecord]:
+    """The records that are left, of `width` cells each."""
     while True:
         feed.start_record()
         if (line := feed.next_unquoted()) is not None:
@@ -64,7 +104,7 @@ def raw_records(file: TextIO) -> Iterator[RawRecord]:
         unreadable = next((line for line in taken if line.reason), None)
         if unreadable and len(taken) == 1:
             yield unreadable
-        elif len(taken) > 1 and (unreadable or len(row) != len(header) or _quote_error(text, delimiter)):
+        elif len(taken) > 1 and (unreadable or len(row) != width or _quote_error(text, delimiter)):
             # The quote has swallowed what follows: give up its line alone and go on after it.
             yield RawRecord(taken[0].place, taken[0].text.rstrip("\r\n"), "unclosed_quote")
             feed.push_back(taken[1:])

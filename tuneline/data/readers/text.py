@@ -1,74 +1,64 @@
 """Bytes to lines: the encodings that Chinese question-answer files really come in, one bounded line at a time."""
 
-import codecs
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from tuneline.data.readers.raw import RawRecord, UnknownFormatError
+from tuneline.data.readers.encoding import is_utf8_text
+from tuneline.data.readers.raw import RawRecord
 
-BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+MARK = "\ufeff"
+"""The mark of byte order as a character: in the middle of a file it is a leftover of another file's beginning."""
 HEAD = 256 * 1024
 """Characters at the beginning of a file from which its format is detected."""
 MAX_RECORD = 16 * 2**20
 """Characters of one record. Longer ones are rejected: they are broken files, and no model reads them."""
 REJECT_BYTES = 64 * 1024
 """Bytes of a rejected record that are kept beside its hash."""
-ENCODING_SAMPLE = 5000
-"""Lines that are not ASCII from which the encoding of a damaged file is detected."""
 
 
-def detect_encoding(path: Path) -> str:
-    """The encoding by BOM, else UTF-8, else GB18030 (a superset of GBK and GB2312); of a damaged file the likelier one.
+def open_text(path: Path, encoding: str, repairs: Counter[str] | None = None) -> TextIO:
+    """The file as text with its own line ends, marks of byte order left out and counted in `repairs`.
 
-    UTF-8 goes first: text in UTF-8 often decodes as GB18030 without an error, into other characters.
-    Raises UnknownFormatError when neither fits.
+    Bytes that do not decode become lone surrogates or U+FFFD.
     """
-    with path.open("rb") as file:
-        start = file.read(4)
-        for bom, name in BOMS:
-            if start.startswith(bom):
-                return name
-        file.seek(0)
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            while chunk := file.read(2**20):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return _likelier_encoding(path)
-    return "utf-8"
+    errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+    file = path.open("rb")
+    return _Text(file, encoding, errors, repairs)
 
 
-def _likelier_encoding(path: Path) -> str:
-    """The encoding in which fewer lines break. Raises UnknownFormatError when most break in both."""
-    with path.open("rb") as file:
-        chunks = iter(lambda: file.readline(2**20), b"")
-        lines = list(islice((line for line in chunks if not line.isascii()), ENCODING_SAMPLE))
-    broken = {encoding: sum(not _decodes(line, encoding) for line in lines) for encoding in ("utf-8", "gb18030")}
-    best = min(broken, key=lambda encoding: broken[encoding])
-    if broken[best] * 2 > len(lines):
-        raise UnknownFormatError(
-            f"{path} is neither UTF-8 nor GB18030 nor UTF-16 with a BOM ({broken[best]} of {len(lines)} lines that are "
-            "not ASCII break in the likeliest); convert it, for example with iconv"
-        )
-    return best
+class _Text(TextIOWrapper):
+    """Text without what a file that was put together from others brings: marks of byte order, lines in UTF-8."""
 
+    def __init__(self, file: BufferedReader, encoding: str, errors: str, repairs: Counter[str] | None) -> None:
+        super().__init__(file, encoding=encoding, errors=errors, newline="")
+        self.repairs = Counter[str]() if repairs is None else repairs
+        self.other = None if encoding.startswith("utf") else encoding
 
-def _decodes(line: bytes, encoding: str) -> bool:
-    try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+    def read(self, size: int | None = -1) -> str:
+        text = self._mended(super().read(size))
+        if self.other and not text.isascii():
+            return "".join(map(self._own, text.splitlines(keepends=True)))
+        return text
 
+    def readline(self, size: int = -1) -> str:  # type: ignore[override]
+        return self._own(self._mended(super().readline(size)))
 
-def open_text(path: Path, encoding: str) -> TextIO:
-    """The file as text with its own line ends. Bytes that do not decode become lone surrogates or U+FFFD."""
-    errors = "replace" if encoding == "utf-16" else "surrogateescape"
-    return path.open(encoding=encoding, errors=errors, newline="")
+    def _own(self, line: str) -> str:
+        """The line, or of one in UTF-8 its bytes as bytes that do not decode: it is rejected, not learnt as other text."""
+        if self.other is None or line.isascii():
+            return line
+        encoded = line.encode(self.other, errors="surrogateescape")
+        return encoded.decode("ascii", errors="surrogateescape") if is_utf8_text(encoded) else line
+
+    def _mended(self, text: str) -> str:
+        if MARK in text:
+            self.repairs["byte_order_mark"] += text.count(MARK)
+            return text.replace(MARK, "")
+        return text
 
 
 def read_whole(file: TextIO) -> RawRecord:

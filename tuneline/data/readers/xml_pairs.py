@@ -17,7 +17,7 @@ PAIR = "QAPair"
 _PROLOGUE = re.compile(r"^\s*(<\?xml[^>]*\?>\s*)?(<!--.*?-->\s*)*<", re.DOTALL)
 
 
-def sniff(head: str) -> bool:
+def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
     """Whether text that begins so is of this format."""
     return _PROLOGUE.match(head) is not None and ("<QAPair" in head or "<Document" in head)
 

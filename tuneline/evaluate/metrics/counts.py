@@ -65,7 +65,8 @@ def macro_f1(sums: Array) -> Array:
 
 _EXTRACTION = {"precision": precision, "recall": recall, "f1": micro_f1, "macro_f1": macro_f1}
 CORPUS_METRICS: dict[str, CorpusMetric] = {
-    **{f"{task}_{name}": metric for task in ("triples", "entities") for name, metric in _EXTRACTION.items()},
+    **{f"{task}_{name}": metric for task in ("triples", "entities", "labels") for name, metric in _EXTRACTION.items()},
+    "labels_exact_match": recall,
     "label_accuracy": recall,
     "label_macro_f1": macro_f1,
 }

@@ -8,15 +8,12 @@ Micro F1 counts items over all answers; macro F1 is the mean of F1 over the rela
 An empty answer to an empty reference is right and adds nothing to any count.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tuneline.evaluate.metrics.counts import Counts, f1
+from tuneline.formats.extraction import ENDS, TYPED
 from tuneline.formats.records import normalise
-
-ENDS = re.compile(r"[;；\n]+")
-TYPED = re.compile(r"([^:：_]{1,12})[:：](.+)")
 
 
 def items(text: str) -> frozenset[str]:

@@ -45,6 +45,7 @@ def _extraction(title: str, chinese: str, classes: str, kinds: str) -> tuple[Ent
 
 _TRIPLES = _extraction("Triples", "三元组", "relations", "关系")
 _ENTITIES = _extraction("Entities", "实体", "types", "类型")
+_LABELS = _extraction("Sets of labels", "标签集合", "labels", "标签")
 METRIC_ENTRIES = {
     "label_accuracy": _entry("Accuracy", "准确率", "Share of items whose label is right.", "标签答对的条目比例。"),
     "label_macro_f1": _entry(
@@ -55,6 +56,13 @@ METRIC_ENTRIES = {
     ),
     **dict(zip(("triples_precision", "triples_recall", "triples_f1", "triples_macro_f1"), _TRIPLES, strict=True)),
     **dict(zip(("entities_precision", "entities_recall", "entities_f1", "entities_macro_f1"), _ENTITIES, strict=True)),
+    **dict(zip(("labels_precision", "labels_recall", "labels_f1", "labels_macro_f1"), _LABELS, strict=True)),
+    "labels_exact_match": _entry(
+        "Exact match of label sets",
+        "标签集合完全匹配",
+        "Share of items whose labels are all right, and no others.",
+        "所有标签都答对、且没有多余标签的条目比例。",
+    ),
     "rouge_l": _entry(
         "ROUGE-L",
         "ROUGE-L",
@@ -151,6 +159,7 @@ TERMS = {
 }
 TASKS = {
     "label": Text("labelling", "分类"),
+    "labels": Text("labelling with several labels", "多标签分类"),
     "qa": Text("question answering", "问答"),
     "triples": Text("extraction of triples", "三元组抽取"),
     "entities": Text("extraction of entities", "实体抽取"),

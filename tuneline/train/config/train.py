@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tuneline.runtime.params import Section
 
@@ -39,7 +39,7 @@ class Train(Section):
     deterministic: bool
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
     eval_fraction: Rate
-    """Of the training rows, to choose the best checkpoint by; never of the held-out items."""
+    """Of the training rows, to choose the best checkpoint by; never of the held-out items. 0 with data.validation_source."""
     early_stopping: int | None = Field(gt=0)
     """Stop after so many validations without a better one; null is never."""
     save_steps: int = Field(gt=0)
@@ -47,11 +47,3 @@ class Train(Section):
     logging_steps: int = Field(gt=0)
     report_to: list[str]
     """Of transformers' integrations that are installed: tensorboard, wandb, mlflow, swanlab, dvclive …"""
-
-    @model_validator(mode="after")
-    def _stops_by_something(self) -> "Train":
-        if self.early_stopping is not None and not self.eval_fraction:
-            raise ValueError(
-                "early_stopping needs eval_fraction above 0: without validation rows nothing can be better"
-            )
-        return self

@@ -12,7 +12,9 @@ from tuneline.train.sections import TrainingConfig
 from tuneline.train.trainer.reporting import DVCLIVE
 
 
-def training_arguments(config: TrainingConfig, scratch: Path, steps: int, device: torch.device) -> TrainingArguments:
+def training_arguments(
+    config: TrainingConfig, scratch: Path, steps: int, device: torch.device, *, validates: bool
+) -> TrainingArguments:
     """Everything Trainer and DeepSpeed need; DeepSpeed's "auto" values are filled from the same numbers."""
     params = config.train
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -36,12 +38,12 @@ def training_arguments(config: TrainingConfig, scratch: Path, steps: int, device
         optim="adamw_torch",
         save_strategy="steps",
         save_steps=params.save_steps,
-        save_total_limit=3 if params.eval_fraction else 2,
-        eval_strategy="steps" if params.eval_fraction else "no",
+        save_total_limit=3 if validates else 2,
+        eval_strategy="steps" if validates else "no",
         eval_steps=params.save_steps,
-        load_best_model_at_end=bool(params.eval_fraction),
-        metric_for_best_model="eval_loss" if params.eval_fraction else None,
-        greater_is_better=False if params.eval_fraction else None,
+        load_best_model_at_end=validates,
+        metric_for_best_model="eval_loss" if validates else None,
+        greater_is_better=False if validates else None,
         logging_steps=params.logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,

@@ -1,0 +1,84 @@
+"""Packed files: what is inside a .gz, .bz2, .xz or .zip as files of their own, by their first bytes and not by name."""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tuneline.data.readers.spreadsheet import ZIP, is_workbook
+
+STREAMS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""First bytes of a file that is packed as a whole, and how it is opened."""
+DEPTH = 3
+"""Archives inside archives that are opened."""
+SIZE = 2**36
+"""Bytes that one archive may unpack to: more is a mistake or a trap."""
+
+
+def unpacked(path: Path, name: str, folder: Path | None, depth: int = 0) -> Iterator[tuple[str, Path]]:
+    """(name, path) of the file itself, or of each file inside: `set.zip/train.json`. Copies lie in `folder` while it is used.
+
+    Raises ValueError for an archive that is torn or too large.
+    """
+    kind = _kind(path) if depth < DEPTH else None
+    if kind is None:
+        yield name, path
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        for inner, extract in _members(path, kind):
+            copy = Path(inside) / "member"
+            try:
+                with extract() as source, copy.open("wb") as target:
+                    _copy(source, target, path)
+            except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
+                raise ValueError(f"{path} can't be unpacked: {error}; pack it again") from None
+            yield from unpacked(copy, f"{name}/{inner}" if inner else name, folder, depth + 1)
+            copy.unlink()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a file is an archive of files, which may hold others than data."""
+    return _kind(path) == ZIP
+
+
+def _kind(path: Path) -> bytes | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(ZIP):
+        return None if not zipfile.is_zipfile(path) or is_workbook(path) else ZIP
+    return next((magic for magic in STREAMS if start.startswith(magic)), None)
+
+
+def _members(path: Path, kind: bytes) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(name, how it is opened) of each file inside; a stream's has no name."""
+    if kind != ZIP:
+        yield "", lambda: STREAMS[kind](path)
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in sorted(archive.infolist(), key=lambda entry: entry.filename):
+            if not member.is_dir() and not member.filename.startswith("__MACOSX/"):
+                yield member.filename, lambda member=member: archive.open(member)  # type: ignore[misc]
+
+
+def _copy(source: IO[bytes], target: IO[bytes], path: Path) -> None:
+    size = 0
+    while block := source.read(2**20):
+        size += len(block)
+        if size > SIZE:
+            raise ValueError(
+                f"{path} unpacks to more than {SIZE} bytes, expected less; unpack it by hand if it is meant so"
+            )
+        target.write(block)
+    shutil.copystat(path, target.name)

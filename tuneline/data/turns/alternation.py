@@ -1,0 +1,56 @@
+"""Turns of user and assistant in alternation, with the system prompt apart, and an end that is learnt."""
+
+from tuneline.data.turns.conversation import RejectedRecordError
+from tuneline.formats.records import Message, is_learnt
+
+
+def split_system(messages: list[Message]) -> tuple[str, list[Message]]:
+    """(system prompt, "" when there is none; the other messages). Raises RejectedRecordError for a late one."""
+    rest = [message for message in messages if message["role"] != "system"]
+    systems = [message["content"] for message in messages if message["role"] == "system"]
+    if len(set(systems)) > 1 or (systems and messages[0]["role"] != "system"):
+        raise RejectedRecordError("late_system_prompt")
+    return (systems[0] if systems else ""), rest
+
+
+def alternate(messages: list[Message], repairs: list[str]) -> list[Message]:
+    """Messages of user and assistant in alternation, from the user's first to the assistant's last that is learnt.
+
+    Raises RejectedRecordError where no question, no answer, or nothing to learn is left.
+    """
+    merged = _merge(messages, repairs)
+    if merged and merged[0]["role"] == "assistant":
+        repairs.append("dropped_opening_answer")
+        del merged[0]
+    if merged and merged[-1]["role"] == "user":
+        if len(merged) == 1:
+            raise RejectedRecordError("no_answer")
+        repairs.append("dropped_last_question")
+        del merged[-1]
+    if not merged:
+        raise RejectedRecordError("no_question")
+    while merged and not is_learnt(merged[-1]):
+        # An answer that is not to be learnt is needed only as the past of one that is.
+        repairs.append("dropped_masked_end")
+        del merged[-2:]
+    if not merged:
+        raise RejectedRecordError("marked_bad")
+    return merged
+
+
+def _merge(messages: list[Message], repairs: list[str]) -> list[Message]:
+    """Neighbours of one speaker as one message, which is learnt only where all of them are."""
+    merged: list[Message] = []
+    for message in messages:
+        if not merged or merged[-1]["role"] != message["role"]:
+            merged.append(message.copy())
+            continue
+        repairs.append("merged_turns")
+        merged[-1]["content"] += f"\n{message['content']}"
+        if "reasoning" in merged[-1] or "reasoning" in message:
+            # Of two answers in one, thoughts would stand before both.
+            repairs.append("dropped_reasoning")
+            merged[-1].pop("reasoning", None)
+        if message.get("learn") is False:
+            merged[-1]["learn"] = False
+    return merged
