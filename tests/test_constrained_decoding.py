@@ -95,7 +95,9 @@ def test_whatever_a_model_prefers_the_answer_can_be_read(family, tokenizers):
 def test_sentencepiece_with_bytes_and_a_mark_before_the_first_word(pieces):
     for rule, (_, _, tokenizer, _) in pieces.items():
         constrainer = Constrainer(tokenizer, load_prompter(tokenizer))
-        assert constrainer.lead.strip() == "" != constrainer.prefix, "the model says its role's line end itself"
+        nothing, lead = json.loads(constrainer.nothing), json.loads(constrainer.lead)
+        assert nothing.strip() == "" and lead.startswith(nothing), "the model says its role's line end itself"
+        assert lead != nothing, "the mark of a first word"
         constraint = CONSTRAINTS[0]
         allowed = ["", "工行_被持股_美国运通", "美国运通_持股_工行"]
         refused = ["工行_合作_美国运通", "建行_持股_工行", "工行_持股_", "工行"]

@@ -60,3 +60,30 @@ def test_thoughts_that_are_left_out_are_counted():
     conversation = parse({"conversations": entries})
     assert not any("reasoning" in message for message in conversation.messages)
     assert "dropped_reasoning" in conversation.repairs
+
+
+def test_a_history_and_exchanges_have_their_thoughts_and_merged_answers_alone_lose_them():
+    past = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "您好", "thinking": "问候"}]
+    messages = parse({"query": "再见", "response": ANSWER, "history": past}).messages
+    assert [message.get("reasoning") for message in messages] == [None, "问候", None, None]
+    exchange = {"input": "你好", "output": "您好", "think": "问候"}
+    assert parse({"conversation": [exchange]}).messages[1]["reasoning"] == "问候"
+    turns = [("user", "一", ""), ("assistant", "甲", "想一"), ("user", "二", ""), ("assistant", "乙", "想二"),
+             ("assistant", "丙", "")]  # fmt: skip
+    merged = parse({"messages": [{"role": who, "content": text, "think": thought} for who, text, thought in turns]})
+    assert [message.get("reasoning") for message in merged.messages] == [None, "想一", None, None]
+    assert (merged.repairs.count("dropped_reasoning"), merged.unused) == (1, set())
+
+
+def test_other_thoughts_of_the_record_than_its_answers_own_are_unused():
+    turns = [{"role": "user", "content": "一"}, {"role": "assistant", "content": ANSWER, "reasoning_content": THOUGHTS}]
+    for thoughts, unused in ((THOUGHTS, set()), ("别的", {"think"})):
+        conversation = parse({"messages": turns, "think": thoughts})
+        assert (conversation.messages[1]["reasoning"], conversation.unused) == (THOUGHTS, unused)
+
+
+def test_a_field_that_the_source_puts_before_the_question_is_no_thought():
+    source = Source.model_validate({"path": "x.jsonl", "use": ["think"]})
+    record = json.dumps({"query": "一", "response": ANSWER, "think": THOUGHTS}, ensure_ascii=False)
+    messages = parse_record(source, RawFile("x.jsonl", "json"), record).messages
+    assert messages == [{"role": "user", "content": f"{THOUGHTS}\n一"}, {"role": "assistant", "content": ANSWER}]

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from benchmarks.chat_templates import template_tokenizer
+from chat.engine import Constrain, check_params
 from chat.openai.schema import ChatRequest
-from tests.helpers.chat_templates import FORGETS, HYBRID
+from tests.helpers.chat_templates import FOLLOWED, FORGETS, HYBRID
 from tests.helpers.families import train_a_little
 from tests.helpers.methods import method
 from tests.helpers.tiny_models import base_section
@@ -17,14 +18,16 @@ from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.predict import Model, predict
 from tuneline.evaluate.results import count_thoughts, prediction_rows
 from tuneline.export.folder import merge_into
+from tuneline.formats.extraction import ENDS
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.config import Base
+from tuneline.models.constrained_decoding import Constrainer, Constraint
 from tuneline.models.loading import load_model, load_tokenizer
 from tuneline.models.thoughts import Said, ThoughtMarks, in_answer
 from tuneline.train import methods
 from tuneline.train.run import prepare_model
 
-PARAMS = Evaluate(max_new_tokens=12, max_thinking_tokens=10, batch_size=3, dtype="float32")
+PARAMS = Evaluate(max_new_tokens=12, max_thinking_tokens=10, batch_size=3, dtype="float32", constrain=None)
 GPT = ThoughtMarks("<|channel|>analysis", "<|end|><|channel|>final", "<|channel|>final", ("<|channel|>", "<|end|>"))
 
 LORA = method(lora={"r": 4, "alpha": 16, "dropout": 0.0})
@@ -155,6 +158,44 @@ def test_a_thought_without_an_end_has_no_answer(tmp_path):
     assert count_thoughts(rows) == {"thoughts": {side: {"answers": 2, "unfinished": 2} for side in ("base", "tuned")}}
 
 
+CONSTRAINED = {"triples": ["持股"]}
+
+
+@pytest.mark.parametrize("template", [HYBRID, FORGETS], ids=["hybrid", "forgets"])
+def test_a_constrained_answer_beside_thoughts_has_none_and_is_what_it_is_alone(tmp_path, template):
+    """The others think on where it has come to its own limit."""
+    model = model_of(instruct_base(tmp_path, template))
+    records = [
+        item(0, "工行的股东是安联集团", "工行_持股_安联") | {"task": "triples"},
+        item(1, "工行的股东是运通", "运通_持股_工行", "想") | {"task": "triples"},
+        item(2, "感冒了怎么办？", "多休息。", "想"),
+    ]
+    params = Evaluate(**PARAMS.model_dump() | {"max_thinking_tokens": 30, "constrain": CONSTRAINED})
+    together = predict(model, records, params, "test", CONSTRAINED).answers
+    alone = [predict(model, [one], params, "test", CONSTRAINED).answers[0] for one in records]
+    for one, answer, single in zip(records, together, alone, strict=True):
+        assert (answer["prediction"], answer["stopped_at_eos"]) == (single["prediction"], single["stopped_at_eos"])
+        if one["task"] == "triples":
+            asked = one["messages"][0]["content"]
+            assert not answer.keys() & {"reasoning", "unfinished_thought"}
+            for triple in filter(None, ENDS.split(answer["prediction"])):
+                head, relation, tail = triple.split("_")
+                assert (head in asked, relation, tail in asked) == (True, "持股", True)
+            assert answer["reachable"]
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_answers_can_be_constrained_with_every_template(name):
+    tokenizer = template_tokenizer(FOLLOWED[name])
+    constrainer = Constrainer(tokenizer, load_prompter(tokenizer))
+    limits, label = Constraint("triples", "工行的股东是安联", ["持股"]), Constraint("label", "", ["骨科"])
+    assert all(
+        constrainer.allows(limits, answer) for answer in ("", "工行_持股_安联", "工行_持股_安联\n股东_持股_工行")
+    )
+    assert not any(constrainer.allows(limits, answer) for answer in ("工行", "建行_持股_安联", "工行_收购_安联"))
+    assert constrainer.allows(label, "骨科") and not constrainer.allows(label, "外科")
+
+
 def test_nobody_thought():
     row = {"id": "s:0", "scores": {}}
     assert count_thoughts([row]) == {}
@@ -165,6 +206,10 @@ def test_a_client_of_the_api_asks_for_thoughts_as_vllm_has_it():
     assert not ChatRequest.model_validate(request).sampling_params(0).thinking
     asked = ChatRequest.model_validate(request | {"chat_template_kwargs": {"enable_thinking": True}})
     assert asked.sampling_params(0).thinking
+    constrained = asked.sampling_params(0)._replace(constrain=Constrain("label", ("骨科",)))
+    check_params(constrained._replace(thinking=False))
+    with pytest.raises(ValueError, match="thinking is on beside constrain, expected one of them"):
+        check_params(constrained)
 
 
 def test_the_merged_folder_ships_the_bases_template(hybrid, tmp_path):

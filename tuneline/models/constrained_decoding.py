@@ -24,6 +24,8 @@ BREAKS = {"triples": r"_;；\n", "entities": r"、;；\n"}
 """Characters that end an item or a span in it, as a regular expression's class has them: no span holds one."""
 NAME = {"triples": r"[^_;；\n]+", "entities": r"[^:：_;；\n]{1,12}", "label": r".+"}
 """What a class may be called, so that an answer with it can be read."""
+MARK = "甲"
+"""A text by which it is found what stands before a text."""
 ITEMS = {"triples": 'SPAN "_" CLASS "_" SPAN', "entities": 'CLASS (":" | "：") SPAN ("、" SPAN)*'}
 
 
@@ -51,24 +53,24 @@ def check_classes(task: str, classes: Sequence[str], key: str) -> None:
         raise ValueError(f"{key} holds {wrong[0]!r} for {task}, expected names that match {NAME[task]}")
 
 
-def grammar(constraint: Constraint, lead: str = '""', prefix: str = "") -> str:
-    """The answers as a grammar in llguidance's Lark: `lead` and then, unless nothing follows, `prefix` and items.
+def grammar(constraint: Constraint, nothing: str = '""', lead: str = '""') -> str:
+    """The answers as a grammar in llguidance's Lark: `nothing`, or `lead` and items.
 
-    `lead` is in Lark itself: strings, and control tokens by their numbers, which no string matches. Raises ValueError for
-    classes that leave nothing to say.
+    `nothing` is what stands for an empty answer and `lead` what stands before another one, both in Lark: strings, and control
+    tokens by their numbers, which no string matches. Raises ValueError for classes that leave nothing to say.
     """
     task, text, classes = constraint
     check_classes(task, classes, "the list of classes")
     names = f"CLASS: {' | '.join(_quoted(name.strip()) for name in classes)}\n"
     if task == "label":
-        return f"start: {lead} {_quoted(prefix)} CLASS\n{names}"
+        return f"start: {lead} CLASS\n{names}"
     broken = BREAKS[task]
     # No white space at either end: a reader strips it, and nothing might be left.
     span = rf"[^{broken}\s]([^{broken}]*[^{broken}\s])?"
     if not re.search(span, text):
-        return f"start: {lead}\n"
+        return f"start: {nothing}\n"
     return (
-        f"start: {lead} ({_quoted(prefix)} item (END item)*)?\n"
+        f"start: {nothing} | {lead} item (END item)*\n"
         f"item: {ITEMS[task]}\n"
         "END: /[;；\\n]/\n"
         f"{names}"
@@ -84,15 +86,13 @@ class Constrainer:
         self.prompter = prompter
         self.vocabulary = from_tokenizer(tokenizer, eos_token=prompter.stop_ids)
         self.pad = tokenizer.pad_token_id or 0
-        self.special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        # What stands before the answer's own text in training rows: a role's line end or an empty thought, and the mark of
-        # a first word.
-        self.lead = self._decoded(prompter.lead)
-        self.prefix = self._decoded(self._answer_ids("甲")[len(prompter.lead) :]).removesuffix("甲")
+        # A role's line end, an empty thought, or the mark of a first word, as training rows have them.
+        self.nothing = self._rule(self._answer_ids(""))
+        self.lead = self._rule(self._answer_ids(MARK), MARK)
 
     def matcher(self, constraint: Constraint) -> LLMatcher:
         """At the beginning of an answer. Raises ValueError for a constraint that makes no grammar."""
-        matcher = LLMatcher(self.vocabulary, grammar(constraint, self._lead_rule(), self.prefix))
+        matcher = LLMatcher(self.vocabulary, grammar(constraint, self.nothing, self.lead))
         if matcher.is_error():
             raise ValueError(f"the answers to {constraint.text[:40]!r} can't be constrained: {matcher.get_error()}")
         return matcher
@@ -119,22 +119,21 @@ class Constrainer:
 
     def _answer_ids(self, answer: str) -> list[int]:
         """What a training row teaches of an answer, without its end."""
-        turns: list[Message] = [{"role": "user", "content": "甲"}, {"role": "assistant", "content": answer}]
+        turns: list[Message] = [{"role": "user", "content": MARK}, {"role": "assistant", "content": answer}]
         labels = self.prompter.training_row(turns, "last_answer").labels
         learnt = [label for label in labels if label != IGNORE_INDEX]
         end = max((place for place, token in enumerate(learnt) if token in self.prompter.stop_ids), default=len(learnt))
         return learnt[:end]
 
-    def _lead_rule(self) -> str:
-        runs = groupby(self.prompter.lead, key=self.special.__contains__)
-        rules = [
-            " ".join(f"<[{token}]>" for token in run) if special else _quoted(self._decoded(list(run)))
-            for special, run in runs
-        ]
+    def _rule(self, ids: Sequence[int], ending: str = "") -> str:
+        """The ids in Lark, without the text that they end with."""
+        rules = []
+        for special, run in groupby(ids, key=self.vocabulary.is_special_token):
+            if special:
+                rules += [f"<[{token}]>" for token in run]
+            else:
+                rules.append(_quoted(bytes(self.vocabulary.decode_bytes(list(run))).decode().removesuffix(ending)))
         return " ".join(rules) or _quoted("")
-
-    def _decoded(self, ids: Sequence[int]) -> str:
-        return bytes(self.vocabulary.decode_bytes(list(ids))).decode()
 
 
 class ConstrainedDecoding(LogitsProcessor):

@@ -39,11 +39,8 @@ from tuneline.data.turns.conversation import (
     user_turn,
     with_context,
 )
-from tuneline.data.turns.scored_turn import last_asking_question
+from tuneline.data.turns.scored_turn import compared_question
 from tuneline.formats.records import Message, Role
-
-MIN_COMPARED = 8
-"""Characters of a last question that is compared on its own; below, all of the user's messages are compared."""
 
 
 def dialogue_field(source: Source, fields: dict[str, Any]) -> str:
@@ -94,14 +91,6 @@ def to_conversation(source: Source, fields: dict[str, Any], key: str) -> Convers
     task = "qa" if source.task == "auto" else source.task
     dialogue = system_message(system) + messages
     return Conversation(task, dialogue, "\n".join(context.values()), question, [], repairs, used | set(context), unused)
-
-
-def compared_question(messages: list[Message]) -> str:
-    """Text in which leaks are looked for: the last question that asks, or all of the user's messages when it is short."""
-    question = last_asking_question(messages)
-    if len(question.strip()) >= MIN_COMPARED:
-        return question
-    return "\n".join(message["content"] for message in messages if message["role"] == "user")
 
 
 def history_messages(

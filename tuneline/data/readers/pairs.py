@@ -16,7 +16,7 @@ from tuneline.data.fields.names import first_field, plain_name, unwrap
 from tuneline.data.fields.values import ABSENT, decoded, has_content, is_missing, value_at
 from tuneline.data.pair_fields import Pair, pair_of
 from tuneline.data.readers import extraction
-from tuneline.data.readers.messages import MIN_COMPARED, compared_question, history_messages
+from tuneline.data.readers.messages import history_messages
 from tuneline.data.turns.conversation import (
     Conversation,
     RejectedRecordError,
@@ -27,6 +27,7 @@ from tuneline.data.turns.conversation import (
     user_turn,
     with_context,
 )
+from tuneline.data.turns.scored_turn import MIN_COMPARED, compared_question
 from tuneline.formats.records import Message, Task
 
 EMPTY_WORDS = ("", "无", "无。", "没有")

@@ -8,8 +8,8 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from tuneline.data.readers.messages import compared_question
 from tuneline.data.turns.conversation import Conversation
+from tuneline.data.turns.scored_turn import compared_question
 from tuneline.formats.records import Message, Role
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from tuneline.formats.records import Message
 
+MIN_COMPARED = 8
+"""Characters of a last question that is compared on its own; below, all of the user's messages are compared."""
 _CLAUSE = re.compile(r"[，。！；、,.!;~～\n…]+|\s{2,}")
 _ASKS = re.compile(
     r"[?？]|吗|呢|么样|什么|怎么|怎样|如何|多少|多久|多大|哪|为何|能否|可否|是否|请问|谁|几[个天次岁年月点种]|能不能|可不可以|要不要|"
@@ -85,6 +87,14 @@ def last_asking_question(messages: list[Message]) -> str:
     asking = asking_exchanges(messages)
     exchanges = _exchanges(messages)
     return exchanges[asking[-1] if asking else -1][0]
+
+
+def compared_question(messages: list[Message]) -> str:
+    """Text in which leaks are looked for: the last question that asks, or all of the user's messages when it is short."""
+    question = last_asking_question(messages)
+    if len(question.strip()) >= MIN_COMPARED:
+        return question
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")
 
 
 def scored_records(record: dict[str, Any], turns: str, count: int = 1) -> list[dict[str, Any]]:
