@@ -6,7 +6,8 @@ from typing import Any
 
 from tuneline.data.config import Data
 from tuneline.data.normalize import EXCLUDED, BatchResult
-from tuneline.data.refusal import MARKED_BAD, refused
+from tuneline.data.refusal import refused
+from tuneline.data.turns.conversation import MARKED_BAD
 from tuneline.formats.records import TERMS
 
 

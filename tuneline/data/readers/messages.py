@@ -29,7 +29,7 @@ from tuneline.data.fields.names import (
 )
 from tuneline.data.fields.values import ABSENT, decoded, has_content, is_missing, value_at
 from tuneline.data.readers import transcript
-from tuneline.data.turns.alternation import alternate, split_system
+from tuneline.data.turns.alternation import alternate, alternates, split_system
 from tuneline.data.turns.conversation import (
     Conversation,
     RejectedRecordError,
@@ -116,10 +116,7 @@ def history_messages(history: Any, key: str, repairs: list[str], unused: set[str
         messages = [
             message for entry in history if has_content(entry) for message in _past(entry, key, repairs, unused)
         ]
-    roles = [message["role"] for message in messages]
-    if roles != ["user", "assistant"] * (len(roles) // 2) or not all(
-        message["content"].strip() for message in messages
-    ):
+    if not alternates(messages) or not all(message["content"].strip() for message in messages):
         raise RejectedRecordError("history_unreadable")
     return messages
 

@@ -7,7 +7,7 @@ ends with its scored answer; what came after that is in no file.
 import re
 from typing import Any
 
-from tuneline.formats.records import Message
+from tuneline.formats.records import Message, is_learnt
 
 _CLAUSE = re.compile(r"[，。！；、,.!;~～\n…]+|\s{2,}")
 _ASKS = re.compile(
@@ -75,7 +75,7 @@ def asking_exchanges(messages: list[Message]) -> list[int]:
     if len(messages) <= 2 + (messages[0]["role"] == "system"):
         return [0]
     begin = int(messages[0]["role"] == "system")
-    learnt = [message.get("learn", True) for message in messages[begin + 1 :: 2]] + [True]
+    learnt = [*map(is_learnt, messages[begin + 1 :: 2]), True]
     exchanges = zip(_exchanges(messages), learnt, strict=False)
     return [number for number, (turn, learn) in enumerate(exchanges) if learn and asks(*turn, first=number == 0)]
 
