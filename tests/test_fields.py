@@ -10,14 +10,14 @@ from tests.helpers.reading import section
 from tuneline.data.fields.accounted import CONTEXT, PICTURES, REASONING, TEXTS
 from tuneline.data.fields.choices import OPTIONS
 from tuneline.data.fields.marks import CHOSEN, REJECTED
-from tuneline.data.fields.names import ANSWER, MESSAGES, QUESTION, SYSTEM
+from tuneline.data.fields.names import ANSWER, ENTITIES, MESSAGES, QUESTION, SYSTEM
 from tuneline.data.fields.values import leaves
 from tuneline.data.normalize import parse_record
 from tuneline.data.readers import RawFile
 from tuneline.data.turns.conversation import RejectedRecordError
 
 NAMES = (*QUESTION, *ANSWER, *SYSTEM, *MESSAGES, *CONTEXT, *TEXTS, *OPTIONS, *PICTURES, *REASONING, "history", "tools", "A",
-         "B", "C", "id", "source", "explanation", "meta", "数据", "title", *CHOSEN[:3], *REJECTED[:3])  # fmt: skip
+         "B", "C", "id", "source", "explanation", "meta", "数据", "title", *CHOSEN[:3], *REJECTED[:3], *ENTITIES)  # fmt: skip
 MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system"]), "content": st.just("text")},
     optional={"name": st.just("text"), "reasoning_content": st.just("text"), "loss": st.booleans(), "weight": st.just(0.5),
@@ -26,10 +26,12 @@ MESSAGE = st.fixed_dictionaries(
 EXCHANGE = st.fixed_dictionaries(
     {"human": st.just("text"), "assistant": st.just("text")}, optional={"note": st.just("text")}
 )
+ENTITY = st.fixed_dictionaries({"type": st.just("text"), "name": st.just("text")}, optional={"note": st.just("text")})
 VALUES = st.one_of(
     st.just("text"), st.just("text"), st.just(""), st.just(None), st.just("nan"), st.integers(0, 3),
     st.lists(st.just("text"), max_size=3), st.dictionaries(st.sampled_from("ABCD"), st.just("text"), max_size=4),
-    st.lists(MESSAGE, max_size=4), st.lists(EXCHANGE, max_size=2),
+    st.lists(MESSAGE, max_size=4), st.lists(EXCHANGE, max_size=2), st.lists(ENTITY, max_size=2),
+    st.dictionaries(st.just("text"), st.dictionaries(st.just("name"), st.just([[0, 2]]), max_size=1), max_size=1),
     st.lists(st.lists(st.just("text"), min_size=2, max_size=2), max_size=2),
     st.fixed_dictionaries({"text": st.lists(st.just("text"), max_size=2), "start": st.integers()}),
     st.just({"inner": {"deeper": ["text", {"deepest": "text"}]}}),

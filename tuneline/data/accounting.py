@@ -6,7 +6,8 @@ from typing import Any
 
 from tuneline.data.config import Data
 from tuneline.data.normalize import EXCLUDED, BatchResult
-from tuneline.data.refusal import MARKED_BAD, refused
+from tuneline.data.refusal import refused
+from tuneline.data.turns.conversation import MARKED_BAD
 from tuneline.formats.records import TERMS
 
 
@@ -113,7 +114,7 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     for term in ("items", *TERMS, "scored", "conflicts", "leaks_kept"):
         result["total"][term] = sum(row[term] for row in result["sources"].values())
     files = [row["encodings"] for row in result["sources"].values()]
-    result["total"]["encodings"] = dict(Counter(name for encodings in files for name in encodings.values()))
+    result["total"]["encodings"] = ", ".join(sorted({name for encodings in files for name in encodings.values()}))
     for row in (*result["sources"].values(), result["total"]):
         assert row["items"] == sum(row[term] for term in TERMS), f"items were lost or made: {row}"
     if not sum(row["train"] for row in result["sources"].values() if row["weight"]):

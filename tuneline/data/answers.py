@@ -5,7 +5,7 @@ from typing import Any
 from tuneline.data.config import Source
 from tuneline.data.fields.choices import Choices
 from tuneline.data.fields.names import first_field, is_message
-from tuneline.data.fields.values import LONGEST_WORD, is_nan
+from tuneline.data.fields.values import is_nan, is_plain_text
 from tuneline.data.turns.conversation import RejectedRecordError, text_of
 from tuneline.formats.records import Task
 
@@ -17,8 +17,7 @@ _MISSING = ("nan",)
 
 def answer_texts(value: Any, task: Task, repairs: list[str]) -> list[str]:
     """Every right answer, each once; only a task of sets may have an empty one. Raises RejectedRecordError."""
-    if type(value) is str and len(value) > LONGEST_WORD and not value.isspace():
-        # Nearly every answer there is.
+    if is_plain_text(value):
         return [value]
     values = _values(value)
     if not values and task in MAY_BE_EMPTY:

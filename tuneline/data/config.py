@@ -1,5 +1,6 @@
 """Section `data`: sources of questions and answers, repairs, and the size of the held-out set."""
 
+from functools import cached_property
 from pathlib import PurePosixPath
 from string import Formatter
 from typing import Any, Literal
@@ -51,7 +52,7 @@ class Source(Section):
     split: str = "train"
     """Part of a dataset of the hub."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name of this source in records: its path, without the suffix of a file."""
         path = PurePosixPath(self.path)

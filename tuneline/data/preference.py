@@ -14,7 +14,7 @@ from tuneline.data.fields.marks import is_bad, preference_pair
 from tuneline.data.fields.names import MESSAGES, QUESTION, ROLES, first_field, is_message, present_fields
 from tuneline.data.fields.values import has_content
 from tuneline.data.readers import RawFile, transcript
-from tuneline.data.turns.conversation import RejectedRecordError
+from tuneline.data.turns.conversation import MARKED_BAD, RejectedRecordError
 
 
 class GoodSide(NamedTuple):
@@ -31,7 +31,7 @@ def good_side(source: Source, file: RawFile, fields: dict[str, Any]) -> GoodSide
     Raises RejectedRecordError for a row that is marked as bad, and for a pair unless the source says which side to take.
     """
     if is_bad(fields, file.marks):
-        raise RejectedRecordError("marked_bad")
+        raise RejectedRecordError(MARKED_BAD)
     if file.marks:
         fields = {name: value for name, value in fields.items() if name not in file.marks}
     pair = preference_pair(fields)

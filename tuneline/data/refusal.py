@@ -5,8 +5,6 @@ from collections import Counter
 from tuneline.data.config import Source
 from tuneline.data.fields.accounted import remedy, unsettled
 
-MARKED_BAD = "marked_bad"
-"""Reason of a row whose own mark says that it is bad."""
 SENTENCES = {
     "preference_pair": (
         "are preference pairs, a good and a bad answer to each: `preference: chosen` under this source in params.yaml learns "

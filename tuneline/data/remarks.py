@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tuneline.data.cleaning import MASKED
-from tuneline.data.refusal import MARKED_BAD
+from tuneline.data.turns.conversation import MARKED_BAD
 
 
 def remarks(name: str, row: dict[str, Any]) -> list[str]:

@@ -54,7 +54,6 @@ class Summary:
 
     def counts(self) -> dict[str, Any]:
         names = (
-            "records",
             "rows",
             "rows_per_epoch",
             "overlong",

@@ -26,7 +26,6 @@ NAMES = {
 }
 """Of COLUMNS."""
 COUNTED = {
-    "records": Text("records", "条目"),
     "rows": Text("rows", "训练行"),
     "rows_per_epoch": Text("rows an epoch, by weight", "每轮的行数（按权重）"),
     "overlong": Text("over-long, left out", "过长而略去"),
@@ -162,15 +161,12 @@ def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _leaks_by_item(path: Path) -> list[dict[str, Any]]:
     """The held-out items that remove most rows: how many, and the rows least like them."""
-    counts = Counter(line["of"] for line in _leaks(path))
-    shown = [item for item, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:LEAKS_SHOWN]]
-    rows: dict[str, list[dict[str, Any]]] = {item: [] for item in shown}
+    counts: Counter[str] = Counter()
+    rows: dict[str, list[dict[str, Any]]] = {}
     for line in _leaks(path):
-        if line["of"] in rows:
-            kept = rows[line["of"]]
-            kept.append(line)
-            kept.sort(key=_likeness)
-            del kept[ROWS_SHOWN:]
+        counts[line["of"]] += 1
+        rows[line["of"]] = sorted([*rows.get(line["of"], []), line], key=_likeness)[:ROWS_SHOWN]
+    shown = sorted(counts, key=lambda item: (-counts[item], item))[:LEAKS_SHOWN]
     return [{"item": item, "count": counts[item], "rows": rows[item]} for item in shown]
 
 

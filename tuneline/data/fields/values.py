@@ -14,6 +14,11 @@ LONGEST_WORD = 8
 SEPARATOR = "."
 
 
+def is_plain_text(value: Any) -> bool:
+    """Whether a value is text too long to be a word for a missing one: nearly every question and answer is."""
+    return type(value) is str and len(value) > LONGEST_WORD and not value.isspace()
+
+
 class Absent:
     """The value of a path that leads nowhere."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tuneline.data.config import Source
 from tuneline.data.fields.names import ENTITIES, first_field
+from tuneline.data.fields.values import has_content
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError, system_message, user_turn
 
 BETWEEN = "、"
@@ -30,7 +31,9 @@ def is_entities(fields: dict[str, Any], empty: bool) -> bool:
         return False
     value = fields[key]
     if isinstance(value, dict):
-        return bool(value) and all(isinstance(names, dict) for names in value.values())
+        return bool(value) and all(
+            isinstance(names, dict) and all(map(_are_places, names.values())) for names in value.values()
+        )
     if not isinstance(value, list):
         return False
     return (empty or bool(value)) and all(_is_span(entry) or _is_object(entry) for entry in value)
@@ -47,7 +50,16 @@ def to_conversation(source: Source, fields: dict[str, Any]) -> Conversation:
     prompt = user_turn(source, fields, "", text, text)
     messages = system_message(source.system or "")
     messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    return Conversation("entities", messages, "", text, [], repairs, {text_key, key})
+    return Conversation("entities", messages, "", text, [], repairs, {text_key, key}, _unused(fields[key], key))
+
+
+def _unused(entities: Any, key: str) -> set[str]:
+    """Paths of what objects hold beside the type, the name and the place of an entity."""
+    found: set[str] = set()
+    for entry in filter(lambda entry: isinstance(entry, dict), entities):
+        used = {first_field(names, entry) for names in (_TYPE, _NAME, _START, _END)}
+        found |= {f"{key}.{name}" for name, value in entry.items() if name not in used and has_content(value)}
+    return found
 
 
 def canonical(entities: list[Entity], repairs: list[str]) -> str:
@@ -65,6 +77,13 @@ def canonical(entities: list[Entity], repairs: list[str]) -> str:
 
 def _is_span(entry: Any) -> bool:
     return isinstance(entry, list) and len(entry) == 3 and [type(part) for part in entry] == [int, int, str]
+
+
+def _are_places(value: Any) -> bool:
+    """Whether these are beginnings and ends of an entity in its text."""
+    return isinstance(value, list) and all(
+        isinstance(place, list) and [type(part) for part in place] == [int, int] for place in value
+    )
 
 
 def _is_object(entry: Any) -> bool:

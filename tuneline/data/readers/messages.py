@@ -30,7 +30,7 @@ from tuneline.data.fields.names import (
 from tuneline.data.fields.values import ABSENT, decoded, has_content, is_missing, value_at
 from tuneline.data.readers import transcript
 from tuneline.data.reasoning import thoughts_of
-from tuneline.data.turns.alternation import alternate, split_system
+from tuneline.data.turns.alternation import alternate, alternates, split_system
 from tuneline.data.turns.conversation import (
     Conversation,
     RejectedRecordError,
@@ -112,10 +112,7 @@ def history_messages(
             if has_content(entry)
             for message in _past(entry, key, repairs, unused, ignored)
         ]
-    roles = [message["role"] for message in messages]
-    if roles != ["user", "assistant"] * (len(roles) // 2) or not all(
-        message["content"].strip() for message in messages
-    ):
+    if not alternates(messages) or not all(message["content"].strip() for message in messages):
         raise RejectedRecordError("history_unreadable")
     return messages
 

@@ -1,6 +1,6 @@
 """Turns of user and assistant in alternation, with the system prompt apart, and an end that is learnt."""
 
-from tuneline.data.turns.conversation import RejectedRecordError
+from tuneline.data.turns.conversation import MARKED_BAD, RejectedRecordError
 from tuneline.formats.records import Message, is_learnt
 
 
@@ -11,6 +11,12 @@ def split_system(messages: list[Message]) -> tuple[str, list[Message]]:
     if len(set(systems)) > 1 or (systems and messages[0]["role"] != "system"):
         raise RejectedRecordError("late_system_prompt")
     return (systems[0] if systems else ""), rest
+
+
+def alternates(messages: list[Message]) -> bool:
+    """Whether user and assistant take turns, the user first and the assistant last."""
+    roles = [message["role"] for message in messages]
+    return roles == ["user", "assistant"] * (len(roles) // 2)
 
 
 def alternate(messages: list[Message], repairs: list[str]) -> list[Message]:
@@ -34,7 +40,7 @@ def alternate(messages: list[Message], repairs: list[str]) -> list[Message]:
         repairs.append("dropped_masked_end")
         del merged[-2:]
     if not merged:
-        raise RejectedRecordError("marked_bad")
+        raise RejectedRecordError(MARKED_BAD)
     return merged
 
 

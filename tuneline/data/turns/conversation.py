@@ -7,8 +7,11 @@ from typing import Any
 from tuneline.data.config import Source, template_fields
 from tuneline.data.fields.accounted import TEXTS, context_fields
 from tuneline.data.fields.names import plain_name, unwrap
-from tuneline.data.fields.values import ABSENT, LONGEST_WORD, as_lines, has_content, is_missing, value_at
+from tuneline.data.fields.values import ABSENT, as_lines, has_content, is_missing, is_plain_text, value_at
 from tuneline.formats.records import Message, Task
+
+MARKED_BAD = "marked_bad"
+"""Reason of a row whose own mark says that it is bad."""
 
 
 class RejectedRecordError(ValueError):
@@ -54,7 +57,7 @@ def user_turn(source: Source, fields: dict[str, Any], instruction: str, text: st
 
 def text_of(value: Any, name: str, repairs: list[str]) -> str:
     """The text of a field, from a list of one or a number, too. Raises RejectedRecordError where there is none."""
-    if type(value) is str and len(value) > LONGEST_WORD and not value.isspace():
+    if is_plain_text(value):
         return value
     value = unwrap(value)
     if name != "answer" and (not has_content(value) or is_missing(value)):

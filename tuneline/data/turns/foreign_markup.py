@@ -8,6 +8,7 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
+from tuneline.data.turns.alternation import alternates
 from tuneline.data.turns.conversation import Conversation
 from tuneline.data.turns.scored_turn import compared_question
 from tuneline.formats.records import Message, Role
@@ -130,10 +131,9 @@ def turn_into_turns(conversation: Conversation) -> bool:
     for message in messages:
         split += _split(template, message) or [message]
     # A second system prompt, or two turns of one speaker, would be made up.
-    roles = [message["role"] for message in split if message["role"] != "system"]
     systems = [place for place, message in enumerate(split) if message["role"] == "system"]
-    alternate = roles == ["user", "assistant"] * (len(roles) // 2)
-    if split == messages or not alternate or systems not in ([], [0]) or not all(m["content"] for m in split):
+    taking_turns = alternates([message for message in split if message["role"] != "system"])
+    if split == messages or not taking_turns or systems not in ([], [0]) or not all(m["content"] for m in split):
         return False
     conversation.messages = split
     if split[:-1] != messages[:-1]:

@@ -7,7 +7,7 @@ ends with its scored answer; what came after that is in no file.
 import re
 from typing import Any
 
-from tuneline.formats.records import Message
+from tuneline.formats.records import Message, is_learnt
 
 MIN_COMPARED = 8
 """Characters of a last question that is compared on its own; below, all of the user's messages are compared."""
@@ -77,7 +77,7 @@ def asking_exchanges(messages: list[Message]) -> list[int]:
     if len(messages) <= 2 + (messages[0]["role"] == "system"):
         return [0]
     begin = int(messages[0]["role"] == "system")
-    learnt = [message.get("learn", True) for message in messages[begin + 1 :: 2]] + [True]
+    learnt = [*map(is_learnt, messages[begin + 1 :: 2]), True]
     exchanges = zip(_exchanges(messages), learnt, strict=False)
     return [number for number, (turn, learn) in enumerate(exchanges) if learn and asks(*turn, first=number == 0)]
 
