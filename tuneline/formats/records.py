@@ -1,10 +1,13 @@
 """The record: one line of data/processed/*.jsonl, which `convert` writes and every later stage reads.
 
-{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|entities|label|labels",
- "messages": [{"role": "system|user|assistant", "content": "..."}], "references": [...]}
+{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>",
+ "task": "qa|triples|entities|label|labels|tools",
+ "messages": [{"role": "system|user|assistant|tool", "content": "..."}], "references": [...], "tools": [...]}
 
 `references` is there only when an item has several right answers. The last message is the assistant's. A message with
 `"learn": false` is in the prompt of those after it, and carries no loss; one may have `reasoning`, thoughts before an answer.
+An assistant's message may have `tool_calls`, each answered by a message of role `tool`; `tools` are the functions that may be
+called.
 """
 
 import hashlib
@@ -17,11 +20,16 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 import jsonlines
 import orjson
 
-Role = Literal["system", "user", "assistant"]
-Task = Literal["qa", "triples", "entities", "label", "labels"]
+Role = Literal["system", "user", "assistant", "tool"]
+Task = Literal["qa", "triples", "entities", "label", "labels", "tools"]
 
 
 WIDE = tuple(zip("，？！：；（）～　", ",?!:;()~ ", strict=True))
+
+
+class ToolCall(TypedDict):
+    name: str
+    arguments: dict[str, Any]
 
 
 class Message(TypedDict):
@@ -31,6 +39,8 @@ class Message(TypedDict):
     """False: in the prompt, and out of the loss."""
     reasoning: NotRequired[str]
     """Thoughts before an answer."""
+    tool_calls: NotRequired[list[ToolCall]]
+    """Functions that an answer calls, in order; never run."""
 
 
 TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
@@ -44,6 +54,8 @@ class Record(TypedDict):
     task: Task
     messages: list[Message]
     references: NotRequired[list[str]]
+    tools: NotRequired[list[dict[str, Any]]]
+    """Definitions as OpenAI's API has them: {"type": "function", "function": {"name", "description", "parameters"}}."""
 
 
 def normalise(text: str) -> str:
