@@ -28,6 +28,7 @@ from tuneline.runtime.machine import machine_info, peak_memory
 from tuneline.runtime.process import exit_with_parent
 from tuneline.runtime.stage import quiet_deprecations
 from tuneline.train import methods
+from tuneline.train.autocast import autocast_forward
 from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, packing_is_exact, supports_packing
@@ -82,11 +83,12 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     whole = not any(hasattr(parameter, "ds_id") for parameter in base.parameters())
     collate = collator(base, packed=packed and (not whole or packing_is_exact(base)))
     model = prepare_model(base, method, params.gradient_checkpointing)
+    autocast_forward(model, device, dtype)
     initial = save_initial(model, method, paths.scratch)
     progress = Progress(paths.curve, tokens_per_step(tokens, batches, steps))
     trainer = SupervisedTrainer(
-        model=model, args=arguments, tokens=tokens, batches=batches, validation=validation, dtype=dtype,
-        collate=collate, loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None,
+        model=model, args=arguments, tokens=tokens, batches=batches, validation=validation, collate=collate,
+        loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None,
     )  # fmt: skip
     stop = GracefulStopCallback()
     trainer.remove_callback(PrinterCallback)

@@ -30,17 +30,11 @@ class SupervisedTrainer(Trainer):
         tokens: Tokens,
         batches: list[MicroBatch],
         validation: list[MicroBatch],
-        dtype: torch.dtype,
         collate: Collate,
         loraplus_lr_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self.rows, self.batches, self.dtype, self.collate = (
-            TokenDataset(tokens),
-            FixedBatchSampler(batches),
-            dtype,
-            collate,
-        )
+        self.rows, self.batches, self.collate = TokenDataset(tokens), FixedBatchSampler(batches), collate
         self.validation, self.loraplus_lr_ratio = validation, loraplus_lr_ratio
         super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
 
@@ -73,7 +67,7 @@ class SupervisedTrainer(Trainer):
             batch = self.validation[min(place, len(self.validation) - 1)]
             inputs = self._prepare_inputs(self.collate([self.rows[row] for row in batch]))
             inputs.pop("step_tokens")
-            with torch.no_grad(), self.autocast():
+            with torch.no_grad():
                 loss = self.model_wrapped(**inputs)["loss"]
             if place < len(self.validation):
                 total += float(loss) / batch[0][1]
@@ -90,9 +84,6 @@ class SupervisedTrainer(Trainer):
         """Nothing: DeepSpeed's checkpoint has what trains. Trainer would clone the whole base to save the adapter again."""
         assert output_dir is not None, "only checkpoints are saved by Trainer"
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.args.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint that can't be written is taken away again, and training goes on from the last good one."""
@@ -133,8 +124,7 @@ class SupervisedTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         step_tokens = inputs.pop("step_tokens")
-        with self.autocast():
-            total = model(**inputs)["loss"]
+        total = model(**inputs)["loss"]
         if not torch.isfinite(total):
             raise ValueError(
                 f"the loss is {float(total)} at step {self.state.global_step + 1}: lower train.learning_rate "
