@@ -6,6 +6,7 @@ torch and transformers are imported inside, so that `--help` of a stage stays in
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneline.models.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
 
 if TYPE_CHECKING:
@@ -37,9 +38,13 @@ def load_model(
 
     `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the folder holds no weights.
     """
+    import torch
     from transformers import AutoModelForCausalLM
 
     restyle_library_bars()
+    # Hopper and Blackwell would take it for every call: wrong answers with few key heads (pytorch#193893), not a number in
+    # its backward pass with a mask (pytorch#196678), and a plan to be made for each new length.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     _need(folder / "config.json", folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
@@ -130,12 +135,12 @@ def _with_changed(model: Any, path: Path) -> Any:
 
 
 def pick_device() -> "torch.device":
-    """The GPU of this process when there is one, else the CPU."""
+    """The GPU of this process when there is one, else the CPU. Raises ValueError for a GPU that torch cannot use."""
     import os
 
     import torch
 
-    if torch.cuda.is_available():
+    if usable_gpus():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 

@@ -1,7 +1,7 @@
 """Mixed precision of the forward pass, opened within the model: on CUDA DeepSpeed ends an autocast that surrounds its engine.
 
-deepspeed 0.19.8, runtime/torch_autocast.py: without its own section torch_autocast it runs the module with autocast disabled, and
-asks torch.is_autocast_enabled() for it, which without an argument means CUDA's state alone.
+deepspeed 0.19.8, runtime/torch_autocast.py: without its own section torch_autocast it runs the module with autocast disabled,
+and asks torch.is_autocast_enabled() for it, which without an argument means CUDA's state alone.
 """
 
 import functools
