@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,11 @@ from tests.helpers.workspace import make_workspace
 from tuneline.models import gpu
 from tuneline.models.gpu import has_kernels, usable_gpus
 from tuneline.models.loading import load_model, pick_device
+from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.params import section_name
 from tuneline.train.autocast import autocast_forward
+from tuneline.train.checks import check
+from tuneline.train.sections import load_config
 
 TRAIN = """
 import json, os, sys, warnings
@@ -26,14 +31,39 @@ from tests.helpers.stages import PATHS, load_config
 from tuneline.runtime.params import load
 logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
-asked = torch.is_autocast_enabled
+asked, prepare, empty = torch.is_autocast_enabled, training.prepare_model, torch.empty
+def prepare_model(*given):
+    model = prepare(*given)
+    for one in model.parameters():
+        found["dtypes"].add(f"{'trained' if one.requires_grad else 'frozen'} {getattr(one, 'ds_tensor', one).dtype}")
+        found["trained"] += one.requires_grad * getattr(one, "ds_numel", one.numel())
+    return model
+def counted_empty(*size, **named):
+    made = empty(*size, **named)
+    found["largest"] = max(found["largest"], made.numel() if made.device.type != "meta" else 0)
+    return made
 for folder, as_on_cuda in json.loads(sys.argv[1]):
     # Without an argument it is CUDA's state that is asked for, which on a CPU is always off.
     torch.is_autocast_enabled = (lambda kind=None: asked("cpu" if kind is None else kind)) if as_on_cuda else asked
+    training.prepare_model, torch.empty = prepare_model, counted_empty
+    found = {"dtypes": set(), "trained": 0, "largest": 0, "error": ""}
     os.chdir(folder)
     Path("scratch").mkdir(exist_ok=True)
-    training.train(load_config(load), PATHS, None)
+    try:
+        training.train(load_config(load), PATHS, None)
+    except ValueError as error:
+        found["error"] = str(error)
+    Path("found.json").write_text(json.dumps(found | {"dtypes": sorted(found["dtypes"])}))
 """
+"""Trains in each folder, as on CUDA or not; writes found.json: dtypes, elements that train, the largest allocation, error."""
+
+
+def train_all(jobs: list[tuple[Path, bool]]) -> list[dict]:
+    env = os.environ | one_rank() | {"DS_ACCELERATOR": "cpu"}
+    command = [sys.executable, "-c", TRAIN, json.dumps([(str(folder), as_on_cuda) for folder, as_on_cuda in jobs])]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return [json.loads((folder / "found.json").read_text()) for folder, _ in jobs]
 
 
 def merged(*changes: dict) -> dict:
@@ -53,15 +83,46 @@ def test_every_method_computes_in_bfloat16_as_on_a_cpu(llama_base, tmp_path):
         for as_on_cuda in (False, True):
             folder = tmp_path / f"{name}-{as_on_cuda}".replace(" ", "-")
             make_workspace(folder, llama_base, merged(changes, short))
-            jobs.append((str(folder), as_on_cuda))
+            jobs.append((folder, as_on_cuda))
             curves[name, as_on_cuda] = folder / "metrics/loss.csv"
-    env = os.environ | one_rank() | {"DS_ACCELERATOR": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-c", TRAIN, json.dumps(jobs)], env=env, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+    assert {found["error"] for found in train_all(jobs)} == {""}
     for name in {**METHODS, **dropout}:
         assert curves[name, True].read_text() == curves[name, False].read_text(), name
+
+
+@pytest.mark.story
+def test_dtypes_buckets_and_gradients_under_every_zero_stage(llama_base, tmp_path):
+    """The base is bfloat16, the adapter float32, nothing much larger is allocated, and no step with NaN is saved."""
+    jobs = []
+    for stage in range(4):
+        for rate in (0.01, 1e30):
+            train = {"dtype": "bfloat16", "max_steps": 3, "save_steps": 1, "learning_rate": rate, "warmup_ratio": 0.0}
+            folder = tmp_path / f"{stage}-{rate:g}"
+            make_workspace(folder, llama_base, {"train": train, "deepspeed": {"zero_stage": stage}})
+            jobs.append((folder, True))
+    for (folder, _), found in zip(jobs, train_all(jobs), strict=True):
+        assert found["dtypes"] == ["frozen torch.bfloat16", "trained torch.float32"], folder.name
+        assert found["largest"] <= 4 * found["trained"], folder.name
+        saved = sorted(path.name for path in (folder / "scratch").glob("checkpoint-*"))
+        if folder.name.endswith("1e+30"):
+            assert found["error"].startswith(
+                "the gradients of step 2 are not finite: lower train.learning_rate (1e+30)"
+            )
+            assert saved == ["checkpoint-1"]
+        else:
+            assert (found["error"], saved[-1]) == ("", "checkpoint-3")
+
+
+@pytest.mark.story
+def test_a_checkpoint_of_freeze_holds_what_trains_alone(llama_base, tmp_path):
+    make_workspace(
+        tmp_path / "run", llama_base, merged(METHODS["freeze"], {"train": {"max_steps": 2, "save_steps": 2}})
+    )
+    assert train_all([(tmp_path / "run", False)])[0]["error"] == ""
+    (path,) = (tmp_path / "run/scratch").glob("checkpoint-2/global_step2/mp_rank_00_model_states.pt")
+    names = set(torch.load(path, weights_only=False)["module"])
+    assert "model.norm.weight" in names
+    assert not any("layers.0." in name or "embed_tokens" in name for name in names)
 
 
 def test_the_forward_pass_stays_under_autocast_where_the_caller_ends_it():
@@ -140,3 +201,25 @@ def test_attention_never_goes_to_cudnn(llama_base):
     torch.backends.cuda.enable_cudnn_sdp(True)
     load_model(llama_base, torch.float32)
     assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_a_gpu_that_is_too_small_is_one_sentence_with_a_remedy():
+    message = (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB of which 1.20 GiB is free. "
+        "Including non-PyTorch memory, this process has 22.43 GiB memory in use. See documentation for Memory Management"
+    )
+    with pytest.raises(SystemExit) as stopped, exit_with_sentence("train"):
+        raise torch.OutOfMemoryError(message)
+    text = str(stopped.value)
+    assert text.startswith(
+        "train: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB"
+    )
+    assert text.endswith("`tuneline plan` says what fits.")
+    assert "Including" not in text
+
+
+def test_a_quantised_base_is_never_sharded(params, tmp_path):
+    params["lora"]["quantize"], params["deepspeed"]["zero_stage"] = "nf4", 3
+    config = load_config(lambda section: section.model_validate(params[section_name(section)]))
+    with pytest.raises(ValueError, match="lora.quantize is nf4 and deepspeed.zero_stage is 3, expected 0, 1 or 2"):
+        check(config, tmp_path / "tokens", tmp_path)

@@ -28,6 +28,11 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     methods.validate(method, train)
     deepspeed_config.check(deepspeed)
     check_reports(train.report_to)
+    if method.tune.method == "lora" and method.lora.quantize and deepspeed.zero_stage == 3:
+        raise ValueError(
+            f"lora.quantize is {method.lora.quantize} and deepspeed.zero_stage is 3, expected 0, 1 or 2: a quantised base is "
+            "never sharded; or set lora.quantize: null, and ZeRO-3 shards the whole one"
+        )
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     accumulation(train.batch_size, train.micro_batch_size, processes)
     device = pick_device()

@@ -33,6 +33,7 @@ from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, packing_is_exact, supports_packing
 from tuneline.train.config.train import Train
+from tuneline.train.deepspeed_config import shards_in
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
@@ -78,7 +79,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     make_deterministic(params, device)
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype")
-    base = load_model(paths.base, dtype, quantize=method.lora.quantize)
+    with shards_in(dtype):
+        base = load_model(paths.base, dtype, quantize=method.lora.quantize)
     # Shards of ZeRO-3 can't be tried before DeepSpeed gathers them.
     whole = not any(hasattr(parameter, "ds_id") for parameter in base.parameters())
     collate = collator(base, packed=packed and (not whole or packing_is_exact(base)))
