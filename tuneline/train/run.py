@@ -33,6 +33,7 @@ from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, packing_is_exact, supports_packing
 from tuneline.train.config.train import Train
+from tuneline.train.connection import connection_errors
 from tuneline.train.deepspeed_config import shards_in
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.gradient_checkpointing import enable_checkpointing
@@ -57,7 +58,7 @@ def main() -> None:
     # It says that it takes DeepSpeed's accumulation steps, as it should.
     getLogger("accelerate").setLevel(ERROR)
     quiet_deprecations()
-    with exit_with_sentence("train"):
+    with exit_with_sentence("train"), connection_errors():
         train(command.config, command.paths, command.resume)
 
 
