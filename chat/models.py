@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chat.limits import UnknownModelError
-from chat.revisions import fetch_adapter
+from tuneline.models.adapters.revisions import fetch_adapter
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer
 from tuneline.models.loading import (

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.chatglm3 import SIZES, checkpoint, converted, equations
 from tests.helpers.methods import method
-from tuneline.models.chatglm.adapter import import_adapter
+from tuneline.models.adapters.importing import import_adapter
 from tuneline.models.chatglm.layout import trainable_parameters
 from tuneline.models.loading import load_adapter, load_model
 from tuneline.train import methods
@@ -98,17 +98,16 @@ def test_an_adapter_of_another_kind_is_refused(tmp_path, pieces):
     base = converted(tmp_path / "source", tmp_path / "native")
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    (theirs / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "use_dora": True}))
-    with pytest.raises(ValueError, match=r"with \['use_dora'\], expected plain LoRA"):
-        import_adapter(theirs, base, tmp_path / "ours")
-    (theirs / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query_key_value"]}
+    (theirs / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="holds neither"):
         import_adapter(theirs, base, tmp_path / "ours")
     name = "base_model.model.transformer.encoder.layers.0.self_attention.query_key_value.lora_B.weight"
     save_file({name: torch.ones(10, 4)}, theirs / "adapter_model.safetensors")
     with pytest.raises(ValueError, match=r"has 10 rows, expected 64 = \[32, 16, 16\]"):
         import_adapter(theirs, base, tmp_path / "ours")
-    save_file({"base_model.model.lm_head.lora_B.weight": torch.ones(10, 4)}, theirs / "adapter_model.safetensors")
-    with pytest.raises(ValueError, match="expected LoRA tensors of"):
+    odd = "base_model.model.transformer.encoder.layers.0.self_attention.rope.lora_B.weight"
+    save_file({odd: torch.ones(10, 4)}, theirs / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"rope.lora_B.weight, expected tensors of"):
         import_adapter(theirs, base, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()

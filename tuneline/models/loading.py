@@ -75,18 +75,12 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
     Raises ValueError when the adapter is missing, does not fit, or would change nothing.
     """
-    from peft import PeftModel
-
     if (folder / TRAINED_WEIGHTS).is_file():
         return _with_changed(model, folder / TRAINED_WEIGHTS)
-    _need(folder / "adapter_config.json", folder)
-    tuned = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
-    zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
-    if zero:
-        raise ValueError(
-            f"{folder} changes nothing in {len(zero)} layers (lora_B is all zero, first {zero[0]}): train again"
-        )
-    return tuned.eval()
+    from tuneline.models.adapters.attach import attach
+    from tuneline.models.adapters.source import read_adapter
+
+    return attach(model, read_adapter(folder, model.config.to_dict()), name)
 
 
 def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:

@@ -1,7 +1,5 @@
-"""PEFT's LoraConfig for a base, and the adapter's files in a fixed order."""
+"""PEFT's LoraConfig for a base."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from tuneline.models.chatglm.names import MODULES
@@ -63,15 +61,3 @@ def resolve_modules(model: Any, names: list[str]) -> set[str]:
             + (" (this base ties embeddings and LM head, so one can't change without the other)" if tied else "")
         )
     return set(names)
-
-
-def normalise_config(folder: Path) -> None:
-    """Put PEFT's adapter_config.json into a fixed order, and take its empty model card away."""
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    # PEFT turns a set into a list in hash order, which changes from run to run.
-    for name in ("target_modules", "modules_to_save"):
-        if isinstance(config.get(name), list):
-            config[name] = sorted(config[name])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -8,11 +8,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tuneline.models.adapters.attach import ZERO_AT_START
+from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.chatglm.layout import trainable_parameters
 from tuneline.models.loading import TRAINED_WEIGHTS
 from tuneline.train.config.ptuning import PTuning
 from tuneline.train.config.train import Train
-from tuneline.train.lora import lora_config, normalise_config
+from tuneline.train.lora import lora_config
 from tuneline.train.sections import Method
 
 PROMPT_LEARNING = ("p_tuning", "prefix", "prompt")
@@ -107,12 +109,15 @@ def save(model: Any, method: Method, folder: Path, initial: Path | None = None) 
         save_file(tensors, folder / TRAINED_WEIGHTS, metadata={"format": "pt"})
     else:
         options = {"path_initial_model_for_weight_conversion": str(initial)} if initial else {}
-        model.save_pretrained(str(folder), **options)
+        # Adapted embeddings are saved as their update: PEFT would add the base's own, which it has.
+        model.save_pretrained(str(folder), save_embedding_layers=False, **options)
+        # PEFT's model card is an empty form.
+        (folder / "README.md").unlink(missing_ok=True)
         normalise_config(folder)
     (path,) = folder.glob("*.safetensors")
     with safe_open(str(path), framework="pt") as file:
         names = list(file.keys())
-        trained = [name for name in names if "lora_B" in name] or names
+        trained = [name for name in names if any(part in name for part in ZERO_AT_START)] or names
         empty = [name for name in names if 0 in file.get_slice(name).get_shape()]
         if empty or not any(bool(file.get_tensor(name).any()) for name in trained):
             raise ValueError(
