@@ -63,6 +63,8 @@ def test_it_is_trained_saved_loaded_merged_and_proven(bases, tmp_path, name):
         found = set(file.keys())
     assert {one.rpartition(".lora_")[0].rpartition(".")[2] for one in found if ".lora_" in one} == adapted
     assert not any("base_layer.weight" in one for one in found), "the base's embeddings are not saved again"
+    if "final_layernorm" in lora.get("modules_to_save", []):
+        assert [one for one in found if "norm" in one] == ["base_model.model.model.norm.weight"]
     if "layers.1" in str(lora) or "layers_to_transform" in lora:
         assert not any(".layers.0." in one for one in found)
     merge_into(folder, base, adapter, "float32")

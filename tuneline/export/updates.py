@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tuneline.models.adapters.source import PREFIX, Adapter, base_values, read_adapter
+from tuneline.models.adapters.source import PREFIX, Adapter, base_values, read_adapter, scale
 from tuneline.models.loading import TRAINED_WEIGHTS
 
 Update = Callable[[torch.Tensor], torch.Tensor]
@@ -74,14 +74,6 @@ def _update(adapter: Adapter, name: str) -> tuple[str, Update | None]:
         rank = len(tensors[f"{PREFIX}{layer}.lora_A.weight"])
         return f"{layer}.bias", _plus(scale(adapter.config, layer, rank) * tensor.float(), None, 0)
     return layer, None
-
-
-def scale(config: Any, module: str, rank: int) -> float:
-    """What B·A of a module is multiplied by."""
-    from peft.utils.other import get_pattern_key
-
-    alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), module), config.lora_alpha)
-    return float(alpha / (rank**0.5 if config.use_rslora else rank))
 
 
 def _plus(added: torch.Tensor, magnitude: torch.Tensor | None, norm_over: int) -> Update:

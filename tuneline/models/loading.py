@@ -92,13 +92,19 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
 
 def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
+    model = empty_model(folder)
+    tied = model.all_tied_weights_keys
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def empty_model(folder: Path) -> Any:
+    """The folder's network without weights: shapes and names, in no memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    tied = model.all_tied_weights_keys
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    return model.requires_grad_(False)
 
 
 def can_merge(model: Any) -> bool:

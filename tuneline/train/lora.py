@@ -111,11 +111,11 @@ def native_names(model: Any, name: str) -> tuple[str, ...]:
 
 def resolve_modules(model: Any, names: list[str]) -> set[str]:
     """Last names of the modules to train whole beside the adapter: with parameters, and none that is tied."""
-    known = {
-        name.rpartition(".")[2] for name, module in model.named_modules() if any(True for _ in module.parameters(False))
-    }
+    with_parameters = [name for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
+    known = {name.rpartition(".")[2] for name in with_parameters}
     tied = {"embed_tokens", "lm_head"} if model.config.tie_word_embeddings else set()
-    wrong = sorted(name for name in names if not (known - tied).issuperset(native_names(model, name)))
+    allowed = {*known - tied, *(name for name in with_parameters if name.rpartition(".")[2] not in tied)}
+    wrong = sorted(name for name in names if not allowed.issuperset(native_names(model, name)))
     if wrong:
         raise ValueError(
             f"lora.modules_to_save holds {wrong}, expected some of {sorted(known - tied)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tuneline.models.adapters.attach import Shapes, description, expected_tensors, misfits, place, without_base_weights
 from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.adapters.source import SAFE, base_values, read_adapter
-from tuneline.models.loading import TRAINED_WEIGHTS, expected_shapes
+from tuneline.models.loading import TRAINED_WEIGHTS, empty_model, expected_shapes
 from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes
 
@@ -34,7 +34,7 @@ def import_adapter(source: Path, base: Path, target: Path) -> dict[str, Any]:
     else:
         adapter = read_adapter(source, base_values(base))
         config = adapter.config
-        expected = expected_tensors(place(_empty(base), adapter))
+        expected = expected_tensors(place(empty_model(base), adapter))
         tensors = without_base_weights(adapter, expected, weights_of(base))
     if wrong := misfits({name: tuple(one.shape) for name, one in tensors.items()}, expected):
         raise ValueError(
@@ -49,7 +49,7 @@ def import_adapter(source: Path, base: Path, target: Path) -> dict[str, Any]:
             config.save_pretrained(str(folder))
             normalise_config(folder)
         (folder / LINEAGE).write_text(to_json(lineage), encoding="utf-8")
-    total = sum(one.numel() for one in _empty(base).parameters())
+    total = sum(one.numel() for one in empty_model(base).parameters())
     return {"lineage": lineage, "trainable": sum(one.numel() for one in tensors.values()), "total": total}
 
 
@@ -110,12 +110,3 @@ def weights_of(base: Path) -> "Callable[[str], torch.Tensor | None]":
         return None
 
     return read
-
-
-def _empty(base: Path) -> Any:
-    """The base's network without weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))

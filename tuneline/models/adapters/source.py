@@ -81,3 +81,11 @@ def today(tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
         return f"{module}.base_layer.bias" if last == "bias" and module in adapted else name
 
     return {re.sub(r"\.(lora_[AB])\.default\.", r".\1.", renamed(name)): one for name, one in tensors.items()}
+
+
+def scale(config: Any, module: str, rank: int) -> float:
+    """What B·A of a module is multiplied by."""
+    from peft.utils.other import get_pattern_key
+
+    alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), module), config.lora_alpha)
+    return float(alpha / (rank**0.5 if config.use_rslora else rank))

@@ -35,6 +35,8 @@ BLOCKS = ("transformer.encoder.layers.", "model.layers.")
 def native_name(name: str) -> tuple[str, ...]:
     """The native last names of a module by its last name in ChatGLM; a name of another kind is kept."""
     last = {chatglm.rpartition(".")[2]: (native.rpartition(".")[2],) for chatglm, native in OUTSIDE.items()}
+    # PEFT compares ends of names: `norm` alone would be every layer's norms as well.
+    last["final_layernorm"] = ("model.norm",)
     return (MODULES | last).get(name.rpartition(".")[2], (name,))
 
 
