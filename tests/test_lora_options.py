@@ -1,6 +1,5 @@
-"""Where LoRA sits: by expression, in some layers, with biases, on embeddings, by ChatGLM's names; each from training to merge."""
+"""Where LoRA sits: by expression, in some layers, with biases, on embeddings, by ChatGLM's names; from training to merge."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ def bases(tmp_path_factory, pieces) -> dict[str, Path]:
     return {"llama": llama, "chatglm": converted(root / "source", root / "chatglm")}
 
 
+BLOCKS = r"transformer\.encoder"
 QKV = {"q_proj", "k_proj", "v_proj"}
 OPTIONS = {
     "a regular expression": ("llama", {"target_modules": r"model\.layers\.1\..*\.(q|down)_proj"}, {"q_proj", "down_proj"}),
@@ -43,7 +43,7 @@ OPTIONS = {
                         {*QKV, "o_proj"}),
     "ChatGLM's embeddings": ("chatglm", {"target_modules": ["word_embeddings"], "modules_to_save": ["final_layernorm"]},
                              {"embed_tokens"}),
-    "ChatGLM's names in an expression": ("chatglm", {"target_modules": r"transformer\.encoder\.layers\.1\..*(query_key_value|dense_h_to_4h)"},
+    "ChatGLM's names in an expression": ("chatglm", {"target_modules": rf"{BLOCKS}\.layers\.1\..*(query_key_value|dense_h_to_4h)"},
                                          {*QKV, "gate_up_proj"}),
     "ChatGLM's biases": ("chatglm", {"target_modules": ["query_key_value"], "bias": "lora_only"}, QKV),
 }  # fmt: skip
