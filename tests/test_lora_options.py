@@ -43,7 +43,7 @@ OPTIONS = {
                         {*QKV, "o_proj"}),
     "ChatGLM's embeddings": ("chatglm", {"target_modules": ["word_embeddings"], "modules_to_save": ["final_layernorm"]},
                              {"embed_tokens"}),
-    "ChatGLM's names in an expression": ("chatglm", {"target_modules": rf"{BLOCKS}\.layers\.1\..*(query_key_value|dense_h_to_4h)"},
+    "ChatGLM's names in a pattern": ("chatglm", {"target_modules": rf"{BLOCKS}\.layers\.1\..*(query_key_value|dense_h_to_4h)"},
                                          {*QKV, "gate_up_proj"}),
     "ChatGLM's biases": ("chatglm", {"target_modules": ["query_key_value"], "bias": "lora_only"}, QKV),
 }  # fmt: skip

@@ -44,7 +44,7 @@ for folder, init, resume in json.loads(sys.argv[1]):
 SECTIONS: dict[str, dict] = {
     "lora": {"lora": {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["norm"], "dropout": 0.0}},
     "dora": {"lora": {"variant": "dora", "dropout": 0.0}},
-    "prompt": {"tune": {"method": "prompt"}, "ptuning": {"num_virtual_tokens": 6}},
+    "prompt": {"tune": {"method": "prompt"}, "ptuning": {"num_virtual_tokens": 6}, "train": {"learning_rate": 0.5}},
     "prefix": {"tune": {"method": "prefix"}, "ptuning": {"num_virtual_tokens": 6, "projection": False}},
     "freeze": {"tune": {"method": "freeze"}, "freeze": {"layers": 1}},
     "full": {"tune": {"method": "full"}, "train": {"learning_rate": 0.005}},
