@@ -15,6 +15,8 @@ from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import canonical
 from tests.helpers.workspace import CHATS, write_metrics, write_records
 from tuneline.cli.app import app
+from tuneline.export.folder import merge_into
+from tuneline.export.merge import load_tuned, merge_mismatches
 from tuneline.models.adapters.peft_config import read_config
 from tuneline.models.loading import load_adapter, load_model
 
@@ -162,6 +164,7 @@ REFUSED = {
     "aLoRA": (LORA | {"alora_invocation_tokens": [3]}, "has alora_invocation_tokens"),
     "a classifier": (LORA | {"task_type": "SEQ_CLS"}, "task_type .*SEQ_CLS.*, expected CAUSAL_LM"),
     "a switch of a newer PEFT": (LORA | {"use_tomorrow": True, "tomorrow": None}, "PEFT and has use_tomorrow switched on"),
+    "PEFT 0.2 on parts of a layer": (LORA | {"enable_lora": [True, False], "merge_weights": True}, "has enable_lora switched"),
     "a config of a newer PEFT": (LORA | {"tomorrow_config": {"a": 1}}, "has tomorrow_config switched on"),
     "virtual tokens with layers": ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "modules_to_save": ["norm"]},
                                    r"has modules_to_save: \[.norm.\], which is not followed"),
@@ -263,3 +266,36 @@ def test_the_lineage_says_where_it_came_from_and_that_it_was_not_trained_here(wo
     with pytest.raises(SystemExit, match="theirs does not fit models/base: 8 tensors have another shape"):
         app(["import-adapter", "theirs"], standalone_mode=False)
     assert json.loads(Path("models/adapter/lineage.json").read_text()) == lineage
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_update_of_the_head_is_refused_by_name(llama_base, tmp_path):
+    peft_adapter(llama_base, tmp_path / "theirs", target_modules=["lm_head", "q_proj"])
+    with pytest.raises(
+        ValueError, match=r"on \[lm_head, q_proj\]: a low-rank update of the LM head is not followed here"
+    ):
+        load_adapter(load_model(llama_base, torch.float32), tmp_path / "theirs")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "options", [{"target_modules": ["embed_tokens"]}, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}]
+)
+def test_what_is_tied_answers_unmerged_and_is_not_merged(canonical_base, tmp_path, options):
+    tuned = peft_adapter(canonical_base, tmp_path / "theirs", **options)
+    torch.testing.assert_close(answer(canonical_base, tmp_path / "theirs"), logits(tuned), rtol=0, atol=1e-5)
+    with pytest.raises(
+        ValueError, match="this base has one tensor for embeddings and LM head: merged, both would change"
+    ):
+        load_tuned(canonical_base, tmp_path / "theirs", torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rows_of_tied_embeddings_are_merged_into_both(canonical_base, tmp_path):
+    tuned = peft_adapter(
+        canonical_base, tmp_path / "theirs", target_modules=["q_proj"], trainable_token_indices=[3, 40]
+    )
+    expected = logits(tuned)
+    merge_into(tmp_path / "merged", canonical_base, tmp_path / "theirs", "float32")
+    assert merge_mismatches(tmp_path / "merged", canonical_base, tmp_path / "theirs", torch.float32) == []
+    torch.testing.assert_close(logits(load_model(tmp_path / "merged", torch.float32)), expected, rtol=0, atol=1e-4)

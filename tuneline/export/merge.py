@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from tuneline.export.updates import updates, whole_names
+from tuneline.export.updates import refuse_tied, updates, whole_names
 from tuneline.models.adapters.source import base_values, read_adapter
 from tuneline.models.loading import TRAINED_WEIGHTS, can_merge, load_adapter, load_model
 
@@ -99,8 +99,10 @@ def _reader(path: Path, name: str) -> Callable[[], torch.Tensor]:
 
 
 def _whole_names(adapter: Path, base: Path) -> set[str]:
-    """Modules and parameters that the adapter holds whole."""
+    """Modules and parameters that the adapter holds whole. Raises ValueError for one that can't be merged into this base."""
     if (adapter / TRAINED_WEIGHTS).is_file():
         with safe_open(str(adapter / TRAINED_WEIGHTS), framework="pt") as file:
             return set(file.keys())
-    return whole_names(read_adapter(adapter, base_values(base)))
+    found = read_adapter(adapter, base_values(base))
+    refuse_tied(found, base)
+    return whole_names(found)

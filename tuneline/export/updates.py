@@ -37,6 +37,18 @@ def updates(folder: Path, base: Path) -> dict[str, Update]:
     return found
 
 
+def refuse_tied(adapter: Adapter, base: Path) -> None:
+    """Raises ValueError for an adapter of embeddings or head alone where the base has one tensor for both."""
+    if not base_values(base).get("tie_word_embeddings"):
+        return
+    modules = {name.removeprefix(PREFIX).partition(".lora_")[0].removesuffix(".weight") for name in adapter.tensors}
+    if tied := sorted(name for name in modules if name.rpartition(".")[2] in ("embed_tokens", "lm_head")):
+        raise ValueError(
+            f"{adapter.folder} changes {', '.join(tied)}, and this base has one tensor for embeddings and LM head: merged, "
+            "both would change; chat and evaluate with it unmerged"
+        )
+
+
 def whole_names(adapter: Adapter) -> set[str]:
     """Modules and parameters of the base that an adapter holds whole, or rows of."""
     names = {name.removeprefix(PREFIX).replace(".base_layer.", ".") for name in adapter.tensors if ".lora_" not in name}

@@ -27,11 +27,16 @@ def attach(model: Any, adapter: Adapter, name: str = "default") -> Any:
         warnings.simplefilter("ignore")
         tuned = place(model, adapter, name)
     fill(tuned, adapter, name)
+    refuse_empty(adapter)
+    return tuned.eval()
+
+
+def refuse_empty(adapter: Adapter) -> None:
+    """Raises ValueError for an adapter that is as it was before training."""
     changes = {key: one for key, one in adapter.tensors.items() if "lora_" not in key or _is_zero_at_start(key)}
     if not any(bool(one.any()) for one in changes.values()):
         layers = f"{len(changes)} layers (lora_B is all zero, first {min(changes)})"
         raise ValueError(f"{adapter.folder} changes nothing in {layers}: train again")
-    return tuned.eval()
 
 
 def _is_zero_at_start(name: str) -> bool:
@@ -41,18 +46,27 @@ def _is_zero_at_start(name: str) -> bool:
 def place(model: Any, adapter: Adapter, name: str = "default") -> Any:
     """The model with the adapter's layers, still empty. Raises ValueError when the base has no such layers."""
     from peft import PeftModel, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     config = adapter.config
     config.base_model_name_or_path = None
     try:
         if isinstance(model, PeftModel):
-            model.add_adapter(name, config)
-            return model
-        return get_peft_model(model, config, adapter_name=name)
+            tuned = model
+            tuned.add_adapter(name, config)
+        else:
+            tuned = get_peft_model(model, config, adapter_name=name)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{adapter.folder} does not fit the base: {description(config)}; PEFT says: {' '.join(str(error).split())}"
         ) from None
+    head = tuned.get_base_model().get_output_embeddings()
+    if isinstance(head, BaseTunerLayer) and not config.is_prompt_learning:
+        raise ValueError(
+            f"{adapter.folder} is {description(config)}: a low-rank update of the LM head is not followed here, where answers "
+            "are scored by its plain matrix; merge the adapter where it was made, or train with lm_head in modules_to_save"
+        )
+    return tuned
 
 
 def fill(tuned: Any, adapter: Adapter, name: str = "default") -> None:

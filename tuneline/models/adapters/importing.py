@@ -5,12 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline.models.adapters.attach import Shapes, description, expected_tensors, misfits, place, without_base_weights
+from tuneline.models.adapters.attach import (
+    Shapes,
+    description,
+    expected_tensors,
+    misfits,
+    place,
+    refuse_empty,
+    without_base_weights,
+)
 from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.adapters.source import SAFE, base_values, read_adapter
-from tuneline.models.loading import TRAINED_WEIGHTS, empty_model, expected_shapes
+from tuneline.models.loading import BASE, TRAINED_WEIGHTS, empty_model, expected_shapes
 from tuneline.runtime.atomic import atomic_output, to_json
-from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes
+from tuneline.runtime.hashing import SUMS, file_sha256, files
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +41,7 @@ def import_adapter(source: Path, base: Path, target: Path) -> dict[str, Any]:
         expected: Shapes = {name: shape for name, shape in shapes.items() if name in tensors}
     else:
         adapter = read_adapter(source, base_values(base))
+        refuse_empty(adapter)
         config = adapter.config
         expected = expected_tensors(place(empty_model(base), adapter))
         tensors = without_base_weights(adapter, expected, weights_of(base))
@@ -63,7 +72,8 @@ def imported_lineage(source: Path, base: Path, config: Any) -> dict[str, Any]:
         said |= {key: values[key] for key in ("base_model_name_or_path", "peft_version") if values.get(key)}
     return {
         "imported": said | ({"lineage": theirs} if theirs else {}),
-        "inputs": hashes(path for path in [base / SUMS] if path.is_file()),
+        # By the base's usual place, wherever it was: what is compared is the hash.
+        "inputs": {f"{BASE.as_posix()}/{SUMS}": file_sha256(base / SUMS)} if (base / SUMS).is_file() else {},
         "params": theirs.get("params") or imported_params(config),
     }
 

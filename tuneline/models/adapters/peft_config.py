@@ -27,6 +27,8 @@ TOKENS = {
 }  # fmt: skip
 FOLLOWED = {"LORA": LORA, "P_TUNING": TOKENS, "PREFIX_TUNING": TOKENS, "PROMPT_TUNING": TOKENS}
 """Kinds of adapters to the keys that are followed, or that decided only how it was trained."""
+RETIRED = ("merge_weights",)
+"""Keys of PEFT before 0.4 that decided nothing of the function."""
 SHAPED_BY_BASE = ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
 HARMLESS_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 """Of `init_lora_weights`: those that leave the base as it is."""
@@ -91,14 +93,15 @@ def _values(folder: Path) -> dict[str, Any]:
 
 
 def _name_unknown(folder: Path, unknown: dict[str, Any]) -> None:
-    """Keys of a newer PEFT. Raises ValueError for one that switches something on, which may be another function."""
+    """Keys of another PEFT. Raises ValueError for one that switches something on, which may be another function."""
     from peft import __version__
 
-    on = sorted(key for key, value in unknown.items() if value is True or (isinstance(value, dict) and value))
+    unknown = {key: value for key, value in unknown.items() if key not in RETIRED}
+    on = sorted(key for key, value in unknown.items() if value is True or (isinstance(value, dict | list) and value))
     if on:
         raise ValueError(
-            f"{folder} was saved by a newer PEFT and has {', '.join(on)} switched on, which PEFT {__version__} does not "
-            "know: install a newer peft, or merge the adapter where it was made"
+            f"{folder} was saved by another PEFT and has {', '.join(on)} switched on, which PEFT {__version__} does not "
+            "know: install that peft, or merge the adapter where it was made"
         )
     if unknown:
         _remark(f"{folder}: keys that PEFT {__version__} does not know are ignored: {', '.join(sorted(unknown))}")
