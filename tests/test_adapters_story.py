@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.commands import dvc, git, python
 from tests.helpers.foreign_adapters import LORA, VERSIONS, plain_tensors, write_adapter
-from tests.test_story import load, ran, set_param
+from tests.helpers.pipeline import load, ran, set_param
 
 pytestmark = pytest.mark.story
 

@@ -56,13 +56,13 @@ def read_tensors(folder: Path) -> "dict[str, torch.Tensor]":
     path = folder / PICKLED
     if not path.is_file():
         raise ValueError(f"{folder} holds neither {SAFE} nor {PICKLED}")
-    import pickle
+    from pickle import UnpicklingError
 
     import torch
 
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except (UnpicklingError, RuntimeError, EOFError):
         loaded = None
     if not isinstance(loaded, dict) or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
         raise ValueError(
