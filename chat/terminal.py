@@ -27,7 +27,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def main(
-    model: Annotated[str, typer.Option(help="base, adapter, merged, or rev:<git revision or experiment>")] = "merged",
+    model: Annotated[
+        str, typer.Option(help="base, adapter, merged, rev:<git revision or experiment>, or an adapter's folder")
+    ] = "merged",
     prompt: Annotated[str | None, typer.Option(help="ask one question and end; - reads it from standard input")] = None,
     system: Annotated[str, typer.Option(help="system prompt")] = "",
     max_new_tokens: int = 256,
@@ -42,11 +44,12 @@ def main(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="with --prompt: answer, tokens and seconds as JSON")] = False,
 ) -> None:
-    """Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision.
+    """Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision or folder.
 
     \b
     tuneline chat
     tuneline chat --model adapter --prompt "感冒一般几天能好？"
+    tuneline chat --model ./theirs --prompt "感冒一般几天能好？"
     tuneline chat --constrain triples --prompt "中粮与蒙牛合作。"
     tuneline chat --model rev:exp-a --prompt "感冒一般几天能好？" --json
 
@@ -183,7 +186,7 @@ def run_command(session: Session, line: str) -> None:
         session.select(argument)
         print(f"model: {session.model}")
     elif name == "/model":
-        print(f"{session.model}; also: {', '.join(session.engine.models.names)}, rev:<revision>")
+        print(f"{session.model}; also: {', '.join(session.engine.models.names)}, rev:<revision>, ./<folder>")
     elif name == "/history":
         for message in session.history:
             print(f"{message['role']}: {message['content']}")

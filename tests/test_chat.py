@@ -12,9 +12,11 @@ import yaml
 from chat.engine import Constrain, Engine, SamplingParams
 from chat.generation import GumbelSampler
 from chat.limits import MAX_RUNNING, BusyError, TooLongError, UnknownModelError
-from chat.models import Models
+from chat.models import Models, can_share
 from chat.terminal import read_constrain
 from tests.helpers.commands import dvc, git, git_init, python
+from tests.helpers.foreign_adapters import LORA as PLAIN
+from tests.helpers.foreign_adapters import VERSIONS, plain_tensors, write_adapter
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import make_base
 from tests.helpers.workspace import CHATS, make_trained
@@ -56,6 +58,25 @@ def test_each_name_is_answered_by_its_model(engine, made):
     assert expected["base"] != expected["adapter"]
     for name in ("base", "adapter", "base", "merged", "adapter"):
         assert whole(engine, name) == expected[name]
+
+
+def test_an_adapters_folder_is_a_model_beside_the_others(engine, made, tmp_path):
+    base, dtype, models = made / "models/base", engine.models._dtype, engine.models
+    theirs = write_adapter(tmp_path / "theirs", PLAIN | VERSIONS["0.4"], plain_tensors(base))
+    name = models.resolve(str(theirs))
+    try:
+        expected = plain_answer(load_adapter(load_model(base, dtype), theirs), engine)
+        before = {other: whole(engine, other) for other in ("base", "adapter")}
+        assert expected not in before.values()
+        assert whole(engine, name) == expected
+        assert {other: whole(engine, other) for other in before} == before
+    finally:
+        models.names = tuple(one for one in models.names if one != name)
+    assert can_share(theirs)
+    write_adapter(theirs, PLAIN | {"bias": "all"}, {})
+    assert not can_share(theirs), "the biases are the base's own"
+    with pytest.raises(ValueError, match=r"nothing has no adapter_config.json"):
+        models.resolve("./nothing")
 
 
 def test_answers_made_at_the_same_time_are_those_made_alone(engine):

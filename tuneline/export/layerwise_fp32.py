@@ -12,7 +12,7 @@ from tuneline.models.likelihood import unwrap_peft
 if TYPE_CHECKING:
     import torch
 
-WRAPPERS = ("original_module", "modules_to_save", "default")
+WRAPPERS = ("original_module", "modules_to_save", "default", "base_layer")
 """Names that PEFT puts into the path of a module that is trained whole."""
 
 

@@ -80,18 +80,12 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
     Raises ValueError when the adapter is missing, does not fit, or would change nothing.
     """
-    from peft import PeftModel
-
     if (folder / TRAINED_WEIGHTS).is_file():
         return _with_changed(model, folder / TRAINED_WEIGHTS)
-    _need(folder / "adapter_config.json", folder)
-    tuned = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
-    zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
-    if zero:
-        raise ValueError(
-            f"{folder} changes nothing in {len(zero)} layers (lora_B is all zero, first {zero[0]}): train again"
-        )
-    return tuned.eval()
+    from tuneline.models.adapters.attach import attach
+    from tuneline.models.adapters.source import read_adapter
+
+    return attach(model, read_adapter(folder, model.config.to_dict()), name)
 
 
 def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:
@@ -103,13 +97,19 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
 
 def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
+    model = empty_model(folder)
+    tied = model.all_tied_weights_keys
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def empty_model(folder: Path) -> Any:
+    """The folder's network without weights: shapes and names, in no memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    tied = model.all_tied_weights_keys
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    return model.requires_grad_(False)
 
 
 def can_merge(model: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from tuneline.runtime.hashing import SUMS
 from tuneline.train.sections import TrainingConfig
+from tuneline.train.start import Start, check_start, find_start
 
 
 class Placement(NamedTuple):
@@ -14,6 +15,8 @@ class Placement(NamedTuple):
     """Over all hosts."""
     device: dict[str, str]
     """{"dtype", "device"} of the computation, which decide rounding."""
+    start: Start | None
+    """The adapter that training goes on from."""
 
 
 def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
@@ -49,4 +52,7 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
             f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
             "train.eval_fraction above 0, or data.validation_source"
         )
-    return Placement(processes, {"dtype": str(dtype), "device": device_name(device)})
+    start = find_start(train, base)
+    if start is not None:
+        check_start(start, method, base)
+    return Placement(processes, {"dtype": str(dtype), "device": device_name(device)}, start)

@@ -27,7 +27,8 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
     Raises StoppedError after Ctrl-C or SIGTERM, naming the step that was saved.
     """
     resume = newest_complete(paths.scratch)
-    where = f"going on from {resume.name}" if resume else "from the start"
+    start = f"from the adapter in {paths.init}" if paths.init else "from the start"
+    where = f"going on from {resume.name}" if resume else start
     print(f"train: {processes} process(es), {where}", flush=True)
     parent = 0 if config.deepspeed.hostfile else os.getpid()
     stopped = launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))

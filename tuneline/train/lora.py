@@ -1,10 +1,9 @@
-"""PEFT's LoraConfig for a base, and the adapter's files in a fixed order."""
+"""PEFT's LoraConfig for a base."""
 
-import json
-from pathlib import Path
+import re
 from typing import Any
 
-from tuneline.models.chatglm.names import MODULES
+from tuneline.models.chatglm.names import chatglm_name, native_name
 from tuneline.train.config.lora import Lora
 
 
@@ -25,53 +24,101 @@ def lora_config(model: Any, params: Lora) -> Any:
         use_dora=params.variant == "dora",
         # The fast singular value decomposition: the full one takes minutes a layer at 6B.
         init_lora_weights="pissa_niter_16" if params.variant == "pissa" else True,
-        target_modules=sorted(resolve_targets(model, params.target_modules)),
+        bias=params.bias,
+        layers_to_transform=check_layers(model, params),
+        layers_pattern=params.layers_pattern,
+        target_modules=sorted(resolve_targets(model, params.target_modules, params)),
         modules_to_save=sorted(resolve_modules(model, params.modules_to_save)) or None,
     )
 
 
-def resolve_targets(model: Any, targets: list[str]) -> set[str]:
-    """Last names of the linear layers to adapt; `all` is every one but embeddings and LM head."""
+def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = None) -> set[str]:
+    """Last names of the layers to adapt, or whole ones where a regular expression says which.
+
+    `all` is every linear layer but the LM head; embeddings are adapted by name, where they are not tied.
+    """
     import torch
 
-    excluded = (model.get_input_embeddings(), model.get_output_embeddings())
-    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    known = {name.rpartition(".")[2] for name in linear if model.get_submodule(name) not in excluded}
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    modules = dict(model.named_modules())
+    linear = {name for name, one in modules.items() if isinstance(one, torch.nn.Linear) and one is not head}
+    tied = model.config.tie_word_embeddings
+    untied = {name for name, one in modules.items() if one is embeddings and not tied}
+    if isinstance(targets, str):
+        return _matching(model, targets, linear | untied)
+    known = {name.rpartition(".")[2] for name in linear}
     if targets == ["all"]:
         return known
-    if model.config.model_type == "glm":
-        targets = [native for name in targets for native in MODULES.get(name, (name,))]
-    wrong = sorted(set(targets) - known)
-    if wrong:
-        raise ValueError(
-            f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(known)} "
-            "(embeddings and LM head are left out: they may be tied, and a merge would change both)"
+    names = {native for name in targets for native in native_names(model, name)}
+    allowed = known | {name.rpartition(".")[2] for name in untied}
+    if wrong := sorted(name for name in targets if not allowed.issuperset(native_names(model, name))):
+        left_out = (
+            "the LM head is left out"
+            if untied
+            else "embeddings and LM head are left out: they are tied, and a merge would change both"
         )
-    return set(targets)
+        raise ValueError(
+            f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(allowed)}, or a regular expression "
+            f"({left_out})"
+        )
+    if names - known and params is not None:
+        _check_embeddings(params)
+    return names
+
+
+def _matching(model: Any, pattern: str, allowed: set[str]) -> set[str]:
+    """Whole names of the layers that a regular expression matches, natively or by ChatGLM's names."""
+    glm = model.config.model_type == "glm"
+    matched = {
+        name
+        for name, _ in model.named_modules()
+        if re.fullmatch(pattern, name) or (glm and re.fullmatch(pattern, chatglm_name(name)))
+    }
+    outer = {name for name in ("lm_head", "model.embed_tokens") if name in matched - allowed}
+    if outer or not matched & allowed:
+        why = f"it matches {sorted(outer)}, which can't be adapted" if outer else "it matches no layer"
+        raise ValueError(
+            f"lora.target_modules is {pattern!r}: {why}; expected a regular expression of whole names such as {min(allowed)}"
+        )
+    return matched & allowed
+
+
+def _check_embeddings(params: Lora) -> None:
+    if params.layers_to_transform is not None or params.variant == "pissa":
+        key = "lora.layers_to_transform" if params.layers_to_transform is not None else "lora.variant: pissa"
+        raise ValueError(f"lora.target_modules holds the embeddings, which {key} leaves out: take one of the two away")
+
+
+def check_layers(model: Any, params: Lora) -> list[int] | None:
+    """lora.layers_to_transform. Raises ValueError for a layer that the base has not, or a pattern that names nothing."""
+    if params.layers_to_transform is None:
+        return None
+    pattern, count = params.layers_pattern, len(model.base_model.layers)
+    lists = re.compile(rf"(?:^|.*\.){pattern or r'[^.]*'}\.\d+\..*")
+    if not any(lists.fullmatch(name) for name, _ in model.named_modules()):
+        raise ValueError(
+            f"lora.layers_pattern is {pattern!r}, expected null or the name of a list of layers such as layers"
+        )
+    if wrong := [number for number in params.layers_to_transform if not 0 <= number < count]:
+        raise ValueError(f"lora.layers_to_transform holds {wrong}, expected numbers from 0 to {count - 1}")
+    return sorted(set(params.layers_to_transform))
+
+
+def native_names(model: Any, name: str) -> tuple[str, ...]:
+    """A module's last name, or those that it has here where it is ChatGLM's."""
+    return native_name(name) if model.config.model_type == "glm" else (name,)
 
 
 def resolve_modules(model: Any, names: list[str]) -> set[str]:
     """Last names of the modules to train whole beside the adapter: with parameters, and none that is tied."""
-    known = {
-        name.rpartition(".")[2] for name, module in model.named_modules() if any(True for _ in module.parameters(False))
-    }
+    with_parameters = [name for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
+    known = {name.rpartition(".")[2] for name in with_parameters}
     tied = {"embed_tokens", "lm_head"} if model.config.tie_word_embeddings else set()
-    wrong = sorted(name for name in names if name not in known - tied)
+    allowed = {*known - tied, *(name for name in with_parameters if name.rpartition(".")[2] not in tied)}
+    wrong = sorted(name for name in names if not allowed.issuperset(native_names(model, name)))
     if wrong:
         raise ValueError(
             f"lora.modules_to_save holds {wrong}, expected some of {sorted(known - tied)}"
             + (" (this base ties embeddings and LM head, so one can't change without the other)" if tied else "")
         )
-    return set(names)
-
-
-def normalise_config(folder: Path) -> None:
-    """Put PEFT's adapter_config.json into a fixed order, and take its empty model card away."""
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    # PEFT turns a set into a list in hash order, which changes from run to run.
-    for name in ("target_modules", "modules_to_save"):
-        if isinstance(config.get(name), list):
-            config[name] = sorted(config[name])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return {native for name in names for native in native_names(model, name)}

@@ -40,6 +40,7 @@ from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.process_arguments import Paths, from_arguments
 from tuneline.train.sections import Method, TrainingConfig
+from tuneline.train.start import load_start
 from tuneline.train.trainer.arguments import init_distributed, training_arguments
 from tuneline.train.trainer.callbacks import GracefulStopCallback, ManifestCallback
 from tuneline.train.trainer.progress import Progress
@@ -87,6 +88,10 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     collate = collator(base, packed=packed and (not whole or packing_is_exact(base)))
     model = prepare_model(base, method, params.gradient_checkpointing)
     autocast_forward(model, device, dtype)
+    if paths.init is not None and resume is None:
+        # A checkpoint has it already, and what was learnt since.
+        with gathered(model, modifier=0):
+            load_start(model, paths.init, method)
     initial = save_initial(model, method, paths.scratch)
     progress = Progress(paths.curve, tokens_per_step(tokens, batches, steps))
     trainer = SupervisedTrainer(
@@ -148,14 +153,14 @@ def save_initial(model: Any, method: Method, scratch: Path) -> Path | None:
     return folder
 
 
-def gathered(model: Any) -> AbstractContextManager[Any]:
-    """Under ZeRO-3, what trains is whole inside this context, on every process."""
+def gathered(model: Any, modifier: int | None = None) -> AbstractContextManager[Any]:
+    """Under ZeRO-3, what trains is whole inside this context, on every process; `modifier` is the rank whose changes stay."""
     shards = [parameter for parameter in model.parameters() if parameter.requires_grad and hasattr(parameter, "ds_id")]
     if not shards:
         return nullcontext()
     from deepspeed.runtime.zero import GatheredParameters
 
-    context: AbstractContextManager[Any] = GatheredParameters(shards)
+    context: AbstractContextManager[Any] = GatheredParameters(shards, modifier_rank=modifier)
     return context
 
 
