@@ -17,6 +17,7 @@ from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
+from tuneline.models.file_names import cast
 from tuneline.models.template_check import template_rules
 from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import TemplateRenderer
@@ -72,7 +73,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         raise ValueError(
             f"base.source {params.source!r} does not load with transformers' own classes: {error}"
         ) from None
-    model = model.to(getattr(torch, params.dtype))
+    model = cast(model, getattr(torch, params.dtype))
     try:
         prompter, prompt = prompt_of(tokenizer)
     except ValueError as error:

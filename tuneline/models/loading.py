@@ -96,17 +96,6 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
     return load_adapter(model, beside) if beside.is_dir() else model
 
 
-def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    tied = model.all_tied_weights_keys
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
-
-
 def can_merge(model: Any) -> bool:
     """Whether what was trained is a change of weights, and not virtual tokens."""
     return not (hasattr(model, "active_peft_config") and model.active_peft_config.is_prompt_learning)

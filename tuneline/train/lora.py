@@ -2,10 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import MODULES
 from tuneline.train.config.lora import Lora
+from tuneline.train.experts import (
+    check_experts,
+    chosen_experts,
+    expert_parameters,
+    router_names,
+    taken_by_peft,
+    weights_of,
+)
 
 
 def lora_config(model: Any, params: Lora) -> Any:
@@ -15,6 +23,9 @@ def lora_config(model: Any, params: Lora) -> Any:
     """
     from peft import LoraConfig
 
+    modules, parameters = resolve_targets(model, params.target_modules)
+    if parameters:
+        check_experts(params, modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.r,
@@ -25,29 +36,47 @@ def lora_config(model: Any, params: Lora) -> Any:
         use_dora=params.variant == "dora",
         # The fast singular value decomposition: the full one takes minutes a layer at 6B.
         init_lora_weights="pissa_niter_16" if params.variant == "pissa" else True,
-        target_modules=sorted(resolve_targets(model, params.target_modules)),
+        target_modules=sorted(modules),
+        target_parameters=sorted(parameters) or None,
         modules_to_save=sorted(resolve_modules(model, params.modules_to_save)) or None,
     )
 
 
-def resolve_targets(model: Any, targets: list[str]) -> set[str]:
-    """Last names of the linear layers to adapt; `all` is every one but embeddings and LM head."""
+class Targets(NamedTuple):
+    """What LoRA adapts, by the ends of names."""
+
+    modules: set[str]
+    """Linear layers."""
+    parameters: set[str]
+    """Experts, and layers beside them that PEFT would take for experts."""
+
+
+def resolve_targets(model: Any, targets: list[str]) -> Targets:
+    """What to adapt; `all` is every linear layer and expert, but no embedding, LM head or router.
+
+    Raises ValueError for a name that no layer and no expert has.
+    """
     import torch
 
     excluded = (model.get_input_embeddings(), model.get_output_embeddings())
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     known = {name.rpartition(".")[2] for name in linear if model.get_submodule(name) not in excluded}
+    experts = expert_parameters(model)
     if targets == ["all"]:
-        return known
-    if model.config.model_type == "glm":
-        targets = [native for name in targets for native in MODULES.get(name, (name,))]
-    wrong = sorted(set(targets) - known)
-    if wrong:
-        raise ValueError(
-            f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(known)} "
-            "(embeddings and LM head are left out: they may be tied, and a merge would change both)"
-        )
-    return set(targets)
+        modules, parameters = known - router_names(model), set(experts)
+    else:
+        if model.config.model_type == "glm":
+            targets = [native for name in targets for native in MODULES.get(name, (name,))]
+        of_experts = {name for end, names in experts.items() for name in (*names, end.rpartition(".")[2])}
+        wrong = sorted(set(targets) - known - of_experts)
+        if wrong:
+            raise ValueError(
+                f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(known | of_experts)} "
+                "(embeddings and LM head are left out: they may be tied, and a merge would change both)"
+            )
+        modules, parameters = set(targets) & known, set(chosen_experts(experts, targets))
+    taken = taken_by_peft(model, modules) if experts else set()
+    return Targets(modules - taken, parameters | weights_of(model, taken))
 
 
 def resolve_modules(model: Any, names: list[str]) -> set[str]:
@@ -71,7 +100,7 @@ def normalise_config(folder: Path) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     # PEFT turns a set into a list in hash order, which changes from run to run.
-    for name in ("target_modules", "modules_to_save"):
+    for name in ("target_modules", "target_parameters", "modules_to_save"):
         if isinstance(config.get(name), list):
             config[name] = sorted(config[name])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
