@@ -135,6 +135,38 @@ PUBLISHED = {
         "Mistral3ForConditionalGeneration",
     ),
 }  # fmt: skip
+EXPERTS = {"moe_intermediate_size": 16, "num_experts_per_tok": 2, "tie_word_embeddings": False}
+SHARED = EXPERTS | {"n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1}
+LATENT = SHARED | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16,
+                   "num_key_value_heads": 4, "n_group": 1, "topk_group": 1, "head_dim": None}  # fmt: skip
+BLOCKS = {"num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False}
+MORE_LAYERS = ("model.layers.2.enorm.weight", "model.layers.2.mlp.experts.0.down_proj.weight")
+"""Of the layer that predicts several tokens."""
+WITH_EXPERTS = {
+    "Qwen3-MoE": Published("Qwen3MoeConfig", "qwen3", EXPERTS | {"num_experts": 4}),
+    "GLM-4.5-Air": Published("Glm4MoeConfig", "glm4moe", SHARED | HALF, extra=MORE_LAYERS, quick=True),
+    "GLM-4.7-Flash": Published("Glm4MoeLiteConfig", "glm4moe", LATENT, extra=MORE_LAYERS),
+    "DeepSeek-V3": Published("DeepseekV3Config", "deepseekv3", LATENT),
+    "ERNIE 4.5 MoE": Published("Ernie4_5_MoeConfig", "ernie", {
+        "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16, "moe_num_shared_experts": 1, "moe_layer_start_index": 1,
+        "tie_word_embeddings": True}),
+    "Granite MoE": Published("GraniteMoeConfig", "granite", BLOCKS | {"head_dim": None, "logits_scaling": 8.0}),
+    "Mixtral": Published("MixtralConfig", "mistral", BLOCKS | {"sliding_window": None}),
+    "gpt-oss": Published("GptOssConfig", "gptoss", BLOCKS | {
+        "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}),
+    "Hunyuan MoE": Published("HunYuanMoEV1Config", "hunyuan", {"num_experts": 4, "moe_topk": 2, "tie_word_embeddings": True}),
+    "LFM2 MoE": Published("Lfm2MoeConfig", "lfm2", EXPERTS | {
+        "head_dim": None, "num_experts": 4, "num_dense_layers": 1, "layer_types": ["conv", "full_attention"]}),
+    "Qwen3.5-MoE": Published(
+        "Qwen3_5MoeConfig", "qwen3_5_think",
+        DELTA | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 16},
+        {"vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32,
+                           "num_position_embeddings": 16}},
+        "Qwen3_5MoeForConditionalGeneration",
+    ),
+}  # fmt: skip
+PUBLISHED |= WITH_EXPERTS
 
 
 def tokenizer_of(name: str) -> Any:

@@ -22,7 +22,7 @@ class Update(NamedTuple):
 
 
 class WrappedParameter(NamedTuple):
-    """A parameter that PEFT adapts itself, and no layer: the weights of all experts, [experts, …, …], or of one layer, [out, in]."""
+    """A parameter that PEFT adapts as it is: the weights of all experts, [experts, …, …], or of one layer, [out, in]."""
 
     name: str
     experts: int

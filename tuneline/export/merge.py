@@ -64,8 +64,8 @@ def file_mismatches(model: Any, folder: Path) -> list[str]:
     named = {name for group in converted for name in group.files}
     if wrong := sorted(named ^ ours.keys()):
         raise ValueError(
-            f"the merged files do not have the names of a {type(model).__name__}'s: {len(wrong)} are missing or too many, first "
-            f"{wrong[0]}; the disk has no part in it, so please report it, with the version of transformers"
+            f"the merged files do not have the names of a {type(model).__name__}'s: {len(wrong)} are missing or too many, "
+            f"first {wrong[0]}; the disk has no part in it, so please report it, with the version of transformers"
         )
     differing = []
     for group in converted:

@@ -1,4 +1,4 @@
-"""LoRA on experts and what stands beside them: as parameters, which PEFT adapts as they are, since no layer of their own holds them."""
+"""LoRA on experts: parameters that hold those of a whole layer, which PEFT adapts as they are."""
 
 from typing import Any
 
@@ -70,9 +70,7 @@ def weights_of(model: Any, modules: set[str]) -> set[str]:
     import torch
 
     names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    return {
-        ".".join(name.split(".")[-2:]) + ".weight" for name in names if name.rpartition(".")[2] in modules
-    }
+    return {".".join(name.split(".")[-2:]) + ".weight" for name in names if name.rpartition(".")[2] in modules}
 
 
 def check_experts(params: Lora, others: set[str]) -> None:

@@ -25,7 +25,7 @@ def lora_config(model: Any, params: Lora) -> Any:
 
     modules, parameters = resolve_targets(model, params.target_modules)
     if parameters:
-        check_experts(params, modules)
+        check_experts(params, resolve_targets(model, ["all"]).modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.r,
