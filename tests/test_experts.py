@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import stages.export
 import tuneline.export.folder
+import tuneline.models.saving
 from tests.helpers.methods import method
 from tests.helpers.published import WITH_EXPERTS, publish
 from tests.helpers.stages import run_main
@@ -24,9 +25,12 @@ from tuneline.export.layerwise_fp32 import upcast
 from tuneline.models.config import Base
 from tuneline.models.file_names import expected_shapes, groups, skeleton
 from tuneline.models.loading import load_adapter, load_model
+from tuneline.models.saving import save_model
 from tuneline.runtime.hashing import file_sha256, write_sums
 from tuneline.train import methods
 from tuneline.train.collate import _keeps_rows_apart, packing_is_exact
+from tuneline.train.fused_experts import FusedExperts
+from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.lora import resolve_targets
 from tuneline.train.packed_attention import NAME
 
@@ -107,7 +111,9 @@ def test_what_is_exported_is_what_was_trained_under_the_published_names(project,
     source = project(family, dtype)
     run_main(stages.export)
     report = json.loads(Path("metrics/export.json").read_text())
-    assert report["max_logit_difference"] < (2e-5 if dtype == "float32" else 0.1)
+    # Rounded weights may choose another expert here and there.
+    assert report["delta_nll"] < 0.01
+    assert dtype == "bfloat16" or report["max_logit_difference"] < 2e-5
     assert verify.problems(MERGED) == []
     extra = set(WITH_EXPERTS[family].extra)
     assert shapes(MERGED) == {name: shape for name, shape in shapes(source).items() if name not in extra}
@@ -183,11 +189,10 @@ def test_an_expert_that_is_not_base_plus_adapter_is_named(project, monkeypatch):
 
 def test_names_that_no_file_should_have_are_not_laid_to_the_disk(project, monkeypatch):
     project("Qwen3-MoE")
-    save = transformers.PreTrainedModel.save_pretrained
     monkeypatch.setattr(
-        transformers.PreTrainedModel,
-        "save_pretrained",
-        lambda *given, **more: save(*given, **more, save_original_format=False),
+        tuneline.export.folder,
+        "save_model",
+        lambda model, folder, _: model.save_pretrained(folder, save_original_format=False),
     )
     with pytest.raises(
         ValueError, match=r"not have the names of a Qwen3MoeForCausalLM's: 28 are missing or too many, .*disk has no"
@@ -320,6 +325,60 @@ def test_packed_rows_are_told_from_rows_that_see_each_other():
     layer.register_forward_hook(lambda module, given, states: states + 0.1 * states.roll(1, 1))
     assert not _keeps_rows_apart(model, rows)
     assert not packing_is_exact(model)
+
+
+@pytest.mark.parametrize("family", ["Mixtral", "ERNIE 4.5 MoE", "gpt-oss"])
+def test_a_model_is_saved_as_transformers_saves_it_but_a_tensor_at_a_time(tmp_path, monkeypatch, family):
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        publish(family, tmp_path / "source"), dtype=torch.bfloat16
+    )
+    model.save_pretrained(tmp_path / "theirs")
+    converted = []
+    take_apart = tuneline.models.saving.to_files
+    monkeypatch.setattr(
+        tuneline.models.saving,
+        "to_files",
+        lambda model, given: converted.append(set(given)) or take_apart(model, given),
+    )
+    save_model(model, tmp_path / "ours", 20_000)
+    theirs = load_file(tmp_path / "theirs/model.safetensors")
+    paths = sorted((tmp_path / "ours").glob("*.safetensors"))
+    ours = {name: one for path in paths for name, one in load_file(path).items()}
+    assert ours.keys() == theirs.keys()
+    assert [
+        name for name in ours if ours[name].dtype != theirs[name].dtype or not torch.equal(ours[name], theirs[name])
+    ] == []
+    for name in ("config.json", "generation_config.json"):
+        assert (tmp_path / "ours" / name).read_text() == (tmp_path / "theirs" / name).read_text()
+    if family == "gpt-oss":
+        # Files hold its experts as memory does.
+        assert converted == []
+        return
+    assert len(paths) > 2
+    assert max(map(len, converted)) == 1
+    assert len(converted) == len(groups(model))
+    index = json.loads((tmp_path / "ours/model.safetensors.index.json").read_text())["weight_map"]
+    assert index == {name: path.name for path in paths for name in load_file(path)}
+
+
+@pytest.mark.parametrize("family", NATIVE)
+def test_fused_lora_of_experts_is_pefts(tmp_path, family):
+    model = load_model(publish(family, tmp_path), torch.float32)
+    tuned = methods.prepare(model, lora()).train()
+    torch.manual_seed(5)
+    trained = {name: one for name, one in tuned.named_parameters() if one.requires_grad}
+    with torch.no_grad():
+        for one in trained.values():
+            one += 0.05 * torch.randn_like(one)
+    made = []
+    for _ in range(2):
+        output = tuned(input_ids=IDS, labels=IDS)
+        gradients = torch.autograd.grad(output.loss, list(trained.values()))
+        made.append([output.logits.detach(), *gradients])
+        patch_lora_layers(tuned)
+    assert sum(isinstance(module.forward, FusedExperts) for module in tuned.modules()) in (1, 2)
+    for theirs, ours in zip(*made, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_memory_of_a_step_is_measured(bare):

@@ -18,6 +18,7 @@ from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
 from tuneline.models.file_names import cast
+from tuneline.models.saving import save_model
 from tuneline.models.template_check import template_rules
 from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import TemplateRenderer
@@ -84,7 +85,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     own_ends = model.generation_config.eos_token_id if prompt.chat_template == "own" else None
     model.generation_config.eos_token_id = sorted({*prompter.stop_ids, *as_list(own_ends)})
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    save_model(model, folder)
     tokenizer.save_pretrained(folder)
     _copy_notices(source, folder)
     return prompt

@@ -21,6 +21,7 @@ from tuneline.models.chatglm.layout import original_config, write_chatglm
 from tuneline.models.config import Base
 from tuneline.models.cpu_tuning import retain_freed_blocks
 from tuneline.models.loading import UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer, pick_device
+from tuneline.models.saving import save_model
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
 
@@ -70,7 +71,7 @@ def merge_into(folder: Path, base: Path, adapter: Path, dtype: str) -> None:
         print(f"export: virtual tokens can't be merged: {where}")
         _copy_adapter(adapter, folder / UNMERGED_ADAPTER_DIR)
     model = merged(tuned, getattr(torch, dtype))
-    model.save_pretrained(folder, max_shard_size=LARGEST)
+    save_model(model, folder, LARGEST)
     for path in (path for name in CARRIED for path in base.glob(f"{name}*")):
         shutil.copyfile(path, folder / path.name)
     if wrong := file_mismatches(model, folder):

@@ -25,6 +25,8 @@ class Tensor(NamedTuple):
     name: str
     shape: tuple[int, ...]
     read: "Callable[[], torch.Tensor]"
+    dtype: str | None = None
+    """None for that of most."""
 
 
 def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str] | None = None) -> bytes:
@@ -39,40 +41,48 @@ def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: d
     return len(text).to_bytes(8, "little") + text
 
 
-def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str, what: str = "base: weights") -> None:
-    """Write the tensors, which all are of `dtype`, as model.safetensors, or as several files with an index.
+def write_shards(
+    folder: Path, tensors: Sequence[Tensor], dtype: str, what: str = "base: weights", largest: int | None = None
+) -> None:
+    """Write the tensors, of `dtype` or each its own, as model.safetensors, or as several files with an index.
 
-    `what` stands before the progress bar.
+    `what` stands before the progress bar; `largest` is LARGEST where it is None.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    kind, width = NAMES[dtype]
-    shards = _shards(tensors, width)
+    tensors = [tensor._replace(dtype=tensor.dtype or dtype) for tensor in tensors]
+    # The widest first, so that each begins at a multiple of its width.
+    tensors.sort(key=lambda tensor: -NAMES[tensor.dtype or dtype][1])
+    shards = _shards(tensors, LARGEST if largest is None else largest)
     names = [
         "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         for number in range(1, len(shards) + 1)
     ]
     with ProgressBar(what, len(tensors), "tensors") as bar:
         for name, shard in zip(names, shards, strict=True):
-            entries = [(tensor.name, kind, tensor.shape, width * prod(tensor.shape)) for tensor in shard]
+            entries = [(tensor.name, NAMES[tensor.dtype or dtype][0], tensor.shape, _size(tensor)) for tensor in shard]
             with (folder / name).open("wb") as file:
                 file.write(header(entries, {"format": "pt"}))
                 for tensor in shard:
                     file.write(_bytes(tensor))
                     bar.update()
     if len(shards) > 1:
-        total = sum(width * prod(tensor.shape) for tensor in tensors)
+        total = sum(map(_size, tensors))
         weight_map = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         path = folder / "model.safetensors.index.json"
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _shards(tensors: Sequence[Tensor], width: int) -> list[list[Tensor]]:
+def _size(tensor: Tensor) -> int:
+    return NAMES[tensor.dtype or "float32"][1] * prod(tensor.shape)
+
+
+def _shards(tensors: Sequence[Tensor], largest: int) -> list[list[Tensor]]:
     shards: list[list[Tensor]] = [[]]
     size = 0
     for tensor in tensors:
-        bytes_ = width * prod(tensor.shape)
-        if shards[-1] and size + bytes_ > LARGEST:
+        bytes_ = _size(tensor)
+        if shards[-1] and size + bytes_ > largest:
             shards.append([])
             size = 0
         shards[-1].append(tensor)

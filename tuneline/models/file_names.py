@@ -30,11 +30,11 @@ def groups(model: Any) -> list[Group]:
     """Every tensor of the model but those that are tied to another, as it is converted; nothing is computed."""
     import torch
 
-    tied = model.all_tied_weights_keys
+    unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
     state = {
         name: torch.empty(one.shape, dtype=one.dtype, device="meta")
         for name, one in model.state_dict().items()
-        if name not in tied
+        if name not in unsaved
     }
     alone = {name: to_files(model, {name: one}) for name, one in state.items()}
     found: list[Group] = []
