@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import yaml
+from safetensors.torch import load_file
 
 import stages.base
 import stages.evaluate
@@ -32,7 +34,7 @@ CHANGES = {
     "train": {"max_steps": 4, "epochs": 9, "learning_rate": 0.01, "batch_size": 4, "micro_batch_size": 2, "save_steps": 2,
               "logging_steps": 1, "dtype": "float32", "warmup_ratio": 0.0},
     "evaluate": {"max_new_tokens": 4, "max_thinking_tokens": 4, "batch_size": 3, "dtype": "float32"},
-    "export": {"dtype": "float32"},
+    "export": {"dtype": "float32", "layout": "native"},
 }  # fmt: skip
 
 
@@ -64,6 +66,7 @@ def make_project(name: str, folder: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for section, values in (CHANGES | {"base": base_section(source) | {"dtype": "float32"}}).items():
         params[section] |= values
+    params["export"]["layout"] = "original" if PUBLISHED[name].parts else "native"
     Path("params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
     Path("data/processed").mkdir(parents=True)
     Path("metrics").mkdir()
@@ -112,6 +115,27 @@ def test_a_base_as_published_goes_through_all_stages(worked, monkeypatch, family
     assert exported["max_logit_difference"] < 1e-4
     assert exported["greedy_agreement"] == 1.0
     assert verify.problems(Path("models/merged")) == []
+    if PUBLISHED[family].parts:
+        whole_is_as_it_came(Path("source"), Path("models/merged"))
+
+
+def whole_is_as_it_came(source: Path, merged: Path) -> None:
+    """In the layout of the checkpoint: all other parts bit for bit, and a text part that says what the merged model says."""
+    came, went = load_file(source / "model.safetensors"), load_file(merged / "original/model.safetensors")
+    assert went.keys() == came.keys()
+    left_out = json.loads(Path("metrics/base_details.json").read_text())["left_out"]
+    assert left_out
+    for name in came:
+        parts = name.split(".")
+        assert torch.equal(went[name], came[name]) or not set(parts) & set(left_out), name
+    assert (merged / "original/preprocessor_config.json").read_bytes() == (
+        source / "preprocessor_config.json"
+    ).read_bytes()
+    (kind,) = json.loads((source / "config.json").read_text())["architectures"]
+    ids = torch.arange(5, 35)[None]
+    whole = getattr(transformers, kind).from_pretrained(merged / "original", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(whole(input_ids=ids).logits, load_model(merged, torch.float32)(input_ids=ids).logits)
 
 
 @pytest.mark.parametrize("family", MATRIX)

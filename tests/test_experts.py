@@ -25,14 +25,14 @@ from tuneline.export.layerwise_fp32 import upcast
 from tuneline.models.config import Base
 from tuneline.models.file_names import expected_shapes, groups, skeleton
 from tuneline.models.loading import load_adapter, load_model
+from tuneline.models.packed_attention import NAME
+from tuneline.models.packing import keeps_rows_apart, packing_is_exact
 from tuneline.models.saving import save_model
 from tuneline.runtime.hashing import file_sha256, write_sums
 from tuneline.train import methods
-from tuneline.train.collate import _keeps_rows_apart, packing_is_exact
 from tuneline.train.fused_experts import FusedExperts
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.lora import resolve_targets
-from tuneline.train.packed_attention import NAME
 
 BASE, MERGED, ADAPTER = Path("models/base"), Path("models/merged"), Path("models/adapter")
 IDS = torch.arange(5, 29)[None]
@@ -320,10 +320,10 @@ def test_packed_rows_are_told_from_rows_that_see_each_other():
     rows = [torch.arange(start, start + 24) for start in (5, 50)]
     assert packing_is_exact(model)
     model.set_attn_implementation(NAME)
-    assert _keeps_rows_apart(model, rows)
+    assert keeps_rows_apart(model, rows)
     layer = model.model.layers[0]
     layer.register_forward_hook(lambda module, given, states: states + 0.1 * states.roll(1, 1))
-    assert not _keeps_rows_apart(model, rows)
+    assert not keeps_rows_apart(model, rows)
     assert not packing_is_exact(model)
 
 

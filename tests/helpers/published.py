@@ -81,7 +81,8 @@ PUBLISHED = {
         "tie_word_embeddings": True,
         "rope_parameters": {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 32.0, "low_freq_factor": 1.0,
                             "high_freq_factor": 4.0, "original_max_position_embeddings": 512}}),
-    "DeepSeek-R1-Distill-Qwen": Published("Qwen2Config", "deepseek_r1_distill", {"tie_word_embeddings": False, "head_dim": None}),
+    "DeepSeek-R1-Distill-Qwen": Published("Qwen2Config", "deepseek_r1_distill", {
+        "tie_word_embeddings": False, "head_dim": None}),
     "DeepSeek-R1-Distill-Llama": Published("LlamaConfig", "deepseek_r1_distill", {"tie_word_embeddings": False}),
     "GLM-4": Published("GlmConfig", "glm4", {"tie_word_embeddings": False, "attention_bias": True} | HALF),
     "GLM-4-0414": Published("Glm4Config", "glm4", {"tie_word_embeddings": False} | HALF),
@@ -127,7 +128,8 @@ PUBLISHED = {
         "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}),
     "OLMo 3": Published("Olmo3Config", "bos chatml", {
         "head_dim": None, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}),
-    "LFM3": Published("Lfm3Config", "lfm2", {"sliding_window": 16}),
+    "LFM3": Published("Lfm3Config", "lfm2", {
+        "sliding_window": 16, "num_hidden_layers": 3, "layer_types": ["conv", "sliding_attention", "full_attention"]}),
     "Ministral 3": Published(
         "Mistral3Config", "mistral", {"text": "Ministral3Config", "tie_word_embeddings": False},
         {"vision_config": {"model_type": "pixtral", **TOWER, "image_size": 28, "patch_size": 14, "head_dim": 8},

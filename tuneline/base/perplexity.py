@@ -2,7 +2,7 @@
 
 A wrongly converted checkpoint loads without a word and then predicts noise: its perplexity is in the
 thousands. The chunked loss of training is compared with the model's own loss on the same text, so a
-head that does more than multiply (soft-capping, scaling) is found here and not as a wrong gradient.
+head that does more than multiply, scale and cap softly is found here and not as a wrong gradient.
 """
 
 import math

@@ -15,7 +15,11 @@ from tuneline.runtime.progress import ProgressBar
 if TYPE_CHECKING:
     import torch
 
-NAMES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
+NAMES = {
+    "float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2), "float64": ("F64", 8), "int64": ("I64", 8),
+    "int32": ("I32", 4), "int16": ("I16", 2), "int8": ("I8", 1), "uint8": ("U8", 1), "bool": ("BOOL", 1),
+    "float8_e4m3fn": ("F8_E4M3", 1),
+}  # fmt: skip
 """A dtype in the format's words, and its bytes."""
 LARGEST = 4_000_000_000
 """Bytes of a file, unless one tensor alone is larger."""
@@ -26,7 +30,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     read: "Callable[[], torch.Tensor]"
     dtype: str | None = None
-    """None for that of most."""
+    """Where it is not that of all tensors."""
 
 
 def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str] | None = None) -> bytes:
@@ -44,14 +48,14 @@ def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: d
 def write_shards(
     folder: Path, tensors: Sequence[Tensor], dtype: str, what: str = "base: weights", largest: int | None = None
 ) -> None:
-    """Write the tensors, of `dtype` or each its own, as model.safetensors, or as several files with an index.
+    """Write the tensors, which are of `dtype` or say another, as model.safetensors, or as several files with an index.
 
     `what` stands before the progress bar; `largest` is LARGEST where it is None.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = [tensor._replace(dtype=tensor.dtype or dtype) for tensor in tensors]
+    tensors = [tensor if tensor.dtype else tensor._replace(dtype=dtype) for tensor in tensors]
     # The widest first, so that each begins at a multiple of its width.
-    tensors.sort(key=lambda tensor: -NAMES[tensor.dtype or dtype][1])
+    tensors.sort(key=lambda tensor: -NAMES[str(tensor.dtype)][1])
     shards = _shards(tensors, LARGEST if largest is None else largest)
     names = [
         "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
@@ -59,7 +63,7 @@ def write_shards(
     ]
     with ProgressBar(what, len(tensors), "tensors") as bar:
         for name, shard in zip(names, shards, strict=True):
-            entries = [(tensor.name, NAMES[tensor.dtype or dtype][0], tensor.shape, _size(tensor)) for tensor in shard]
+            entries = [(tensor.name, NAMES[str(tensor.dtype)][0], tensor.shape, _size(tensor)) for tensor in shard]
             with (folder / name).open("wb") as file:
                 file.write(header(entries, {"format": "pt"}))
                 for tensor in shard:
@@ -74,7 +78,7 @@ def write_shards(
 
 
 def _size(tensor: Tensor) -> int:
-    return NAMES[tensor.dtype or "float32"][1] * prod(tensor.shape)
+    return NAMES[str(tensor.dtype)][1] * prod(tensor.shape)
 
 
 def _shards(tensors: Sequence[Tensor], largest: int) -> list[list[Tensor]]:
@@ -95,4 +99,4 @@ def _bytes(tensor: Tensor) -> memoryview:
 
     value = tensor.read().contiguous()
     assert tuple(value.shape) == tensor.shape, f"{tensor.name} has shape {tuple(value.shape)}, not {tensor.shape}"
-    return value.view(torch.uint8).reshape(-1).numpy().data
+    return value.reshape(-1).view(torch.uint8).numpy().data

@@ -5,15 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import MODULES
+from tuneline.models.experts import expert_parameters, router_names
 from tuneline.train.config.lora import Lora
-from tuneline.train.experts import (
-    check_experts,
-    chosen_experts,
-    expert_parameters,
-    router_names,
-    taken_by_peft,
-    weights_of,
-)
+from tuneline.train.experts import check_experts, chosen_experts, taken_by_peft, weights_of
 
 
 def lora_config(model: Any, params: Lora) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tuneline.models.chunked_loss import summed_loss, supervised_positions
-from tuneline.models.likelihood import head_weight
+from tuneline.models.likelihood import head_states, head_weight, logit_cap
 
 Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(hidden [B, T, H], labels [B, T]) to (states [n, H], targets [n])."""
@@ -20,7 +20,7 @@ def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> N
     PEFT lengthens the labels by the former.
     """
     model.config.use_cache = False
-    head = head_weight(model)
+    head, cap = head_weight(model), logit_cap(model)
     if hasattr(head, "ds_id"):
         # ZeRO-3 gathers what a module owns, and this weight is used outside of its module.
         from deepspeed.runtime.zero import register_external_parameter
@@ -42,6 +42,6 @@ def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> N
             input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False, **where
         ).last_hidden_state
         states, targets = choose(hidden, labels)
-        return {"loss": summed_loss(states, head, targets)}
+        return {"loss": summed_loss(head_states(model, states), head, targets, cap)}
 
     model.forward = forward
