@@ -62,6 +62,8 @@ class Published(NamedTuple):
     """Class of transformers that wrote the weights."""
     extra: tuple[str, ...] = ()
     """Tensors that the published files hold and the class does not read."""
+    fused: bool = False
+    """Whether the files hold a tensor for all experts of a layer, as memory does."""
     quick: bool = False
     """Whether `make test` has it."""
 
@@ -156,7 +158,7 @@ WITH_EXPERTS = {
     "Mixtral": Published("MixtralConfig", "mistral", BLOCKS | {"sliding_window": None}),
     "gpt-oss": Published("GptOssConfig", "gptoss", BLOCKS | {
         "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"],
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}, fused=True),
     "Hunyuan MoE": Published("HunYuanMoEV1Config", "hunyuan", {"num_experts": 4, "moe_topk": 2, "tie_word_embeddings": True}),
     "LFM2 MoE": Published("Lfm2MoeConfig", "lfm2", EXPERTS | {
         "head_dim": None, "num_experts": 4, "num_dense_layers": 1, "layer_types": ["conv", "full_attention"]}),
@@ -165,7 +167,7 @@ WITH_EXPERTS = {
         DELTA | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 16},
         {"vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32,
                            "num_position_embeddings": 16}},
-        "Qwen3_5MoeForConditionalGeneration",
+        "Qwen3_5MoeForConditionalGeneration", fused=True,
     ),
 }  # fmt: skip
 PUBLISHED |= WITH_EXPERTS
@@ -209,7 +211,7 @@ def publish(name: str, folder: Path) -> Path:
         for parameter in model.parameters():
             # Norms begin as ones, biases as zeros, and what is never anything else is never compared.
             parameter += 0.02 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=not family.fused)
     if family.extra:
         path = folder / "model.safetensors"
         save_file(load_file(path) | {one: torch.randn(8, 8) for one in family.extra}, path, metadata={"format": "pt"})

@@ -70,6 +70,7 @@ def _names(files: dict[str, Entry]) -> OriginalNames:
 def load_text_part(part: TextPart, dtype: Any) -> Any:
     """The text class with its tensors, in `dtype`. Raises ValueError when one is missing."""
     from transformers import AutoModelForCausalLM
+    from transformers.core_model_loading import PrefixChange
 
     text = {part.names.to_text(name): name for name in part.files}
     tensors = {ours: read(name, part.files[name]) for ours, name in text.items() if ours is not None}
@@ -79,6 +80,6 @@ def load_text_part(part: TextPart, dtype: Any) -> Any:
     )
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"its files lack {len(missing)} tensors of {kind.__name__}, first {missing[0]}")
-    # It would be saved under the names of the whole.
-    model._weight_conversions = None
+    # Without the prefix of the whole; but experts that its files hold apart are held apart again.
+    model._weight_conversions = [one for one in model._weight_conversions if not isinstance(one, PrefixChange)]
     return model
