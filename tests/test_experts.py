@@ -33,6 +33,7 @@ from tuneline.train import methods
 from tuneline.train.fused_experts import FusedExperts
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.lora import resolve_targets
+from tuneline.train.loss_forward import install_loss_forward
 
 BASE, MERGED, ADAPTER = Path("models/base"), Path("models/merged"), Path("models/adapter")
 IDS = torch.arange(5, 29)[None]
@@ -359,6 +360,18 @@ def test_a_model_is_saved_as_transformers_saves_it_but_a_tensor_at_a_time(tmp_pa
     assert len(converted) == len(groups(model))
     index = json.loads((tmp_path / "ours/model.safetensors.index.json").read_text())["weight_map"]
     assert index == {name: path.name for path in paths for name in load_file(path)}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("family", ["Qwen3-MoE", "Mixtral", "Granite MoE"])
+def test_routers_add_to_the_loss_what_they_add_in_transformers(tmp_path, family, asked):
+    model = load_model(publish(family, tmp_path), torch.float32)
+    before = float(model(input_ids=IDS, labels=IDS).loss)
+    model.config.output_router_logits = asked
+    own = float(model(input_ids=IDS, labels=IDS).loss)
+    assert (own != before) == asked
+    install_loss_forward(model)
+    assert float(model(input_ids=IDS, labels=IDS)["loss"]) / (IDS.shape[1] - 1) == pytest.approx(own, rel=1e-5)
 
 
 @pytest.mark.parametrize("family", NATIVE)
