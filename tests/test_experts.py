@@ -211,6 +211,20 @@ def test_a_folder_that_lacks_an_expert_is_not_whole(project):
     assert verify.problems(MERGED) == ["model.safetensors: model.layers.0.mlp.experts.1.up_proj.weight is missing"]
 
 
+@pytest.mark.parametrize(
+    ("lacking", "count"),
+    [("model.layers.1.mlp.experts.2.up_proj.", 1), ("model.layers.0.mlp.experts.3.", 3), ("model.norm.", 1)],
+)
+def test_a_checkpoint_that_lacks_tensors_is_refused(workspace, lacking, count):
+    folder = workspace()
+    source = publish("Qwen3-MoE", folder / "source")
+    tensors = load_file(source / "model.safetensors")
+    left = {name: one for name, one in tensors.items() if not name.startswith(lacking)}
+    save_file(left, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"its files lack {count} tensors of a Qwen3MoeForCausalLM, first {lacking}"):
+        canonicalize(source, None, Base.model_validate(base_section(source)), BASE)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_plain_peft_loads_the_adapter(project, family):

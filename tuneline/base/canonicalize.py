@@ -19,7 +19,7 @@ from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
-from tuneline.models.file_names import cast
+from tuneline.models.file_names import cast, lack_of, why_not_whole
 from tuneline.models.original import put_aside
 from tuneline.models.saving import save_model
 from tuneline.models.template_check import template_rules
@@ -93,14 +93,18 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         known = AutoConfig.from_pretrained(source, **options) if part is None else part.config
         architecture = examine(known)
         if part is None:
-            model = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
+            model, report = AutoModelForCausalLM.from_pretrained(source, **options, **weights, output_loading_info=True)
+            if missing := sorted(report["missing_keys"]):
+                # transformers would make them up.
+                raise ValueError(lack_of(model, missing))
         else:
             model = load_text_part(part, weights["dtype"])
             if (source / "generation_config.json").is_file():
                 model.generation_config = GenerationConfig.from_pretrained(source)
     except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error) if gguf else why_not_whole(source, error)
         raise ValueError(
-            f"base.source {params.source!r} does not load with transformers' own classes: {error}"
+            f"base.source {params.source!r} does not load with transformers' own classes: {reason}"
         ) from None
     model = cast(model, getattr(torch, params.dtype))
     try:

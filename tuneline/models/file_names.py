@@ -95,6 +95,22 @@ def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: shape for group in groups(skeleton(folder)) for name, shape in group.files.items()}
 
 
+def lack_of(model: Any, missing: list[str]) -> str:
+    """A sentence's end for tensors that a checkpoint's files should hold."""
+    return (
+        f"its files lack {len(missing)} tensors of a {type(model).__name__}, first {missing[0]}; is the download whole?"
+    )
+
+
+def why_not_whole(source: Path, error: Exception) -> str:
+    """What an error in converting tensors comes from: the error itself says that its reason was logged."""
+    if "above" not in str(error) or not (names := set(tensor_names(source))):
+        return str(error)
+    model = skeleton(source)
+    missing = sorted({name for group in groups(model) for name in group.files} - names)
+    return lack_of(model, missing) if missing else str(error)
+
+
 def cast(model: Any, dtype: "torch.dtype") -> Any:
     """The model in `dtype`, but for what its class computes in float32 (a router's bias): as loading it would give it."""
     kept = {name: one.detach().float() for name, one in _chosen(model, float32_names(model, dtype)).items()}
