@@ -134,7 +134,7 @@ def model_facts(base: Path) -> dict[str, Any]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(read_config(base / "config.json"))
     body, head = operations_per_token(model)
-    return {"targets": sorted(resolve_targets(model, ["all"]).modules), "per_token": body, "per_supervised_token": head}
+    return {"targets": sorted(resolve_targets(model, ["all"])), "per_token": body, "per_supervised_token": head}
 
 
 def run(contender: Contender, job: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from tuneline.runtime.hashing import file_sha256, write_sums
 from tuneline.train import methods
 from tuneline.train.fused_experts import FusedExperts
 from tuneline.train.fused_lora import patch_lora_layers
-from tuneline.train.lora import resolve_targets
+from tuneline.train.lora import adapted
 from tuneline.train.loss_forward import install_loss_forward
 
 BASE, MERGED, ADAPTER = Path("models/base"), Path("models/merged"), Path("models/adapter")
@@ -281,7 +281,7 @@ def bare(tmp_path_factory):
 
 @pytest.mark.parametrize("family", ALL)
 def test_all_is_attention_experts_and_what_stands_beside_them_but_no_router(bare, family):
-    assert resolve_targets(bare(family), ["all"]) == ALL[family]
+    assert adapted(bare(family), ["all"]) == ALL[family]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_all_is_attention_experts_and_what_stands_beside_them_but_no_router(bare
     ],
 )  # fmt: skip
 def test_experts_go_by_their_names_in_files(bare, targets, expected):
-    assert resolve_targets(bare("GLM-4.5-Air"), targets) == expected
+    assert adapted(bare("GLM-4.5-Air"), targets) == expected
 
 
 # fmt: off

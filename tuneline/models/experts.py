@@ -26,6 +26,11 @@ def expert_parameters(model: Any) -> dict[str, set[str]]:
     return found
 
 
+def expert_names(model: Any) -> set[str]:
+    """What experts' projections are called, in files and in memory."""
+    return {name for end, names in expert_parameters(model).items() for name in (*names, end.rpartition(".")[2])}
+
+
 def router_names(model: Any) -> set[str]:
     """Last names of linear layers that choose or weigh experts, and of none beside."""
     import torch

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import MODULES
-from tuneline.models.experts import expert_parameters, router_names
+from tuneline.models.experts import expert_names, expert_parameters, router_names
 from tuneline.train.config.lora import Lora
 from tuneline.train.experts import check_experts, chosen_experts, taken_by_peft, weights_of
 
@@ -17,9 +17,9 @@ def lora_config(model: Any, params: Lora) -> Any:
     """
     from peft import LoraConfig
 
-    modules, parameters = resolve_targets(model, params.target_modules)
+    modules, parameters = adapted(model, params.target_modules)
     if parameters:
-        check_experts(params, resolve_targets(model, ["all"]).modules)
+        check_experts(params, adapted(model, ["all"]).modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.r,
@@ -45,32 +45,38 @@ class Targets(NamedTuple):
     """Experts, and layers beside them that PEFT would take for experts."""
 
 
-def resolve_targets(model: Any, targets: list[str]) -> Targets:
-    """What to adapt; `all` is every linear layer and expert, but no embedding, LM head or router.
+def adapted(model: Any, targets: list[str]) -> Targets:
+    """What `lora.target_modules` comes to. Raises ValueError for a name that nothing has, and for half of a parameter."""
+    modules, experts = resolve_targets(model, targets), expert_parameters(model)
+    if not experts:
+        return Targets(modules, set())
+    parameters = set(experts) if targets == ["all"] else set(chosen_experts(experts, targets))
+    taken = taken_by_peft(model, modules)
+    return Targets(modules - taken, parameters | weights_of(model, taken))
 
-    Raises ValueError for a name that no layer and no expert has.
+
+def resolve_targets(model: Any, targets: list[str]) -> set[str]:
+    """Last names of the linear layers to adapt; `all` is every one but embeddings, LM head and routers.
+
+    Experts are no layers: a name that only they have is known and left out.
     """
     import torch
 
     excluded = (model.get_input_embeddings(), model.get_output_embeddings())
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     known = {name.rpartition(".")[2] for name in linear if model.get_submodule(name) not in excluded}
-    experts = expert_parameters(model)
     if targets == ["all"]:
-        modules, parameters = known - router_names(model), set(experts)
-    else:
-        if model.config.model_type == "glm":
-            targets = [native for name in targets for native in MODULES.get(name, (name,))]
-        of_experts = {name for end, names in experts.items() for name in (*names, end.rpartition(".")[2])}
-        wrong = sorted(set(targets) - known - of_experts)
-        if wrong:
-            raise ValueError(
-                f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(known | of_experts)} "
-                "(embeddings and LM head are left out: they may be tied, and a merge would change both)"
-            )
-        modules, parameters = set(targets) & known, set(chosen_experts(experts, targets))
-    taken = taken_by_peft(model, modules) if experts else set()
-    return Targets(modules - taken, parameters | weights_of(model, taken))
+        return known - router_names(model)
+    if model.config.model_type == "glm":
+        targets = [native for name in targets for native in MODULES.get(name, (name,))]
+    of_experts = expert_names(model)
+    wrong = sorted(set(targets) - known - of_experts)
+    if wrong:
+        raise ValueError(
+            f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(known | of_experts)} "
+            "(embeddings and LM head are left out: they may be tied, and a merge would change both)"
+        )
+    return set(targets) & known
 
 
 def resolve_modules(model: Any, names: list[str]) -> set[str]:
