@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.models.chatglm.names import MODULES
+from tuneline.models.layer_names import linear_layers
 from tuneline.train.config.lora import Lora
 
 
@@ -32,11 +33,7 @@ def lora_config(model: Any, params: Lora) -> Any:
 
 def resolve_targets(model: Any, targets: list[str]) -> set[str]:
     """Last names of the linear layers to adapt; `all` is every one but embeddings and LM head."""
-    import torch
-
-    excluded = (model.get_input_embeddings(), model.get_output_embeddings())
-    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    known = {name.rpartition(".")[2] for name in linear if model.get_submodule(name) not in excluded}
+    known = linear_layers(model)
     if targets == ["all"]:
         return known
     if model.config.model_type == "glm":
