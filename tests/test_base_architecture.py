@@ -1,4 +1,4 @@
-"""What `base` finds out about an architecture before it reads a weight: refusals, and the text part of a checkpoint that sees."""
+"""What `base` finds out about an architecture before it reads a weight: refusals, and the text part of one that sees."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ REFUSED = {
         r"LoRA does not adapt dt_proj.*PEFT says: .*Module 'out_proj' is incompatible",
     ),
     "Gemma3TextConfig": (
-        WIDE | {"use_bidirectional_attention": True}, r"a row's states change with padding (after|before) it; expected a causal",
+        WIDE | {"use_bidirectional_attention": True}, r"a row's states change with padding (after|before) it; expected",
     ),
 }  # fmt: skip
 
@@ -75,7 +75,7 @@ def test_a_slice_has_a_layer_of_each_kind_and_few_parameters():
 @pytest.mark.parametrize(
     ("method", "values", "message"),
     [
-        ("prefix", {"layer_types": ["conv", "full_attention"]}, r"tune.method is prefix, and layers .* \(conv\) .* expected lora"),
+        ("prefix", {"layer_types": ["conv", "full_attention"]}, r"is prefix, and layers .* \(conv\) .* expected lora"),
         ("prefix", {"kv_lora_rank": 8}, r"keys and values of a latent form"),
         ("prompt", {"hidden_size_per_layer_input": 8}, r"tune.method is prompt, and this base embeds words for each layer"),
         ("p_tuning", {"hidden_size_per_layer_input": 8}, r"tune.method is p_tuning"),
@@ -141,3 +141,20 @@ def test_base_says_what_it_left_out_and_keeps_it(workspace, tmp_path, capsys):
     assert "mtp.fc.weight" in aside
     assert not any("layers" in name for name in aside)
     assert all(torch.equal(tensor, came[name]) and tensor.dtype == came[name].dtype for name, tensor in aside.items())
+
+
+@pytest.mark.parametrize("place", ["config", "text part"])
+def test_a_quantised_checkpoint_is_refused(workspace, tmp_path, place):
+    source = publish("Qwen3.5", tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (config if place == "config" else config["text_config"])["quantization_config"] = {"quant_method": "fp8"}
+    (source / "config.json").write_text(json.dumps(config))
+    assert "has a quantization_config (fp8), expected the unquantised checkpoint" in refusal(source)
+
+
+def test_a_tokenizer_of_another_checkpoint_is_refused_before_its_weights_are_read(workspace, tmp_path):
+    source = publish("Qwen2", tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    (source / "model.safetensors").write_bytes(b"no weights")
+    assert "its prompt has a token with the id" in refusal(source)
