@@ -16,6 +16,7 @@ import stages.base
 import stages.evaluate
 import stages.export
 import stages.predict_base
+from tests.helpers import bases_table
 from tests.helpers.many_trainings import train_all
 from tests.helpers.paths import ROOT
 from tests.helpers.published import PUBLISHED, publish
@@ -136,6 +137,22 @@ def whole_is_as_it_came(source: Path, merged: Path) -> None:
     whole = getattr(transformers, kind).from_pretrained(merged / "original", dtype=torch.float32).eval()
     with torch.inference_mode():
         torch.testing.assert_close(whole(input_ids=ids).logits, load_model(merged, torch.float32)(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("family", MATRIX)
+@pytest.mark.parametrize("document", bases_table.WORDS)
+def test_the_table_of_the_docs_is_current(worked, request, document, family):
+    """`pytest tests/test_bases.py --write-tables` writes it."""
+    details = json.loads((worked[family] / "metrics/base_details.json").read_text(encoding="utf-8"))
+    now = bases_table.row(document, family, details)
+    if request.config.getoption("--write-tables"):
+        bases_table.write(document, now, PUBLISHED)
+    assert bases_table.rows(document).get(family) == now
+
+
+@pytest.mark.parametrize("document", bases_table.WORDS)
+def test_the_table_of_the_docs_has_every_family(document):
+    assert list(bases_table.rows(document)) == list(PUBLISHED)
 
 
 @pytest.mark.parametrize("family", MATRIX)

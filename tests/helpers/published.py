@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.chat_templates import published, template_tokenizer
+from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 1024}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
@@ -51,7 +52,7 @@ class Published(NamedTuple):
     """How a family is published."""
 
     config: str
-    """Class of transformers."""
+    """Class of transformers; or `ChatGLM`, which has its own layout."""
     template: str
     """Name in TEMPLATES, or of the package trl."""
     special: dict[str, Any] = {}  # noqa: RUF012
@@ -88,7 +89,8 @@ PUBLISHED = {
     "DeepSeek-R1-Distill-Llama": Published("LlamaConfig", "deepseek_r1_distill", {"tie_word_embeddings": False}),
     "GLM-4": Published("GlmConfig", "glm4", {"tie_word_embeddings": False, "attention_bias": True} | HALF),
     "GLM-4-0414": Published("Glm4Config", "glm4", {"tie_word_embeddings": False} | HALF),
-    "Gemma 2": Published("Gemma2Config", "gemma", SHORT_WINDOW, quick=True),
+    "ChatGLM2, ChatGLM3": Published("ChatGLM", ""),
+    "Gemma 2": Published("Gemma2Config", "gemma", SHORT_WINDOW),
     "Gemma 3 1B": Published("Gemma3TextConfig", "gemma3", SHORT_WINDOW),
     "Gemma 3 4B, MedGemma": Published(
         "Gemma3Config", "gemma3", SHORT_WINDOW, {"vision_config": TOWER | {"image_size": 28, "patch_size": 14},
@@ -186,7 +188,11 @@ def publish(name: str, folder: Path) -> Path:
     import transformers
     from safetensors.torch import load_file, save_file
 
-    family, tokenizer = PUBLISHED[name], tokenizer_of(name)
+    family = PUBLISHED[name]
+    if family.config == "ChatGLM":
+        checkpoint(folder, train_pieces(folder.parent / "pieces", "identity", 400), SIZES["grouped"])
+        return folder
+    tokenizer = tokenizer_of(name)
     ends = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -12,15 +12,18 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
-from tuneline.models.experts import expert_parameters, router_names
+from tuneline.models.experts import expert_parameters, has_experts, router_names
+from tuneline.models.layer_names import linear_layers
 from tuneline.models.likelihood import answer_nll, head_weight
 from tuneline.models.packing import packing_is_exact, why_padded
 
 WORDS = 512
-LARGEST = 600_000_000
-"""Parameters of a slice that is still tried: some seconds and 1.2 GB."""
+INNER = {"intermediate_size": 256, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}
+"""Widths of a slice, where nothing else depends on them."""
+LARGEST = 400_000_000
+"""Parameters of a slice that is still tried: some seconds and 1.6 GB."""
 TOLERANCE = 0.02
-"""Nats, and states relative to the largest, by which rounding may move what is the same."""
+"""Nats, and part of the largest state, by which rounding may move what is the same."""
 
 
 class Architecture(NamedTuple):
@@ -53,7 +56,8 @@ def examine(config: Any) -> Architecture:
             "at a time; expected a decoder built like Llama's, Qwen's, Gemma's or GLM's"
         )
     head_weight(model)
-    targets = linear_layers(model)
+    experts = {name for names in expert_parameters(model).values() for name in names}
+    targets = sorted((linear_layers(model) | experts) - router_names(model))
     if not targets:
         raise ValueError(f"{name} has no linear layers but its head, so LoRA has nothing to adapt; expected some")
     padded = why_padded(config)
@@ -62,20 +66,9 @@ def examine(config: Any) -> Architecture:
         check_causal(part)
         if padded is None and not packing_is_exact(part):
             padded = "a packed row would see the one before it"
-    return Architecture(padded, targets, bool(expert_parameters(model)))
-
-
-def linear_layers(model: Any) -> list[str]:
-    """Last names of all linear layers but embeddings, LM head and routers, as files name them where they are experts."""
-    excluded = (model.get_input_embeddings(), model.get_output_embeddings())
-    found = (
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and all(module is not one for one in excluded)
-    )
-    return sorted(
-        {*found, *(one for names in expert_parameters(model).values() for one in names)} - router_names(model)
-    )
+    if not has_experts(model):
+        check_lora(model, targets)
+    return Architecture(padded, targets, bool(experts))
 
 
 def make_slice(config: Any) -> Any:
@@ -94,15 +87,40 @@ def make_slice(config: Any) -> Any:
         if getattr(part, name, None):
             setattr(part, name, WORDS)
     part.pad_token_id, part.eos_token_id, part.bos_token_id = 0, 1, 2
-    # What a config of two layers makes impossible is found on the whole model, after it was loaded.
-    with suppress(Exception):
-        with torch.device("meta"):
-            size = sum(one.numel() for one in AutoModelForCausalLM.from_config(part).parameters())
-        if size <= LARGEST:
-            torch.manual_seed(0)
-            dtype = torch.float32 if size < LARGEST / 12 else torch.bfloat16
-            return AutoModelForCausalLM.from_config(part, dtype=dtype).requires_grad_(False).eval()
+    narrow = copy.deepcopy(part)
+    for name, width in INNER.items():
+        if isinstance(getattr(narrow, name, None), int):
+            setattr(narrow, name, min(width, getattr(narrow, name)))
+    # What no slice shows is found on the whole model, after it was loaded.
+    for one in (narrow, part):
+        with suppress(Exception):
+            return _made(one)
     return None
+
+
+def _made(config: Any) -> Any:
+    with torch.device("meta"):
+        size = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
+    if size > LARGEST:
+        return None
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).requires_grad_(False).eval()
+    with torch.no_grad():
+        model.base_model(input_ids=torch.arange(8)[None], use_cache=False)
+    return model
+
+
+def check_lora(model: Any, targets: list[str]) -> None:
+    """Raises ValueError when PEFT does not adapt these layers; the model is PEFT's afterwards."""
+    from peft import LoraConfig, get_peft_model
+
+    try:
+        get_peft_model(model, LoraConfig(r=1, target_modules=targets))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{type(model).__name__}: LoRA does not adapt {', '.join(targets)} (PEFT says: {error}); expected linear layers "
+            "that no other kind of module shares a name with"
+        ) from None
 
 
 def check_loss(model: Any) -> None:
@@ -135,7 +153,7 @@ def check_causal(model: Any) -> None:
         input_ids=torch.cat([torch.cat([pad, ids], 1), other]), attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False,
     )  # fmt: skip
-    bound = TOLERANCE * float(alone.abs().max()) * (1 if alone.dtype == torch.float32 else 4)
+    bound = TOLERANCE * float(alone.abs().max())
     for where, states in (("after", right.last_hidden_state[0, :21]), ("before", left.last_hidden_state[0, 9:])):
         if not float((states - alone).abs().max()) <= bound:
             raise ValueError(

@@ -3,14 +3,17 @@
 import functools
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, logging
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, GgufConfig, logging
 
 from tuneline.base.architecture import Architecture, examine
+from tuneline.base.refusals import check_words, refuse_quantised, refuse_remote_code
 from tuneline.base.text_part import find_text_part, load_text_part
 from tuneline.models.chat_format import Prompter, as_list, load_prompter
 from tuneline.models.chat_templates import chat_template
@@ -19,7 +22,7 @@ from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
-from tuneline.models.file_names import cast, lack_of, why_not_whole
+from tuneline.models.file_names import cast, load_whole
 from tuneline.models.original import put_aside
 from tuneline.models.saving import save_model
 from tuneline.models.template_check import template_rules
@@ -78,6 +81,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     if chatglm.is_chatglm(config):
         return _canonicalize_chatglm(source, config, params, folder)
     refuse_remote_code(config, params)
+    refuse_quantised(config, params)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
     if gguf:
@@ -87,32 +91,28 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         weights = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
     else:
         weights["use_safetensors"] = True
-    try:
+    # What needs no weights comes first: reading them takes minutes.
+    with _in_one_sentence(params, "does not load with transformers' own classes"):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         part = None if gguf else find_text_part(source)
         known = AutoConfig.from_pretrained(source, **options) if part is None else part.config
-        architecture = examine(known)
-        if part is None:
-            model, report = AutoModelForCausalLM.from_pretrained(source, **options, **weights, output_loading_info=True)
-            if missing := sorted(report["missing_keys"]):
-                # transformers would make them up.
-                raise ValueError(lack_of(model, missing))
-        else:
-            model = load_text_part(part, weights["dtype"])
-            if (source / "generation_config.json").is_file():
-                model.generation_config = GenerationConfig.from_pretrained(source)
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error) if gguf else why_not_whole(source, error)
-        raise ValueError(
-            f"base.source {params.source!r} does not load with transformers' own classes: {reason}"
-        ) from None
-    model = cast(model, getattr(torch, params.dtype))
     try:
         prompter, prompt = prompt_of(tokenizer)
     except ValueError as error:
         raise ValueError(
             f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
         ) from None
+    with _in_one_sentence(params, "can't be tuned"):
+        check_words(prompter, known)
+        architecture = examine(known)
+    with _in_one_sentence(params, "does not load with transformers' own classes"):
+        if part is None:
+            model = load_whole(source, options | weights)
+        else:
+            model = load_text_part(part, weights["dtype"])
+            if (source / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(source)
+    model = cast(model, getattr(torch, params.dtype))
     # Its authors may know of more.
     own_ends = model.generation_config.eos_token_id if prompt.chat_template == "own" else None
     model.generation_config.eos_token_id = sorted({*prompter.stop_ids, *as_list(own_ends)})
@@ -122,6 +122,15 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     _copy_notices(source, folder)
     left_out = () if part is None else put_aside(source, folder, part.names, part.files)
     return Canonical(prompt, architecture, tuple(left_out))
+
+
+@contextmanager
+def _in_one_sentence(params: Base, what: str) -> Iterator[None]:
+    """What libraries raise, as the ValueError of a source that `what` is said of."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ValueError(f"base.source {params.source!r} {what}: {error}") from None
 
 
 def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Canonical:
@@ -157,22 +166,6 @@ def read_config(source: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{source / 'config.json'} holds {type(config).__name__}, expected an object")
     return config
-
-
-def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
-    """Raises ValueError for an architecture that exists only as code inside checkpoints (InternLM2, Baichuan, Qwen 1)."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = config.get("model_type")
-    if config and kind not in CONFIG_MAPPING:
-        carried = (
-            ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
-        )
-        raise ValueError(
-            f"base.source {params.source!r}: config.json has model_type {kind!r}, which transformers does not have"
-            f"{carried}; expected an architecture of transformers (llama, qwen2, qwen3, gemma3_text, glm, glm4 …), or ChatGLM2 "
-            "or ChatGLM3 (chatglm)"
-        )
 
 
 def details_of(base: Canonical) -> dict[str, Any]:

@@ -26,6 +26,12 @@ def expert_parameters(model: Any) -> dict[str, set[str]]:
     return found
 
 
+def has_experts(model: Any) -> bool:
+    """Whether a parameter holds all experts of a layer."""
+    named = ((name, getattr(one, "ds_shape", one.shape)) for name, one in model.named_parameters())
+    return any(name.rpartition(".")[0].endswith(".experts") and len(shape) == 3 for name, shape in named)
+
+
 def expert_names(model: Any) -> set[str]:
     """What experts' projections are called, in files and in memory."""
     return {name for end, names in expert_parameters(model).items() for name in (*names, end.rpartition(".")[2])}
@@ -36,7 +42,7 @@ def router_names(model: Any) -> set[str]:
     import torch
 
     inside: dict[bool, set[str]] = {True: set(), False: set()}
-    if not expert_parameters(model):
+    if not has_experts(model):
         return set()
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):

@@ -102,6 +102,19 @@ def lack_of(model: Any, missing: list[str]) -> str:
     )
 
 
+def load_whole(source: Path, options: dict[str, Any]) -> Any:
+    """The causal language model of a checkpoint. Raises ValueError for missing tensors, which transformers would make up."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(source, **options, output_loading_info=True)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(why_not_whole(source, error)) from None
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(lack_of(model, missing))
+    return model
+
+
 def why_not_whole(source: Path, error: Exception) -> str:
     """What an error in converting tensors comes from: the error itself says that its reason was logged."""
     if "above" not in str(error) or not (names := set(tensor_names(source))):

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tuneline.formats.example import IGNORE_INDEX
-from tuneline.models.experts import expert_parameters
+from tuneline.models.experts import has_experts
 from tuneline.models.packed_attention import NAME
 
 Row = tuple[torch.Tensor, torch.Tensor, int]
@@ -43,7 +43,7 @@ def packing_is_exact(model: Any) -> bool:
             given = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
             output = model.base_model(**given, lengths=batch["lengths"], use_cache=False)
             states.append(output.last_hidden_state[0, len(first) :])
-        return torch.equal(*states) or (bool(expert_parameters(model)) and keeps_rows_apart(model, ids[:2]))
+        return torch.equal(*states) or (has_experts(model) and keeps_rows_apart(model, ids[:2]))
     except (AssertionError, TypeError):
         # Its attention takes more than rows (a cap, sinks), or hands nothing on to it.
         return False

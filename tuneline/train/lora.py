@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import MODULES
 from tuneline.models.experts import expert_names, expert_parameters, router_names
+from tuneline.models.layer_names import linear_layers
 from tuneline.train.config.lora import Lora
 from tuneline.train.experts import check_experts, chosen_experts, taken_by_peft, weights_of
 
@@ -56,15 +57,11 @@ def adapted(model: Any, targets: list[str]) -> Targets:
 
 
 def resolve_targets(model: Any, targets: list[str]) -> set[str]:
-    """Last names of the linear layers to adapt; `all` is every one but embeddings, LM head and routers.
+    """Names of the linear layers to adapt; `all` is every one but embeddings, LM head and routers.
 
     Experts are no layers: a name that only they have is known and left out.
     """
-    import torch
-
-    excluded = (model.get_input_embeddings(), model.get_output_embeddings())
-    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    known = {name.rpartition(".")[2] for name in linear if model.get_submodule(name) not in excluded}
+    known = linear_layers(model)
     if targets == ["all"]:
         return known - router_names(model)
     if model.config.model_type == "glm":
