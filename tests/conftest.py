@@ -21,6 +21,10 @@ from tests.helpers.tiny_models import MARKERS, base_section, canonical, make_bas
 from tests.helpers.workspace import make_trained
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-tables", action="store_true", help="write the tables of docs/ that tests compare")
+
+
 def pytest_collection_modifyitems(items: list) -> None:
     """Files with stories first: the longest should not be what everything else waits for at the end."""
     long = {item.path for item in items if item.get_closest_marker("story")}

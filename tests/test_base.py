@@ -129,8 +129,7 @@ def test_perplexity_of_noise_is_refused(canonical_base):
 
 def test_a_head_that_does_more_than_multiply_is_found(canonical_base):
     model = load_model(canonical_base, torch.float32)
-    model.get_output_embeddings().weight.mul_(50)
-    model.config.final_logit_softcapping = 1.0
+    model.get_output_embeddings().register_forward_hook(lambda module, given, logits: logits + 5 * logits.sin())
     with pytest.raises(ValueError, match="its head is not a plain matrix product"):
         perplexities(model, load_tokenizer(canonical_base))
 

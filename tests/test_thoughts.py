@@ -47,7 +47,7 @@ def instruct_base(folder: Path, template: str) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder / "source")
     tokenizer.save_pretrained(folder / "source")
     params = Base.model_validate(base_section(folder / "source") | {"dtype": "float32"})
-    prompt = canonicalize(folder / "source", None, params, folder / "base")
+    prompt = canonicalize(folder / "source", None, params, folder / "base").prompt
     assert prompt.chat_template == "own"
     return folder / "base"
 

@@ -42,7 +42,7 @@ def plain_tensors(base: Path, names: tuple[str, ...] = ("q_proj", "v_proj"), r: 
     """Random A and B for layers of a base."""
     import torch
 
-    from tuneline.models.loading import expected_shapes
+    from tuneline.models.file_names import expected_shapes
 
     torch.manual_seed(seed)
     found = {}

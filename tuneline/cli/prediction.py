@@ -144,7 +144,7 @@ def _libraries() -> float:
 
 
 def read_config(path: Path) -> Any:
-    """The transformers config at a path; a ChatGLM2's or ChatGLM3's becomes the native one."""
+    """The transformers config at a path, of its text part where it has several; a ChatGLM2's or ChatGLM3's becomes native."""
     from transformers import AutoConfig
 
     from tuneline.models.chatglm.config import is_chatglm, native_config, shape_of
@@ -154,7 +154,7 @@ def read_config(path: Path) -> Any:
     values = json.loads(path.read_text(encoding="utf-8"))
     if is_chatglm(values):
         return native_config(shape_of(values), "bfloat16", 0, [2])
-    return AutoConfig.for_model(values.pop("model_type"), **values)
+    return AutoConfig.for_model(values.pop("model_type"), **values).get_text_config(decoder=True)
 
 
 def run_workload(train: Any, tokens: "Tokens", *, packed: bool) -> Workload:

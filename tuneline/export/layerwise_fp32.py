@@ -68,10 +68,13 @@ def _computed_in_float32(network: Any) -> Iterator[None]:
 
     with init_empty_weights(include_buffers=False):
         twin = dict(type(network)._from_config(copy.deepcopy(network.config), dtype=torch.float32).named_buffers())
-    changed = {}
+    changed, loaded = {}, network.state_dict()
     for name, buffer in network.named_buffers():
         original = ".".join(part for part in name.split(".") if part not in WRAPPERS)
-        if buffer.is_floating_point() and original in twin:
+        if name in loaded:
+            # Not worked out but read from the files: a router's bias.
+            changed[name] = (buffer, buffer.float())
+        elif buffer.is_floating_point() and original in twin:
             changed[name] = (buffer, twin[original].to(buffer.device))
     try:
         for name, (_, wide) in changed.items():

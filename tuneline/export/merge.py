@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from tuneline.export.expert_updates import of_files
 from tuneline.export.updates import refuse_tied, updates, whole_names
 from tuneline.models.adapters.source import base_values, read_adapter
+from tuneline.models.file_names import cast, float32_names, groups, skeleton, to_files
 from tuneline.models.loading import TRAINED_WEIGHTS, can_merge, load_adapter, load_model
 
 EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-20}
@@ -40,7 +42,7 @@ def merged(model: Any, dtype: torch.dtype) -> Any:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not can_merge(model):
-        return model.get_base_model().to(dtype)
+        return cast(model.get_base_model(), dtype)
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             layer = module.get_base_layer().float()
@@ -48,31 +50,52 @@ def merged(model: Any, dtype: torch.dtype) -> Any:
             # One cast of the sum: casting the difference and then the sum would round twice (peft#1388).
             layer.to(dtype)
     plain = model.unload() if hasattr(model, "unload") else model
-    return plain.to(dtype)
+    return cast(plain, dtype)
 
 
 def file_mismatches(model: Any, folder: Path) -> list[str]:
-    """Tensors of the folder's files that differ from the model in memory by a bit."""
-    state = model.state_dict()
-    return [
-        name for name, read in stored(folder).items() if name not in state or not torch.equal(read(), state[name].cpu())
-    ]
+    """Tensors of the folder's files that differ from the model in memory by a bit.
+
+    Raises ValueError when they do not have the names that a checkpoint of this architecture has.
+    """
+    state, ours = model.state_dict(), stored(folder)
+    converted = groups(model)
+    named = {name for group in converted for name in group.files}
+    if wrong := sorted(named ^ ours.keys()):
+        raise ValueError(
+            f"the merged files do not have the names of a {type(model).__name__}'s: {len(wrong)} are missing or too many, "
+            f"first {wrong[0]}; the disk has no part in it, so please report it, with the version of transformers"
+        )
+    differing = []
+    for group in converted:
+        made = to_files(model, {name: state[name].cpu() for name in group.memory})
+        differing += [name for name, one in made.items() if not torch.equal(ours[name](), one)]
+    return differing
 
 
 def merge_mismatches(folder: Path, base: Path, adapter: Path, dtype: torch.dtype) -> list[str]:
-    """Tensors of the folder that are not base plus update, worked out anew from the three folders' files alone."""
-    changes, ours = updates(adapter, base), stored(folder)
-    wrong = sorted({*stored(base).keys() ^ ours.keys(), *changes.keys() - stored(base).keys()})
-    for name, read in stored(base).items():
-        if name in wrong:
-            continue
-        if name not in changes:
-            same = torch.equal(ours[name](), read().to(dtype))
-        else:
-            same = allclose_in_dtype(ours[name](), changes[name](read().float()), dtype)
-        if not same:
-            wrong.append(name)
-    return wrong
+    """Tensors of the folder that are not base plus update, worked out anew from the three folders' files alone.
+
+    One tensor of the memory at a time.
+    """
+    model, ours, theirs = skeleton(base), stored(folder), stored(base)
+    changes, wide, converted = updates(adapter, base), float32_names(model, dtype), groups(model)
+    nowhere = changes.keys() - {name for group in converted for name in group.memory}
+    wrong = sorted({*theirs.keys() ^ ours.keys(), *nowhere})
+    unseen = set(theirs) - set(wrong)
+    for group in converted:
+        kind = torch.float32 if wide & set(group.memory) else dtype
+        of_group = of_files(model, group, changes)
+        for name in unseen & group.files.keys():
+            if name not in of_group:
+                same = torch.equal(ours[name](), theirs[name]().to(kind))
+            else:
+                same = allclose_in_dtype(ours[name](), of_group[name](theirs[name]().float()), kind)
+            if not same:
+                wrong.append(name)
+        unseen -= group.files.keys()
+    # What the architecture has no place for is carried as it is.
+    return wrong + [name for name in sorted(unseen) if not torch.equal(ours[name](), theirs[name]().to(dtype))]
 
 
 def allclose_in_dtype(written: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -1,39 +1,33 @@
 """Updates of an adapter, weight by weight in float32, worked out from its files alone and without PEFT's layers."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from tuneline.export.changes import Change, Update, after
+from tuneline.export.expert_updates import WrappedParameter, wrapped_parameters
 from tuneline.models.adapters.source import PREFIX, Adapter, base_values, read_adapter, scale
 from tuneline.models.loading import TRAINED_WEIGHTS
 
-Update = Callable[[torch.Tensor], torch.Tensor]
-"""A base's weight in float32 to what the adapter makes of it."""
 TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 
 
-def updates(folder: Path, base: Path) -> dict[str, Update]:
-    """Name of each weight of the base that the folder's adapter changes, and how.
-
-    Raises ValueError for adapters of fused parameters, whose update is not worked out here.
-    """
+def updates(folder: Path, base: Path) -> dict[str, Change]:
+    """Name in memory of each weight of the base that the folder's adapter changes, and how."""
     if (folder / TRAINED_WEIGHTS).is_file():
         return {name: _becomes(tensor) for name, tensor in load_file(folder / TRAINED_WEIGHTS).items()}
     adapter = read_adapter(folder, base_values(base))
     if adapter.config.is_prompt_learning:
         return {}
-    if adapter.config.target_parameters:
-        raise ValueError(
-            f"{folder} has target_parameters {adapter.config.target_parameters}, which can't be merged yet"
-        )
-    found: dict[str, Update] = {}
+    wrapped = wrapped_parameters(base, folder)
+    found: dict[str, Change] = {}
     for name in sorted(adapter.tensors, key=_order):
-        weight, update = _update(adapter, name)
-        if update is not None:
-            found[weight] = _after(found[weight], update) if weight in found else update
+        weight, change = _change(adapter, name, wrapped)
+        if change is not None:
+            found[weight] = after(found[weight], change) if weight in found else change
     return found
 
 
@@ -61,7 +55,7 @@ def _order(name: str) -> tuple[bool, str]:
     return (not name.endswith(".base_layer.bias"), name)
 
 
-def _update(adapter: Adapter, name: str) -> tuple[str, Update | None]:
+def _change(adapter: Adapter, name: str, wrapped: Mapping[str, WrappedParameter]) -> tuple[str, Change | None]:
     """A tensor of the adapter: the weight that it changes and how, or None where another tensor says it."""
     tensors, module = adapter.tensors, name.removeprefix(PREFIX)
     tensor = tensors[name]
@@ -72,6 +66,8 @@ def _update(adapter: Adapter, name: str) -> tuple[str, Update | None]:
     if not layer:
         return module.replace(".base_layer.", "."), _becomes(tensor)
     magnitude = next((one for key, one in tensors.items() if key.startswith(f"{PREFIX}{layer}.lora_magnitude")), None)
+    if part == "A.weight" and (one := wrapped.get(layer)):
+        return one.name, _plus_experts(scale(adapter.config, layer, len(tensor) // one.experts), one, adapter, name)
     if part == "A.weight":
         added = scale(adapter.config, layer, len(tensor)) * (
             tensors[f"{PREFIX}{layer}.lora_B.weight"].float() @ tensor.float()
@@ -88,20 +84,25 @@ def _update(adapter: Adapter, name: str) -> tuple[str, Update | None]:
     return layer, None
 
 
-def _plus(added: torch.Tensor, magnitude: torch.Tensor | None, norm_over: int) -> Update:
+def _plus(added: torch.Tensor, magnitude: torch.Tensor | None, norm_over: int) -> Change:
     """The sum; with DoRA's magnitudes, its rows (an embedding's columns) brought to these lengths."""
+    if magnitude is None:
+        return Update(1.0, lambda: added)
 
-    def update(weight: torch.Tensor) -> torch.Tensor:
+    def change(weight: torch.Tensor) -> torch.Tensor:
         total = weight + added
-        if magnitude is None:
-            return total
         factor: torch.Tensor = magnitude.float().reshape(-1) / total.norm(dim=norm_over)
         return total * (factor[:, None] if norm_over == 1 else factor)
 
-    return update
+    return change
 
 
-def _with_rows(ids: list[int], rows: torch.Tensor) -> Update:
+def _plus_experts(scaling: float, one: WrappedParameter, adapter: Adapter, name: str) -> Change:
+    a, b = adapter.tensors[name].float(), adapter.tensors[name.replace(".lora_A.", ".lora_B.")].float()
+    return Update(1.0, lambda: scaling * one.product(b, a))
+
+
+def _with_rows(ids: list[int], rows: torch.Tensor) -> Change:
     return lambda weight: weight.index_copy(0, torch.tensor(ids), rows.float())
 
 
@@ -113,9 +114,5 @@ def _token_ids(config: Any, module: str) -> list[int]:
     return list(indices)
 
 
-def _becomes(whole: torch.Tensor) -> Update:
-    return lambda _: whole.float()
-
-
-def _after(first: Update, second: Update) -> Update:
-    return lambda weight: second(first(weight))
+def _becomes(whole: torch.Tensor) -> Change:
+    return Update(0.0, whole.float)

@@ -95,13 +95,6 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
     return load_adapter(model, beside) if beside.is_dir() else model
 
 
-def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
-    model = empty_model(folder)
-    tied = model.all_tied_weights_keys
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
-
-
 def empty_model(folder: Path) -> Any:
     """The folder's network without weights: shapes and names, in no memory."""
     import torch

@@ -1,7 +1,9 @@
 """Checks before any training process starts: mistakes that a library would report after minutes, or never."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tuneline.runtime.hashing import SUMS
 from tuneline.train.sections import TrainingConfig
@@ -47,6 +49,7 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     for path in (tokens, base / SUMS):
         if not path.is_file():
             raise ValueError(f"{path} is missing: run `dvc repro`, which makes it")
+    check_method(method.tune.method, json.loads((base / "config.json").read_text(encoding="utf-8")))
     if train.early_stopping is not None and not (train.eval_fraction or has_validation(tokens)):
         raise ValueError(
             f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
@@ -56,3 +59,17 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     if start is not None:
         check_start(start, method, base)
     return Placement(processes, {"dtype": str(dtype), "device": device_name(device)}, start)
+
+
+def check_method(name: str, base: Mapping[str, Any]) -> None:
+    """Raises ValueError for a method that a base of this config.json can't be trained with."""
+    others = sorted(set(base.get("layer_types") or ()) - {"full_attention", "sliding_attention"})
+    why = None
+    if name == "prefix" and others:
+        why = f"layers of this base are no attention ({', '.join(others)}) and take no keys and values"
+    elif name == "prefix" and base.get("kv_lora_rank"):
+        why = "this base's attention has keys and values of a latent form (kv_lora_rank), which PEFT has no prefix for"
+    elif name in ("prompt", "p_tuning") and base.get("hidden_size_per_layer_input"):
+        why = "this base embeds words for each layer anew, which virtual tokens are none of"
+    if why:
+        raise ValueError(f"tune.method is {name}, and {why}; expected lora, freeze or full")

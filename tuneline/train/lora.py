@@ -1,10 +1,13 @@
 """PEFT's LoraConfig for a base."""
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import chatglm_name, native_name
+from tuneline.models.experts import expert_names, expert_parameters, router_names
+from tuneline.models.layer_names import layer_name
 from tuneline.train.config.lora import Lora
+from tuneline.train.experts import check_experts, chosen_experts, taken_by_peft, weights_of
 
 
 def lora_config(model: Any, params: Lora) -> Any:
@@ -14,6 +17,9 @@ def lora_config(model: Any, params: Lora) -> Any:
     """
     from peft import LoraConfig
 
+    modules, parameters = adapted(model, params.target_modules, params)
+    if parameters:
+        check_experts(params, adapted(model, ["all"]).modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.r,
@@ -27,15 +33,36 @@ def lora_config(model: Any, params: Lora) -> Any:
         bias=params.bias,
         layers_to_transform=check_layers(model, params),
         layers_pattern=params.layers_pattern,
-        target_modules=sorted(resolve_targets(model, params.target_modules, params)),
+        target_modules=sorted(modules),
+        target_parameters=sorted(parameters) or None,
         modules_to_save=sorted(resolve_modules(model, params.modules_to_save)) or None,
     )
+
+
+class Targets(NamedTuple):
+    """What LoRA adapts, by the ends of names."""
+
+    modules: set[str]
+    """Linear layers."""
+    parameters: set[str]
+    """Experts, and layers beside them that PEFT would take for experts."""
+
+
+def adapted(model: Any, targets: list[str] | str, params: Lora | None = None) -> Targets:
+    """What `lora.target_modules` comes to. Raises ValueError for a name that nothing has, and for half of a parameter."""
+    modules, experts = resolve_targets(model, targets, params), expert_parameters(model)
+    if not experts or isinstance(targets, str):
+        return Targets(modules, set())
+    parameters = set(experts) if targets == ["all"] else set(chosen_experts(experts, targets))
+    taken = taken_by_peft(model, modules)
+    return Targets(modules - taken, parameters | weights_of(model, taken))
 
 
 def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = None) -> set[str]:
     """Last names of the layers to adapt, or whole ones where a regular expression says which.
 
-    `all` is every linear layer but the LM head; embeddings are adapted by name, where they are not tied.
+    `all` is every linear layer but LM head and routers; embeddings are adapted by name, where they are not tied. Experts are
+    no layers: a name that only they have is known and left out.
     """
     import torch
 
@@ -46,11 +73,12 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     untied = {name for name, one in modules.items() if one is embeddings and not tied}
     if isinstance(targets, str):
         return _matching(model, targets, linear | untied)
-    known = {name.rpartition(".")[2] for name in linear}
+    known = {layer_name(name) for name in linear}
     if targets == ["all"]:
-        return known
+        return known - router_names(model)
+    of_experts = expert_names(model)
     names = {native for name in targets for native in native_names(model, name)}
-    allowed = known | {name.rpartition(".")[2] for name in untied}
+    allowed = known | of_experts | {name.rpartition(".")[2] for name in untied}
     if wrong := sorted(name for name in targets if not allowed.issuperset(native_names(model, name))):
         left_out = (
             "the LM head is left out"
@@ -61,6 +89,7 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
             f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(allowed)}, or a regular expression "
             f"({left_out})"
         )
+    names -= of_experts - known
     if names - known and params is not None:
         _check_embeddings(params)
     return names

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from tuneline.formats.token_file import Tokens
 from tuneline.models import cpu_tuning
 from tuneline.models.loading import device_name, load_model, pick_device, pick_dtype
+from tuneline.models.packing import packing_is_exact
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.errors import exit_with_sentence
 from tuneline.runtime.machine import machine_info, peak_memory
@@ -31,7 +32,7 @@ from tuneline.train import methods
 from tuneline.train.autocast import autocast_forward
 from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
-from tuneline.train.collate import collator, packing_is_exact, supports_packing
+from tuneline.train.collate import collator, supports_packing
 from tuneline.train.config.train import Train
 from tuneline.train.connection import connection_errors
 from tuneline.train.deepspeed_config import shards_in

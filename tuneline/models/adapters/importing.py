@@ -16,7 +16,8 @@ from tuneline.models.adapters.attach import (
 )
 from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.adapters.source import SAFE, base_values, read_adapter
-from tuneline.models.loading import BASE, TRAINED_WEIGHTS, empty_model, expected_shapes
+from tuneline.models.file_names import expected_shapes
+from tuneline.models.loading import BASE, TRAINED_WEIGHTS, empty_model
 from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files
 

@@ -127,7 +127,7 @@ def normalise_config(folder: Path) -> None:
     path = folder / FILE
     config = json.loads(path.read_text(encoding="utf-8"))
     # PEFT turns a set into a list in hash order, which changes from run to run.
-    for name in ("target_modules", "modules_to_save", "exclude_modules"):
+    for name in ("target_modules", "target_parameters", "modules_to_save", "exclude_modules"):
         if isinstance(config.get(name), list):
             config[name] = sorted(config[name])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

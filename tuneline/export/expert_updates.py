@@ -1,0 +1,85 @@
+"""Updates of weights that files and memory hold otherwise, such as experts: from an adapter's tensors to the files' own."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from tuneline.export.changes import Change, Update
+from tuneline.models.file_names import Group, skeleton, to_files
+
+
+class WrappedParameter(NamedTuple):
+    """A parameter that PEFT adapts as it is: the weights of all experts, [experts, …, …], or of one layer, [out, in]."""
+
+    name: str
+    experts: int
+    transposed: bool
+    """[experts, in, out] instead of [experts, out, in]."""
+
+    def product(self, b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        """B A of each expert, in the parameter's shape, of B [out, r · experts] and A [experts · r, in] as PEFT stores them."""
+        if self.experts == 1:
+            return b @ a
+        of_a = a.reshape(self.experts, -1, a.shape[1])
+        of_b = b.reshape(b.shape[0], -1, self.experts).permute(2, 0, 1)
+        whole = of_b @ of_a
+        return whole.transpose(1, 2) if self.transposed else whole
+
+
+def wrapped_parameters(base: Path, adapter: Path) -> dict[str, WrappedParameter]:
+    """PEFT's module, as an adapter's tensors name it, to the parameter that it changes.
+
+    PEFT wraps the parameters of one module in each other, and what is outermost has no name of its own; so it is asked.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    path = adapter / "adapter_config.json"
+    if not path.is_file() or not json.loads(path.read_text(encoding="utf-8")).get("target_parameters"):
+        return {}
+    with torch.device("meta"):
+        tuned = get_peft_model(skeleton(base), PeftConfig.from_pretrained(str(adapter)))
+    found = {}
+    for name, module in tuned.get_base_model().named_modules():
+        if hasattr(module, "parameter_name"):
+            experts = module.get_base_layer()
+            plain = name
+            while plain.endswith(".base_layer"):
+                plain = plain.removesuffix(".base_layer")
+            found[name] = WrappedParameter(
+                f"{plain}.{module.parameter_name}", module.num_experts, bool(getattr(experts, "is_transposed", False))
+            )
+    return found
+
+
+def of_files(model: Any, group: Group, updates: Mapping[str, Change]) -> dict[str, Change]:
+    """The same updates by name in the files, of a group's tensors; {} where none of them changes.
+
+    Raises ValueError for one that is no sum, where files and memory hold a tensor otherwise.
+    """
+    changed = {name: updates[name] for name in group.memory if name in updates}
+    if len(group.memory) == 1 and group.memory[0] in group.files:
+        return changed
+    known = {name: update for name, update in changed.items() if isinstance(update, Update)}
+    if len(known) < len(changed):
+        raise ValueError(
+            f"{min(changed.keys() - known.keys())} is not adapted by a sum, and lies in files otherwise than in memory, "
+            "which can't be merged; chat and evaluate with the adapter unmerged"
+        )
+    if not changed:
+        return {}
+    if len(group.memory) == 1:
+        (update,) = known.values()
+        parts = to_files(model, {group.memory[0]: update.add()})
+        return {name: Update(update.keep, _given(part)) for name, part in parts.items()}
+    shapes = {name: one.shape for name, one in model.state_dict().items() if name in group.memory}
+    add = {name: known[name].add() if name in known else torch.zeros(shapes[name]) for name in group.memory}
+    keep = {name: torch.ones(shapes[name]) * (known[name].keep if name in known else 1) for name in group.memory}
+    kept = to_files(model, keep)
+    return {name: Update(kept[name], _given(part)) for name, part in to_files(model, add).items()}
+
+
+def _given(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+    return lambda: tensor
