@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tuneline.models.file_names import Group, skeleton, to_files
+from tuneline.models.conversion.file_names import Group, skeleton, to_files
 
 
 class Update(NamedTuple):
@@ -47,10 +47,11 @@ def wrapped_parameters(base: Path, adapter: Path) -> dict[str, WrappedParameter]
     from peft import PeftConfig, get_peft_model
 
     path = adapter / "adapter_config.json"
-    if not path.is_file() or not json.loads(path.read_text(encoding="utf-8")).get("target_parameters"):
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not values.get("target_parameters"):
         return {}
     with torch.device("meta"):
-        tuned = get_peft_model(skeleton(base), PeftConfig.from_pretrained(str(adapter)))
+        tuned = get_peft_model(skeleton(base), PeftConfig.from_peft_type(**values))
     found = {}
     for name, module in tuned.get_base_model().named_modules():
         if hasattr(module, "parameter_name"):

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from tuneline.export.expert_updates import Update, WrappedParameter, of_files, wrapped_parameters
-from tuneline.models.file_names import cast, float32_names, groups, skeleton, to_files
+from tuneline.models.conversion.file_names import cast, float32_names, groups, skeleton, to_files
 from tuneline.models.loading import TRAINED_WEIGHTS, can_merge, load_adapter, load_model
 
 EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-20}

@@ -68,7 +68,7 @@ def tensors(folder: Path) -> Iterator[str]:
     import torch
     from safetensors import safe_open
 
-    from tuneline.models.file_names import expected_shapes
+    from tuneline.models.conversion.file_names import expected_shapes
 
     wanted = expected_shapes(folder)
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"] if (folder / INDEX).is_file() else {}

@@ -96,6 +96,13 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
     return load_adapter(model, beside) if beside.is_dir() else model
 
 
+def model_config(folder: Path) -> Any:
+    """The transformers config of a model's folder."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
 def can_merge(model: Any) -> bool:
     """Whether what was trained is a change of weights, and not virtual tokens."""
     return not (hasattr(model, "active_peft_config") and model.active_peft_config.is_prompt_learning)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import MODULES
-from tuneline.models.experts import expert_names, expert_parameters, router_names
+from tuneline.models.conversion.experts import expert_names, expert_parameters, router_names
 from tuneline.models.layer_names import linear_layers
 from tuneline.train.config.lora import Lora
 from tuneline.train.experts import check_experts, chosen_experts, taken_by_peft, weights_of
