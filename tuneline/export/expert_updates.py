@@ -9,16 +9,8 @@ import torch
 
 from tuneline.models.conversion.file_names import Group, skeleton, to_files
 
-
-class Update(NamedTuple):
-    """What an adapter makes of a weight W, in float32: keep · W + add()."""
-
-    keep: float | torch.Tensor
-    """1 for a LoRA, 0 for a weight that was trained whole."""
-    add: Callable[[], torch.Tensor]
-
-    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
-        return self.keep * weight + self.add()
+Update = Callable[[torch.Tensor], torch.Tensor]
+"""A base's weight in float32 to what the adapter makes of it."""
 
 
 class WrappedParameter(NamedTuple):
@@ -66,23 +58,25 @@ def wrapped_parameters(base: Path, adapter: Path) -> dict[str, WrappedParameter]
 
 
 def of_files(model: Any, group: Group, updates: Mapping[str, Update | None]) -> dict[str, Update | None]:
-    """The same updates by name in the files, of a group's tensors; {} where none of them changes."""
+    """The same updates by name in the files, of a group's tensors; {} where none of them changes.
+
+    What is converted may only be added to or replaced, number by number: such an update of 0 and of 1 says all of it.
+    """
     changed = {name: updates[name] for name in group.memory if name in updates}
     if not changed:
         return {}
+    if group.renamed:
+        return {name: changed[group.memory[0]] for name in group.files}
     known = {name: update for name, update in changed.items() if update is not None}
     if len(known) < len(changed):
         return dict.fromkeys(group.files)
-    if len(group.memory) == 1:
-        (update,) = known.values()
-        parts = to_files(model, {group.memory[0]: update.add()})
-        return {name: Update(update.keep, _given(part)) for name, part in parts.items()}
     shapes = {name: one.shape for name, one in model.state_dict().items() if name in group.memory}
-    add = {name: known[name].add() if name in known else torch.zeros(shapes[name]) for name in group.memory}
-    keep = {name: torch.ones(shapes[name]) * (known[name].keep if name in known else 1) for name in group.memory}
-    kept = to_files(model, keep)
-    return {name: Update(kept[name], _given(part)) for name, part in to_files(model, add).items()}
+    made = []
+    for value in (0.0, 1.0):
+        given = {name: torch.full(shapes[name], value) for name in group.memory}
+        made.append(to_files(model, {name: known[name](one) if name in known else one for name, one in given.items()}))
+    return {name: _plus(made[0][name], (made[1][name] - made[0][name]).round()) for name in group.files}
 
 
-def _given(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: tensor
+def _plus(added: torch.Tensor, keep: torch.Tensor) -> Update:
+    return lambda weight: keep * weight + added

@@ -148,15 +148,15 @@ def _updates(adapter: Path, wrapped: dict[str, WrappedParameter]) -> dict[str, U
 
 
 def _plus(scale: float, b: torch.Tensor, a: torch.Tensor) -> Update:
-    return Update(1.0, lambda: scale * (b.float() @ a.float()))
+    return lambda weight: weight + scale * (b.float() @ a.float())
 
 
 def _plus_experts(scale: float, b: torch.Tensor, a: torch.Tensor, one: WrappedParameter) -> Update:
-    return Update(1.0, lambda: scale * one.product(b.float(), a.float()))
+    return lambda weight: weight + scale * one.product(b.float(), a.float())
 
 
 def _becomes(whole: torch.Tensor) -> Update:
-    return Update(0.0, whole.float)
+    return lambda _: whole.float()
 
 
 def _whole_names(adapter: Path) -> set[str]:

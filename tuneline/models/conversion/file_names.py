@@ -19,6 +19,8 @@ class Group(NamedTuple):
     memory: tuple[str, ...]
     files: dict[str, tuple[int, ...]]
     """Name in the files to shape."""
+    renamed: bool
+    """Whether files have the same tensor, at most under another name."""
 
 
 def to_files(model: Any, tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
@@ -42,7 +44,8 @@ def groups(model: Any) -> list[Group]:
     found: list[Group] = []
     for names in _joined({name: set(files) for name, files in alone.items()}):
         files = alone[names[0]] if len(names) == 1 else to_files(model, {name: state[name] for name in names})
-        found.append(Group(names, {name: tuple(one.shape) for name, one in files.items()}))
+        renamed = len(names) == 1 and [id(one) for one in files.values()] == [id(state[names[0]])]
+        found.append(Group(names, {name: tuple(one.shape) for name, one in files.items()}, renamed))
     return found
 
 
