@@ -66,7 +66,7 @@ def of_files(model: Any, group: Group, updates: Mapping[str, Update | None]) -> 
     if not changed:
         return {}
     if group.renamed:
-        return {name: changed[group.memory[0]] for name in group.files}
+        return dict.fromkeys(group.files, changed[group.memory[0]])
     known = {name: update for name, update in changed.items() if update is not None}
     if len(known) < len(changed):
         return dict.fromkeys(group.files)
