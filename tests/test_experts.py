@@ -23,7 +23,7 @@ from tuneline.cli.memory import measure_step
 from tuneline.export import merge, verify
 from tuneline.export.layerwise_fp32 import upcast
 from tuneline.models.config import Base
-from tuneline.models.conversion.file_names import expected_shapes, groups, skeleton
+from tuneline.models.conversion.file_names import file_shapes, groups, skeleton
 from tuneline.models.conversion.saving import save_model
 from tuneline.models.loading import load_adapter, load_model
 from tuneline.models.packed_attention import NAME
@@ -102,7 +102,7 @@ def test_files_are_named_as_the_published_ones(tmp_path, family):
     source = publish(family, tmp_path)
     extra = set(WITH_EXPERTS[family].extra)
     published = {name: shape for name, shape in shapes(source).items() if name not in extra}
-    assert expected_shapes(source) == published
+    assert file_shapes(source) == published
     assert [name for group in groups(skeleton(source)) for name in group.files if not set(group.memory)] == []
 
 

@@ -95,7 +95,7 @@ def tensor_names(folder: Path) -> list[str]:
     return names
 
 
-def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def file_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
     return {name: shape for group in groups(skeleton(folder)) for name, shape in group.files.items()}
 
