@@ -67,7 +67,7 @@ def make_project(name: str, folder: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for section, values in (CHANGES | {"base": base_section(source) | {"dtype": "float32"}}).items():
         params[section] |= values
-    params["export"]["layout"] = "original" if PUBLISHED[name].parts else "native"
+    params["export"]["layout"] = "original" if has_own_layout(name) else "native"
     Path("params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
     Path("data/processed").mkdir(parents=True)
     Path("metrics").mkdir()
@@ -75,6 +75,10 @@ def make_project(name: str, folder: Path) -> None:
     prompter = load_prompter(load_tokenizer(Path("models/base")))
     write_tokens(Path("data/processed/tokens.safetensors"), [prompter.training_row(chat) for chat in CHATS])
     write_records(folder, CHATS[:3])
+
+
+def has_own_layout(name: str) -> bool:
+    return bool(PUBLISHED[name].parts) or PUBLISHED[name].config == "ChatGLM"
 
 
 def killed(folder: Path) -> Path:
@@ -116,6 +120,7 @@ def test_a_base_as_published_goes_through_all_stages(worked, monkeypatch, family
     assert exported["max_logit_difference"] < 1e-4
     assert exported["greedy_agreement"] == 1.0
     assert verify.problems(Path("models/merged")) == []
+    assert Path("models/merged/chatglm3").is_dir() == (PUBLISHED[family].config == "ChatGLM")
     if PUBLISHED[family].parts:
         whole_is_as_it_came(Path("source"), Path("models/merged"))
 

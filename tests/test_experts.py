@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import stages.export
 import tuneline.export.folder
-import tuneline.models.saving
+import tuneline.models.conversion.saving
 from tests.helpers.methods import method
 from tests.helpers.published import WITH_EXPERTS, publish
 from tests.helpers.stages import run_main
@@ -23,11 +23,11 @@ from tuneline.cli.memory import measure_step
 from tuneline.export import merge, verify
 from tuneline.export.layerwise_fp32 import upcast
 from tuneline.models.config import Base
-from tuneline.models.file_names import expected_shapes, groups, skeleton
+from tuneline.models.conversion.file_names import file_shapes, groups, skeleton
+from tuneline.models.conversion.saving import save_model
 from tuneline.models.loading import load_adapter, load_model
 from tuneline.models.packed_attention import NAME
 from tuneline.models.packing import keeps_rows_apart, packing_is_exact
-from tuneline.models.saving import save_model
 from tuneline.runtime.hashing import file_sha256, write_sums
 from tuneline.train import methods
 from tuneline.train.fused_experts import FusedExperts
@@ -102,7 +102,7 @@ def test_files_are_named_as_the_published_ones(tmp_path, family):
     source = publish(family, tmp_path)
     extra = set(WITH_EXPERTS[family].extra)
     published = {name: shape for name, shape in shapes(source).items() if name not in extra}
-    assert expected_shapes(source) == published
+    assert file_shapes(source) == published
     assert [name for group in groups(skeleton(source)) for name in group.files if not set(group.memory)] == []
 
 
@@ -349,9 +349,9 @@ def test_a_model_is_saved_as_transformers_saves_it_but_a_tensor_at_a_time(tmp_pa
     )
     model.save_pretrained(tmp_path / "theirs")
     converted = []
-    take_apart = tuneline.models.saving.to_files
+    take_apart = tuneline.models.conversion.saving.to_files
     monkeypatch.setattr(
-        tuneline.models.saving,
+        tuneline.models.conversion.saving,
         "to_files",
         lambda model, given: converted.append(set(given)) or take_apart(model, given),
     )

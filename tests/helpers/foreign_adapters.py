@@ -42,11 +42,11 @@ def plain_tensors(base: Path, names: tuple[str, ...] = ("q_proj", "v_proj"), r: 
     """Random A and B for layers of a base."""
     import torch
 
-    from tuneline.models.file_names import expected_shapes
+    from tuneline.models.conversion.file_names import file_shapes
 
     torch.manual_seed(seed)
     found = {}
-    for name, shape in expected_shapes(base).items():
+    for name, shape in file_shapes(base).items():
         module = name.removesuffix(".weight")
         if module.rpartition(".")[2] in names:
             found[f"base_model.model.{module}.lora_A.weight"] = torch.randn(r, shape[1]) / 4

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
-from tuneline.models.experts import expert_parameters, has_experts, router_names
+from tuneline.models.conversion.experts import expert_parameters, has_experts, router_names
 from tuneline.models.layer_names import linear_layers
 from tuneline.models.likelihood import answer_nll, head_weight
 from tuneline.models.packing import packing_is_exact, why_padded

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, GgufConfig
 from tuneline.base.architecture import Architecture, examine
 from tuneline.base.refusals import check_words, refuse_quantised, refuse_remote_code
 from tuneline.base.text_part import find_text_part, load_text_part
+from tuneline.base.whole_checkpoint import load_whole
 from tuneline.models.chat_format import Prompter, as_list, load_prompter
 from tuneline.models.chat_templates import chat_template
 from tuneline.models.chatglm import config as chatglm
@@ -22,9 +23,9 @@ from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
-from tuneline.models.file_names import cast, load_whole
+from tuneline.models.conversion.file_names import cast
+from tuneline.models.conversion.saving import save_model
 from tuneline.models.original import put_aside
-from tuneline.models.saving import save_model
 from tuneline.models.template_check import template_rules
 from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import TemplateRenderer

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tuneline.export.changes import Change, Update
-from tuneline.models.file_names import Group, skeleton, to_files
+from tuneline.models.conversion.file_names import Group, skeleton, to_files
+
+Update = Callable[[torch.Tensor], torch.Tensor]
+"""A base's weight in float32 to what the adapter makes of it."""
 
 
 class WrappedParameter(NamedTuple):
@@ -37,10 +39,11 @@ def wrapped_parameters(base: Path, adapter: Path) -> dict[str, WrappedParameter]
     from peft import PeftConfig, get_peft_model
 
     path = adapter / "adapter_config.json"
-    if not path.is_file() or not json.loads(path.read_text(encoding="utf-8")).get("target_parameters"):
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not values.get("target_parameters"):
         return {}
     with torch.device("meta"):
-        tuned = get_peft_model(skeleton(base), PeftConfig.from_pretrained(str(adapter)))
+        tuned = get_peft_model(skeleton(base), PeftConfig.from_peft_type(**values))
     found = {}
     for name, module in tuned.get_base_model().named_modules():
         if hasattr(module, "parameter_name"):
@@ -54,32 +57,25 @@ def wrapped_parameters(base: Path, adapter: Path) -> dict[str, WrappedParameter]
     return found
 
 
-def of_files(model: Any, group: Group, updates: Mapping[str, Change]) -> dict[str, Change]:
+def of_files(model: Any, group: Group, updates: Mapping[str, Update]) -> dict[str, Update]:
     """The same updates by name in the files, of a group's tensors; {} where none of them changes.
 
-    Raises ValueError for one that is no sum, where files and memory hold a tensor otherwise.
+    What is converted may only be added to or replaced, number by number: such an update of 0 and of 1 says all of it.
     """
     changed = {name: updates[name] for name in group.memory if name in updates}
-    if len(group.memory) == 1 and group.memory[0] in group.files:
-        return changed
-    known = {name: update for name, update in changed.items() if isinstance(update, Update)}
-    if len(known) < len(changed):
-        raise ValueError(
-            f"{min(changed.keys() - known.keys())} is not adapted by a sum, and lies in files otherwise than in memory, "
-            "which can't be merged; chat and evaluate with the adapter unmerged"
-        )
     if not changed:
         return {}
-    if len(group.memory) == 1:
-        (update,) = known.values()
-        parts = to_files(model, {group.memory[0]: update.add()})
-        return {name: Update(update.keep, _given(part)) for name, part in parts.items()}
+    if group.renamed:
+        return dict.fromkeys(group.files, changed[group.memory[0]])
     shapes = {name: one.shape for name, one in model.state_dict().items() if name in group.memory}
-    add = {name: known[name].add() if name in known else torch.zeros(shapes[name]) for name in group.memory}
-    keep = {name: torch.ones(shapes[name]) * (known[name].keep if name in known else 1) for name in group.memory}
-    kept = to_files(model, keep)
-    return {name: Update(kept[name], _given(part)) for name, part in to_files(model, add).items()}
+    made = []
+    for value in (0.0, 1.0):
+        given = {name: torch.full(shapes[name], value) for name in group.memory}
+        made.append(
+            to_files(model, {name: changed[name](one) if name in changed else one for name, one in given.items()})
+        )
+    return {name: _plus(made[0][name], (made[1][name] - made[0][name]).round()) for name in group.files}
 
 
-def _given(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: tensor
+def _plus(added: torch.Tensor, keep: torch.Tensor) -> Update:
+    return lambda weight: keep * weight + added

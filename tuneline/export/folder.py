@@ -21,10 +21,10 @@ from tuneline.models.chat_format import load_prompter
 from tuneline.models.chatglm.layout import ORIGINAL as CHATGLM
 from tuneline.models.chatglm.layout import original_config, write_chatglm
 from tuneline.models.config import Base
+from tuneline.models.conversion.saving import save_model
 from tuneline.models.cpu_tuning import retain_freed_blocks
 from tuneline.models.loading import UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer, pick_device
 from tuneline.models.original import check_original, write_original
-from tuneline.models.saving import save_model
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from tuneline.export.expert_updates import of_files
 from tuneline.export.updates import refuse_tied, updates, whole_names
 from tuneline.models.adapters.source import base_values, read_adapter
-from tuneline.models.file_names import cast, float32_names, groups, skeleton, to_files
+from tuneline.models.conversion.file_names import cast, float32_names, groups, skeleton, to_files
 from tuneline.models.loading import TRAINED_WEIGHTS, can_merge, load_adapter, load_model
 
 EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-20}

@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tuneline.export.changes import Change, Update, after
-from tuneline.export.expert_updates import WrappedParameter, wrapped_parameters
+from tuneline.export.expert_updates import Update, WrappedParameter, wrapped_parameters
 from tuneline.models.adapters.source import PREFIX, Adapter, base_values, read_adapter, scale
 from tuneline.models.loading import TRAINED_WEIGHTS
 
 TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 
 
-def updates(folder: Path, base: Path) -> dict[str, Change]:
+def updates(folder: Path, base: Path) -> dict[str, Update]:
     """Name in memory of each weight of the base that the folder's adapter changes, and how."""
     if (folder / TRAINED_WEIGHTS).is_file():
         return {name: _becomes(tensor) for name, tensor in load_file(folder / TRAINED_WEIGHTS).items()}
@@ -23,11 +22,11 @@ def updates(folder: Path, base: Path) -> dict[str, Change]:
     if adapter.config.is_prompt_learning:
         return {}
     wrapped = wrapped_parameters(base, folder)
-    found: dict[str, Change] = {}
+    found: dict[str, Update] = {}
     for name in sorted(adapter.tensors, key=_order):
-        weight, change = _change(adapter, name, wrapped)
-        if change is not None:
-            found[weight] = after(found[weight], change) if weight in found else change
+        weight, update = _update(adapter, name, wrapped)
+        if update is not None:
+            found[weight] = _after(found[weight], update) if weight in found else update
     return found
 
 
@@ -55,7 +54,7 @@ def _order(name: str) -> tuple[bool, str]:
     return (not name.endswith(".base_layer.bias"), name)
 
 
-def _change(adapter: Adapter, name: str, wrapped: Mapping[str, WrappedParameter]) -> tuple[str, Change | None]:
+def _update(adapter: Adapter, name: str, wrapped: Mapping[str, WrappedParameter]) -> tuple[str, Update | None]:
     """A tensor of the adapter: the weight that it changes and how, or None where another tensor says it."""
     tensors, module = adapter.tensors, name.removeprefix(PREFIX)
     tensor = tensors[name]
@@ -84,25 +83,25 @@ def _change(adapter: Adapter, name: str, wrapped: Mapping[str, WrappedParameter]
     return layer, None
 
 
-def _plus(added: torch.Tensor, magnitude: torch.Tensor | None, norm_over: int) -> Change:
+def _plus(added: torch.Tensor, magnitude: torch.Tensor | None, norm_over: int) -> Update:
     """The sum; with DoRA's magnitudes, its rows (an embedding's columns) brought to these lengths."""
-    if magnitude is None:
-        return Update(1.0, lambda: added)
 
-    def change(weight: torch.Tensor) -> torch.Tensor:
+    def update(weight: torch.Tensor) -> torch.Tensor:
         total = weight + added
+        if magnitude is None:
+            return total
         factor: torch.Tensor = magnitude.float().reshape(-1) / total.norm(dim=norm_over)
         return total * (factor[:, None] if norm_over == 1 else factor)
 
-    return change
+    return update
 
 
-def _plus_experts(scaling: float, one: WrappedParameter, adapter: Adapter, name: str) -> Change:
+def _plus_experts(scaling: float, one: WrappedParameter, adapter: Adapter, name: str) -> Update:
     a, b = adapter.tensors[name].float(), adapter.tensors[name.replace(".lora_A.", ".lora_B.")].float()
-    return Update(1.0, lambda: scaling * one.product(b, a))
+    return lambda weight: weight + scaling * one.product(b, a)
 
 
-def _with_rows(ids: list[int], rows: torch.Tensor) -> Change:
+def _with_rows(ids: list[int], rows: torch.Tensor) -> Update:
     return lambda weight: weight.index_copy(0, torch.tensor(ids), rows.float())
 
 
@@ -114,5 +113,9 @@ def _token_ids(config: Any, module: str) -> list[int]:
     return list(indices)
 
 
-def _becomes(whole: torch.Tensor) -> Change:
-    return Update(0.0, whole.float)
+def _becomes(whole: torch.Tensor) -> Update:
+    return lambda _: whole.float()
+
+
+def _after(first: Update, second: Update) -> Update:
+    return lambda weight: second(first(weight))

@@ -68,9 +68,9 @@ def tensors(folder: Path) -> Iterator[str]:
     import torch
     from safetensors import safe_open
 
-    from tuneline.models.file_names import expected_shapes
+    from tuneline.models.conversion.file_names import file_shapes
 
-    wanted = expected_shapes(folder)
+    wanted = file_shapes(folder)
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"] if (folder / INDEX).is_file() else {}
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):

@@ -95,13 +95,20 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
     return load_adapter(model, beside) if beside.is_dir() else model
 
 
+def model_config(folder: Path) -> Any:
+    """The transformers config of a model's folder."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
 def empty_model(folder: Path) -> Any:
     """The folder's network without weights: shapes and names, in no memory."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        model = AutoModelForCausalLM.from_config(model_config(folder))
     return model.requires_grad_(False)
 
 

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tuneline.formats.example import IGNORE_INDEX
-from tuneline.models.experts import has_experts
+from tuneline.models.conversion.experts import has_experts
 from tuneline.models.packed_attention import NAME
 
 Row = tuple[torch.Tensor, torch.Tensor, int]

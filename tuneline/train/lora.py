@@ -4,7 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import chatglm_name, native_name
-from tuneline.models.experts import expert_names, expert_parameters, router_names
+from tuneline.models.conversion.experts import expert_names, expert_parameters, router_names
 from tuneline.models.layer_names import layer_name
 from tuneline.train.config.lora import Lora
 from tuneline.train.experts import check_experts, chosen_experts, taken_by_peft, weights_of

@@ -16,7 +16,7 @@ from tuneline.models.adapters.attach import (
 )
 from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.adapters.source import SAFE, base_values, read_adapter
-from tuneline.models.file_names import expected_shapes
+from tuneline.models.conversion.file_names import file_shapes
 from tuneline.models.loading import BASE, TRAINED_WEIGHTS, empty_model
 from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files
@@ -36,7 +36,7 @@ def import_adapter(source: Path, base: Path, target: Path) -> dict[str, Any]:
     """
     from safetensors.torch import load_file, save_file
 
-    shapes = expected_shapes(base)
+    shapes = file_shapes(base)
     if whole := (source / TRAINED_WEIGHTS).is_file():
         config, tensors = None, load_file(source / TRAINED_WEIGHTS)
         expected: Shapes = {name: shape for name, shape in shapes.items() if name in tensors}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tuneline.formats.safetensors_writer import NAMES, Tensor, write_shards
-from tuneline.models.file_names import Group, groups, to_files
+from tuneline.models.conversion.file_names import Group, groups, to_files
 
 LARGEST = 50_000_000_000
 """Bytes of a file, as transformers has it."""

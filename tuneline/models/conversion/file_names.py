@@ -7,6 +7,8 @@ and takes them apart when it saves one, by conversions that it has for each arch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tuneline.models.loading import model_config
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,6 +19,8 @@ class Group(NamedTuple):
     memory: tuple[str, ...]
     files: dict[str, tuple[int, ...]]
     """Name in the files to shape."""
+    renamed: bool
+    """Whether files have the same tensor, at most under another name."""
 
 
 def to_files(model: Any, tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
@@ -40,7 +44,8 @@ def groups(model: Any) -> list[Group]:
     found: list[Group] = []
     for names in _joined({name: set(files) for name, files in alone.items()}):
         files = alone[names[0]] if len(names) == 1 else to_files(model, {name: state[name] for name in names})
-        found.append(Group(names, {name: tuple(one.shape) for name, one in files.items()}))
+        renamed = len(names) == 1 and [id(one) for one in files.values()] == [id(state[names[0]])]
+        found.append(Group(names, {name: tuple(one.shape) for name, one in files.items()}, renamed))
     return found
 
 
@@ -62,12 +67,12 @@ def skeleton(folder: Path) -> Any:
     Which conversions a checkpoint needs depends on how it was published: one may hold its experts fused, another apart.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        model = AutoModelForCausalLM.from_config(model_config(folder))
     conversions = get_model_conversion_mapping(model)
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
     converters = [one for one in conversions if isinstance(one, WeightConverter)]
@@ -90,38 +95,9 @@ def tensor_names(folder: Path) -> list[str]:
     return names
 
 
-def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def file_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
     return {name: shape for group in groups(skeleton(folder)) for name, shape in group.files.items()}
-
-
-def lack_of(model: Any, missing: list[str]) -> str:
-    """A sentence's end for tensors that a checkpoint's files should hold."""
-    return (
-        f"its files lack {len(missing)} tensors of a {type(model).__name__}, first {missing[0]}; is the download whole?"
-    )
-
-
-def load_whole(source: Path, options: dict[str, Any]) -> Any:
-    """The causal language model of a checkpoint. Raises ValueError for missing tensors, which transformers would make up."""
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(source, **options, output_loading_info=True)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(why_not_whole(source, error)) from None
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(lack_of(model, missing))
-    return model
-
-
-def why_not_whole(source: Path, error: Exception) -> str:
-    """What an error in converting tensors comes from: the error itself says that its reason was logged."""
-    if "above" not in str(error) or not (names := set(tensor_names(source))):
-        return str(error)
-    model = skeleton(source)
-    missing = sorted({name for group in groups(model) for name in group.files} - names)
-    return lack_of(model, missing) if missing else str(error)
 
 
 def cast(model: Any, dtype: "torch.dtype") -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tuneline.models.file_names import to_files
+from tuneline.models.conversion.file_names import to_files
 
 ROUTERS = ("gate", "router", "shared_expert_gate")
 """Names of modules that choose or weigh experts."""
