@@ -45,10 +45,12 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     tied = model.config.tie_word_embeddings
     untied = {name for name, one in modules.items() if one is embeddings and not tied}
     if isinstance(targets, str):
-        return _matching(model, targets, linear | untied)
+        matched = _matching(model, targets, linear | untied)
+        if matched & untied and params is not None:
+            _check_embeddings(params)
+        return matched
     known = {name.rpartition(".")[2] for name in linear}
-    if targets == ["all"]:
-        return known
+    targets = [one for name in targets for one in (sorted(known) if name == "all" else [name])]
     names = {native for name in targets for native in native_names(model, name)}
     allowed = known | {name.rpartition(".")[2] for name in untied}
     if wrong := sorted(name for name in targets if not allowed.issuperset(native_names(model, name))):
