@@ -288,7 +288,10 @@ def test_it_is_evaluated_and_exported_as_if_it_was_trained(workspace, llama_base
     run_main(stages.export)
     assert json.loads(Path("models/merged/lineage.json").read_text())["imported"]["name"] == "theirs"
     card = Path("models/merged/README.md").read_text(encoding="utf-8")
-    assert "an adapter from elsewhere, `theirs` (lora), merged into its weights by Tuneline, which did not train it" in card
+    assert (
+        "an adapter from elsewhere, `theirs` (lora), merged into its weights by Tuneline, which did not train it"
+        in card
+    )
     assert "it says that it was made for `somebody/a-base`" in card
     assert "| lora.r | `4` |" in card
     assert "None" not in card
