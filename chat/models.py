@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chat.limits import UnknownModelError
+from tuneline.models.adapters.importing import read_fitting
 from tuneline.models.adapters.peft_config import read_config
 from tuneline.models.adapters.revisions import fetch_adapter
 from tuneline.models.chat_format import load_prompter
@@ -20,7 +21,6 @@ from tuneline.models.loading import (
     ADAPTER,
     BASE,
     MERGED,
-    TRAINED_WEIGHTS,
     load_adapter,
     load_merged,
     load_model,
@@ -206,10 +206,10 @@ def is_path(name: str) -> bool:
 
 
 def adapter_folder(name: str, base: Path | None) -> Path:
-    """The folder by that name. Raises ValueError where there is no adapter, or no base for one."""
+    """The folder by that name. Raises ValueError where there is no adapter that fits, or no base for one."""
     folder = Path(name).expanduser()
     if base is None:
         raise ValueError(f"{name} is the folder of an adapter, and there is no base in {BASE}: run `dvc repro base`")
-    if not (folder / TRAINED_WEIGHTS).is_file():
-        read_config(folder)
+    # Before it comes near the base that all models share.
+    read_fitting(folder, base)
     return folder

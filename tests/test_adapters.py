@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import stages.evaluate
 import stages.export
+import stages.predict_base
 from tests.helpers.families import raw_checkpoint
 from tests.helpers.foreign_adapters import LORA, VERSIONS, peft_adapter, plain_tensors, write_adapter
 from tests.helpers.stages import run_main
@@ -266,6 +268,33 @@ def test_the_lineage_says_where_it_came_from_and_that_it_was_not_trained_here(wo
     with pytest.raises(SystemExit, match="theirs does not fit models/base: 8 tensors have another shape"):
         app(["import-adapter", "theirs"], standalone_mode=False)
     assert json.loads(Path("models/adapter/lineage.json").read_text()) == lineage
+
+
+def test_it_is_evaluated_and_exported_as_if_it_was_trained(workspace, llama_base):
+    root = workspace(evaluate={"max_new_tokens": 4}, export={"dtype": "float32"})
+    (root / "models").mkdir()
+    Path("models/base").symlink_to(llama_base)
+    Path("data/processed").mkdir(parents=True)
+    Path("metrics").mkdir()
+    write_records(root, CHATS[:2])
+    write_metrics(root)
+    Path("data/processed/classes.json").write_text("{}")
+    Path("metrics/loss.csv").write_text("step,loss\n1,3.5\n")
+    run_main(stages.predict_base)
+    write_adapter(root / "theirs", LORA | VERSIONS["0.6"], plain_tensors(llama_base))
+    app(["import-adapter", "theirs"], standalone_mode=False)
+    run_main(stages.evaluate)
+    assert "with an adapter from elsewhere (theirs)" in Path("metrics/report.html").read_text(encoding="utf-8")
+    run_main(stages.export)
+    assert json.loads(Path("models/merged/lineage.json").read_text())["imported"]["name"] == "theirs"
+    card = Path("models/merged/README.md").read_text(encoding="utf-8")
+    assert (
+        "an adapter from elsewhere, `theirs` (lora), merged into its weights by Tuneline, which did not train it"
+        in card
+    )
+    assert "it says that it was made for `somebody/a-base`" in card
+    assert "| lora.r | `4` |" in card
+    assert "None" not in card
 
 
 @pytest.mark.filterwarnings("ignore")

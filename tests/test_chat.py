@@ -75,6 +75,8 @@ def test_an_adapters_folder_is_a_model_beside_the_others(engine, made, tmp_path)
     assert can_share(theirs)
     write_adapter(theirs, PLAIN | {"bias": "all"}, {})
     assert not can_share(theirs), "the biases are the base's own"
+    with pytest.raises(ValueError, match="does not fit models/base: 8 tensors have another shape"):
+        models.resolve(str(write_adapter(tmp_path / "other", PLAIN, plain_tensors(base, r=5))))
     with pytest.raises(ValueError, match=r"nothing has no adapter_config.json"):
         models.resolve("./nothing")
 

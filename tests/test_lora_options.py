@@ -37,6 +37,8 @@ OPTIONS = {
     "one layer": ("llama", {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}, {"q_proj"}),
     "biases of all layers": ("llama", {"target_modules": ["up_proj"], "bias": "all"}, {"up_proj"}),
     "biases of adapted layers": ("llama", {"target_modules": ["q_proj"], "bias": "lora_only"}, {"q_proj"}),
+    "all and embeddings": ("llama", {"target_modules": ["all", "embed_tokens"]},
+                           {*QKV, "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens"}),
     "embeddings": ("llama", {"target_modules": ["embed_tokens", "v_proj"]}, {"embed_tokens", "v_proj"}),
     "embeddings with DoRA": ("llama", {"target_modules": ["embed_tokens"], "variant": "dora"}, {"embed_tokens"}),
     "ChatGLM's names": ("chatglm", {"target_modules": ["query_key_value", "dense"], "modules_to_save": ["output_layer"]},

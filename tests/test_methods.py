@@ -92,7 +92,7 @@ def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch,
     # It answers, otherwise than the base.
     plain = load_model(llama_base, torch.float32)
     tuned = load_adapter(load_model(llama_base, torch.float32), Path("models/adapter"))
-    params = Evaluate(max_new_tokens=12, batch_size=2, dtype="float32", constrain=None)
+    params = Evaluate(max_new_tokens=12, max_thinking_tokens=12, batch_size=2, dtype="float32", constrain=None)
     records = [json.loads(line) for line in Path("data/processed/heldout.jsonl").read_text().splitlines()]
     tokenizer = load_tokenizer(llama_base)
     before = predict(Model(plain, tokenizer, {}), records, params, "base").answers

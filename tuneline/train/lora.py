@@ -53,7 +53,7 @@ def adapted(model: Any, targets: list[str] | str, params: Lora | None = None) ->
     modules, experts = resolve_targets(model, targets, params), expert_parameters(model)
     if not experts or isinstance(targets, str):
         return Targets(modules, set())
-    parameters = set(experts) if targets == ["all"] else set(chosen_experts(experts, targets))
+    parameters = set(experts) if "all" in targets else set(chosen_experts(experts, targets))
     taken = taken_by_peft(model, modules)
     return Targets(modules - taken, parameters | weights_of(model, taken))
 
@@ -72,11 +72,13 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     tied = model.config.tie_word_embeddings
     untied = {name for name, one in modules.items() if one is embeddings and not tied}
     if isinstance(targets, str):
-        return _matching(model, targets, linear | untied)
-    known = {layer_name(name) for name in linear}
-    if targets == ["all"]:
-        return known - router_names(model)
-    of_experts = expert_names(model)
+        matched = _matching(model, targets, linear | untied)
+        if matched & untied and params is not None:
+            _check_embeddings(params)
+        return matched
+    known, of_experts = {layer_name(name) for name in linear}, expert_names(model)
+    of_all = sorted(known - router_names(model))
+    targets = [one for name in targets for one in (of_all if name == "all" else [name])]
     names = {native for name in targets for native in native_names(model, name)}
     allowed = known | of_experts | {name.rpartition(".")[2] for name in untied}
     if wrong := sorted(name for name in targets if not allowed.issuperset(native_names(model, name))):

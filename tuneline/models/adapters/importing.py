@@ -29,17 +29,16 @@ METHODS = {"LORA": "lora", "P_TUNING": "p_tuning", "PREFIX_TUNING": "prefix", "P
 LINEAGE = "lineage.json"
 
 
-def import_adapter(source: Path, base: Path, target: Path) -> dict[str, Any]:
-    """Write the adapter at `source` for the base into `target`; returns its lineage and counts of parameters.
+def read_fitting(source: Path, base: Path) -> "tuple[Any, dict[str, torch.Tensor]]":
+    """PEFT's config (none where tensors of the base were changed) and tensors of an adapter; no weights of the base are loaded.
 
-    Raises ValueError for one that is not followed or does not fit, and then writes nothing.
+    Raises ValueError for one that is not followed, does not fit the base, or changes nothing.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
-    shapes = file_shapes(base)
-    if whole := (source / TRAINED_WEIGHTS).is_file():
+    if (source / TRAINED_WEIGHTS).is_file():
         config, tensors = None, load_file(source / TRAINED_WEIGHTS)
-        expected: Shapes = {name: shape for name, shape in shapes.items() if name in tensors}
+        expected: Shapes = {name: shape for name, shape in file_shapes(base).items() if name in tensors}
     else:
         adapter = read_adapter(source, base_values(base))
         refuse_empty(adapter)
@@ -50,10 +49,21 @@ def import_adapter(source: Path, base: Path, target: Path) -> dict[str, Any]:
         raise ValueError(
             f"{source} does not fit {base}: {wrong}" + (f"; it is {description(config)}" if config else "")
         )
+    return config, tensors
+
+
+def import_adapter(source: Path, base: Path, target: Path) -> dict[str, Any]:
+    """Write the adapter at `source` for the base into `target`; returns its lineage and counts of parameters.
+
+    Raises ValueError for one that is not followed or does not fit, and then writes nothing.
+    """
+    from safetensors.torch import save_file
+
+    config, tensors = read_fitting(source, base)
     lineage = imported_lineage(source, base, config)
     with atomic_output(target) as folder:
         folder.mkdir()
-        save_file(tensors, folder / (TRAINED_WEIGHTS if whole else SAFE), metadata={"format": "pt"})
+        save_file(tensors, folder / (TRAINED_WEIGHTS if config is None else SAFE), metadata={"format": "pt"})
         if config is not None:
             config.base_model_name_or_path = base.as_posix()
             config.save_pretrained(str(folder))
