@@ -70,8 +70,8 @@ def written(renderer, ending, calls, content=""):
             ]  # fmt: skip
         except Exception:
             continue
-        size = next((n for n, (a, b) in enumerate(zip(*texts)) if a != b), min(map(len, texts)))
-        text = texts[1][size:]
+        size = next((n for n, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+        text = texts[1][size:] if texts[1].startswith(texts[0]) else "<" * (texts[1][size - 1] == "<") + texts[1][size:]
         return text[: text.rindex(ending)] if ending and ending in text else text
     raise AssertionError("the template refuses it")
 

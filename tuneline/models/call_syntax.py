@@ -66,7 +66,7 @@ KNOWN = (
                value_closing="</arg_value>\n", closing="</tool_call>", between="\n"),
     HERMES,
     CallSyntax("named", opening="[TOOL_CALLS]", named="[ARGS]"),
-    CallSyntax("object", lead="[TOOL_CALLS][", between=", ", tail="]"),
+    CallSyntax("object", lead="[TOOL_CALLS] [", between=", ", tail="]"),
     CallSyntax("object", lead="<|tool_call|>[", between=", ", tail="]<|/tool_call|>"),
     CallSyntax("object", opening="<|python_tag|>", between=";"),
     CallSyntax("quoted", opening="<|tool_call>call:", quote='<|"|>', closing="<tool_call|>"),
@@ -105,7 +105,8 @@ class _Probe:
             said = self._rendered([self._answer(NAMES[:1], CONTENT)])
             if said.index(CONTENT) < said.index(NAMES[0]):
                 prompt, text = said[: said.index(CONTENT) + len(CONTENT)], said
-        self.one = text[shared(prompt, text) :]
+        same = text[: shared(prompt, text)]
+        self.one = text[len(same if text.startswith(prompt) else _whole(same)) :]
         self.places = [_only(self.one, part) for part in (NAMES[0], *_alternating())]
         self.two = ""
         with suppress(ValueError):
@@ -136,15 +137,12 @@ class _Probe:
         last = after[: after.index(self.ending)] if self.ending and self.ending in after else after
         if not self.two:
             return replace(syntax, closing=last)
-        # After the first call's arguments, up to the second one's name or object.
-        start = self.two.index(VALUES[1]) + len(VALUES[1])
-        end = self.two.index(NAMES[1], start)
-        middle = self.two[start:end]
-        skipped = len(self.one) - self.places[-1] - len(VALUES[1]) - len(after)
         if syntax.kind == "object":
-            middle = middle[skipped : middle.rindex("{")] if "{" in middle[skipped:] else middle[skipped:]
+            (_, start), (end, _) = _objects(self.two, NAMES)
         else:
-            middle = middle[skipped:]
+            start = self.two.index(VALUES[1]) + len(self.one) - self.places[-1] - len(after)
+            end = self.two.index(NAMES[1], start)
+        middle = self.two[start:end]
         opening = _suffix(syntax.opening, middle)
         rest = middle.removesuffix(opening) if opening else middle
         closing = rest[: shared(rest, last)]
@@ -154,13 +152,10 @@ class _Probe:
         )  # fmt: skip
 
     def _object(self) -> tuple[CallSyntax, str] | None:
-        start = self.one.rfind("{", 0, self.places[0])
-        while start >= 0:
-            with suppress(ValueError):
-                found, end = json.JSONDecoder().raw_decode(self.one, start)
-                if isinstance(found, dict) and call_of(found) and end > self.places[-1]:
-                    return CallSyntax("object", opening=self.one[:start]), self.one[end:]
-            start = self.one.rfind("{", 0, start)
+        with suppress(ValueError):
+            ((start, end),) = _objects(self.one, NAMES[:1])
+            if end > self.places[-1]:
+                return CallSyntax("object", opening=self.one[:start]), self.one[end:]
         return None
 
     def _json(self, before: str, named: str) -> tuple[CallSyntax, str] | None:
@@ -198,8 +193,7 @@ class _Probe:
     def _after_name(self, named: str) -> str:
         """What follows a name, whether it has arguments or none."""
         text = self._rendered([self._answer(NAMES[:1], "", {})])
-        same = named[: shared(named, text[_only(text, NAMES[0]) + len(NAMES[0]) :])]
-        return same[: same.rindex("<")] if "<" in same and ">" not in same[same.rindex("<") :] else same
+        return _whole(named[: shared(named, text[_only(text, NAMES[0]) + len(NAMES[0]) :])])
 
     def _answer(self, names: Sequence[str], content: str | None, values: Any = None) -> dict[str, Any]:
         values = dict(zip(KEYS, VALUES, strict=True)) if values is None else values
@@ -274,6 +268,29 @@ def _only(text: str, part: str) -> int:
     if text.count(part) != 1:
         raise ValueError(f"{part} stands there {text.count(part)} times")
     return text.index(part)
+
+
+def _objects(text: str, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Begin and end of each call's JSON object. Raises ValueError where a call is none."""
+    found = []
+    for name in names:
+        start = text.find("{")
+        while start >= 0:
+            with suppress(ValueError):
+                value, end = json.JSONDecoder().raw_decode(text, start)
+                if isinstance(value, dict) and (call := call_of(value)) and call[0] == name:
+                    found.append((start, end))
+                    break
+            start = text.find("{", start + 1)
+        else:
+            raise ValueError("no object")
+    return found
+
+
+def _whole(text: str) -> str:
+    """Without a tag that has only begun."""
+    start = text.rfind("<")
+    return text[:start] if start >= 0 and ">" not in text[start:] else text
 
 
 def _suffix(one: str, other: str) -> str:

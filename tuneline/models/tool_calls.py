@@ -83,7 +83,8 @@ class _Reader:
         if not syntax.marker:
             pattern = _loose("" if first else syntax.between) + r"\s*[;,]?\s*"
             found = re.compile(pattern).match(self.text, place)
-            assert found
+            if not found:
+                return None
             ahead = r"\{" if syntax.kind == "object" else NAME + _named(syntax)
             return (place, found.end()) if re.compile(ahead).match(self.text, found.end()) else None
         if not syntax.opening.strip():
@@ -180,8 +181,11 @@ def _literal(node: ast.expr) -> Any:
             return ast.Constant(LITERALS[name.id]) if name.id in LITERALS else name
 
     value = ast.literal_eval(Constants().visit(node))
-    json.dumps(value)
-    return value
+    try:
+        # Tuples are lists here; sets, bytes and complex numbers are nothing that a call can have.
+        return json.loads(json.dumps(value, allow_nan=False))
+    except TypeError as error:
+        raise ValueError(f"a call has a value that is no JSON: {error}") from None
 
 
 def _typed(text: str, schema: Any) -> Any:
