@@ -9,7 +9,7 @@ from typing import Any
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
-from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
+from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
 from tuneline.models.control_tokens import without_control_tokens
 from tuneline.models.thoughts import CLOSE, OPEN
 
@@ -127,13 +127,14 @@ class FamilyPrompter(Prompter):
             return self.text(name + self.family.head)
         return [*self.text(name), *self.named, *self.text(self.family.head)]
 
-    def generation_prompt(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("a generation prompt ends with a user's message")
-        (turns,) = _with_ids(self.encode([messages]))
+    def generation_prompt(
+        self, messages: Sequence[Message], thinking: bool = False, tools: Tools | None = None
+    ) -> list[int]:
+        check_asks(messages)
+        (turns,) = _with_ids(self.encode([messages], [tools]))
         return self._ids(turns) + self.opening["assistant"]
 
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> Texts:
+    def encode(self, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools | None] | None = None) -> Texts:
         merged = [_merge_system(messages, self.family) for messages in conversations]
         texts = [text for turns in merged for _, thoughts, content, _ in turns for text in (thoughts, content)]
         return merged, self.plain.encode_batch_fast(texts, add_special_tokens=False)

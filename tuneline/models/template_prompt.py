@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
-from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
+from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
 from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
 from tuneline.models.template_parts import Mark, Piece, Slot, TemplateParts, shared
 from tuneline.models.template_render import TemplateRenderer
@@ -95,22 +95,26 @@ class TemplatePrompter(Prompter):
         self.parts.set_ending(tokenizer.eos_token, written=False)
         return str(tokenizer.eos_token)
 
-    def generation_prompt(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("a generation prompt ends with a user's message")
-        marked = self._marked(messages, True, thinking)
+    def generation_prompt(
+        self, messages: Sequence[Message], thinking: bool = False, tools: Tools | None = None
+    ) -> list[int]:
+        check_asks(messages)
+        marked = self._marked(messages, True, thinking, tools)
         (ids,) = self.spelled.encode([marked.text])
         return self._located(marked, ids)[0]
 
-    def uncut(self, messages: Sequence[Message], generation: bool, thinking: bool) -> list[int]:
+    def uncut(
+        self, messages: Sequence[Message], generation: bool, thinking: bool, tools: Tools | None = None
+    ) -> list[int]:
         """Ids as they are when the text of answers is not encoded apart from the prompt before it."""
-        return self.spelled.encode([self._marked(messages, generation, thinking).text])[0]
+        return self.spelled.encode([self._marked(messages, generation, thinking, tools).text])[0]
 
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> Any:
+    def encode(self, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools | None] | None = None) -> Any:
         for messages in conversations:
             if not messages or messages[-1]["role"] != "assistant":
                 raise ValueError("a training row ends with an assistant's message")
-        marked = [self._marked(messages, False) for messages in conversations]
+        each = tools or [None] * len(conversations)
+        marked = [self._marked(messages, False, tools=own) for messages, own in zip(conversations, each, strict=True)]
         return marked, self.spelled.encode([one.text for one in marked])
 
     def rows(self, encoded: Any, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
@@ -129,7 +133,9 @@ class TemplatePrompter(Prompter):
                 labels[begin : places[number, "end"]] = ids[begin : places[number, "end"]]
         return Encoded(ids, labels)
 
-    def _marked(self, messages: Sequence[Message], generation: bool, thinking: bool = False) -> MarkedText:
+    def _marked(
+        self, messages: Sequence[Message], generation: bool, thinking: bool = False, tools: Tools | None = None
+    ) -> MarkedText:
         """Raises ValueError when the template renders another text than its parts with these contents are."""
         check_roles(messages)
         arranged = self.renderer.arranged(messages)
