@@ -58,6 +58,7 @@ class CallSyntax:
 
 
 HERMES = CallSyntax("object", opening="<tool_call>\n", closing="\n</tool_call>", between="\n")
+PYTHON_TAG = CallSyntax("object", opening="<|python_tag|>", between=";")
 CHATGLM3 = CallSyntax("python", named="\n```python\ntool_call(", closing=")\n```")
 KNOWN = (
     CallSyntax("keyed", opening="<tool_call>\n<function=", named=">\n", key_opening="<parameter=", key_closing=">\n",
@@ -68,7 +69,7 @@ KNOWN = (
     CallSyntax("named", opening="[TOOL_CALLS]", named="[ARGS]"),
     CallSyntax("object", lead="[TOOL_CALLS] [", between=", ", tail="]"),
     CallSyntax("object", lead="<|tool_call|>[", between=", ", tail="]<|/tool_call|>"),
-    CallSyntax("object", opening="<|python_tag|>", between=";"),
+    PYTHON_TAG,
     CallSyntax("quoted", opening="<|tool_call>call:", quote='<|"|>', closing="<tool_call|>"),
     CallSyntax("quoted", opening="<start_function_call>call:", quote="<escape>", closing="<end_function_call>"),
     CallSyntax("named", lead="<｜tool▁calls▁begin｜>", opening="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",

@@ -1,0 +1,53 @@
+"""Reading of what a model has generated: its text with the tokens that mean something in it, and the calls it holds."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tuneline.models.call_syntax import CHATGLM3, KNOWN, PYTHON_TAG, CallSyntax, template_syntax
+from tuneline.models.chat_format import Prompter, Tools
+from tuneline.models.tool_calls import Calling, read_calls
+
+
+class AnswerReader:
+    """Reads answers of one base, by its tokenizer and its prompter."""
+
+    def __init__(self, tokenizer: Any, prompter: Prompter) -> None:
+        self.tokenizer = tokenizer
+        self.syntaxes, ending = _syntaxes(prompter)
+        special = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        pieces = "\n".join(piece for syntax in self.syntaxes for piece in syntax.pieces)
+        self.of_calls = [name for name in special.values() if name.strip() and name in pieces]
+        """Control tokens that are a part of calls: as text they stand for nothing else."""
+        kept = {*self.of_calls, *prompter.thought_marks.control}
+        self._skipped = {number for number, name in special.items() if name not in kept}
+        known = tokenizer.get_vocab()
+        self.stop_ids = sorted({*prompter.stop_ids, *([known[ending]] if ending in known else [])})
+        """What ends an answer, with calls or without."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, in which the marks of thoughts and calls are still to be seen."""
+        if not self.of_calls and len(self._skipped) == len(self.tokenizer.all_special_ids):
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        kept = [number for number in ids if number not in self._skipped]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False))
+
+    def read(self, answer: str, tools: Tools | None) -> Calling:
+        """Content and calls of an answer; without tools it is all text."""
+        return read_calls(answer, self.syntaxes, tools) if tools else Calling(self.plain(answer))
+
+    def plain(self, text: str) -> str:
+        """Text without control tokens of calls."""
+        return re.sub("|".join(map(re.escape, self.of_calls)), "", text) if self.of_calls else text
+
+
+def _syntaxes(prompter: Prompter) -> tuple[Sequence[CallSyntax], str]:
+    """(syntaxes that a base writes calls in, the token that ends such an answer)."""
+    if prompter.name == "chatglm3":
+        return [CHATGLM3], "<|observation|>"
+    renderer = getattr(prompter, "renderer", None)
+    found = template_syntax(renderer) if renderer else None
+    if found is None:
+        return KNOWN, ""
+    syntax, ending = found
+    return [syntax] if syntax.marker or syntax.kind != "object" else [syntax, PYTHON_TAG], ending
