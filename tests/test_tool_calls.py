@@ -25,14 +25,18 @@ CANNOT = {"lfm2_2_5": "'\\", "gemma4_v5": "\\"}
 FORGED = ("<parameter", "</parameter", "<arg_", "</arg_", '<|"|>', "<escape>", "tool_call", "QxQ")
 NAMES = st.sampled_from(["get_weather", "search", "a.b-c", "查询"])
 KEYS = st.sampled_from(["city", "days", "where", "名称"])
-PLAIN = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")) | st.sampled_from('\n"{}()[]:,='), max_size=12)
+PLAIN = st.text(
+    st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")) | st.sampled_from('\n"{}()[]:,='), max_size=12
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | PLAIN,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=5,
 )
 CALLS = st.lists(
-    st.fixed_dictionaries({"name": NAMES, "arguments": st.dictionaries(KEYS, VALUES, max_size=3)}), min_size=1, max_size=3
+    st.fixed_dictionaries({"name": NAMES, "arguments": st.dictionaries(KEYS, VALUES, max_size=3)}),
+    min_size=1,
+    max_size=3,
 )
 WEATHER = {"name": "get_weather", "arguments": {"city": "北京"}}
 TEXT = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
@@ -41,7 +45,9 @@ TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": 
 
 @cache
 def made(name):
-    renderer = TemplateRenderer(template_tokenizer(TEMPLATES[name], markers="<|python_tag|><|observation|><escape>[TOOL_CALLS][ARGS]"))
+    renderer = TemplateRenderer(
+        template_tokenizer(TEMPLATES[name], markers="<|python_tag|><|observation|><escape>[TOOL_CALLS][ARGS]")
+    )
     found = template_syntax(renderer)
     assert found, name
     return renderer, *found
@@ -94,12 +100,14 @@ def typed(calls):
 def clear(value, name, inside=False) -> bool:
     """Whether a value can be told in this syntax at all."""
     if isinstance(value, dict):
-        return all(map(lambda one: clear(one, name, True), value.values()))
+        return all(clear(one, name, True) for one in value.values())
     if isinstance(value, list):
-        return all(map(lambda one: clear(one, name, True), value))
+        return all(clear(one, name, True) for one in value)
     if not isinstance(value, str):
         return not (inside and name == "lfm2_2_5")
-    return not any(part in value for part in (*FORGED, *CANNOT.get(name, ""))) and not (name == "lfm2_2_5" and "\n" in value)
+    return not any(part in value for part in (*FORGED, *CANNOT.get(name, ""))) and not (
+        name == "lfm2_2_5" and "\n" in value
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -123,7 +131,12 @@ def test_reading_is_the_inverse_of_writing(name, calls, content):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@given(text=st.text(max_size=60) | st.lists(st.sampled_from(["{", "}", '"name"', ":", '"x"', "\n", "x", "(", ")", "<tool_call>", ","]), max_size=20).map("".join))
+@given(
+    text=st.text(max_size=60)
+    | st.lists(
+        st.sampled_from(["{", "}", '"name"', ":", '"x"', "\n", "x", "(", ")", "<tool_call>", ","]), max_size=20
+    ).map("".join)
+)
 @settings(max_examples=40, deadline=None)
 def test_any_text_is_read(name, text):
     _, syntax, _ = made(name)
@@ -137,7 +150,7 @@ def test_any_text_is_read(name, text):
         '<tool_call>\n{"name": "get_weather", "arguments": {"city": "北京"}}\n</tool_call>',
         '<tool_call>{"arguments": {"city": "北京"}, "name": "get_weather"}</tool_call>',
         '<tool_call>\n{"name": "get_weather", "arguments": "{\\"city\\": \\"北京\\"}"}',
-        '<tool_call>\n<function=get_weather>\n<parameter=city>\n北京\n</parameter>\n</function>\n</tool_call>',
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\n北京\n</parameter>\n</function>\n</tool_call>",
         "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>北京</arg_value>\n</tool_call>",
         'get_weather\n{"city": "北京"}',
         '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "北京"}, "id": "abcdefghi"}]',
@@ -176,7 +189,8 @@ def test_a_call_that_cannot_be_read_is_said_and_stays(text, fault):
 
 
 @pytest.mark.parametrize(
-    "inside", ["x=__import__('os').system('id')", "x=open('f')", "*[1]", "1", "x=f'{1}'", "x=[y for y in 'ab']", "x={1}"]
+    "inside",
+    ["x=__import__('os').system('id')", "x=open('f')", "*[1]", "1", "x=f'{1}'", "x=[y for y in 'ab']", "x={1}"],
 )
 def test_nothing_is_evaluated(inside):
     text = f"f\n```python\ntool_call({inside})\n```"
@@ -185,5 +199,11 @@ def test_nothing_is_evaluated(inside):
 
 
 def test_an_answer_without_calls_is_text():
-    for text in ('他说 {"name": "x"}。', "步骤\n一、{水}", "def f(x):\n    return x", '{"name": "x", "age": 3}', "1 < 2"):
+    for text in (
+        '他说 {"name": "x"}。',
+        "步骤\n一、{水}",
+        "def f(x):\n    return x",
+        '{"name": "x", "age": 3}',
+        "1 < 2",
+    ):
         assert read_calls(text, KNOWN, TOOLS) == read_calls(text, [HERMES]) and read_calls(text, KNOWN).content == text

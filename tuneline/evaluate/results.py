@@ -64,17 +64,21 @@ def prediction_rows(records: list[Record], base: list[Answer], tuned: list[Answe
 
 def _row(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
     wanted, tools = reference_texts(record), record["task"] == "tools"
-    return {
-        "id": record["id"],
-        "task": record["task"],
-        "question": asked(record) if tools else last_question(record),
-        "references": wanted,
-        "base": base["prediction"],
-        "tuned": tuned["prediction"],
-        "stopped_at_eos": {"base": base["stopped_at_eos"], "tuned": tuned["stopped_at_eos"]},
-        "batch": tuned["batch"],
-        "scores": {"base": score(base, wanted), "tuned": score(tuned, wanted)},
-    } | _thoughts({"base": base, "tuned": tuned}) | (_calls(record, {"base": base, "tuned": tuned}) if tools else {})
+    return (
+        {
+            "id": record["id"],
+            "task": record["task"],
+            "question": asked(record) if tools else last_question(record),
+            "references": wanted,
+            "base": base["prediction"],
+            "tuned": tuned["prediction"],
+            "stopped_at_eos": {"base": base["stopped_at_eos"], "tuned": tuned["stopped_at_eos"]},
+            "batch": tuned["batch"],
+            "scores": {"base": score(base, wanted), "tuned": score(tuned, wanted)},
+        }
+        | _thoughts({"base": base, "tuned": tuned})
+        | (_calls(record, {"base": base, "tuned": tuned}) if tools else {})
+    )
 
 
 def _calls(record: Record, answers: dict[str, Answer]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class AnswerReader:
         self.of_calls = [name for name in special.values() if name.strip() and name in pieces]
         """Control tokens that are a part of calls: as text they stand for nothing else."""
         kept = {*self.of_calls, *prompter.thought_marks.control}
+        self._keeps = bool(kept)
         self._skipped = {number for number, name in special.items() if name not in kept}
         known = tokenizer.get_vocab()
         self.stop_ids = sorted({*prompter.stop_ids, *([known[ending]] if ending in known else [])})
@@ -27,7 +28,7 @@ class AnswerReader:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, in which the marks of thoughts and calls are still to be seen."""
-        if not self.of_calls and len(self._skipped) == len(self.tokenizer.all_special_ids):
+        if not self._keeps:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
         kept = [number for number in ids if number not in self._skipped]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))

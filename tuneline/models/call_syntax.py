@@ -1,4 +1,4 @@
-"""Syntax of tool calls: what a chat template writes around a call's name and arguments, found by rendering calls with sentinels.
+"""Syntax of tool calls: what a chat template writes around names and arguments, found by rendering calls with sentinels.
 
 Nothing here goes by a model's name. A base whose template writes no call is read by the syntaxes that are widely in use.
 """
@@ -83,7 +83,7 @@ ChatGLM3, GLM-4, and Llama 3.1 again. Those without a marker come last."""
 
 
 def template_syntax(renderer: Any) -> tuple[CallSyntax, str] | None:
-    """(syntax, text that ends an answer of calls) of a tuneline.models.template_render.TemplateRenderer; None if it writes none."""
+    """(syntax, text that ends an answer of calls) of a template's renderer; None if it writes none."""
     for as_text, content in product((False, True), ("", None)):
         with suppress(ValueError):
             probe = _Probe(renderer, as_text, content)
@@ -119,7 +119,9 @@ class _Probe:
     def syntax(self) -> CallSyntax:
         before, after = self.one[: self.places[0]], self.one[self.places[-1] + len(VALUES[1]) :]
         named = self._between(0)
-        found = self._object() or self._json(before, named) or self._quoted(before, named) or self._python(before, named)
+        found = (
+            self._object() or self._json(before, named) or self._quoted(before, named) or self._python(before, named)
+        )
         if found:
             syntax, after = found
         else:

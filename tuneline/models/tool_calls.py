@@ -90,7 +90,9 @@ class _Reader:
         if not syntax.opening.strip():
             # Calls are told from each other by nothing but what is between them.
             pattern = _loose(syntax.lead) if first else r"\s*[,;]?\s*(?=[\w{])"
-            found = re.compile(pattern).search(self.text, place) if first else re.compile(pattern).match(self.text, place)
+            found = (
+                re.compile(pattern).search(self.text, place) if first else re.compile(pattern).match(self.text, place)
+            )
             return (found.start(), _after(self.text, found.end(), syntax.opening)) if found else None
         lead = f"(?:{_loose(syntax.lead)})?" if syntax.lead else ""
         between = f"(?:{_loose(syntax.between)})?" if syntax.between.strip() and not first else ""
@@ -169,6 +171,13 @@ def _json(text: str, place: int) -> tuple[Any, int]:
         raise ValueError(f"a call is no JSON: {error.msg}") from None
 
 
+class _Constants(ast.NodeTransformer):
+    """The constants of JSON, which Python knows by other names."""
+
+    def visit_Name(self, name: ast.Name) -> ast.expr:
+        return ast.Constant(LITERALS[name.id]) if name.id in LITERALS else name
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"a call is no JSON: {constant}")
 
@@ -176,11 +185,7 @@ def _refuse(constant: str) -> None:
 def _literal(node: ast.expr) -> Any:
     """Value of a literal, with the constants of JSON; nothing is evaluated."""
 
-    class Constants(ast.NodeTransformer):
-        def visit_Name(self, name: ast.Name) -> ast.expr:  # noqa: N802 - ast's own name
-            return ast.Constant(LITERALS[name.id]) if name.id in LITERALS else name
-
-    value = ast.literal_eval(Constants().visit(node))
+    value = ast.literal_eval(_Constants().visit(node))
     try:
         # Tuples are lists here; sets, bytes and complex numbers are nothing that a call can have.
         return json.loads(json.dumps(value, allow_nan=False))
@@ -189,7 +194,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _typed(text: str, schema: Any) -> Any:
-    """An argument written as text, by its JSON Schema: text as it is, all else as JSON; unknown ones as JSON if they are some."""
+    """An argument written as text: text by its JSON Schema as it is, all else as JSON, where it is some."""
     if "string" in types(schema):
         return text
     if text.strip() in TEXTS:

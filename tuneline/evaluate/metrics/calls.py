@@ -85,6 +85,7 @@ def elements(row: Row, side: str) -> Counter[tuple[str, ...]]:
 def call_errors(calls: Sequence[ToolCall], tools: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence for each call that its definition does not allow."""
     from jsonschema import Draft202012Validator
+    from referencing import Registry
 
     schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     errors = []
@@ -92,9 +93,10 @@ def call_errors(calls: Sequence[ToolCall], tools: Sequence[dict[str, Any]]) -> l
         if call["name"] not in schemas:
             errors.append(f"{call['name']} is no function, expected one of {', '.join(schemas)}")
             continue
-        # No schema of the data is fetched from anywhere: a reference to elsewhere is an error of it.
         try:
-            found = next(Draft202012Validator(schemas[call["name"]]).iter_errors(call["arguments"]), None)
+            # Without a registry of its own it would fetch what a schema refers to.
+            validator = Draft202012Validator(schemas[call["name"]], registry=Registry())
+            found = next(validator.iter_errors(call["arguments"]), None)
         except Exception as error:
             errors.append(f"the definition of {call['name']} can't be checked: {type(error).__name__}")
             continue
