@@ -31,6 +31,9 @@ class SpelledTokenizer:
         """`names` are those of the control tokens. Raises ValueError when ordinary text can become one."""
         known = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         secret = secrets.token_hex(16)
+        self._guards = {name: f"{secret}g{known[name]}g" for name in names}
+        self._guarded = {guard: name for name, guard in self._guards.items()}
+        self._guard_pattern = re.compile(f"{secret}g[0-9]+g")
         self._spellings = {name: f"<{secret}-{known[name]}>" for name in names}
         self._pattern = _pattern(names)
         self._spelled = re.compile(f"<{secret}-[0-9]+>")
@@ -60,8 +63,21 @@ class SpelledTokenizer:
     def spell(self, text: str) -> str:
         """Text of a template with its control tokens as this tokenizer knows them; the few that there are, are remembered."""
         if text not in self._spelled_texts:
-            self._spelled_texts[text] = self._pattern.sub(lambda found: self._spellings[found[0]], text)
+            if len(self._spelled_texts) > 2000:
+                self._spelled_texts.clear()
+            spelled = self._pattern.sub(lambda found: self._spellings[found[0]], text)
+            self._spelled_texts[text] = self._guard_pattern.sub(lambda found: self._guarded[found[0]], spelled)
         return self._spelled_texts[text]
+
+    def guarded(self, value: Any) -> Any:
+        """A value of JSON with control tokens in its texts written otherwise, for `spell` to leave what is guarded text."""
+        if isinstance(value, str):
+            return self._pattern.sub(lambda found: self._guards[found[0]], value)
+        if isinstance(value, list):
+            return [self.guarded(inner) for inner in value]
+        if isinstance(value, dict):
+            return {self.guarded(name): self.guarded(inner) for name, inner in value.items()}
+        return value
 
     def names(self, text: str) -> list[str]:
         """Control tokens of a template's text, by their names."""
@@ -70,6 +86,11 @@ class SpelledTokenizer:
     def after_controls(self, text: str) -> str:
         """What follows the last control token of a template's text."""
         return self._pattern.split(text)[-1]
+
+    def from_last_control(self, text: str) -> str:
+        """The last control token of a template's text with what follows it; the whole text where there is none."""
+        places = [found.start() for found in self._pattern.finditer(text)]
+        return text[places[-1] :] if places else text
 
     def first_control(self, text: str, start: int, end: int) -> int | None:
         """Where the first control token of text[start:end], by its name, ends."""

@@ -5,7 +5,6 @@ by random spellings alone. Each conversation is rendered by the template as well
 does to a content that is not followed here is an error that says so, never another prompt.
 """
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,13 +13,11 @@ from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
 from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
 from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
-from tuneline.models.template_parts import Mark, Piece, Slot, TemplateParts, shared
+from tuneline.models.template_control import control_names
+from tuneline.models.template_parts import Mark, Piece, TemplateParts
 from tuneline.models.template_render import TemplateRenderer
+from tuneline.models.template_slots import Slot, shared
 from tuneline.models.thoughts import ThoughtMarks
-
-OF_TEXT = re.compile(r"think|thought|reason|tool|function|arg_", re.IGNORECASE)
-"""Added tokens that are written by a model itself, in an answer."""
-PROBED = ("system", "user", "assistant", "user")
 
 
 class MarkedText(NamedTuple):
@@ -50,8 +47,9 @@ class TemplatePrompter(Prompter):
         self.parts = TemplateParts(self.renderer, self.spelled)
         self.control = self.spelled.control
         ending = self._ending(tokenizer)
-        self.stop_ids = sorted({*as_list(tokenizer.eos_token_id), tokenizer.convert_tokens_to_ids(ending)})
-
+        self.parts.find_calls_ending()
+        endings = {ending, self.parts.calls_ending or ending}
+        self.stop_ids = sorted({*as_list(tokenizer.eos_token_id), *map(tokenizer.convert_tokens_to_ids, endings)})
         self.thought_marks = self._thought_marks()
 
     def opens_thoughts(self, thinking: bool) -> bool:
@@ -138,14 +136,16 @@ class TemplatePrompter(Prompter):
     ) -> MarkedText:
         """Raises ValueError when the template renders another text than its parts with these contents are."""
         check_roles(messages)
-        arranged = self.renderer.arranged(messages)
+        self.renderer.tools.check(messages, tools)
+        arranged = self._guarded(self.renderer.arranged(messages))
+        tools = self.spelled.guarded(list(tools)) if tools else None
         thinking = thinking if generation else "reasoning" in arranged[-1]
-        rendered = self.renderer.render(arranged, generation, thinking)
-        parts = self.parts.of(arranged, generation, thinking)
+        rendered = self.renderer.render(arranged, generation, thinking, tools)
+        parts = self.parts.of(arranged, generation, thinking, tools)
         if parts.text(arranged) != rendered:
             # A content of white space alone may be none, for the template.
             arranged = [m if m["content"].strip() else {**m, "content": ""} for m in arranged]
-            parts = self.parts.of(arranged, generation, thinking)
+            parts = self.parts.of(arranged, generation, thinking, tools)
             _check(parts.text(arranged), rendered)
         text, marks, size = [], [], 0
         for piece in parts.pieces:
@@ -156,6 +156,15 @@ class TemplatePrompter(Prompter):
                 size += len(text[-1])
         unlearnt = frozenset(number for number, message in enumerate(arranged) if not message.get("learn", True))
         return MarkedText("".join(text), marks, unlearnt)
+
+    def _guarded(self, messages: list[Message]) -> list[Message]:
+        """The messages with calls in which no control token is written, which else the template would write."""
+        return [
+            {**message, "tool_calls": self.spelled.guarded(message["tool_calls"])}
+            if "tool_calls" in message
+            else message
+            for message in messages
+        ]
 
     def _located(self, marked: MarkedText, ids: list[int]) -> tuple[list[int], dict[tuple[int, str], int]]:
         """(ids, place of each mark in them). Where a token would reach into an answer, the text is encoded in two there."""
@@ -221,16 +230,3 @@ def _place(pieces: Sequence[Piece], kind: str) -> int:
         and piece.message == 1
         and kind == (piece.field if isinstance(piece, Slot) else piece.kind if piece.kind == "begin" else "")
     )
-
-
-def control_names(tokenizer: Any, renderer: TemplateRenderer) -> list[str]:
-    """Names of the tokens that no text may become: the special ones, and what the template begins and ends turns with."""
-    messages: list[Message] = [{"role": role, "content": "x"} for role in PROBED]  # type: ignore[typeddict-item]
-    messages = renderer.arranged(messages)
-    written = renderer.render(messages) + renderer.render(messages, True, True) + renderer.render(messages, True, False)
-    added = tokenizer.added_tokens_decoder.values()
-    return [
-        str(token)
-        for token in added
-        if str(token).strip() and (token.special or (str(token) in written and not OF_TEXT.search(str(token))))
-    ]
