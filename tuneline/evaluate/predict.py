@@ -11,7 +11,7 @@ import jsonlines
 
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import ItemConstraints, item_constraints
-from tuneline.formats.calls import reference_texts, with_calls
+from tuneline.formats.calls import reference_texts, answer_with_calls
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Message, Record, ToolCall
 from tuneline.runtime.progress import track
@@ -108,7 +108,7 @@ def predict(
         answers.append(
             {  # type: ignore[arg-type]
                 "id": record["id"],
-                "prediction": with_calls(read.content, read.calls),
+                "prediction": answer_with_calls(read.content, read.calls),
                 "stopped_at_eos": output.stopped_at_eos,
                 "nll": round(float(own.double().sum()), 6),
                 "tokens": len(own),

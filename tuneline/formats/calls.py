@@ -13,14 +13,14 @@ def call_text(call: ToolCall) -> str:
     return f"{call['name']}({arguments})"
 
 
-def with_calls(content: str, calls: Sequence[ToolCall]) -> str:
+def answer_with_calls(content: str, calls: Sequence[ToolCall]) -> str:
     """An answer's text with its calls, a line each."""
     return "\n".join(filter(None, [content, *map(call_text, calls)]))
 
 
 def message_text(message: Message) -> str:
     """A message's content with its calls."""
-    return with_calls(message["content"], message.get("tool_calls", ()))
+    return answer_with_calls(message["content"], message.get("tool_calls", ()))
 
 
 def reference_texts(record: Record) -> list[str]:
