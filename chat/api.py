@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from chat.access import Access
-from chat.engine import Delta, Engine
+from chat.deltas import Delta
+from chat.engine import Engine
 from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, TooLongError, UnknownModelError
 from chat.openai.errors import ApiError, client_closed, server_error
 from chat.openai.response import Completion, model_card

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from chat.limits import UnknownModelError
 from chat.revisions import fetch_adapter
+from tuneline.models.answer_reader import AnswerReader
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer
 from tuneline.models.loading import (
@@ -77,6 +78,7 @@ class Models:
         self.device = pick_device()
         self.tokenizer = load_tokenizer(BASE if "base" in names else MERGED)
         self.prompter = load_prompter(self.tokenizer)
+        self.reader = AnswerReader(self.tokenizer, self.prompter)
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
         self.context = int(config["max_position_embeddings"])
         """Tokens of prompt and reply together."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 
-from chat.engine import Delta
+from chat.deltas import Delta
 from chat.i18n.texts import Text
 from tuneline.formats.records import Message
 from tuneline.runtime.errors import sentence

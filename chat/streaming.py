@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from chat.engine import Delta
+from chat.deltas import Delta
 from chat.openai.errors import server_error
 from chat.openai.response import DONE, Completion, event
 

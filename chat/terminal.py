@@ -14,7 +14,8 @@ from tuneline.formats.records import Message
 from tuneline.runtime.errors import sentence
 
 if TYPE_CHECKING:
-    from chat.engine import Constrain, Delta, SamplingParams
+    from chat.deltas import Delta
+    from chat.engine import Constrain, SamplingParams
 
 WELCOME = (
     "模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  /model /system /reset /history /quit"

@@ -11,9 +11,10 @@ from tuneline.evaluate.metrics.calls import CALL_COUNTERS, call_errors
 from tuneline.evaluate.report import report
 from tuneline.evaluate.results import prediction_rows
 from tuneline.evaluate.tasks import item_score
-from tuneline.formats.calls import asked, call_text, reference_texts, answer_with_calls
+from tuneline.formats.calls import answer_with_calls, asked, call_text, reference_texts
 
-WEATHER = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1}}, "required": ["city"]}  # fmt: skip
+PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1}}
+WEATHER = {"type": "object", "properties": PROPERTIES, "required": ["city"]}
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": WEATHER}} for name in ("weather", "news")]
 
 
@@ -31,7 +32,12 @@ def record(number, calls, content=""):
 
 
 def said(record, calls=(), content="", faults=()):
-    made = {"id": record["id"], "prediction": answer_with_calls(content, calls), "calls": list(calls), "call_faults": list(faults)}
+    made = {
+        "id": record["id"],
+        "prediction": answer_with_calls(content, calls),
+        "calls": list(calls),
+        "call_faults": list(faults),
+    }
     return made | {"stopped_at_eos": True, "batch": 0, "tokens": 5, "characters": 9, "nll": 3.0, "reachable": True}
 
 
@@ -119,12 +125,14 @@ def test_an_evaluation_of_calls():
     assert metrics["tuned"]["tools_valid"]["value"] == pytest.approx(100 * 12 / 22, abs=1e-4)
     assert metrics["tuned"]["tools_readable"]["value"] == pytest.approx(100 * 17 / 22, abs=1e-4)
     assert [item_score(row, "tuned") for row in rows][:2] == [0.0, 100.0]
-    assert {line["class"]: line["tuned"] for line in per_class_rows(rows)} == {"weather": pytest.approx(100 * 24 / 28, abs=1e-3)}
+    assert {line["class"]: line["tuned"] for line in per_class_rows(rows)} == {
+        "weather": pytest.approx(100 * 24 / 28, abs=1e-3)
+    }
     flat = figures(metrics)
     assert len(flat) <= 10 and {"tools_exact_match", "tools_name_accuracy", "tools_arguments_f1"} <= set(flat)
     metrics["tasks"] |= dict.fromkeys(("triples", "entities", "labels", "label", "qa"), 1)
     others = ("triples_f1", "entities_f1", "labels_f1", "label_accuracy")
-    metrics["tuned"] |= dict.fromkeys(others, {"value": 1.0})
+    metrics["tuned"] |= {name: {"value": 1.0} for name in others}
     assert len(figures(metrics)) <= 10 and {"tools_exact_match", *others} <= set(figures(metrics))
 
 

@@ -13,11 +13,10 @@ from tuneline.models.call_syntax import CHATGLM3, HERMES, KNOWN, template_syntax
 from tuneline.models.template_render import TemplateRenderer
 from tuneline.models.tool_calls import read_calls
 
-TEMPLATES = CALLING | {
-    name: text
-    for name, text in published().items()
-    if name in ("qwen2_5", "qwen3", "qwen3_5_nothink", "glm4moe", "llama3_1", "gemma4_v5", "lfm2_2_5", "nemotron_3_nano", "deepseekv3")
-}  # fmt: skip
+PUBLISHED = (
+    "qwen2_5", "qwen3", "qwen3_5_nothink", "glm4moe", "llama3_1", "gemma4_v5", "lfm2_2_5", "nemotron_3_nano", "deepseekv3",
+)  # fmt: skip
+TEMPLATES = CALLING | {name: text for name, text in published().items() if name in PUBLISHED}
 SINGLE = ("llama3_1",)
 """Those that refuse two calls in an answer."""
 CANNOT = {"lfm2_2_5": "'\\", "gemma4_v5": "\\"}

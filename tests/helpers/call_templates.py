@@ -24,8 +24,8 @@ MISTRAL = (
     "{{- bos_token -}}" + _TURN + "{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + '[/INST]' -}}"
     "{%- elif m.role == 'tool' -%}{{- '[TOOL_RESULTS] ' + m.content + '[/TOOL_RESULTS]' -}}"
     "{%- elif m.tool_calls -%}{{- '[TOOL_CALLS] [' -}}{%- for c in m.tool_calls -%}"
-    """{{- '{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments | tojson + ', "id": "' + c.id + '"}' -}}"""
-    "{%- if not loop.last -%}{{- ', ' -}}{%- endif -%}{%- endfor -%}{{- ']' + eos_token -}}"
+    """{{- '{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments | tojson + ', "id": "' + c.id + '"}'"""
+    " -}}{%- if not loop.last -%}{{- ', ' -}}{%- endif -%}{%- endfor -%}{{- ']' + eos_token -}}"
     "{%- else -%}{{- ' ' + m.content + eos_token -}}{%- endif -%}{%- endfor -%}"
 )
 MINISTRAL = MISTRAL.replace("[TOOL_CALLS] [", "").replace("{{- ']' + eos_token", "{{- eos_token").replace(

@@ -11,7 +11,7 @@ import jsonlines
 
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import ItemConstraints, item_constraints
-from tuneline.formats.calls import reference_texts, answer_with_calls
+from tuneline.formats.calls import answer_with_calls, reference_texts
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Message, Record, ToolCall
 from tuneline.runtime.progress import track

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from tuneline.models.template_parts import shared
+from tuneline.models.template_slots import shared
 
 Kind = Literal["object", "named", "keyed", "python", "quoted"]
 """A JSON object with name and arguments; a name and JSON arguments; a name and keys with values as text; a name and keyword
