@@ -3,7 +3,8 @@
 `predict_base` asks the base and `evaluate` the tuned model, through the same functions.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
@@ -12,12 +13,12 @@ import jsonlines
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import ItemConstraints, item_constraints
 from tuneline.formats.extraction import Classes
-from tuneline.formats.records import Message, Record, answer, references
+from tuneline.formats.records import Message, Record, ToolCall, answer, calls_of, references
 from tuneline.runtime.progress import track
 
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
-    from tuneline.models.chat_format import Reasoning
+    from tuneline.models.chat_format import Reasoning, Tools
 
 
 class Answer(TypedDict):
@@ -86,13 +87,16 @@ def predict(
     constraints = item_constraints(classes, model.tokenizer, prompter, records)
     thinking = ["reasoning" in record["messages"][-1] and record["task"] not in classes for record in records]
     questions = [record["messages"][:-1] for record in records]
-    generated, times = generate(model, prompter, questions, params, label, constraints, thinking)
+    tools = [record.get("tools") for record in records]
+    generated, times = generate(model, prompter, questions, params, label, constraints, thinking, tools)
     answers: list[Answer] = []
     shown = track(records, f"{label}: NLL", len(records), "items")
     for number, (record, output) in enumerate(zip(shown, generated, strict=True)):
         # The answer is scored after the reference's own thoughts.
         reasoning: Reasoning = "mask" if "reasoning" in record["messages"][-1] else "learn"
-        nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer", reasoning))
+        nll = answer_nll(
+            model.network, prompter.training_row(record["messages"], "last_answer", reasoning, tools[number])
+        )
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll
         answers.append(
@@ -102,13 +106,18 @@ def predict(
                 "stopped_at_eos": output.stopped_at_eos,
                 "nll": round(float(own.double().sum()), 6),
                 "tokens": len(own),
-                "characters": max(1, len(answer(record))),
+                "characters": max(1, len(answer(record)) + sum(map(_call_length, calls_of(record["messages"][-1])))),
                 "batch": output.batch,
                 "reachable": constraints is None or constraints.allow(number, references(record)),
             }
             | _thoughts(output)
         )
     return Predictions(answers, _speed(times))
+
+
+def _call_length(call: ToolCall) -> int:
+    """Characters of a call."""
+    return len(call["name"]) + len(json.dumps(call["arguments"], ensure_ascii=False))
 
 
 def _thoughts(output: "Generated") -> dict[str, Any]:
@@ -125,17 +134,22 @@ def generate(
     label: str,
     constraints: ItemConstraints | None = None,
     thinking: list[bool] | None = None,
+    tools: "Sequence[Tools | None] | None" = None,
 ) -> tuple[list["Generated"], list["BatchTime"]]:
-    """Greedy answers to conversations that end with a user's turn; `thinking` is whether each is to be thought about first."""
+    """Greedy answers to conversations that end with a user's turn, or a tool's; one entry each of what follows.
+
+    `thinking` is whether it is to be thought about first, `tools` are the functions that may be called.
+    """
     from tuneline.evaluate.generate import Thoughts, greedy
     from tuneline.models.chat_format import as_list
 
     thinking = thinking or [False] * len(questions)
+    tools = tools or [None] * len(questions)
     opened = {way: prompter.opens_thoughts(way) for way in (True, False)}
     ends = model.network.generation_config.eos_token_id
     return greedy(
         model.network,
-        [prompter.generation_prompt(question, way) for question, way in zip(questions, thinking, strict=True)],
+        [prompter.generation_prompt(*asked) for asked in zip(questions, thinking, tools, strict=True)],
         stop_ids=sorted({*prompter.stop_ids, *as_list(ends)}),
         pad_id=model.tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,
