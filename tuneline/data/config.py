@@ -24,7 +24,7 @@ class Source(Section):
     path: str
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
-    task: Literal["auto", "qa", "triples", "entities", "label", "labels"] = "auto"
+    task: Literal["auto", "qa", "triples", "entities", "label", "labels", "tools"] = "auto"
     system: str | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
     instruction: str | None = None
