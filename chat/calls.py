@@ -72,4 +72,4 @@ def _call_start(text: str, reader: AnswerReader, marks: ThoughtMarks) -> int:
         elif syntax.kind in UNMARKED and UNMARKED[syntax.kind].fullmatch(answer):
             safe = 0
     # White space before a call is none of the words before it.
-    return start + len(answer[:safe].rstrip()) if safe < len(answer) else len(text)
+    return start + len(answer[:safe].rstrip())

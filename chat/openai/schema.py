@@ -85,7 +85,7 @@ class ChatMessage(StrictModel):
                 raise ValueError(f"{name} only where the role is {owner}")
         if role == "tool" and not isinstance(values.get("tool_call_id"), str):
             raise ValueError("tool_call_id where the role is tool")
-        return {"content": "", **values} if values.get("tool_calls") else values
+        return {**values, "content": values.get("content") or ""} if values.get("tool_calls") else values
 
 
 class StreamOptions(StrictModel):

@@ -12,7 +12,7 @@ from tuneline.formats.records import Message, ToolCall
 
 MAX_TOOLS = 128
 MAX_CALLS = 128
-NAME = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}\Z")]
+NAME = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$")]
 
 
 class FunctionDefinition(StrictModel):

@@ -21,7 +21,8 @@ CHATGLM3 = (
     "{%- endfor -%}{%- endif -%}" + _END
 )
 MISTRAL = (
-    "{{- bos_token -}}" + _TURN + "{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + '[/INST]' -}}"
+    "{{- bos_token -}}{%- if tools -%}{{- '[AVAILABLE_TOOLS] ' + tools | tojson + '[/AVAILABLE_TOOLS]' -}}{%- endif -%}"
+    + _TURN + "{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + '[/INST]' -}}"
     "{%- elif m.role == 'tool' -%}{{- '[TOOL_RESULTS] ' + m.content + '[/TOOL_RESULTS]' -}}"
     "{%- elif m.tool_calls -%}{{- '[TOOL_CALLS] [' -}}{%- for c in m.tool_calls -%}"
     """{{- '{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments | tojson + ', "id": "' + c.id + '"}'"""
@@ -32,8 +33,9 @@ MINISTRAL = MISTRAL.replace("[TOOL_CALLS] [", "").replace("{{- ']' + eos_token",
     """'{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments | tojson + ', "id": "' + c.id + '"}'""",
     "'[TOOL_CALLS]' + c.function.name + '[ARGS]' + c.function.arguments | tojson",
 ).replace("{%- if not loop.last -%}{{- ', ' -}}{%- endif -%}", "")  # fmt: skip
+_TOOLS = "{%- if tools -%}{{- '<|im_start|>system\n' + tools | tojson + '<|im_end|>\n' -}}{%- endif -%}"
 HERMES = (
-    _TURN + "{{- '<|im_start|>' + m.role + '\n' + m.content -}}{%- for c in m.tool_calls or [] -%}"
+    _TOOLS + _TURN + "{{- '<|im_start|>' + m.role + '\n' + m.content -}}{%- for c in m.tool_calls or [] -%}"
     "{{- '<tool_call>\n' + {'arguments': c.function.arguments, 'name': c.function.name} | tojson + '\n</tool_call>' -}}"
     "{%- if not loop.last -%}{{- '\n' -}}{%- endif -%}{%- endfor -%}{{- '<|im_end|>\n' -}}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"

@@ -23,6 +23,8 @@ OWN_COUNTERS = {"labels_exact_match": exact_sets}
 """Those of a metric that counts something else than its task's others."""
 COUNTED = (*COUNTERS, "tools")
 """Tasks whose answers are counted by class."""
+OF_SOME_ITEMS = ("tools_name_accuracy",)
+"""Metrics that an item may not count for at all: it is drawn for their intervals as little."""
 
 
 def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, Any]:
@@ -90,6 +92,8 @@ def _corpus_intervals(
 ) -> tuple[dict[str, Any], ...]:
     assert metric.task is not None
     of_task = [row for row in rows if row["task"] == metric.task]
+    if name in OF_SOME_ITEMS:
+        of_task = [row for row in of_task if any(_counted(name, row, side) for side in sides)] or of_task
     both: list[list[Counts]] = [[_counted(name, row, side) for row in of_task] for side in sides]
     # What no reference holds changes no metric by its name, and a rambling model predicts thousands of them.
     wanted = {key for item in both[0] for key, (_, _, actual) in item.items() if actual}
