@@ -24,7 +24,6 @@ from tuneline.data.fields.names import (
 )
 from tuneline.data.fields.values import ABSENT, decoded, has_content, value_at
 from tuneline.data.readers import transcript
-from tuneline.data.readers.message_entries import entry_messages
 from tuneline.data.tools.definitions import definitions_of, tools_field
 from tuneline.data.tools.entries import in_order
 from tuneline.data.tools.prompts import TOOLS_FROM_SYSTEM, glaive_turns, tools_in_system
@@ -37,6 +36,7 @@ from tuneline.data.turns.conversation import (
     user_turn,
     with_context,
 )
+from tuneline.data.turns.message_entries import entry_messages
 from tuneline.data.turns.scored_turn import compared_question
 from tuneline.formats.records import Message, is_learnt
 
