@@ -14,7 +14,7 @@ Format = Literal[
     "columnar", "xlsx", "hub",
 ]  # fmt: skip
 Repair = Literal["trim", "html_entities", "html_tags", "end_marker", "other_templates"]
-COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages")
+COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages", "tools")
 """Our names of a record's fields."""
 
 
