@@ -59,8 +59,8 @@ def counted(metric, calls, wanted, faults=()):
         ([call("news"), SHANGHAI], [SHANGHAI, call("news")], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ([SHANGHAI, SHANGHAI], [SHANGHAI], (0, 1, 1), (0, 1, 1), (1, 2, 1)),
         ([], [SHANGHAI], (0, 1, 1), (0, 1, 1), (0, 0, 1)),
-        ([SHANGHAI], [], (0, 1, 1), None, (0, 1, 0)),
-        ([], [], (1, 1, 1), None, (0, 0, 0)),
+        ([SHANGHAI], [], (0, 1, 1), (0, 1, 1), (0, 1, 0)),
+        ([], [], None, None, (0, 0, 0)),
     ],
 )  # fmt: skip
 def test_what_counts_as_right(calls, wanted, exact, name, arguments):
@@ -119,8 +119,8 @@ def test_an_evaluation_of_calls():
     assert json.loads(json.dumps(rows)) == rows
     assert metrics["base"]["tools_name_accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     found, change = metrics["tuned"]["tools_name_accuracy"], metrics["delta"]["tools_name_accuracy"]
-    assert found["value"] == 75 and found["low"] < 75 < found["high"] and change["low"] > 0 and change["p"] < 0.01
-    assert (change["wins"], change["ties"], change["losses"]) == (12, 4, 0)
+    assert found["low"] < found["value"] == 70.588235 < found["high"] and change["low"] > 0 and change["p"] < 0.01
+    assert (change["wins"], change["ties"], change["losses"]) == (12, 4, 1)
     assert metrics["base"]["tools_call_accuracy"]["value"] == 20 and metrics["base"]["tools_valid"]["value"] == 0
     assert metrics["tuned"]["tools_valid"]["value"] == pytest.approx(100 * 12 / 22, abs=1e-4)
     assert metrics["tuned"]["tools_readable"]["value"] == pytest.approx(100 * 17 / 22, abs=1e-4)

@@ -75,7 +75,7 @@ def teach(network, rows, steps=150) -> None:
         loss = network(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         optimizer.step()
-        if loss < 0.03:
+        if loss < 0.01:
             break
 
 
@@ -102,7 +102,6 @@ def test_name_accuracy_rises_from_0(taught):
     tuned, delta = metrics["tuned"]["tools_name_accuracy"], metrics["delta"]["tools_name_accuracy"]
     assert tuned == {"value": 100.0, "low": 100.0, "high": 100.0} and delta["value"] == 100
     assert metrics["tuned"]["tools_exact_match"]["value"] == 100
-    assert metrics["base"]["tools_exact_match"]["value"] < metrics["delta"]["tools_exact_match"]["high"]
     assert [row["tuned"] for row in rows][:2] == ['weather(city="a")', "a晴天"]
     assert rows[1]["question"] == 'a天气\n→ weather(city="a")\n← 晴'
     assert metrics["tuned"]["tools_valid"]["value"] == 100 and metrics["tuned"]["eos_rate"]["value"] == 100

@@ -23,7 +23,7 @@ OWN_COUNTERS = {"labels_exact_match": exact_sets}
 """Those of a metric that counts something else than its task's others."""
 COUNTED = (*COUNTERS, "tools")
 """Tasks whose answers are counted by class."""
-OF_SOME_ITEMS = ("tools_name_accuracy",)
+OF_SOME_ITEMS = ("tools_exact_match", "tools_name_accuracy")
 """Metrics that an item may not count for at all: it is drawn for their intervals as little."""
 
 

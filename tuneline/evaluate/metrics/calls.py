@@ -24,14 +24,15 @@ def called(row: Row, side: str) -> Counts:
 
 
 def names(row: Row, side: str) -> Counts:
-    """Whether the functions called are the right ones; of items whose reference calls."""
+    """Whether the functions called are the right ones; of items where a call is wanted, or made."""
     right, found = (Counter(call["name"] for call in row["calls"][of]) for of in ("reference", side))
-    return {"": (int(found == right), 1, 1)} if right else {}
+    return {"": (int(found == right), 1, 1)} if right or found else {}
 
 
 def exact(row: Row, side: str) -> Counts:
-    """Whether all calls are right, names and arguments: none where none is right."""
-    return {"": (int(elements(row, side) == elements(row, "reference") and not row["call_faults"].get(side)), 1, 1)}
+    """Whether all calls are right, names and arguments, of items where a call is wanted, or made."""
+    right, found, faults = elements(row, "reference"), elements(row, side), row["call_faults"][side]
+    return {"": (int(found == right and not faults), 1, 1)} if right or found or faults else {}
 
 
 def arguments(row: Row, side: str) -> Counts:

@@ -66,14 +66,14 @@ METRIC_ENTRIES = {
     "tools_exact_match": _entry(
         "Calls all right",
         "调用完全正确",
-        "Share of items whose calls are the reference's, functions and arguments; none where none is right.",
-        "函数与参数都与参考一致的条目比例；无需调用时不调用也算对。",
+        "Of the items where a call is wanted or made: share whose functions and arguments are all right.",
+        "应当调用或作了调用的条目中，函数与参数全对的比例。",
     ),
     "tools_name_accuracy": _entry(
         "Functions right",
         "函数名正确",
-        "Of the items whose reference calls: share whose functions are the right ones.",
-        "参考答案有调用的条目中，函数名全对的比例。",
+        "Of the items where a call is wanted or made: share whose functions are the right ones.",
+        "应当调用或作了调用的条目中，函数名全对的比例。",
     ),
     "tools_arguments_f1": _entry(
         "Arguments: F1",
