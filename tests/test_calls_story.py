@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import os
+import re
 from pathlib import Path
 
 import openai
@@ -12,10 +12,18 @@ import torch
 from benchmarks.chat_templates import template_tokenizer
 from chat.calls import read_calls_at_end
 from chat.deltas import Delta
+from chat.demo import launch_settings, serve
 from chat.engine import Engine, SamplingParams
 from chat.models import Models
+from chat.page import make_page
+from chat.side_by_side import drop_last_reply, drop_unanswered, escape_messages, open_calls
+from chat.terminal import Session, converse, read_tools, run_command
+from chat.tool_definitions import DefinitionsError, read_definitions
 from tests.helpers.call_templates import HERMES, MINISTRAL
+from tests.helpers.ports import free_port
 from tests.helpers.tiny_models import canonical
+from tests.test_demo import ask as ask_page
+from tests.test_demo import browser, browsing, bubbles, visiting  # noqa: F401
 from tests.test_serve import CHAT, error_of, serving
 from tuneline.evaluate.compare import compare
 from tuneline.evaluate.config import Evaluate
@@ -56,7 +64,9 @@ def made(folder: Path, template: str) -> Path:
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     torch.manual_seed(5)
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=False, **shape, **ends)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=False, **shape, **ends
+    )
     LlamaForCausalLM(config).save_pretrained(folder / "source")
     tokenizer.save_pretrained(folder / "source")
     return canonical(folder / "source", folder / "base", "float32")
@@ -139,7 +149,11 @@ def test_openais_client_gets_a_call_and_gives_what_it_found(client):
     (call,) = first.message.tool_calls
     assert call.type == "function" and call.id.startswith("call_") and call.function.name == "weather"
     assert json.loads(call.function.arguments) == {"city": "a"}
-    talk = [ASKED, first.message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "晴"}]
+    talk = [
+        ASKED,
+        first.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "晴"},
+    ]
     second = ask(client, talk, tool_choice="auto").choices[0]
     assert (second.finish_reason, second.message.content.strip(), second.message.tool_calls) == ("stop", "a晴天", None)
     plain = ask(client, [{"role": "user", "content": "你好"}]).choices[0]
@@ -176,14 +190,15 @@ MADE = {"role": "assistant", "content": None, "tool_calls": [CALL]}
         ({"parallel_tool_calls": False}, "parallel_tool_calls", "is false, expected true or nothing"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0.type", 'is "retrieval", expected'),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name", 'is "a b", expected'),
-        ({"tools": [TOOLS[0] | {"function": {"name": "x", "strict": True}}]}, "tools.0.function.strict", "is true, expected False"),
+        ({"tools": [{"type": "function", "function": {"name": "x", "strict": True}}]}, "tools.0.function.strict",
+         "is true, expected False"),
         ({"tools": TOOLS * 129}, "tools", "at most 128"),
         ({"constrain": {"task": "label", "classes": ["x"]}}, "tools", "expected one of them"),
         ({"messages": [ASKED, MADE]}, "messages", "has no role tool for the call c1, expected one after it"),
         ({"messages": [ASKED, MADE, ASKED]}, "messages", "has no role tool for the call c1"),
-        ({"messages": [ASKED, {"role": "tool", "tool_call_id": "c1", "content": "x"}]}, "messages.1.tool_call_id", "after a message"),
-        ({"messages": [ASKED, MADE, {"role": "tool", "tool_call_id": "c2", "content": "x"}]}, "messages.2.tool_call_id", "one of c1"),
-        ({"messages": [ASKED, {"role": "tool", "content": "x"}]}, "messages.1", "tool_call_id where the role is tool"),
+        ({"messages": [ASKED, FOUND | {"tool_call_id": "c1"}]}, "messages.1.tool_call_id", "after a message"),
+        ({"messages": [ASKED, MADE, FOUND | {"tool_call_id": "c2"}]}, "messages.2.tool_call_id", "one of c1"),
+        ({"messages": [ASKED, FOUND]}, "messages.1", "tool_call_id where the role is tool"),
         ({"messages": [ASKED | {"tool_calls": [CALL]}]}, "messages.0", "tool_calls only where the role is assistant"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "is missing"),
         ({"messages": [ASKED, MADE | {"tool_calls": [CALL | {"function": {"name": "f", "arguments": "["}}]}]},
@@ -206,6 +221,99 @@ def test_several_calls_are_answered_in_any_order(engine, monkeypatch, client):
         ask(client, [ASKED, {"role": "assistant", "tool_calls": calls}, *results])
     assert [message["content"] for message in seen[0]] == ["a天气", "", "c1", "c2"]
     assert seen[0][1]["tool_calls"][0] == {"name": "weather", "arguments": {"city": "a"}}
+
+
+def test_the_terminal_takes_what_a_call_gives(taught, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(taught[1])
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps(TOOLS[0]["function"]), encoding="utf-8")
+    session = Session("base", "", SamplingParams(40, tools=read_tools(path)))
+    typed = iter(["晴"])
+    monkeypatch.setattr("builtins.input", lambda prompt: print(prompt) or next(typed))
+    converse(session, "a天气")
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        '→ weather(city="a")',
+        "← weather:",
+        "a晴天",
+    ]
+    assert [message["role"] for message in session.history] == ["user", "assistant", "tool", "assistant"]
+    # Without an answer to its call a question is dropped.
+    monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
+    converse(session, "b天气")
+    assert len(session.history) == 4
+    assert session.report("b天气")["calls"] == [{"name": "weather", "arguments": {"city": "b"}}]
+    run_command(session, "/tools")
+    assert session.params.tools == ()
+    path.write_text("[{}]", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{path}: tool 1 has no name"):
+        run_command(session, f"/tools {path}")
+
+
+@browsing
+@pytest.mark.story
+def test_the_page_shows_a_call_and_takes_what_it_gives(engine, browser):
+    page = make_page(engine, [])
+    url = serve(page, launch_settings("127.0.0.1", free_port(), None))
+    with visiting(browser, url, locale="en-GB") as visitor:
+        visitor.locator("#settings > button").click()
+        visitor.locator("#tools textarea").fill("[{]")
+        visitor.locator("#settings > button").click()
+        ask_page(visitor, "a天气")
+        visitor.locator(".answer-status .error", has_text="the tools are no JSON").nth(1).wait_for()
+        visitor.locator("#settings > button").click()
+        visitor.locator("#tools textarea").fill(json.dumps(TOOLS))
+        visitor.locator("#settings > button").click()
+        ask_page(visitor, "a天气")
+        visitor.locator(".answer-status", has_text="waits for what the tool gives").nth(1).wait_for()
+        assert bubbles(visitor) == ['→ weather(city="a")'] * 2
+        left = visitor.locator(".observation textarea").first
+        left.fill("晴")
+        left.press("Enter")
+        visitor.locator(".message.bot", has_text="a晴天").wait_for()
+        assert bubbles(visitor, "user") == ["a天气", "← 晴", "a天气"]
+        assert visitor.locator(".observation:visible").count() == 1, "the other column waits on"
+        # A question of its own takes the place of calls without an answer.
+        ask_page(visitor, "你好")
+        visitor.locator(".message.bot", has_text="好").nth(1).wait_for()
+        visitor.locator("#send:enabled").wait_for()
+        assert bubbles(visitor, "user") == ["a天气", "← 晴", "你好", "你好"]
+        assert visitor.locator(".observation:visible").count() == 0
+    page.close(verbose=False)
+
+
+def test_conversations_with_calls_go_on_from_what_is_whole():
+    twice = {**CALLED, "tool_calls": CALLED["tool_calls"] * 2}
+    assert drop_unanswered([ASKED, CALLED]) == drop_unanswered([ASKED, CALLED, FOUND]) == []
+    whole = [ASKED, CALLED, FOUND, {"role": "assistant", "content": "晴天"}]
+    assert drop_unanswered([*whole, ASKED, twice, FOUND]) == whole
+    assert drop_last_reply(whole) == [ASKED, CALLED, FOUND]
+    assert drop_last_reply([ASKED, CALLED]) == drop_last_reply([ASKED, twice, FOUND]) == [ASKED]
+    assert open_calls([ASKED, twice, FOUND]) == CALLED["tool_calls"] and open_calls(whole) == open_calls([]) == []
+    call = {"name": "f", "arguments": {"x": "<b>"}}
+    assert escape_messages(
+        [{"role": "assistant", "content": "", "tool_calls": [call]}, FOUND | {"content": "<i>"}]
+    ) == [
+        {"role": "assistant", "content": '→ f(x="&lt;b&gt;")'},
+        {"role": "user", "content": "← &lt;i&gt;"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[{]", "the tools are no JSON"),
+        ("3", "tool 1 has no name"),
+        ('[{"name": "f"}, {"type": "function"}]', "tool 2 has no name"),
+        ('{"name": "f", "parameters": {"type": "number of days"}}', "parameters of tool f are no JSON Schema"),
+        ('{"name": "f", "parameters": [1]}', "parameters of tool f are no JSON Schema"),
+        (json.dumps(TOOLS * 129), "there are 129 tools, expected 128 at most"),
+    ],
+)
+def test_definitions_are_checked(text, says):
+    with pytest.raises(DefinitionsError, match=says) as caught:
+        read_definitions(text)
+    assert re.search("[\u4e00-\u9fff]", caught.value.text.zh)
+    assert read_definitions(" ") == () and read_definitions(json.dumps(TOOLS)) == tuple(TOOLS)
 
 
 def test_a_base_without_tools_says_so(made, monkeypatch):
