@@ -1,14 +1,18 @@
 """Records with tools on their way: drawn, compared, cut at a call, fitted to the limits, answered and scored."""
 
 import pytest
+import torch
 
 from benchmarks.chat_templates import template_tokenizer
 from tests.helpers.reading import lines, section, write
 from tests.helpers.tool_dialogues import MISTRAL, definition
 from tuneline.data.convert import convert
 from tuneline.data.turns.scored_turn import asking_exchanges, scored_records
+from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.predict import Model, predict
 from tuneline.formats.records import exchanges, read_records
 from tuneline.models.chat_format import load_prompter
+from tuneline.models.likelihood import answer_nll
 from tuneline.tokenize.config import Tokenize
 from tuneline.tokenize.encode import Summary, _shortened_rows
 from tuneline.tokenize.truncation import shorten
@@ -94,3 +98,22 @@ def test_rows_of_an_overlong_dialogue_have_its_tools():
     mark = tokenizer.convert_tokens_to_ids("[AVAILABLE_TOOLS]")
     assert [row.input_ids.count(mark) for row in rows] == [1, 1]
     assert all(len(row.input_ids) < size for row in rows)
+
+
+def test_a_held_out_record_is_asked_and_judged_with_its_tools():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = template_tokenizer(MISTRAL)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(1)
+    network = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **shape))
+    model, prompter = Model(network.eval(), tokenizer, {}), load_prompter(tokenizer)
+    record = {"id": "s:1", "source": "s", "origin": "f", "task": "tools", "messages": TWO[:3], "tools": TOOLS}
+    plain = {name: value for name, value in record.items() if name != "tools"}
+    params = Evaluate(max_new_tokens=4, max_thinking_tokens=4, batch_size=1, dtype="float32", constrain=None)
+    answer, other = predict(model, [record, plain], params, "test").answers
+    for found, tools in ((answer, TOOLS), (other, None)):
+        nll = answer_nll(network, prompter.training_row(TWO[:3], "last_answer", tools=tools))
+        assert found["nll"] == pytest.approx(float(nll[:-1].sum()), abs=1e-4)
+        assert found["characters"] == len("get_weather" + '{"city": "北京"}')
+    assert answer["nll"] != other["nll"]
