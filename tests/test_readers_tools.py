@@ -62,7 +62,7 @@ SHAPES = {
         "functions": [WEATHER],
         "messages": [
             ASKED,
-            {"role": "assistant", "content": None, "function_call": {"name": "get_weather", "arguments": text(CALL["arguments"])}},
+            {"role": "assistant", "content": None, "function_call": CALL | {"arguments": text(CALL["arguments"])}},
             {"role": "function", "name": "get_weather", "content": '{"temp": 3}'},
             ANSWERED,
         ],

@@ -18,6 +18,8 @@ LEFT, RIGHT = "\n\v\n", "\n\f\n"
 """White space by which it is found what a template strips."""
 STRIPPED: tuple[tuple[str | None, str, str], ...] = (("", LEFT, RIGHT), ("\n", "\v\n", "\n\f"), (None, "", ""))
 """Characters that are stripped (None is white space), and what is left of LEFT and RIGHT then."""
+QUOTED = "quoted"
+"""In place of characters: the text is written as JSON."""
 
 
 class MessageShape(NamedTuple):
@@ -82,11 +84,11 @@ def slots_of(text: str, padded: str) -> list[Place]:
     around = SENTINEL.split(padded)[::3]
     left: list[str | None] = [""] * len(found)
     right: list[str | None] = [""] * len(found)
-    quoted = [False] * len(found)
+    ways = (*STRIPPED, (QUOTED, _quoted(LEFT), _quoted(RIGHT)))
     if len(around) == len(between):
         for number, (plain, wide) in enumerate(zip(between, around, strict=True)):
-            rights = STRIPPED if number else STRIPPED[-1:]
-            lefts = STRIPPED if number < len(found) else STRIPPED[-1:]
+            rights = ways if number else STRIPPED[-1:]
+            lefts = ways if number < len(found) else STRIPPED[-1:]
             for characters, _, before in rights:
                 for stripped, after, _ in lefts:
                     if wide == before + plain + after:
@@ -94,12 +96,15 @@ def slots_of(text: str, padded: str) -> list[Place]:
                             right[number - 1] = characters
                         if number < len(found):
                             left[number] = stripped
-        for number in range(len(found)):
-            quoted[number] = around[number + 1].startswith(_quoted(RIGHT)) and around[number].endswith(_quoted(LEFT))
     return [
-        (match.start(), match.end(), Slot(int(match[1]), FIELDS[match[2]], left[number], right[number], quoted[number]))
-        for number, match in enumerate(found)
+        (match.start(), match.end(), _slot(match, left[number], right[number])) for number, match in enumerate(found)
     ]
+
+
+def _slot(match: re.Match[str], left: str | None, right: str | None) -> Slot:
+    if left == right == QUOTED:
+        return Slot(int(match[1]), FIELDS[match[2]], "", "", quoted=True)
+    return Slot(int(match[1]), FIELDS[match[2]], left, right)
 
 
 def check_slots(slots: list[Place], shapes: Sequence[MessageShape]) -> None:
@@ -107,7 +112,8 @@ def check_slots(slots: list[Place], shapes: Sequence[MessageShape]) -> None:
     counts = [sum(slot.message == n and slot.field == "content" for _, _, slot in slots) for n in range(len(shapes))]
     for number, (count, shape) in enumerate(zip(counts, shapes, strict=True)):
         if not count and not shape.empty:
-            raise ValueError(f"the base's chat template leaves out message {number}, of role {shape.role!r}")
+            beside = ", which says something beside its calls: leave the words out of the data" if shape.calls else ""
+            raise ValueError(f"the base's chat template leaves out message {number}, of role {shape.role!r}{beside}")
         if count > 1 and shape.role == "assistant":
             raise ValueError(f"the base's chat template writes message {number}, an answer, {count} times")
 

@@ -12,15 +12,15 @@ from typing import Any
 
 from tuneline.formats.records import Message, ToolCall
 
-NAME, KEY, VALUE, OBSERVED = "Qtnx", "Qtkx", "Qtvx", "Qtox"
-"""Texts that stand for a function's name, an argument, its value, and what the function gives."""
+DEFINED, NAME, KEY, VALUE, OBSERVED = "Qtdx", "Qtnx", "Qtkx", "Qtvx", "Qtox"
+"""Texts that stand for a function's name in its definition and in a call, an argument, its value, and what it gives."""
 PROBE = [
     {
         "type": "function",
         "function": {
-            "name": NAME,
-            "description": VALUE,
-            "parameters": {"type": "object", "properties": {KEY: {"type": "string", "description": VALUE}}},
+            "name": DEFINED,
+            "description": "x",
+            "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}},
         },
     }
 ]
@@ -73,7 +73,7 @@ class ToolSupport:
     @cached_property
     def shows_tools(self) -> bool:
         """Whether definitions are written."""
-        return any(NAME in self._rendered(messages, PROBE) for messages in ([ASKED], [ASKED, ANSWERED]))
+        return any(DEFINED in self._rendered(messages, PROBE) for messages in ([ASKED], [ASKED, ANSWERED]))
 
     @cached_property
     def arguments_as_text(self) -> bool:
