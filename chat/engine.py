@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from chat.calls import read_calls_at_end
-from chat.deltas import Delta
 from chat.generation import QueueStreamer, StopOnEvent, gumbel_processors
 from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, check_size, check_tokens
 from chat.models import ActiveModel, Models
+from chat.replies.calls import read_calls_at_end
+from chat.replies.deltas import Delta
 from tuneline.formats.records import Message
 from tuneline.models.constrained_decoding import Constraint, check_classes
 from tuneline.models.thoughts import OPEN

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from chat.limits import UnknownModelError
 from chat.revisions import fetch_adapter
-from tuneline.models.answer_reader import AnswerReader
+from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer
 from tuneline.models.loading import (

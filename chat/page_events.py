@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from chat.deltas import Delta
 from chat.engine import Engine, SamplingParams
 from chat.examples import Example, starters
 from chat.i18n.captions import Captions
 from chat.i18n.texts import Text
+from chat.replies.deltas import Delta
 from chat.side_by_side import Column, drop_last_reply, drop_unanswered, escape_messages, open_calls, run_columns
 from chat.tool_definitions import read_definitions
 from tuneline.formats.records import Message

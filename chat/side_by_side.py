@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 
-from chat.deltas import Delta
 from chat.i18n.texts import Text
+from chat.replies.deltas import Delta
 from tuneline.formats.calls import call_text
 from tuneline.formats.records import Message, ToolCall
 from tuneline.runtime.errors import sentence

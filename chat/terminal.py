@@ -15,8 +15,8 @@ from tuneline.formats.records import Message
 from tuneline.runtime.errors import sentence
 
 if TYPE_CHECKING:
-    from chat.deltas import Delta
     from chat.engine import Constrain, SamplingParams
+    from chat.replies.deltas import Delta
 
 WELCOME = (
     "模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  "

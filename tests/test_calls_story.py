@@ -10,26 +10,26 @@ import pytest
 import torch
 
 from benchmarks.chat_templates import template_tokenizer
-from chat.calls import read_calls_at_end
-from chat.deltas import Delta
 from chat.demo import launch_settings, serve
 from chat.engine import Engine, SamplingParams
 from chat.models import Models
 from chat.page import make_page
+from chat.replies.calls import read_calls_at_end
+from chat.replies.deltas import Delta
 from chat.side_by_side import drop_last_reply, drop_unanswered, escape_messages, open_calls
 from chat.terminal import Session, converse, read_tools, run_command
 from chat.tool_definitions import DefinitionsError, read_definitions
+from tests.helpers.browsing import ask as ask_page
+from tests.helpers.browsing import browsing, bubbles, visiting
 from tests.helpers.call_templates import HERMES, MINISTRAL
 from tests.helpers.ports import free_port
+from tests.helpers.serving import CHAT, error_of, serving
 from tests.helpers.tiny_models import canonical
-from tests.test_demo import ask as ask_page
-from tests.test_demo import browser, browsing, bubbles, visiting  # noqa: F401
-from tests.test_serve import CHAT, error_of, serving
 from tuneline.evaluate.compare import compare
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.predict import Model, predict
 from tuneline.evaluate.results import prediction_rows
-from tuneline.models.answer_reader import AnswerReader
+from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.loading import load_model, load_tokenizer
 from tuneline.models.thoughts import ThoughtMarks
@@ -252,10 +252,10 @@ def test_the_terminal_takes_what_a_call_gives(taught, tmp_path, monkeypatch, cap
 
 @browsing
 @pytest.mark.story
-def test_the_page_shows_a_call_and_takes_what_it_gives(engine, request):
+def test_the_page_shows_a_call_and_takes_what_it_gives(engine, browser):
     page = make_page(engine, [])
     url = serve(page, launch_settings("127.0.0.1", free_port(), None))
-    with visiting(request.getfixturevalue("browser"), url, locale="en-GB") as visitor:
+    with visiting(browser, url, locale="en-GB") as visitor:
         visitor.locator("#settings > button").click()
         visitor.locator("#tools textarea").fill("[{]")
         visitor.locator("#settings > button").click()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from benchmarks.chat_templates import published, template_tokenizer
 from tests.helpers.call_templates import CALLING
-from tuneline.models.call_syntax import CHATGLM3, HERMES, KNOWN, template_syntax
+from tuneline.models.calls.reading import read_calls
+from tuneline.models.calls.rendered import template_syntax
+from tuneline.models.calls.syntax import CHATGLM3, HERMES, KNOWN
 from tuneline.models.template_render import TemplateRenderer
-from tuneline.models.tool_calls import read_calls
 
 PUBLISHED = (
     "qwen2_5", "qwen3", "qwen3_5_nothink", "glm4moe", "llama3_1", "gemma4_v5", "lfm2_2_5", "nemotron_3_nano", "deepseekv3",

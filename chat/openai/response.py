@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from chat.deltas import Delta
+from chat.replies.deltas import Delta
 from tuneline.formats.records import ToolCall
 
 DONE = b"data: [DONE]\n\n"

@@ -22,7 +22,8 @@ CHATGLM3 = (
 )
 MISTRAL = (
     "{{- bos_token -}}{%- if tools -%}{{- '[AVAILABLE_TOOLS] ' + tools | tojson + '[/AVAILABLE_TOOLS]' -}}{%- endif -%}"
-    + _TURN + "{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + '[/INST]' -}}"
+    + _TURN
+    + "{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + '[/INST]' -}}"
     "{%- elif m.role == 'tool' -%}{{- '[TOOL_RESULTS] ' + m.content + '[/TOOL_RESULTS]' -}}"
     "{%- elif m.tool_calls -%}{{- '[TOOL_CALLS] [' -}}{%- for c in m.tool_calls -%}"
     """{{- '{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments | tojson + ', "id": "' + c.id + '"}'"""

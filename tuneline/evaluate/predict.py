@@ -83,7 +83,7 @@ def predict(
 
     An item whose reference has thoughts may be thought about first, unless its answer is constrained.
     """
-    from tuneline.models.answer_reader import AnswerReader
+    from tuneline.models.calls.answers import AnswerReader
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.likelihood import answer_nll
 
@@ -143,7 +143,7 @@ def generate(
     `thinking` is whether each is to be thought about first, `tools` what each may call.
     """
     from tuneline.evaluate.generate import Thoughts, greedy
-    from tuneline.models.answer_reader import AnswerReader
+    from tuneline.models.calls.answers import AnswerReader
     from tuneline.models.chat_format import as_list
 
     reader = AnswerReader(model.tokenizer, prompter)

@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from tuneline.models.call_syntax import CHATGLM3, KNOWN, PYTHON_TAG, CallSyntax, template_syntax
+from tuneline.models.calls.reading import Calling, read_calls
+from tuneline.models.calls.rendered import template_syntax
+from tuneline.models.calls.syntax import CHATGLM3, KNOWN, PYTHON_TAG, CallSyntax
 from tuneline.models.chat_format import Prompter, Tools
-from tuneline.models.tool_calls import Calling, read_calls
 
 
 class AnswerReader:

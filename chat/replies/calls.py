@@ -4,11 +4,11 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from chat.deltas import Delta
-from chat.stop_strings import partial_match_length
-from tuneline.models.answer_reader import AnswerReader
+from chat.replies.deltas import Delta
+from chat.replies.stop_strings import partial_match_length
+from tuneline.models.calls.answers import AnswerReader
+from tuneline.models.calls.reading import NAME
 from tuneline.models.thoughts import ThoughtMarks
-from tuneline.models.tool_calls import NAME
 
 UNMARKED = {
     "object": re.compile(r"\s*(\{.*)?", re.DOTALL),

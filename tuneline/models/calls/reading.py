@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from tuneline.formats.records import ToolCall
-from tuneline.models.call_syntax import CallSyntax, arguments_of, call_of
+from tuneline.models.calls.syntax import CallSyntax, arguments_of, call_of
 
 NAME = r"(?P<name>[^\s\"'<>{}()\[\]|,]+)"
 LITERALS = {"true": True, "false": False, "null": None}

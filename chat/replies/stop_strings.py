@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 
-from chat.deltas import Delta
+from chat.replies.deltas import Delta
 
 
 def cut_at_stop(deltas: Generator[Delta], stops: Sequence[str]) -> Generator[Delta]:
