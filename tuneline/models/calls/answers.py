@@ -15,7 +15,11 @@ class AnswerReader:
 
     def __init__(self, tokenizer: Any, prompter: Prompter) -> None:
         self.tokenizer = tokenizer
-        self.syntaxes, ending = _syntaxes(prompter)
+        syntaxes, ending = _syntaxes(prompter)
+        self._unread = not syntaxes
+        # Control tokens of thoughts are no text of an answer, and may stand in calls.
+        marks = prompter.thought_marks.control
+        self.syntaxes = list(dict.fromkeys([*syntaxes, *(syntax.without(marks) for syntax in syntaxes)]))
         special = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         pieces = "\n".join(piece for syntax in self.syntaxes for piece in syntax.pieces)
         self.of_calls = [name for name in special.values() if name.strip() and name in pieces]
@@ -35,7 +39,11 @@ class AnswerReader:
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
 
     def read(self, answer: str, tools: Tools | None) -> Calling:
-        """Content and calls of an answer; without tools it is all text."""
+        """Content and calls of an answer; without tools it is all text. Raises ValueError where no call can be read."""
+        if tools and self._unread:
+            raise ValueError(
+                "the base's chat template writes calls in a form of its own, which can't be read in answers"
+            )
         return read_calls(answer, self.syntaxes, tools) if tools else Calling(self.plain(answer))
 
     def plain(self, text: str) -> str:
@@ -50,6 +58,7 @@ def _syntaxes(prompter: Prompter) -> tuple[Sequence[CallSyntax], str]:
     renderer = getattr(prompter, "renderer", None)
     found = template_syntax(renderer) if renderer else None
     if found is None:
-        return KNOWN, ""
+        own = getattr(renderer, "tools", None)
+        return ([] if own and own.shows_calls else KNOWN), ""
     syntax, ending = found
     return [syntax] if syntax.marker or syntax.kind != "object" else [syntax, PYTHON_TAG], ending

@@ -8,6 +8,7 @@ import ast
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -69,7 +70,8 @@ class _Reader:
                     place = len(self.text)
                     break
                 faults.append(str(error).partition("\n")[0][:200])
-                following = self._begin(inside + 1, first=False)
+                # Without an opening of its own the next call can't be found behind a broken one.
+                following = self._begin(inside + 1, first=False) if self.syntax.opening.strip() else None
                 place = following[0] if following else len(self.text)
                 rest.append(self.text[start:place])
             else:
@@ -137,12 +139,11 @@ class _Reader:
 
     def _python(self, place: int, _: str) -> tuple[dict[str, Any], int]:
         for end in re.compile(r"\)").finditer(self.text, place):
-            try:
-                call = ast.parse(f"f({self.text[place : end.start()]})", mode="eval").body
-            except (SyntaxError, ValueError):
+            call = _parsed(f"f({self.text[place : end.start()]})")
+            if call is None:
                 # The bracket was one of a string, or of a value.
                 continue
-            if not isinstance(call, ast.Call) or call.args:
+            if call.args:
                 break
             arguments: dict[str, Any] = {}
             for keyword in call.keywords:
@@ -180,6 +181,15 @@ class _Constants(ast.NodeTransformer):
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"a call is no JSON: {constant}")
+
+
+def _parsed(text: str) -> ast.Call | None:
+    """A call in Python; some templates write line ends in strings as they are."""
+    for written in (text, text.replace("\n", "\\n")):
+        with suppress(SyntaxError, ValueError):
+            call = ast.parse(written, mode="eval").body
+            return call if isinstance(call, ast.Call) else None
+    return None
 
 
 def _literal(node: ast.expr) -> Any:

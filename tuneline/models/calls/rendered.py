@@ -37,11 +37,12 @@ class _Probe:
         self.renderer, self.as_text = renderer, as_text
         prompt = self._rendered([], generation=True)
         text = self._rendered([self._answer(NAMES[:1], content)])
-        with suppress(ValueError):
+        if not text.startswith(prompt):
             # What stands between a content and a call has neither a role's name nor an empty thought.
-            said = self._rendered([self._answer(NAMES[:1], CONTENT)])
-            if said.index(CONTENT) < said.index(NAMES[0]):
-                prompt, text = said[: said.index(CONTENT) + len(CONTENT)], said
+            with suppress(ValueError):
+                said = self._rendered([self._answer(NAMES[:1], CONTENT)])
+                if said.index(CONTENT) < said.index(NAMES[0]):
+                    prompt, text = said[: said.index(CONTENT) + len(CONTENT)], said
         same = text[: shared(prompt, text)]
         self.one = text[len(same if text.startswith(prompt) else _whole(same)) :]
         self.places = [_only(self.one, part) for part in (NAMES[0], *_alternating())]

@@ -1,6 +1,7 @@
 """Syntax of tool calls: what stands around names and arguments, and the syntaxes that are widely in use."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +38,13 @@ class CallSyntax:
     def marker(self) -> str:
         """What says that a call begins; empty where nothing but its form does."""
         return (self.lead + self.opening).strip()
+
+    def without(self, names: Sequence[str]) -> "CallSyntax":
+        """The same without these tokens."""
+        kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "kind"}
+        for token in names:
+            kept = {name: piece.replace(token, "") for name, piece in kept.items()}
+        return CallSyntax(self.kind, **kept)
 
     @property
     def pieces(self) -> tuple[str, ...]:
