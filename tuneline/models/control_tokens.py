@@ -35,6 +35,7 @@ class SpelledTokenizer:
         self._guarded = {guard: name for name, guard in self._guards.items()}
         self._guard_pattern = re.compile(f"{secret}g[0-9]+g")
         self._spellings = {name: f"<{secret}-{known[name]}>" for name in names}
+        self.known_names = names
         self._pattern = _pattern(names)
         self._spelled = re.compile(f"<{secret}-[0-9]+>")
         self.cut = f"<{secret}-cut>"
@@ -60,14 +61,16 @@ class SpelledTokenizer:
         plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         return [*spelled, {"id": 1 + max(token["id"] for token in added), "content": self.cut, "special": True} | plain]
 
-    def spell(self, text: str) -> str:
+    def spell(self, text: str, remember: bool = True) -> str:
         """Text of a template with its control tokens as this tokenizer knows them; the few that there are, are remembered."""
-        if text not in self._spelled_texts:
-            if len(self._spelled_texts) > 2000:
-                self._spelled_texts.clear()
+        if (spelled := self._spelled_texts.get(text)) is None:
             spelled = self._pattern.sub(lambda found: self._spellings[found[0]], text)
-            self._spelled_texts[text] = self._guard_pattern.sub(lambda found: self._guarded[found[0]], spelled)
-        return self._spelled_texts[text]
+            spelled = self._guard_pattern.sub(lambda found: self._guarded[found[0]], spelled)
+            if remember:
+                if len(self._spelled_texts) > 2000:
+                    self._spelled_texts.clear()
+                self._spelled_texts[text] = spelled
+        return spelled
 
     def guarded(self, value: Any) -> Any:
         """A value of JSON with control tokens in its texts written otherwise, for `spell` to leave what is guarded text."""

@@ -18,6 +18,7 @@ from tuneline.models.template_slots import (
     LEFT,
     RIGHT,
     SENTINEL,
+    Filling,
     MessageShape,
     Place,
     Slot,
@@ -28,6 +29,7 @@ from tuneline.models.template_slots import (
     stand_ins,
 )
 from tuneline.models.template_tools import ANSWERED, ASKED, CALLED, GIVEN, OBSERVED
+from tuneline.models.template_written import STAND_IN_TOOLS, CallSlot, ToolsSlot, WrittenTools, with_stand_ins
 from tuneline.models.thoughts import CLOSE, OPEN
 
 
@@ -38,7 +40,8 @@ class Mark(NamedTuple):
     kind: Literal["begin", "content", "end"]
 
 
-Piece = str | Slot | Mark
+OpenPlace = Slot | CallSlot | ToolsSlot
+Piece = str | OpenPlace | Mark
 
 
 class Parts(NamedTuple):
@@ -48,10 +51,10 @@ class Parts(NamedTuple):
     rendered: tuple[Piece, ...]
     """What the template itself gives: `pieces`, but where it drops the thoughts of the last answer, or ends no answer."""
 
-    def text(self, messages: Sequence[Message]) -> str:
+    def text(self, filling: Filling) -> str:
         """What the template gives for these contents."""
         return "".join(
-            piece if isinstance(piece, str) else piece.filled(messages)
+            piece if isinstance(piece, str) else piece.filled(filling)
             for piece in self.rendered
             if not isinstance(piece, Mark)
         )
@@ -67,6 +70,25 @@ class TemplateParts:
         self.calls_ending = ""
         """The control token that ends an answer with calls; "" where there can be none."""
         self._found: dict[Any, Parts] = {}
+        self._opened: dict[int, tuple[Parts, Parts | None]] = {}
+        self.written = WrittenTools(renderer.render, spelled.known_names)
+
+    def open(
+        self, messages: Sequence[Message], generation: bool, thinking: bool, tools: Any
+    ) -> tuple[Parts, Filling] | None:
+        """Parts with calls and definitions left open, and what fills them; None where there are none, or that can't be told."""
+        if not tools and not any("tool_calls" in message for message in messages):
+            return None
+        filling = self.written.filling(messages, tools)
+        if filling is None:
+            return None
+        found = self.of(with_stand_ins(messages), generation, thinking, STAND_IN_TOOLS if tools else None)
+        # Those that were found are remembered as long as they are.
+        if id(found) not in self._opened or self._opened[id(found)][0] is not found:
+            pieces, rendered = (self.written.opened(own, messages, tools) for own in found)
+            self._opened[id(found)] = (found, None if pieces is None or rendered is None else Parts(pieces, rendered))
+        opened = self._opened[id(found)][1]
+        return None if opened is None else (opened, filling)
 
     def of(self, messages: Sequence[Message], generation: bool, thinking: bool, tools: Any = None) -> Parts:
         """Parts for conversations of this shape. Raises ValueError saying what the template does that is not followed."""
@@ -75,6 +97,7 @@ class TemplateParts:
         if key not in self._found:
             if len(self._found) > 2000:
                 self._found.clear()
+                self._opened.clear()
             self._found[key] = self._find(shapes, generation, thinking, tools)
         return self._found[key]
 

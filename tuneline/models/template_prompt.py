@@ -14,9 +14,9 @@ from tuneline.formats.records import Message
 from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
 from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
 from tuneline.models.template_control import control_names
-from tuneline.models.template_parts import Mark, Piece, TemplateParts
+from tuneline.models.template_parts import Mark, OpenPlace, Piece, TemplateParts
 from tuneline.models.template_render import TemplateRenderer
-from tuneline.models.template_slots import Slot, shared
+from tuneline.models.template_slots import Filling, Slot, shared
 from tuneline.models.thoughts import ThoughtMarks
 
 
@@ -141,21 +141,33 @@ class TemplatePrompter(Prompter):
         tools = self.spelled.guarded(list(tools)) if tools else None
         thinking = thinking if generation else "reasoning" in arranged[-1]
         rendered = self.renderer.render(arranged, generation, thinking, tools)
-        parts = self.parts.of(arranged, generation, thinking, tools)
-        if parts.text(arranged) != rendered:
+        opened = self.parts.open(arranged, generation, thinking, tools)
+        if opened and opened[0].text(opened[1]) == rendered:
+            parts, filling = opened
+        else:
+            parts, filling = self.parts.of(arranged, generation, thinking, tools), Filling(arranged, {}, "")
+        if parts.text(filling) != rendered:
             # A content of white space alone may be none, for the template.
             arranged = [m if m["content"].strip() else {**m, "content": ""} for m in arranged]
             parts = self.parts.of(arranged, generation, thinking, tools)
-            _check(parts.text(arranged), rendered)
+            filling = Filling(arranged, {}, "")
+            _check(parts.text(filling), rendered)
         text, marks, size = [], [], 0
         for piece in parts.pieces:
             if isinstance(piece, Mark):
                 marks.append((piece, size))
             else:
-                text.append(self.spelled.spell(piece) if isinstance(piece, str) else piece.filled(arranged))
+                text.append(self._spelled(piece, filling))
                 size += len(text[-1])
         unlearnt = frozenset(number for number, message in enumerate(arranged) if not message.get("learn", True))
         return MarkedText("".join(text), marks, unlearnt)
+
+    def _spelled(self, piece: str | OpenPlace, filling: Filling) -> str:
+        """A piece's text with the control tokens that are the template's."""
+        if isinstance(piece, str):
+            return self.spelled.spell(piece)
+        text = piece.filled(filling)
+        return text if isinstance(piece, Slot) else self.spelled.spell(text, remember=False)
 
     def _guarded(self, messages: list[Message]) -> list[Message]:
         """The messages with calls in which no control token is written, which else the template would write."""
@@ -226,7 +238,7 @@ def _place(pieces: Sequence[Piece], kind: str) -> int:
     return next(
         number
         for number, piece in enumerate(pieces)
-        if not isinstance(piece, str)
+        if isinstance(piece, Slot | Mark)
         and piece.message == 1
         and kind == (piece.field if isinstance(piece, Slot) else piece.kind if piece.kind == "begin" else "")
     )

@@ -5,7 +5,7 @@ Found by rendering sentinels for contents, bare and with white space around them
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tuneline.formats.records import Message
@@ -32,6 +32,16 @@ class MessageShape(NamedTuple):
     """The calls in it, in JSON."""
 
 
+class Filling(NamedTuple):
+    """What the places left open in a conversation are filled with."""
+
+    messages: Sequence[Message]
+    calls: Mapping[tuple[int, int], str]
+    """By message and number, what the template writes of a call."""
+    tools: str
+    """What it writes of all definitions."""
+
+
 class Slot(NamedTuple):
     """The place of a content."""
 
@@ -43,8 +53,8 @@ class Slot(NamedTuple):
     quoted: bool = False
     """Whether it is written as JSON, in quotes."""
 
-    def filled(self, messages: Sequence[Message]) -> str:
-        message = messages[self.message]
+    def filled(self, filling: Filling) -> str:
+        message = filling.messages[self.message]
         text = message["content"] if self.field == "content" else message["reasoning"]
         if self.quoted:
             return _quoted(text)
