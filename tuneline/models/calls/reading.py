@@ -4,20 +4,18 @@ White space around the pieces of a call may be missing or more than the template
 and is named among the faults.
 """
 
-import ast
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from tuneline.formats.records import ToolCall
+from tuneline.models.calls.python_calls import literal_value, parse_call
 from tuneline.models.calls.syntax import CallSyntax, arguments_of, call_of
 
 NAME = r"(?P<name>[^\s\"'<>{}()\[\]|,]+)"
-LITERALS = {"true": True, "false": False, "null": None}
 TEXTS = {"True": True, "False": False, "None": None}
 """Values as Jinja's `string` filter writes them."""
 Tools = Sequence[dict[str, Any]]
@@ -139,7 +137,7 @@ class _Reader:
 
     def _python(self, place: int, _: str) -> tuple[dict[str, Any], int]:
         for end in re.compile(r"\)").finditer(self.text, place):
-            call = _parsed(f"f({self.text[place : end.start()]})")
+            call = parse_call(f"f({self.text[place : end.start()]})")
             if call is None:
                 # The bracket was one of a string, or of a value.
                 continue
@@ -147,7 +145,7 @@ class _Reader:
                 break
             arguments: dict[str, Any] = {}
             for keyword in call.keywords:
-                value = _literal(keyword.value)
+                value = literal_value(keyword.value)
                 arguments |= value if keyword.arg is None else {keyword.arg: value}
             return arguments, end.start() + (not self.syntax.closing.strip().startswith(")"))
         raise ValueError("a call's arguments are no keywords with literal values")
@@ -172,35 +170,8 @@ def _json(text: str, place: int) -> tuple[Any, int]:
         raise ValueError(f"a call is no JSON: {error.msg}") from None
 
 
-class _Constants(ast.NodeTransformer):
-    """The constants of JSON, which Python knows by other names."""
-
-    def visit_Name(self, name: ast.Name) -> ast.expr:
-        return ast.Constant(LITERALS[name.id]) if name.id in LITERALS else name
-
-
 def _refuse(constant: str) -> None:
     raise ValueError(f"a call is no JSON: {constant}")
-
-
-def _parsed(text: str) -> ast.Call | None:
-    """A call in Python; some templates write line ends in strings as they are."""
-    for written in (text, text.replace("\n", "\\n")):
-        with suppress(SyntaxError, ValueError):
-            call = ast.parse(written, mode="eval").body
-            return call if isinstance(call, ast.Call) else None
-    return None
-
-
-def _literal(node: ast.expr) -> Any:
-    """Value of a literal, with the constants of JSON; nothing is evaluated."""
-
-    value = ast.literal_eval(_Constants().visit(node))
-    try:
-        # Tuples are lists here; sets, bytes and complex numbers are nothing that a call can have.
-        return json.loads(json.dumps(value, allow_nan=False))
-    except TypeError as error:
-        raise ValueError(f"a call has a value that is no JSON: {error}") from None
 
 
 def _typed(text: str, schema: Any) -> Any:
