@@ -243,6 +243,18 @@ def test_a_system_prompt_of_glaives_without_functions(tmp_path):
     assert record["messages"] == [{"role": "system", "content": "You have no access to external functions."}, *WHOLE]
 
 
+def test_a_question_that_calls_answer(tmp_path):
+    row = {"id": 7, "query": ASKED["content"], "tools": text([WEATHER]), "answers": text([CALL, CALL])}
+    broken = row | {"answers": text([CALL | {"arguments": "{"}])}
+    plain = row | {"answers": "三度。", "query": "另一个问题是什么？"}
+    result = read(write(tmp_path / "a.jsonl", lines(row, plain, broken)))
+    called, spoken = result.records
+    assert called["messages"] == [ASKED, CALLED | {"tool_calls": [CALL, CALL]}]
+    assert (called["tools"], called["task"], spoken["task"]) == (TOOLS, "tools", "qa")
+    assert result.reasons == ["call_unreadable"]
+    assert result.counts.unused == {"id": 2, "tools": 1}
+
+
 @pytest.mark.parametrize("shape", ["Hermes", "glaive"])
 def test_another_system_prompt_leaves_the_tools(tmp_path, shape):
     (record,) = read(write(tmp_path / "a.jsonl", lines(SHAPES[shape])), system="请简短。").records
