@@ -243,6 +243,33 @@ def test_a_system_prompt_of_glaives_without_functions(tmp_path):
     assert record["messages"] == [{"role": "system", "content": "You have no access to external functions."}, *WHOLE]
 
 
+def test_a_question_that_calls_answer(tmp_path):
+    row = {"id": 7, "query": ASKED["content"], "tools": text([WEATHER]), "answers": text([CALL, CALL])}
+    broken = row | {"answers": text([CALL | {"arguments": "{"}])}
+    plain = row | {"answers": "三度。", "query": "另一个问题是什么？"}
+    result = read(write(tmp_path / "a.jsonl", lines(row, plain, broken)))
+    called, spoken = result.records
+    assert called["messages"] == [ASKED, CALLED | {"tool_calls": [CALL, CALL]}]
+    assert (called["tools"], called["task"], spoken["task"]) == (TOOLS, "tools", "qa")
+    assert result.reasons == ["call_unreadable"]
+    assert result.counts.unused == {"id": 2, "tools": 1}
+
+
+@pytest.mark.parametrize("shape", ["Hermes", "glaive"])
+def test_another_system_prompt_leaves_the_tools(tmp_path, shape):
+    (record,) = read(write(tmp_path / "a.jsonl", lines(SHAPES[shape])), system="请简短。").records
+    assert record["messages"] == [{"role": "system", "content": "请简短。"}, *WHOLE]
+    assert record["tools"] == TOOLS
+
+
+def test_much_white_space_takes_no_time(tmp_path):
+    blank = " " * 50_000 + "x"
+    said = {"role": "assistant", "content": f"{blank}<tool_call>{text(CALL)}</tool_call>"}
+    row = openai(ASKED | {"content": f"<tool_response>{blank}"}, said)
+    (record,) = read(write(tmp_path / "a.jsonl", lines(row))).records
+    assert record["messages"][1]["content"] == "x"
+
+
 def test_the_task_can_be_named_and_tools_ignored(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(openai(ANSWERED)))
     assert read(path, task="qa").records[0]["task"] == "qa"

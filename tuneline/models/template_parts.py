@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 from tuneline.formats.records import Message
 from tuneline.models.control_tokens import SpelledTokenizer
-from tuneline.models.template_calls import Calls, Render, calls_end, find_calls, spoken_place
 from tuneline.models.template_render import TemplateRenderer, sentinel
 from tuneline.models.template_slots import (
     LEFT,
@@ -28,8 +27,9 @@ from tuneline.models.template_slots import (
     slots_of,
     stand_ins,
 )
-from tuneline.models.template_tools import ANSWERED, ASKED, CALLED, GIVEN, OBSERVED
-from tuneline.models.template_written import STAND_IN_TOOLS, CallSlot, ToolsSlot, WrittenTools, with_stand_ins
+from tuneline.models.template_tool_use.calls import Calls, Render, calls_end, find_calls, spoken_place
+from tuneline.models.template_tool_use.support import ANSWERED, ASKED, CALLED, GIVEN, OBSERVED
+from tuneline.models.template_tool_use.written import STAND_IN_TOOLS, CallSlot, ToolsSlot, WrittenTools, with_stand_ins
 from tuneline.models.thoughts import CLOSE, OPEN
 
 

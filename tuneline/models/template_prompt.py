@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
 from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
-from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
-from tuneline.models.template_control import control_names
+from tuneline.models.control_tokens import SpelledTokenizer, control_names, without_control_tokens
 from tuneline.models.template_parts import Mark, OpenPlace, Piece, TemplateParts
 from tuneline.models.template_render import TemplateRenderer
 from tuneline.models.template_slots import Filling, Slot, shared

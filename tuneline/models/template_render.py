@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tuneline.formats.records import Message
-from tuneline.models.template_tools import ToolSupport, with_calls
+from tuneline.models.template_tool_use.support import ToolSupport, with_calls
 from tuneline.models.thoughts import CLOSE, OPEN, in_answer
 
 DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%H": "00", "%M": "00", "%S": "00"}

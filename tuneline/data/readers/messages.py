@@ -71,17 +71,18 @@ def to_conversation(source: Source, fields: dict[str, Any], key: str) -> Convers
         messages.insert(0, {"role": "system", "content": own})
         if source.system is None:
             used.add(system_key)
-    system, messages = split_system(messages)
+    stated, messages = split_system(messages)
+    system, listed = tools_in_system(stated, glaives=bool(turns))
     if source.system is not None:
-        if system and system != own:
+        if stated and stated != own:
             unused.add(f"{key}.system")
         system = source.system
     tools_key = tools_field(fields, source.columns.get("tools", ""))
     tools = definitions_of(fields[tools_key]) if tools_key else []
     used |= {tools_key} if tools_key else set()
-    system, listed = tools_in_system(system, glaives=bool(turns))
     if listed:
         repairs.append(TOOLS_FROM_SYSTEM)
+        used |= {system_key} if own else set()
         tools = tools or listed
     history_key = source.columns.get("history") or first_field(("history",), fields)
     if history_key and history_key != key and has_content(fields.get(history_key)):

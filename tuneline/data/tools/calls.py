@@ -15,9 +15,9 @@ from tuneline.formats.records import ToolCall
 
 UNREADABLE = "call_unreadable"
 """Reason of a record with a call of which name or arguments can't be read."""
-TAGGED = re.compile(r"\s*<tool_call>(.*?)(?:</tool_call>|\Z)\s*", re.DOTALL)
-_RESPONSE = re.compile(r"\s*<tool_response>(.*?)</tool_response>\s*", re.DOTALL)
-_FUNCTION = re.compile(r"\s*<functioncall>(.*?)(?:</?functioncall>|<\|endoftext\|>|\Z)\s*", re.DOTALL)
+TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
+_FUNCTION = re.compile(r"<functioncall>(.*?)(?:</?functioncall>|<\|endoftext\|>|\Z)", re.DOTALL)
 
 
 def read_calls(value: Any) -> list[ToolCall]:
@@ -35,13 +35,14 @@ def calls_in_text(text: str) -> tuple[str, list[ToolCall]]:
     for pattern, tag in ((TAGGED, "<tool_call>"), (_FUNCTION, "<functioncall>")):
         if tag in text:
             found = [match.strip() for match in pattern.findall(text)]
-            return pattern.sub("\n", text).strip(), [call for one in found for call in read_calls(one)]
+            said = "\n".join(filter(None, (part.strip() for part in pattern.split(text)[::2])))
+            return said, [call for one in found for call in read_calls(one)]
     return text, []
 
 
 def responses_in_text(text: str) -> list[str]:
     """What functions gave, each in tags of its own; the text itself where it is in none."""
-    found = _RESPONSE.findall(text)
+    found = _RESPONSE.findall(text) if "<tool_response>" in text else []
     return [part.strip() for part in found] if found and not _RESPONSE.sub("", text).strip() else [text]
 
 

@@ -37,7 +37,7 @@ def tools_in_system(system: str, glaives: bool = False) -> tuple[str, list[dict[
     if not glaives:
         return system, []
     glaive = _GLAIVE.sub("", system)
-    if match := _FUNCTIONS.search(glaive):
+    if "following functions" in glaive and (match := _FUNCTIONS.search(glaive)):
         return _read(glaive, glaive[match.end() :], glaive[: match.start()].strip())
     return glaive, []
 

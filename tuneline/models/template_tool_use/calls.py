@@ -7,7 +7,7 @@ from tuneline.formats.records import Message
 from tuneline.models.control_tokens import SpelledTokenizer
 from tuneline.models.template_render import sentinel
 from tuneline.models.template_slots import shared
-from tuneline.models.template_tools import OTHER
+from tuneline.models.template_tool_use.support import OTHER
 
 Render = Callable[..., str]
 """Messages and whether a generation prompt follows, as text."""

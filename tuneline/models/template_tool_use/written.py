@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tuneline.formats.records import Message, ToolCall
 from tuneline.models.template_slots import Filling, shared
-from tuneline.models.template_tools import ASKED
+from tuneline.models.template_tool_use.support import ASKED
 
 _CITY = {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}}
 _CALLS: tuple[ToolCall, ...] = (
