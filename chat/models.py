@@ -15,6 +15,7 @@ from chat.limits import UnknownModelError
 from tuneline.models.adapters.importing import read_fitting
 from tuneline.models.adapters.peft_config import read_config
 from tuneline.models.adapters.revisions import fetch_adapter
+from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer
 from tuneline.models.loading import (
@@ -79,6 +80,7 @@ class Models:
         self.device = pick_device()
         self.tokenizer = load_tokenizer(BASE if "base" in names else MERGED)
         self.prompter = load_prompter(self.tokenizer)
+        self.reader = AnswerReader(self.tokenizer, self.prompter)
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
         self.context = int(config["max_position_embeddings"])
         """Tokens of prompt and reply together."""

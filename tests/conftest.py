@@ -119,6 +119,18 @@ def made(tmp_path_factory, canonical_base) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    from tests.helpers.browsing import CHROMIUM
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def params() -> dict:
     """The shipped params.yaml as values."""

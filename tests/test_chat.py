@@ -186,8 +186,8 @@ def test_what_is_too_much_is_refused_in_a_sentence(engine, monkeypatch):
     assert refusal(temperature=-1)[1].startswith("temperature is -1, expected 0")
     assert refusal(top_p=0)[1].startswith("top_p is 0, expected more than 0")
     assert refusal(seed=2**63)[1].endswith("expected -2^63 to 2^63 - 1")
-    assert "role 'tool'" in refusal(messages=[{"role": "tool", "content": "x"}, *QUESTION])[1]
-    assert refusal(messages=[])[1] == "a generation prompt ends with a user's message"
+    assert "role 'other'" in refusal(messages=[{"role": "other", "content": "x"}, *QUESTION])[1]
+    assert refusal(messages=[])[1] == "a generation prompt ends with a user's message, or a tool's"
     monkeypatch.setattr("chat.engine.MAX_RUNNING", 0)
     monkeypatch.setattr("chat.engine.MAX_WAITING", 0)
     with pytest.raises(BusyError):

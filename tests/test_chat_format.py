@@ -115,7 +115,7 @@ def test_no_text_becomes_a_control_token(tokenizers, prompters, family, pieces):
     [
         ([], "ends with an assistant"),
         ([{"role": "user", "content": "x"}], "ends with an assistant"),
-        ([{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}], "'tool', expected system, user"),
+        ([{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}], "which has no tools"),
         ([*CHAT[1:3], CHAT[0], *CHAT[3:]], "expected only before the first turn"),
     ],
 )

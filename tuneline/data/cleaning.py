@@ -39,7 +39,10 @@ def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> N
             message["reasoning"] = _clean_text(
                 message["reasoning"], "reasoning", conversation.repairs, params, unfilled
             )
-        if not message["content"].strip() and (role != "assistant" or conversation.task not in MAY_BE_EMPTY):
+        may_be_empty = (
+            role == "tool" or "tool_calls" in message or (role == "assistant" and conversation.task in MAY_BE_EMPTY)
+        )
+        if not message["content"].strip() and not may_be_empty:
             raise RejectedRecordError(f"empty_{'answer' if role == 'assistant' else role}")
     if conversation.references:
         # The first is the answer that is trained on, which is cleaned and counted already.

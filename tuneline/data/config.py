@@ -14,7 +14,7 @@ Format = Literal[
     "columnar", "xlsx", "hub",
 ]  # fmt: skip
 Repair = Literal["trim", "html_entities", "html_tags", "end_marker", "other_templates"]
-COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages")
+COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages", "tools")
 """Our names of a record's fields."""
 
 
@@ -24,7 +24,7 @@ class Source(Section):
     path: str
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
-    task: Literal["auto", "qa", "triples", "entities", "label", "labels"] = "auto"
+    task: Literal["auto", "qa", "triples", "entities", "label", "labels", "tools"] = "auto"
     system: str | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
     instruction: str | None = None

@@ -35,6 +35,8 @@ from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.reasoning import take_reasoning
 from tuneline.data.spool import KEYS, record_of, to_spool_line
+from tuneline.data.tools.pairs import MESSAGES as CALLED
+from tuneline.data.tools.pairs import called_answer
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 from tuneline.data.turns.foreign_markup import find_markup, turn_into_turns
 from tuneline.formats.records import to_line
@@ -197,6 +199,10 @@ def _conversation(source: Source, file: RawFile, fields: dict[str, Any], may_be_
             return extraction.to_conversation(source, fields)
         if source.task in ("auto", "entities") and entities.is_entities(fields, file.entities):
             return entities.to_conversation(source, fields)
+    if not named and (dialogue := called_answer(fields)):
+        conversation = messages.to_conversation(source, dialogue.fields, CALLED)
+        conversation.used = (conversation.used - {CALLED}) | dialogue.used
+        return conversation
     return pairs.to_conversation(source, fields, file.triple_lines)
 
 

@@ -51,11 +51,12 @@ def to_spool_line(
     """Key and spool line of a record. `raw` is its raw text; `seed` is hashed with its question."""
     messages = conversation.messages
     normalised = [normalise(message["content"]) for message in messages]
-    content = without_system = turns_digest(messages, normalised)
+    content = without_system = turns_digest(messages, normalised, conversation.tools)
     if messages[0]["role"] == "system":
-        without_system = turns_digest(messages[1:], normalised[1:])
+        without_system = turns_digest(messages[1:], normalised[1:], conversation.tools)
     instruction = normalise(conversation.instruction)
-    question = normalised[-2] if conversation.question is None else normalise(conversation.question)
+    questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
+    question = questions[-1] if conversation.question is None else normalise(conversation.question)
     record: Record = {
         "id": record_id(source, content),
         "source": source,
@@ -65,10 +66,13 @@ def to_spool_line(
     }
     if conversation.references:
         record["references"] = conversation.references
-    questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
-    # Labels and lists of entities are equal without being copied.
-    is_free = conversation.task == "qa"
-    answers = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "assistant"]
+    if conversation.tools:
+        record["tools"] = conversation.tools
+    # Labels and lists of entities are equal without being copied, and so are calls.
+    is_free = conversation.task in ("qa", "tools")
+    answers = [
+        text for message, text in zip(messages, normalised, strict=True) if message["role"] == "assistant" and text
+    ]
     earlier = BETWEEN.join(questions[:-1])
     # Dialogues that end in the same words are about different things.
     salt = f"{seed}{earlier}{BETWEEN}" if earlier else seed

@@ -120,7 +120,10 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export) -> Differenc
             "run `dvc repro --force train`, and report it if it stays"
         )
     prompter = load_prompter(load_tokenizer(folder))
-    rows = [prompter.training_row(record["messages"], "last_answer") for record in read_heldout(inputs.heldout)]
+    rows = [
+        prompter.training_row(record["messages"], "last_answer", tools=record.get("tools"))
+        for record in read_heldout(inputs.heldout)
+    ]
     device = pick_device()
     retain_freed_blocks()
     # One after the other: two models of 6 billion parameters do not fit into 24 GB.

@@ -13,7 +13,7 @@ called.
 import hashlib
 import html
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
@@ -70,13 +70,16 @@ def normalise(text: str) -> str:
     return " ".join(plain.casefold().split())
 
 
-def turns_digest(messages: list[Message], plain: list[str]) -> bytes:
+def turns_digest(messages: list[Message], plain: list[str], tools: list[dict[str, Any]] | None = None) -> bytes:
     """sha256 of messages, by their normalised contents: equal for exact duplicates, whatever their order or source.
 
-    The same answer learnt and not learnt makes two.
+    The same answer learnt and not learnt makes two, and so do other calls, or other tools to choose from.
     """
     roles = [message["role"] if message.get("learn", True) else "unlearnt" for message in messages]
-    return hashlib.sha256(orjson.dumps(list(zip(roles, plain, strict=True)))).digest()
+    parts: list[Any] = list(zip(roles, plain, strict=True))
+    parts += [[number, message["tool_calls"]] for number, message in enumerate(messages) if "tool_calls" in message]
+    parts += [tools] if tools else []
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def record_id(source: str, content: bytes) -> str:
@@ -89,12 +92,29 @@ def is_learnt(message: Message) -> bool:
     return message["role"] == "assistant" and message.get("learn", True)
 
 
+def exchanges(messages: Sequence[Message]) -> list[list[Message]]:
+    """A user's message and what follows it up to the next, calls and a tool's answers included; no system prompt."""
+    parts: list[list[Message]] = []
+    for message in messages:
+        if message["role"] == "system":
+            continue
+        if message["role"] == "user" or not parts:
+            parts.append([])
+        parts[-1].append(message)
+    return parts
+
+
 def without_reasoning(messages: list[Message]) -> list[Message]:
     """The messages without thoughts."""
     if not any("reasoning" in message for message in messages):
         return messages
     kept = [{key: value for key, value in message.items() if key != "reasoning"} for message in messages]
     return cast("list[Message]", kept)
+
+
+def calls_of(message: Message) -> list[ToolCall]:
+    """What an answer calls, in order."""
+    return message.get("tool_calls", [])
 
 
 def answer(record: Record) -> str:

@@ -5,18 +5,32 @@ The Jinja templates of tuneline.models.chat_templates say the same for servers, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
-from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
+from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
+from tuneline.models.chatglm.tools import call_text, tools_text
 from tuneline.models.control_tokens import without_control_tokens
 from tuneline.models.thoughts import CLOSE, OPEN
 
-Turn = tuple[str, list[int], list[int], bool]
-"""Role, ids of thoughts and of the content, and whether it may carry loss."""
-Texts = tuple[list[list[tuple[str, str, str, bool]]], list[Any]]
-"""Conversations as turns of their family, texts in place of ids, and the encodings of all texts in order."""
+
+class Turn(NamedTuple):
+    """A turn as its family has it; an answer with calls is several."""
+
+    role: str
+    thoughts: str
+    content: str
+    learn: bool
+    """Whether it may carry loss."""
+    message: int
+    name: str = ""
+    """Of the function that it calls."""
+
+
+Texts = tuple[list[list[Turn]], list[Any]]
+TurnIds = tuple[Turn, list[int], list[int], list[int]]
+"""A turn with the ids of what stands beside its role, of its thoughts and of its content."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,8 @@ class Family:
         return tuple(filter(None, (*self.begins_with, *(self.roles or (self.start, self.named, self.end)))))
 
 
+OBSERVATION = "<|observation|>"
+"""Role of what a function gave."""
 FAMILIES = (
     Family("gemma", ("<bos>",), "<start_of_turn>", "<end_of_turn>", assistant="model", system_turn=False),
     Family("chatml", (), "<|im_start|>", "<|im_end|>"),
@@ -71,13 +87,13 @@ FAMILIES = (
         "chatglm3",
         ("[gMASK]", "sop"),
         roles=("<|system|>", "<|user|>", "<|assistant|>"),
-        stops=("<|user|>", "<|observation|>"),
+        stops=("<|user|>", OBSERVATION),
     ),
     Family(
         "glm4",
         ("[gMASK]", "<sop>"),
         roles=("<|system|>", "<|user|>", "<|assistant|>"),
-        stops=("<|user|>", "<|observation|>"),
+        stops=("<|user|>", OBSERVATION),
     ),
 )
 
@@ -110,6 +126,8 @@ class FamilyPrompter(Prompter):
         if family.roles:
             tokens = zip(("system", "user", "assistant"), family.roles, strict=True)
             self.opening = {role: [ids(token)] for role, token in tokens}
+            if OBSERVATION in tokenizer.get_vocab():
+                self.opening["tool"] = [ids(OBSERVATION)]
             # A model of this family says the line end after its role itself.
             self.lead, self.closing, self.after, self.last = self.text(family.head), nothing, nothing, ends[:1]
         else:
@@ -127,52 +145,67 @@ class FamilyPrompter(Prompter):
             return self.text(name + self.family.head)
         return [*self.text(name), *self.named, *self.text(self.family.head)]
 
-    def generation_prompt(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("a generation prompt ends with a user's message")
-        (turns,) = _with_ids(self.encode([messages]))
+    def generation_prompt(
+        self, messages: Sequence[Message], thinking: bool = False, tools: Tools | None = None
+    ) -> list[int]:
+        check_asks(messages)
+        (turns,) = _with_ids(self.encode([messages], [tools]))
         return self._ids(turns) + self.opening["assistant"]
 
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> Texts:
-        merged = [_merge_system(messages, self.family) for messages in conversations]
-        texts = [text for turns in merged for _, thoughts, content, _ in turns for text in (thoughts, content)]
-        return merged, self.plain.encode_batch_fast(texts, add_special_tokens=False)
+    def encode(self, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools | None] | None = None) -> Texts:
+        each = tools or [None] * len(conversations)
+        turns = [self._turns(messages, own) for messages, own in zip(conversations, each, strict=True)]
+        texts = [text for own in turns for turn in own for text in (_head(turn), turn.thoughts, turn.content)]
+        return turns, self.plain.encode_batch_fast(texts, add_special_tokens=False)
 
     def rows(self, encoded: Texts, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
         rows = []
         for turns in _with_ids(encoded):
-            if not turns or turns[-1][0] != "assistant":
+            if not turns or turns[-1][0].role != "assistant":
                 raise ValueError("a training row ends with an assistant's message")
             row = self._row(turns, mask, reasoning)
             if row.labels.count(IGNORE_INDEX) == len(row.labels):
                 raise ValueError("no token of the row carries loss")
-            prompt = self._ids(turns[:-1]) + self.opening["assistant"]
+            asked = [turn for turn in turns if turn[0].message < turns[-1][0].message]
+            prompt = self._ids(asked) + self.opening["assistant"]
             assert row.input_ids[: len(prompt)] == prompt, "training and generation prompts differ"
             rows.append(row)
         return rows
 
-    def _ids(self, turns: Sequence[Turn]) -> list[int]:
+    def _turns(self, messages: Sequence[Message], tools: Tools | None) -> list[Turn]:
+        """Turns as the family has them. Raises ValueError as `check_roles` does, and for tools where it has none."""
+        uses = bool(tools) or any(message["role"] == "tool" or "tool_calls" in message for message in messages)
+        if uses and (self.name != "chatglm3" or "tool" not in self.opening):
+            raise ValueError(
+                f"the prompt of this base is Tuneline's own for {self.name}, which has no tools, and this conversation has "
+                "some: take such a base whose chat template has tools, or leave these rows out (data.exclude in params.yaml)"
+            )
+        turns = _merge_system(messages, self.family)
+        return [Turn("system", "", tools_text(tools), False, -1), *turns] if tools else turns
+
+    def _ids(self, turns: Sequence[TurnIds]) -> list[int]:
         ids = list(self.first)
-        for role, thoughts, content, _ in turns:
-            ids += self.opening[role]
-            ids += self.lead
+        for turn, head, thoughts, content in turns:
+            ids += self.opening[turn.role]
+            ids += head or self.lead
             ids += thoughts
             ids += content
             ids += self.closing
             ids += self.after
         return ids
 
-    def _row(self, turns: Sequence[Turn], mask: Mask, reasoning: Reasoning) -> Encoded:
+    def _row(self, turns: Sequence[TurnIds], mask: Mask, reasoning: Reasoning) -> Encoded:
         labels = [IGNORE_INDEX] * len(self.first)
         learn = False
-        for number, (role, thoughts, content, may_learn) in enumerate(turns, start=1):
-            opening = self.opening[role]
+        final = turns[-1][0]
+        for turn, head, thoughts, content in turns:
+            opening = self.opening[turn.role]
             # Where nothing ends a turn, the token of the next role does, and the answer before it learns that.
             labels += opening if learn and not self.closing else [IGNORE_INDEX] * len(opening)
-            masked = mask == "last_answer" and number < len(turns)
-            learn = role == "assistant" and may_learn and not masked
+            masked = mask == "last_answer" and turn.message < final.message
+            learn = turn.role == "assistant" and turn.learn and not masked
             for part, learnt in (
-                (self.lead, learn),
+                (head or self.lead, learn),
                 (thoughts, learn and reasoning == "learn"),
                 ([*content, *self.closing], learn),
             ):
@@ -180,28 +213,38 @@ class FamilyPrompter(Prompter):
             labels += [IGNORE_INDEX] * len(self.after)
         # What follows the last end token belongs to the next turn, which there is not.
         kept = len(labels) - len(self.after)
-        ends = self.last if learn else [IGNORE_INDEX] * len(self.last)
-        return Encoded(self._ids(turns)[:kept] + self.last, labels[:kept] + ends)
+        # After a call comes what the function gives.
+        last = self.opening["tool"] if final.name else self.last
+        ends = last if learn else [IGNORE_INDEX] * len(last)
+        return Encoded(self._ids(turns)[:kept] + last, labels[:kept] + ends)
 
 
-def _with_ids(encoded: Texts) -> list[list[Turn]]:
-    merged, encodings = encoded
-    ids = iter(encodings)
-    return [[(role, next(ids).ids, next(ids).ids, may_learn) for role, _, _, may_learn in turns] for turns in merged]
+def _with_ids(encoded: Texts) -> list[list[TurnIds]]:
+    conversations, encodings = encoded
+    ids = (encoding.ids for encoding in encodings)
+    return [[(turn, next(ids), next(ids), next(ids)) for turn in turns] for turns in conversations]
 
 
-def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str, str, str, bool]]:
-    """Turns as the family has them; thoughts of the last answer alone. Raises ValueError as `check_roles` does."""
+def _head(turn: Turn) -> str:
+    """What stands beside the role of a turn that calls a function."""
+    return f"{turn.name}\n" if turn.name else ""
+
+
+def _merge_system(messages: Sequence[Message], family: Family) -> list[Turn]:
+    """Turns with thoughts of the last answer alone. Raises ValueError as `check_roles` does."""
     check_roles(messages)
-    turns: list[tuple[str, str, str, bool]] = []
+    turns: list[Turn] = []
     system = ""
-    for number, message in enumerate(messages, start=1):
-        role, content = message["role"], message["content"]
+    for number, message in enumerate(messages):
+        role, content, learn = message["role"], message["content"], message.get("learn", True)
+        calls = message.get("tool_calls", [])
         if role == "system" and not family.system_turn:
             system = content + "\n\n"
-        else:
-            reasons = message.get("reasoning") and number == len(messages)
-            thoughts = f"{OPEN}{message['reasoning']}{CLOSE}" if reasons else ""
-            turns.append((role, thoughts, system + content, message.get("learn", True)))
-            system = ""
+            continue
+        reasons = message.get("reasoning") and number + 1 == len(messages)
+        thoughts = f"{OPEN}{message['reasoning']}{CLOSE}" if reasons else ""
+        if content or thoughts or not calls:
+            turns.append(Turn(role, thoughts, system + content, learn, number))
+        turns += [Turn(role, "", call_text(call), learn, number, call["name"]) for call in calls]
+        system = ""
     return turns

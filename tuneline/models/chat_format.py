@@ -17,6 +17,8 @@ Mask = Literal["all_answers", "last_answer"]
 """Which assistant turns carry loss."""
 Reasoning = Literal["learn", "mask"]
 """Whether thoughts before an answer carry loss with it."""
+Tools = Sequence[dict[str, Any]]
+"""Definitions of functions that may be called, as OpenAI's API has them."""
 
 
 class Prompter(ABC):
@@ -43,29 +45,44 @@ class Prompter(ABC):
         return list(self.plain.encode(content, add_special_tokens=False).ids)
 
     @abstractmethod
-    def generation_prompt(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
-        """Ids up to where the assistant's answer begins. The last message must be the user's.
+    def generation_prompt(
+        self, messages: Sequence[Message], thinking: bool = False, tools: Tools | None = None
+    ) -> list[int]:
+        """Ids up to where the assistant's answer begins. The last message must be the user's, or a tool's.
 
-        `thinking` is whether the answer may begin with thoughts, where the base's template has that choice.
+        `thinking` is whether the answer may begin with thoughts, where the base's template has that choice. Raises ValueError
+        for tools, calls and a tool's answers where the template has none.
         """
 
     def training_row(
-        self, messages: Sequence[Message], mask: Mask = "all_answers", reasoning: Reasoning = "learn"
+        self,
+        messages: Sequence[Message],
+        mask: Mask = "all_answers",
+        reasoning: Reasoning = "learn",
+        tools: Tools | None = None,
     ) -> Encoded:
         """Ids and labels of a whole conversation, which ends with the assistant's answer and what ends it.
 
-        Raises ValueError when no token would carry loss, or for an unknown role or a late system prompt.
+        Calls are a part of an answer, and a tool's answers are not. Raises ValueError when no token would carry loss, for an
+        unknown role or a late system prompt, and for tools where the template has none.
         """
-        return self.training_rows([messages], mask, reasoning)[0]
+        return self.training_rows([messages], mask, reasoning, [tools])[0]
 
     def training_rows(
-        self, conversations: Sequence[Sequence[Message]], mask: Mask = "all_answers", reasoning: Reasoning = "learn"
+        self,
+        conversations: Sequence[Sequence[Message]],
+        mask: Mask = "all_answers",
+        reasoning: Reasoning = "learn",
+        tools: Sequence[Tools | None] | None = None,
     ) -> list[Encoded]:
-        """The same for many, whose texts are encoded together: on all cores, and to the same ids."""
-        return self.rows(self.encode(conversations), mask, reasoning)
+        """The same for many, whose texts are encoded together: on all cores, and to the same ids.
+
+        `tools` has one entry a conversation.
+        """
+        return self.rows(self.encode(conversations, tools), mask, reasoning)
 
     @abstractmethod
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> Any:
+    def encode(self, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools | None] | None = None) -> Any:
         """The texts of the conversations, encoded; Python is free for other threads meanwhile."""
 
     @abstractmethod
@@ -95,8 +112,14 @@ def check_roles(messages: Sequence[Message]) -> None:
     for number, message in enumerate(messages):
         if message["role"] == "system" and number:
             raise ValueError(f"message {number} is a system prompt, expected only before the first turn")
-        if message["role"] not in ("system", "user", "assistant"):
-            raise ValueError(f"message {number} has role {message['role']!r}, expected system, user or assistant")
+        if message["role"] not in ("system", "user", "assistant", "tool"):
+            raise ValueError(f"message {number} has role {message['role']!r}, expected system, user, assistant or tool")
+
+
+def check_asks(messages: Sequence[Message]) -> None:
+    """Raises ValueError for messages that nothing is to be answered in."""
+    if not messages or messages[-1]["role"] not in ("user", "tool"):
+        raise ValueError("a generation prompt ends with a user's message, or a tool's")
 
 
 def as_list(ids: int | Sequence[int] | None) -> list[int]:

@@ -6,6 +6,16 @@ import secrets
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from tuneline.formats.records import Message
+from tuneline.models.template_render import TemplateRenderer
+from tuneline.models.template_tool_use.support import ANSWERED, ASKED, CALLED, GIVEN
+
+OF_TEXT = re.compile(r"think|thought|reason|tool|function|arg_", re.IGNORECASE)
+"""Added tokens that are written by a model itself, in an answer."""
+OF_THOUGHTS = re.compile(r"think|thought|reason", re.IGNORECASE)
+OF_RESULTS = re.compile("tool.?(?:response|output|result)", re.IGNORECASE)
+PROBED = ("system", "user", "assistant", "user")
+
 
 def without_control_tokens(tokenizer: Any, control: Collection[str] = ()) -> Any:
     """The same tokenizer, knowing added tokens only where they are white space, or neither special nor in `control`."""
@@ -17,6 +27,37 @@ def without_control_tokens(tokenizer: Any, control: Collection[str] = ()) -> Any
             if not token["content"].strip() or not (token["special"] or token["content"] in control)
         ],
     )
+
+
+def control_names(tokenizer: Any, renderer: TemplateRenderer) -> list[str]:
+    """Names of the tokens that no text may become: the special ones, and what the template begins and ends turns with."""
+    messages: list[Message] = [{"role": role, "content": "x"} for role in PROBED]  # type: ignore[typeddict-item]
+    messages = renderer.arranged(messages)
+    written = renderer.render(messages) + renderer.render(messages, True, True) + renderer.render(messages, True, False)
+    given = _around_observations(renderer)
+    return [
+        name
+        for token in tokenizer.added_tokens_decoder.values()
+        if (name := str(token)).strip()
+        and (
+            token.special
+            or (name in written and not OF_TEXT.search(name))
+            or (name in given and not OF_THOUGHTS.search(name))
+        )
+    ]
+
+
+def _around_observations(renderer: TemplateRenderer) -> set[str]:
+    """Added tokens that the template writes only where a function has given something, or that are called so."""
+    if not renderer.tools.shows_calls:
+        return set()
+    whole = renderer.render([ASKED, CALLED, GIVEN, ANSWERED])
+    try:
+        without = renderer.render([ASKED, CALLED]) + renderer.render([ASKED, ANSWERED])
+    except ValueError:
+        return set()
+    names = map(str, renderer.tokenizer.added_tokens_decoder.values())
+    return {name for name in names if name in whole and (name not in without or OF_RESULTS.search(name))}
 
 
 class SpelledTokenizer:
@@ -31,7 +72,11 @@ class SpelledTokenizer:
         """`names` are those of the control tokens. Raises ValueError when ordinary text can become one."""
         known = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         secret = secrets.token_hex(16)
+        self._guards = {name: f"{secret}g{known[name]}g" for name in names}
+        self._guarded = {guard: name for name, guard in self._guards.items()}
+        self._guard_pattern = re.compile(f"{secret}g[0-9]+g")
         self._spellings = {name: f"<{secret}-{known[name]}>" for name in names}
+        self.known_names = names
         self._pattern = _pattern(names)
         self._spelled = re.compile(f"<{secret}-[0-9]+>")
         self.cut = f"<{secret}-cut>"
@@ -57,11 +102,26 @@ class SpelledTokenizer:
         plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         return [*spelled, {"id": 1 + max(token["id"] for token in added), "content": self.cut, "special": True} | plain]
 
-    def spell(self, text: str) -> str:
+    def spell(self, text: str, remember: bool = True) -> str:
         """Text of a template with its control tokens as this tokenizer knows them; the few that there are, are remembered."""
-        if text not in self._spelled_texts:
-            self._spelled_texts[text] = self._pattern.sub(lambda found: self._spellings[found[0]], text)
-        return self._spelled_texts[text]
+        if (spelled := self._spelled_texts.get(text)) is None:
+            spelled = self._pattern.sub(lambda found: self._spellings[found[0]], text)
+            spelled = self._guard_pattern.sub(lambda found: self._guarded[found[0]], spelled)
+            if remember:
+                if len(self._spelled_texts) > 2000:
+                    self._spelled_texts.clear()
+                self._spelled_texts[text] = spelled
+        return spelled
+
+    def guarded(self, value: Any) -> Any:
+        """A value of JSON with control tokens in its texts written otherwise, for `spell` to leave what is guarded text."""
+        if isinstance(value, str):
+            return self._pattern.sub(lambda found: self._guards[found[0]], value)
+        if isinstance(value, list):
+            return [self.guarded(inner) for inner in value]
+        if isinstance(value, dict):
+            return {self.guarded(name): self.guarded(inner) for name, inner in value.items()}
+        return value
 
     def names(self, text: str) -> list[str]:
         """Control tokens of a template's text, by their names."""
@@ -70,6 +130,11 @@ class SpelledTokenizer:
     def after_controls(self, text: str) -> str:
         """What follows the last control token of a template's text."""
         return self._pattern.split(text)[-1]
+
+    def from_last_control(self, text: str) -> str:
+        """The last control token of a template's text with what follows it; the whole text where there is none."""
+        places = [found.start() for found in self._pattern.finditer(text)]
+        return text[places[-1] :] if places else text
 
     def first_control(self, text: str, start: int, end: int) -> int | None:
         """Where the first control token of text[start:end], by its name, ends."""

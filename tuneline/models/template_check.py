@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from tuneline.formats.records import Message, Role
-from tuneline.models.template_parts import Slot
 from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import sentinel
+from tuneline.models.template_slots import Slot
 
 QUESTIONS = ("感冒了，怎么办？", "  Hello  world, 3.14!\n\nWhat's   new?\n", "def f(x):\n\treturn x  ", "多少mg？😀 ½")
 ANSWERS = ("多休息、多喝温水。", "Fine.\n\n1. One\n2. Two\n", "x = 1234567  ", "😀")

@@ -5,22 +5,18 @@ by random spellings alone. Each conversation is rendered by the template as well
 does to a content that is not followed here is an error that says so, never another prompt.
 """
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
-from tuneline.models.chat_format import Mask, Prompter, Reasoning, as_list, check_roles
-from tuneline.models.control_tokens import SpelledTokenizer, without_control_tokens
-from tuneline.models.template_parts import Mark, Piece, Slot, TemplateParts, shared
+from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
+from tuneline.models.control_tokens import SpelledTokenizer, control_names, without_control_tokens
+from tuneline.models.template_parts import Mark, OpenPlace, Piece, TemplateParts
 from tuneline.models.template_render import TemplateRenderer
+from tuneline.models.template_slots import Filling, Slot, shared
 from tuneline.models.thoughts import ThoughtMarks
-
-OF_TEXT = re.compile(r"think|thought|reason|tool|function|arg_", re.IGNORECASE)
-"""Added tokens that are written by a model itself, in an answer."""
-PROBED = ("system", "user", "assistant", "user")
 
 
 class MarkedText(NamedTuple):
@@ -50,8 +46,9 @@ class TemplatePrompter(Prompter):
         self.parts = TemplateParts(self.renderer, self.spelled)
         self.control = self.spelled.control
         ending = self._ending(tokenizer)
-        self.stop_ids = sorted({*as_list(tokenizer.eos_token_id), tokenizer.convert_tokens_to_ids(ending)})
-
+        self.parts.find_calls_ending()
+        endings = {ending, self.parts.calls_ending or ending}
+        self.stop_ids = sorted({*as_list(tokenizer.eos_token_id), *map(tokenizer.convert_tokens_to_ids, endings)})
         self.thought_marks = self._thought_marks()
 
     def opens_thoughts(self, thinking: bool) -> bool:
@@ -95,22 +92,26 @@ class TemplatePrompter(Prompter):
         self.parts.set_ending(tokenizer.eos_token, written=False)
         return str(tokenizer.eos_token)
 
-    def generation_prompt(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("a generation prompt ends with a user's message")
-        marked = self._marked(messages, True, thinking)
+    def generation_prompt(
+        self, messages: Sequence[Message], thinking: bool = False, tools: Tools | None = None
+    ) -> list[int]:
+        check_asks(messages)
+        marked = self._marked(messages, True, thinking, tools)
         (ids,) = self.spelled.encode([marked.text])
         return self._located(marked, ids)[0]
 
-    def uncut(self, messages: Sequence[Message], generation: bool, thinking: bool) -> list[int]:
+    def uncut(
+        self, messages: Sequence[Message], generation: bool, thinking: bool, tools: Tools | None = None
+    ) -> list[int]:
         """Ids as they are when the text of answers is not encoded apart from the prompt before it."""
-        return self.spelled.encode([self._marked(messages, generation, thinking).text])[0]
+        return self.spelled.encode([self._marked(messages, generation, thinking, tools).text])[0]
 
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> Any:
+    def encode(self, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools | None] | None = None) -> Any:
         for messages in conversations:
             if not messages or messages[-1]["role"] != "assistant":
                 raise ValueError("a training row ends with an assistant's message")
-        marked = [self._marked(messages, False) for messages in conversations]
+        each = tools or [None] * len(conversations)
+        marked = [self._marked(messages, False, tools=own) for messages, own in zip(conversations, each, strict=True)]
         return marked, self.spelled.encode([one.text for one in marked])
 
     def rows(self, encoded: Any, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
@@ -129,27 +130,52 @@ class TemplatePrompter(Prompter):
                 labels[begin : places[number, "end"]] = ids[begin : places[number, "end"]]
         return Encoded(ids, labels)
 
-    def _marked(self, messages: Sequence[Message], generation: bool, thinking: bool = False) -> MarkedText:
+    def _marked(
+        self, messages: Sequence[Message], generation: bool, thinking: bool = False, tools: Tools | None = None
+    ) -> MarkedText:
         """Raises ValueError when the template renders another text than its parts with these contents are."""
         check_roles(messages)
-        arranged = self.renderer.arranged(messages)
+        self.renderer.tools.check(messages, tools)
+        arranged = self._guarded(self.renderer.arranged(messages))
+        tools = self.spelled.guarded(list(tools)) if tools else None
         thinking = thinking if generation else "reasoning" in arranged[-1]
-        rendered = self.renderer.render(arranged, generation, thinking)
-        parts = self.parts.of(arranged, generation, thinking)
-        if parts.text(arranged) != rendered:
+        rendered = self.renderer.render(arranged, generation, thinking, tools)
+        opened = self.parts.open(arranged, generation, thinking, tools)
+        if opened and opened[0].text(opened[1]) == rendered:
+            parts, filling = opened
+        else:
+            parts, filling = self.parts.of(arranged, generation, thinking, tools), Filling(arranged, {}, "")
+        if parts.text(filling) != rendered:
             # A content of white space alone may be none, for the template.
             arranged = [m if m["content"].strip() else {**m, "content": ""} for m in arranged]
-            parts = self.parts.of(arranged, generation, thinking)
-            _check(parts.text(arranged), rendered)
+            parts = self.parts.of(arranged, generation, thinking, tools)
+            filling = Filling(arranged, {}, "")
+            _check(parts.text(filling), rendered)
         text, marks, size = [], [], 0
         for piece in parts.pieces:
             if isinstance(piece, Mark):
                 marks.append((piece, size))
             else:
-                text.append(self.spelled.spell(piece) if isinstance(piece, str) else piece.filled(arranged))
+                text.append(self._spelled(piece, filling))
                 size += len(text[-1])
         unlearnt = frozenset(number for number, message in enumerate(arranged) if not message.get("learn", True))
         return MarkedText("".join(text), marks, unlearnt)
+
+    def _spelled(self, piece: str | OpenPlace, filling: Filling) -> str:
+        """A piece's text with the control tokens that are the template's."""
+        if isinstance(piece, str):
+            return self.spelled.spell(piece)
+        text = piece.filled(filling)
+        return text if isinstance(piece, Slot) else self.spelled.spell(text, remember=False)
+
+    def _guarded(self, messages: list[Message]) -> list[Message]:
+        """The messages with calls in which no control token is written, which else the template would write."""
+        return [
+            {**message, "tool_calls": self.spelled.guarded(message["tool_calls"])}
+            if "tool_calls" in message
+            else message
+            for message in messages
+        ]
 
     def _located(self, marked: MarkedText, ids: list[int]) -> tuple[list[int], dict[tuple[int, str], int]]:
         """(ids, place of each mark in them). Where a token would reach into an answer, the text is encoded in two there."""
@@ -211,20 +237,7 @@ def _place(pieces: Sequence[Piece], kind: str) -> int:
     return next(
         number
         for number, piece in enumerate(pieces)
-        if not isinstance(piece, str)
+        if isinstance(piece, Slot | Mark)
         and piece.message == 1
         and kind == (piece.field if isinstance(piece, Slot) else piece.kind if piece.kind == "begin" else "")
     )
-
-
-def control_names(tokenizer: Any, renderer: TemplateRenderer) -> list[str]:
-    """Names of the tokens that no text may become: the special ones, and what the template begins and ends turns with."""
-    messages: list[Message] = [{"role": role, "content": "x"} for role in PROBED]  # type: ignore[typeddict-item]
-    messages = renderer.arranged(messages)
-    written = renderer.render(messages) + renderer.render(messages, True, True) + renderer.render(messages, True, False)
-    added = tokenizer.added_tokens_decoder.values()
-    return [
-        str(token)
-        for token in added
-        if str(token).strip() and (token.special or (str(token) in written and not OF_TEXT.search(str(token))))
-    ]

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tuneline.formats.records import Message
+from tuneline.models.template_tool_use.support import ToolSupport, with_calls
 from tuneline.models.thoughts import CLOSE, OPEN, in_answer
 
 DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%H": "00", "%M": "00", "%S": "00"}
@@ -66,9 +67,18 @@ class TemplateRenderer:
         text = f"{OPEN}{sentinel(1, 'reasoning')}{CLOSE}{sentinel(1, 'content')}"
         return not self.takes_reasoning and not self._shows_reasoning({"content": self._content(text)})
 
+    @cached_property
+    def tools(self) -> ToolSupport:
+        """What it does with tools."""
+        return ToolSupport(
+            lambda messages, tools, as_text: self._applied(
+                with_calls(messages, list(map(self._given, messages)), as_text), False, False, tools, tokenize=False
+            )
+        )
+
     def _shows_reasoning(self, answer: dict[str, Any]) -> bool:
         asked, answered = map(self._given, _sentinels("user", "assistant"))
-        return sentinel(1, "reasoning") in self._applied([asked, answered | answer], False, True, tokenize=False)
+        return sentinel(1, "reasoning") in self._applied([asked, answered | answer], False, True, None, tokenize=False)
 
     def arranged(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with a system prompt where the template has one, and with thoughts apart from answers."""
@@ -78,13 +88,23 @@ class TemplateRenderer:
         system, question = messages[:2]
         return [{**question, "content": f"{system['content']}\n\n{question['content']}"}, *messages[2:]]
 
-    def render(self, messages: Sequence[Message], generation: bool = False, thinking: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], generation: bool = False, thinking: bool = False, tools: Any = None
+    ) -> str:
         """The conversation as text. Raises ValueError with the template's own words when it refuses it."""
-        return str(self._applied(list(map(self._given, messages)), generation, thinking, tokenize=False))
+        return str(self._applied(self._all_given(messages), generation, thinking, tools, tokenize=False))
 
-    def ids(self, messages: Sequence[Message], generation: bool = False, thinking: bool = False) -> list[int]:
+    def ids(
+        self, messages: Sequence[Message], generation: bool = False, thinking: bool = False, tools: Any = None
+    ) -> list[int]:
         """What transformers gives for it; contents that spell control tokens become them there."""
-        return list(self._applied(list(map(self._given, messages)), generation, thinking, tokenize=True))
+        return list(self._applied(self._all_given(messages), generation, thinking, tools, tokenize=True))
+
+    def _all_given(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        given = list(map(self._given, messages))
+        if not any("tool_calls" in message for message in messages):
+            return given
+        return with_calls(messages, given, self.tools.arguments_as_text)
 
     def _given(self, message: Message) -> dict[str, Any]:
         """A message as the template takes it."""
@@ -106,13 +126,16 @@ class TemplateRenderer:
             return False
         return all(message["content"] in text for message in messages)
 
-    def _applied(self, given: list[dict[str, Any]], generation: bool, thinking: bool, tokenize: bool) -> Any:
+    def _applied(
+        self, given: list[dict[str, Any]], generation: bool, thinking: bool, tools: Any, tokenize: bool
+    ) -> Any:
         from jinja2 import TemplateError
 
         try:
             return self.tokenizer.apply_chat_template(
                 given, tokenize=tokenize, return_dict=False, add_generation_prompt=generation,
                 enable_thinking=thinking, thinking=thinking, chat_template=self.template,
+                **({"tools": list(tools)} if tools else {}),
             )  # fmt: skip
         except (TemplateError, TypeError, KeyError) as error:
             raise ValueError(f"the base's chat template refuses it: {error}") from None

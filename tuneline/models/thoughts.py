@@ -6,7 +6,6 @@ A thought that is not closed has no answer after it.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
 """Around thoughts, where a base's template says nothing of them."""
@@ -32,10 +31,6 @@ class ThoughtMarks:
     """What a model writes before an answer that has no thoughts."""
     control: Sequence[str] = ()
     """Control tokens among them, which are no text of an answer."""
-
-    def decode(self, tokenizer: Any, ids: Sequence[int]) -> str:
-        """Text of generated ids, in which the marks are still to be seen."""
-        return str(tokenizer.decode(ids, skip_special_tokens=not self.control))
 
     def closed(self, text: str) -> bool:
         return self.close in text

@@ -145,7 +145,9 @@ def _prefetch(
 def _encode_texts(batch: list[Record], prompter: Prompter, params: Tokenize) -> Any:
     """The batch's texts, encoded together; None when a record is at fault."""
     try:
-        return prompter.encode([_messages(record, params) for record in batch])
+        return prompter.encode(
+            [_messages(record, params) for record in batch], [record.get("tools") for record in batch]
+        )
     except ValueError:
         return None
 
@@ -163,7 +165,7 @@ def _training_rows(batch: list[Record], texts: Any, prompter: Prompter, params: 
 
 def _training_row(record: Record, prompter: Prompter, params: Tokenize) -> Encoded:
     try:
-        return prompter.training_row(_messages(record, params), params.mask, _reasoning(params))
+        return prompter.training_row(_messages(record, params), params.mask, _reasoning(params), record.get("tools"))
     except ValueError as error:
         raise ValueError(f"record {record['id']} ({record['origin']}): {error}") from None
 
@@ -176,7 +178,7 @@ def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summar
         unmasked = [message.copy() for message in messages]
         for message in unmasked:
             message.pop("learn", None)
-        return _fits(prompter.training_row(unmasked, params.mask, _reasoning(params)), params)
+        return _fits(prompter.training_row(unmasked, params.mask, _reasoning(params), record.get("tools")), params)
 
     result = shorten(_messages(record, params), params.overlong, fits)
     summary.answers_lost += result.answers_lost
@@ -184,7 +186,10 @@ def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summar
     if result.parts:
         summary.truncated += params.overlong == "truncate_prompt"
         summary.split += params.overlong == "split_turns"
-    return prompter.training_rows(result.parts, params.mask, _reasoning(params)) if result.parts else []
+    if not result.parts:
+        return []
+    tools = [record.get("tools")] * len(result.parts)
+    return prompter.training_rows(result.parts, params.mask, _reasoning(params), tools)
 
 
 def _messages(record: Record, params: Tokenize) -> list[Message]:

@@ -88,7 +88,7 @@ def _heldout_texts(record: dict[str, Any], whole: ComparedTexts, is_alone: bool)
     questions = [normalise(message["content"]) for message in record["messages"] if message["role"] == "user"]
     # Of one item the compared question is known; of several each has its own.
     question = whole.question if is_alone else normalise(compared_question(record["messages"]))
-    answers = list(map(normalise, references(cast("Record", record)))) if whole.answers else []
+    answers = [text for text in map(normalise, references(cast("Record", record))) if text] if whole.answers else []
     return ComparedTexts(question, questions[:-1], answers)
 
 
