@@ -58,6 +58,13 @@ class Source(Section):
         path = PurePosixPath(self.path)
         return str(path.with_suffix("") if path.suffix[1:].isalpha() else path)
 
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether no option says how its rows are read."""
+        texts = (self.system, self.instruction, self.template, self.question)
+        is_read = self.columns or self.use or self.ignore or any(text is not None for text in texts)
+        return self.task in ("auto", "qa") and not is_read
+
     @property
     def named(self) -> tuple[str, ...]:
         """Fields of the file that the options name: by them a record is recognised, whatever else it holds."""

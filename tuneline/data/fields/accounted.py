@@ -56,7 +56,7 @@ def unused_fields(fields: dict[str, Any], used: Iterable[str], kept: Iterable[st
         value = fields[name]
         if not has_content(value):
             continue
-        if not inner and isinstance(value, int | float | str) and plain_name(name) not in TASK_FIELDS:
+        if not inner and isinstance(value, (str, int, float)) and plain_name(name) not in TASK_FIELDS:
             found.add(name)
             continue
         below = {path for path in inner if path.startswith(name + SEPARATOR)}
