@@ -157,8 +157,20 @@ def test_repairs_are_named_and_counted_and_only_those(tmp_path):
 NAMES = (
     "question", "ask", "title", "content", "input", "text", "instruction", "answer", "output", "label", "system", "history",
     "options", "A", "B", "context", "messages", "entities", "data", "chosen", "prompt", "think", "1", "note", "科室",
+    "tools", "functions", "reasoning_content",
 )  # fmt: skip
-VALUES = ("我有高血压，能吃党参吗？", "高血压病人可以口服党参的。", " 党参 ", "无", "", "nan", None, 3, ["党参"])
+VALUES = (
+    "我有高血压，能吃党参吗？",
+    "高血压病人可以口服党参的。",
+    "<think>先想</think>可以。",
+    " 党参 ",
+    "无",
+    "",
+    "nan",
+    None,
+    3,
+    ["党参"],
+)
 
 
 def test_a_row_read_at_once_is_read_as_any_other(monkeypatch):
@@ -170,7 +182,7 @@ def test_a_row_read_at_once_is_read_as_any_other(monkeypatch):
     source, file = Source(path="a.jsonl"), RawFile("a.jsonl", "json_lines")
     at_once = [to_plain_pair(source, file, row) for row in rows]
     outcomes = [outcome(source, file, row) for row in rows]
-    assert sum(found is not None for found in at_once) > 200
+    assert sum(found is not None for found in at_once) > 150
     monkeypatch.setattr("tuneline.data.normalize.to_plain_pair", lambda *_: None)
     assert outcomes == [outcome(source, file, row) for row in rows]
 
