@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.helpers.evaluated import facts
+from tuneline.cli.compare import join, question_of
 from tuneline.evaluate.compare import change_on_general, compare, per_class_rows
 from tuneline.evaluate.figures import figures
 from tuneline.evaluate.metrics.calls import CALL_COUNTERS, call_errors
@@ -143,3 +144,10 @@ def test_the_page_shows_calls_and_escapes_them():
     assert "weather(city=&#34;城1&#34;)" in page.replace("&quot;", "&#34;").replace("<mark>", "").replace("</mark>", "")
     assert "<script>&#34;" not in page and "&lt;script&gt;" in page and "<b>我不知道" not in page
     assert "a call is no JSON: &lt;i&gt;" in page and "函数名正确" in page
+
+
+def test_two_revisions_with_calls_are_compared():
+    rows = evaluated()
+    same = compare([join(row, row) for row in rows])
+    assert same["base"] == same["tuned"] == compare(rows)["tuned"]
+    assert question_of(rows[0]) != question_of(rows[0] | {"calls": rows[1]["calls"]})
