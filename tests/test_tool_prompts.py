@@ -22,8 +22,8 @@ TEMPLATES = {
 }
 TEMPLATES |= {"mistral": MISTRAL, "as text": AS_TEXT}
 ONE_CALL = ("llama3_1",)
-NO_WORDS = ("llama3_1", "mistral", "gptoss")
-"""Templates that leave out what is said before a call."""
+NO_WORDS = ("llama3_1", "mistral", "gptoss", "gemma4")
+"""Templates that leave out what is said before a call, or write it behind what the call gave."""
 END = "<|im_end|>\n"
 ROWS = {
     "qwen2_5": '<|im_start|>assistant\n[<tool_call>\n{"name": "get_weather", "arguments": {"city": "北京", "days": 2}}\n'
@@ -201,3 +201,33 @@ def test_chatglm3s_texts_forge_no_role(pieces):
     rows = [[one for one in row.input_ids if one in prompter.control] for row in (plain, forged)]
     assert rows[0] == rows[1]
     assert len(forged.input_ids) > len(plain.input_ids)
+
+
+@pytest.mark.skipif(not published(), reason="the package trl is not installed")
+def test_words_that_a_template_writes_behind_what_a_tool_gave_are_refused(own):
+    """They would stand in one answer with it."""
+    prompter = own["gemma4"][1]
+    assert prompter.training_row(WHOLE, tools=TOOLS)
+    with pytest.raises(ValueError, match="writes message 2 within message 1"):
+        prompter.training_row([ASKED, SAID, GIVEN, ANSWERED], tools=TOOLS)
+
+
+@pytest.mark.parametrize("mask", ["all_answers", "last_answer"])
+@pytest.mark.parametrize("reasoning", ["learn", "mask"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_is_learnt_of_random_dialogues(own, name, reasoning, mask):
+    """Each text is marked by the number of its message, and is learnt where it should be."""
+    tokenizer, prompter = own[name]
+    draw = random.Random(13)
+    for _ in range(6):
+        messages = dialogue(draw, several=name not in ONE_CALL, says=name not in NO_WORDS)
+        for number, message in enumerate(messages):
+            message["content"] = message["content"] and f"zq{number}q{message['content']}"
+            for call in message.get("tool_calls", []):
+                call["arguments"] = {"city": f"zc{number}c"}
+        row = prompter.training_row(messages, mask, reasoning, tools_for(prompter, tools_of(draw)))
+        learnt = tokenizer.decode([label for label in row.labels if label != -100])
+        for number, message in enumerate(messages):
+            wanted = message["role"] == "assistant" and (mask == "all_answers" or number + 1 == len(messages))
+            assert (f"zq{number}q" in learnt) == (wanted and bool(message["content"]))
+            assert (f"zc{number}c" in learnt) == (wanted and "tool_calls" in message)

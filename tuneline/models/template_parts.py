@@ -21,7 +21,9 @@ from tuneline.models.template_slots import (
     MessageShape,
     Place,
     Slot,
+    check_apart,
     check_slots,
+    check_thoughts_first,
     shape_of,
     shared,
     slots_of,
@@ -212,8 +214,11 @@ class TemplateParts:
         after = max([begin, calls.done if calls else 0, *(end for _, end, slot in slots if slot.message == number)])
         following = min((start for start, _, slot in slots if start > after), default=len(text))
         if calls:
+            check_thoughts_first(slots, number, calls.done)
             yield begin, Mark(number, "begin")
-            yield max(begin, content[0] if content else calls.start), Mark(number, "content")
+            # Some templates write words behind the calls that they stand before.
+            first = content[0] if content and content[0] < calls.done else calls.start
+            yield max(begin, first), Mark(number, "content")
             yield (
                 calls_end(self.spelled, text, calls, following, "" if self.appended else self.ending),
                 Mark(number, "end"),
@@ -227,7 +232,8 @@ class TemplateParts:
 
 
 def _cut(text: str, slots: list[Place], marks: Sequence[tuple[int, Mark]]) -> tuple[Piece, ...]:
-    """The text in pieces: what the template writes, slots and marks."""
+    """The text in pieces: what the template writes, slots and marks. Raises ValueError as `check_apart` does."""
+    check_apart(slots, {(mark.message, mark.kind): place for place, mark in marks})
     places: list[tuple[int, int, int, Piece]] = [(start, 1, end, slot) for start, end, slot in slots]
     places += [(place, 0, place, mark) for place, mark in marks]
     pieces: list[Piece] = []

@@ -128,6 +128,30 @@ def check_slots(slots: list[Place], shapes: Sequence[MessageShape]) -> None:
             raise ValueError(f"the base's chat template writes message {number}, an answer, {count} times")
 
 
+def check_apart(slots: Sequence[Place], edges: Mapping[tuple[int, str], int]) -> None:
+    """Raises ValueError where another message lies within an answer, and would be learnt with it.
+
+    `edges` are the places where answers begin and end.
+    """
+    begins = [number for number, kind in edges if kind == "begin"]
+    for start, _, slot in slots:
+        for number in begins:
+            if slot.message != number and edges[number, "begin"] <= start < edges[number, "end"]:
+                raise ValueError(
+                    f"the base's chat template writes message {slot.message} within message {number}, an answer that says or "
+                    "thinks something beside its calls: leave that out of the data"
+                )
+
+
+def check_thoughts_first(slots: Sequence[Place], number: int, done: int) -> None:
+    """Raises ValueError where the thoughts of message `number` stand behind its calls, which are `done` before them."""
+    if any(slot.message == number and slot.field == "reasoning" and start > done for start, _, slot in slots):
+        raise ValueError(
+            f"the base's chat template writes the thoughts of message {number} behind its calls: leave them out "
+            "(tokenize.reasoning: drop in params.yaml)"
+        )
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 

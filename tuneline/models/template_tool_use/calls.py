@@ -17,7 +17,7 @@ class Calls(NamedTuple):
     """Where the calls of an answer stand in a rendered text."""
 
     start: int
-    """Where they begin after thoughts, in an answer without words; 0 in others."""
+    """Where they begin that follow thoughts, or words that follow both; 0 without thoughts."""
     done: int
     """Behind the last argument."""
     own: int
@@ -64,9 +64,9 @@ def _after_thoughts(render: Render, text: str, messages: Sequence[Message]) -> i
     """Where calls begin that follow thoughts: what an answer in words has before it, they have, too."""
     *before, message = messages
     thoughts = sentinel(len(before), "reasoning")
-    if message["content"] or thoughts not in text:
+    if thoughts not in text:
         return 0
     words: Message = {"role": "assistant", "content": sentinel(len(before), "content")}
     one, two = (render([*before, own], False) for own in (message, words | {"reasoning": message["reasoning"]}))
-    after = shared(one, two) - one.find(thoughts) if thoughts in one else len(thoughts)
-    return text.index(thoughts) + after
+    after = shared(one, two) - one.find(thoughts) if thoughts in one else 0
+    return text.index(thoughts) + max(after, len(thoughts))
