@@ -46,7 +46,9 @@ class AnswerReader:
     def check(self, tools: Tools | None) -> None:
         """Raises ValueError for tools where no call could be read."""
         if tools and self._unread:
-            raise ValueError("the base's chat template writes calls in a form of its own, which can't be read in answers")
+            raise ValueError(
+                "the base's chat template writes calls in a form of its own, which can't be read in answers"
+            )
 
     def plain(self, text: str) -> str:
         """Text without control tokens of calls."""
