@@ -84,6 +84,7 @@ class Engine:
 
     def _prompt(self, messages: Sequence[Message], params: SamplingParams) -> list[int]:
         prompter, tools = self.models.prompter, list(params.tools) or None
+        self.models.reader.check(tools)
         try:
             return prompter.generation_prompt(messages, params.thinking, tools)
         except ValueError:

@@ -24,10 +24,8 @@ NO_ANSWER = Text("还没有回答", "No answer yet")
 TRY_ONE = Text("试一个保留集里的问题：", "Try a held-out question:")
 ALL_EXAMPLES = Text("全部示例（填入问题框）", "All examples (fills the question box)")
 SETTINGS = Text("设置", "Settings")
-TOOLS = Text("工具定义（JSON）", "Tools (JSON)")
-TOOLS_HINT = Text(
-    '例如 [{"name": "get_weather", "parameters": {…}}]', 'Such as [{"name": "get_weather", "parameters": {…}}]'
-)
+TOOLS = Text("工具定义", "Tools")
+TOOLS_HINT = Text("粘贴函数定义的列表，格式与接口相同", "Paste a list of function definitions, as the API takes them")
 OBSERVATION = Text("工具结果", "What the tool gave")
 OBSERVE = Text(
     "请填写上一个调用的结果，回车发送；不会真正执行", "Write what the call gave, then press Enter; nothing is run"

@@ -148,6 +148,8 @@ def generate(
 
     reader = AnswerReader(model.tokenizer, prompter)
     thinking, tools = thinking or [False] * len(questions), tools or [None] * len(questions)
+    # Before hours of answers, rather than after.
+    reader.check(next(filter(None, tools), None))
     opened = {way: prompter.opens_thoughts(way) for way in (True, False)}
     ends = model.network.generation_config.eos_token_id
     answers, times = greedy(

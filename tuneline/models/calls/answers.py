@@ -39,12 +39,16 @@ class AnswerReader:
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
 
     def read(self, answer: str, tools: Tools | None) -> Calling:
-        """Content and calls of an answer; without tools it is all text. Raises ValueError where no call can be read."""
+        """Content and calls of an answer; without tools it is all text. Raises ValueError as `check` does."""
+        self.check(tools)
+        return read_calls(answer, self.syntaxes, tools) if tools else Calling(self.plain(answer))
+
+    def check(self, tools: Tools | None) -> None:
+        """Raises ValueError for tools where no call could be read."""
         if tools and self._unread:
             raise ValueError(
                 "the base's chat template writes calls in a form of its own, which can't be read in answers"
             )
-        return read_calls(answer, self.syntaxes, tools) if tools else Calling(self.plain(answer))
 
     def plain(self, text: str) -> str:
         """Text without control tokens of calls."""
