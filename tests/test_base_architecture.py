@@ -16,6 +16,7 @@ from tests.helpers.tiny_models import base_section
 from tuneline.base.architecture import examine, make_slice
 from tuneline.base.canonicalize import canonicalize
 from tuneline.models.config import Base
+from tuneline.models.layer_names import layer_name
 from tuneline.models.likelihood import logit_cap, logit_scale
 from tuneline.train.checks import check_method
 
@@ -158,3 +159,9 @@ def test_a_tokenizer_of_another_checkpoint_is_refused_before_its_weights_are_rea
     (source / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
     (source / "model.safetensors").write_bytes(b"no weights")
     assert "its prompt has a token with the id" in refusal(source)
+
+
+def test_a_layer_in_a_list_is_named_with_its_list():
+    """PEFT takes a name for the end of a path, and every decoder has a layer `0`."""
+    assert layer_name("model.altup_projections.0") == "altup_projections.0"
+    assert layer_name("model.layers.0.self_attn.q_proj") == "q_proj"
