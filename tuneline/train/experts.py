@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tuneline.models.conversion.experts import expert_names
 from tuneline.train.config.lora import Lora
 
 
@@ -25,7 +26,8 @@ def taken_by_peft(model: Any, modules: set[str]) -> set[str]:
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
-    probe = LoraConfig(target_modules=sorted(modules))
+    # With all names of experts, since PEFT refuses half of a parameter.
+    probe = LoraConfig(target_modules=sorted(modules | expert_names(model)))
     convert_peft_config_for_transformers(probe, model, None)
     return modules - set(probe.target_modules)
 
