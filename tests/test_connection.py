@@ -3,7 +3,7 @@
 import pytest
 import torch.distributed
 
-from tuneline.train.connection import connection_errors
+from tuneline.train.trainer.connection import connection_errors
 
 GONE = "another process of this run is gone, or its host is"
 

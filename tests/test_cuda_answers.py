@@ -12,14 +12,14 @@ import torch
 from tests.helpers.commands import one_rank
 from tests.helpers.methods import METHODS
 from tests.helpers.workspace import make_workspace
-from tuneline.models import gpu
-from tuneline.models.gpu import has_kernels, usable_gpus
 from tuneline.models.loading import load_model, pick_device
+from tuneline.runtime import gpu
 from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.gpu import has_kernels, usable_gpus
 from tuneline.runtime.params import section_name
-from tuneline.train.autocast import autocast_forward
 from tuneline.train.checks import check
 from tuneline.train.sections import load_config
+from tuneline.train.trainer.autocast import autocast_forward
 
 TRAIN = """
 import json, os, sys, warnings

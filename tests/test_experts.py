@@ -281,7 +281,7 @@ def bare(tmp_path_factory):
 
 @pytest.mark.parametrize("family", ALL)
 def test_all_is_attention_experts_and_what_stands_beside_them_but_no_router(bare, family):
-    assert adapted(bare(family), ["all"]) == ALL[family]
+    assert adapted(bare(family), lora(target_modules=["all"]).lora) == ALL[family]
 
 
 @pytest.mark.parametrize(
@@ -296,14 +296,14 @@ def test_all_is_attention_experts_and_what_stands_beside_them_but_no_router(bare
     ],
 )  # fmt: skip
 def test_experts_go_by_their_names_in_files(bare, targets, expected):
-    assert adapted(bare("GLM-4.5-Air"), targets) == expected
+    assert adapted(bare("GLM-4.5-Air"), lora(target_modules=targets).lora) == expected
 
 
 # fmt: off
 REFUSALS = [
     ("GLM-4.5-Air", {"target_modules": ["up_proj"]}, r"holds \['up_proj'\] and not \['gate_proj'\], expected both or neither"),
     ("Mixtral", {"target_modules": ["w1", "w2"]}, r"holds \['w1'\] and not \['w3'\], expected both or neither"),
-    ("Qwen3-MoE", {"target_modules": ["gate"]}, r"holds \['gate'\], expected \[all\] or some of \['down_proj', 'embed_"),
+    ("Qwen3-MoE", {"target_modules": ["gate"]}, r"holds \['gate'\], expected \[all\] or some of .*'gate_proj', "),
     ("Qwen3-MoE", {"dropout": 0.05}, r"lora.dropout is 0.05, expected 0 where .*: lora.target_modules: \[k_proj, o_proj, "),
     ("Mixtral", {"variant": "dora"}, r"lora.variant is dora, expected lora, rslora or loraplus where experts"),
     ("Mixtral", {"variant": "pissa"}, r"lora.variant is pissa, expected lora"),
@@ -311,6 +311,20 @@ REFUSALS = [
     ("Qwen3-MoE", {"target_modules": ["down_proj"], "dropout": 0.1}, r"target_modules: \[k_proj, o_proj, q_proj, v_proj\]"),
 ]
 # fmt: on
+
+
+def test_experts_go_by_layers_and_expressions(bare):
+    model = bare("GLM-4.5-Air")
+    pattern = r".*experts\.(gate_up_proj|up_proj)|.*layers\.0\..*q_proj"
+    chosen = adapted(model, lora(target_modules=pattern).lora)
+    assert chosen.modules == {"model.layers.0.self_attn.q_proj"}
+    assert chosen.parameters == {
+        "model.layers.1.mlp.experts.gate_up_proj", "model.layers.1.mlp.shared_experts.up_proj.weight"}  # fmt: skip
+    first = adapted(model, lora(layers_to_transform=[0]).lora)
+    assert first.parameters == {f"model.layers.0.{end}" for end in dense("mlp")}
+    tuned = methods.prepare(model, lora(target_modules=pattern))
+    adapted_layers = {name.split(".lora_A")[0] for name, _ in tuned.named_parameters() if "lora_A" in name}
+    assert len(adapted_layers) == 3
 
 
 @pytest.mark.parametrize(("family", "values", "message"), REFUSALS)

@@ -37,8 +37,8 @@ def this_machine() -> Machine:
     import psutil
     import torch
 
-    from tuneline.models.gpu import usable_gpus
     from tuneline.models.loading import pick_device, pick_dtype
+    from tuneline.runtime.gpu import usable_gpus
 
     device = pick_device()
     on_gpu = device.type == "cuda"
@@ -52,8 +52,8 @@ def facts() -> dict[str, str]:
     import psutil
     import torch
 
-    from tuneline.models.gpu import usable_gpus
     from tuneline.models.loading import has_bfloat16, pick_device, pick_dtype
+    from tuneline.runtime.gpu import usable_gpus
 
     device = pick_device()
     memory = psutil.virtual_memory()

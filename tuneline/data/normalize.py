@@ -33,12 +33,12 @@ from tuneline.data.preference import good_side
 from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
-from tuneline.data.reasoning import take_reasoning
 from tuneline.data.spool import record_of, to_spool_line
 from tuneline.data.tools.pairs import MESSAGES as CALLED
 from tuneline.data.tools.pairs import called_answer
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 from tuneline.data.turns.foreign_markup import find_markup, turn_into_turns
+from tuneline.data.turns.reasoning import take_reasoning
 from tuneline.formats.records import to_line
 
 EXCLUDED = "excluded"

@@ -1,6 +1,6 @@
 """Updates of weights that files and memory hold otherwise, such as experts: from an adapter's tensors to the files' own."""
 
-import json
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,19 +31,17 @@ class WrappedParameter(NamedTuple):
         return whole.transpose(1, 2) if self.transposed else whole
 
 
-def wrapped_parameters(base: Path, adapter: Path) -> dict[str, WrappedParameter]:
-    """PEFT's module, as an adapter's tensors name it, to the parameter that it changes.
+def wrapped_parameters(base: Path, config: Any) -> dict[str, WrappedParameter]:
+    """PEFT's module, as an adapter's tensors name it, to the parameter that it changes; `config` is PEFT's.
 
     PEFT wraps the parameters of one module in each other, and what is outermost has no name of its own; so it is asked.
     """
-    from peft import PeftConfig, get_peft_model
+    from peft import get_peft_model
 
-    path = adapter / "adapter_config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not values.get("target_parameters"):
+    if not config.target_parameters:
         return {}
     with torch.device("meta"):
-        tuned = get_peft_model(skeleton(base), PeftConfig.from_peft_type(**values))
+        tuned = get_peft_model(skeleton(base), copy.deepcopy(config))
     found = {}
     for name, module in tuned.get_base_model().named_modules():
         if hasattr(module, "parameter_name"):

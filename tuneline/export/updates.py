@@ -1,6 +1,5 @@
 """Updates of an adapter, weight by weight in float32, worked out from its files alone and without PEFT's layers."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 
 
 def updates(folder: Path, base: Path) -> dict[str, Update]:
-    """Name in memory of each weight of the base that the folder's adapter changes, and how."""
+    """Name of each weight of the base that the folder's adapter changes, and how."""
     if (folder / TRAINED_WEIGHTS).is_file():
         return {name: _becomes(tensor) for name, tensor in load_file(folder / TRAINED_WEIGHTS).items()}
     adapter = read_adapter(folder, base_values(base))
     if adapter.config.is_prompt_learning:
         return {}
-    wrapped = wrapped_parameters(base, folder)
+    wrapped = wrapped_parameters(base, adapter.config)
     found: dict[str, Update] = {}
     for name in sorted(adapter.tensors, key=_order):
         weight, update = _update(adapter, name, wrapped)
@@ -54,7 +53,7 @@ def _order(name: str) -> tuple[bool, str]:
     return (not name.endswith(".base_layer.bias"), name)
 
 
-def _update(adapter: Adapter, name: str, wrapped: Mapping[str, WrappedParameter]) -> tuple[str, Update | None]:
+def _update(adapter: Adapter, name: str, wrapped: dict[str, WrappedParameter]) -> tuple[str, Update | None]:
     """A tensor of the adapter: the weight that it changes and how, or None where another tensor says it."""
     tensors, module = adapter.tensors, name.removeprefix(PREFIX)
     tensor = tensors[name]
@@ -66,7 +65,9 @@ def _update(adapter: Adapter, name: str, wrapped: Mapping[str, WrappedParameter]
         return module.replace(".base_layer.", "."), _becomes(tensor)
     magnitude = next((one for key, one in tensors.items() if key.startswith(f"{PREFIX}{layer}.lora_magnitude")), None)
     if part == "A.weight" and (one := wrapped.get(layer)):
-        return one.name, _plus_experts(scale(adapter.config, layer, len(tensor) // one.experts), one, adapter, name)
+        factor = scale(adapter.config, one.name, len(tensor) // one.experts)
+        b = tensors[f"{PREFIX}{layer}.lora_B.weight"].float()
+        return one.name, _plus(factor * one.product(b, tensor.float()), None, 0)
     if part == "A.weight":
         added = scale(adapter.config, layer, len(tensor)) * (
             tensors[f"{PREFIX}{layer}.lora_B.weight"].float() @ tensor.float()
@@ -94,11 +95,6 @@ def _plus(added: torch.Tensor, magnitude: torch.Tensor | None, norm_over: int) -
         return total * (factor[:, None] if norm_over == 1 else factor)
 
     return update
-
-
-def _plus_experts(scaling: float, one: WrappedParameter, adapter: Adapter, name: str) -> Update:
-    a, b = adapter.tensors[name].float(), adapter.tensors[name.replace(".lora_A.", ".lora_B.")].float()
-    return lambda weight: weight + scaling * one.product(b, a)
 
 
 def _with_rows(ids: list[int], rows: torch.Tensor) -> Update:

@@ -6,7 +6,7 @@ torch and transformers are imported inside, so that `--help` of a stage stays in
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuneline.models.gpu import usable_gpus
+from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
 
 if TYPE_CHECKING:

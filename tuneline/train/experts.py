@@ -1,5 +1,6 @@
 """LoRA on experts: parameters that hold those of a whole layer, which PEFT adapts as they are."""
 
+from collections.abc import Collection
 from typing import Any
 
 from tuneline.models.conversion.experts import expert_names
@@ -33,11 +34,19 @@ def taken_by_peft(model: Any, modules: set[str]) -> set[str]:
 
 
 def weights_of(model: Any, modules: set[str]) -> set[str]:
-    """Ends of the names of these layers' weights (`shared_experts.up_proj.weight`)."""
+    """Ends of the names of these layers' weights (`shared_experts.up_proj.weight`); of layers named whole, whole names."""
     import torch
 
     names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    return {".".join(name.split(".")[-2:]) + ".weight" for name in names if name.rpartition(".")[2] in modules}
+    ends = {".".join(name.split(".")[-2:]) + ".weight" for name in names if name.rpartition(".")[2] in modules}
+    return ends | {f"{name}.weight" for name in names if name in modules}
+
+
+def in_layers(model: Any, ends: set[str], layers: Collection[int]) -> set[str]:
+    """Whole names of the parameters with these ends, in these layers alone."""
+    prefixes = tuple(f"layers.{number}." for number in layers)
+    named = [name for name, _ in model.named_parameters() if any(f".{name}".endswith(f".{end}") for end in ends)]
+    return {name for name in named if name.partition(".")[2].startswith(prefixes)}
 
 
 def check_experts(params: Lora, others: set[str]) -> None:

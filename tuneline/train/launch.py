@@ -10,8 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from tuneline.models.gpu import usable_gpus
 from tuneline.runtime.errors import StoppedError
+from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.machine import free_port
 from tuneline.train.checkpoints import RUN_INFO, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed

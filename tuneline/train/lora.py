@@ -1,13 +1,14 @@
 """PEFT's LoraConfig for a base."""
 
 import re
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from tuneline.models.chatglm.names import chatglm_name, native_name
 from tuneline.models.conversion.experts import expert_names, expert_parameters, router_names
-from tuneline.models.layer_names import layer_name
+from tuneline.models.layer_names import linear_layers
 from tuneline.train.config.lora import Lora
-from tuneline.train.experts import check_experts, chosen_experts, taken_by_peft, weights_of
+from tuneline.train.experts import check_experts, chosen_experts, in_layers, taken_by_peft, weights_of
 
 
 def lora_config(model: Any, params: Lora) -> Any:
@@ -17,9 +18,9 @@ def lora_config(model: Any, params: Lora) -> Any:
     """
     from peft import LoraConfig
 
-    modules, parameters = adapted(model, params.target_modules, params)
+    modules, parameters = adapted(model, params)
     if parameters:
-        check_experts(params, adapted(model, ["all"]).modules)
+        check_experts(params, adapted(model, params.model_copy(update={"target_modules": ["all"]})).modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.r,
@@ -48,21 +49,33 @@ class Targets(NamedTuple):
     """Experts, and layers beside them that PEFT would take for experts."""
 
 
-def adapted(model: Any, targets: list[str] | str, params: Lora | None = None) -> Targets:
+def adapted(model: Any, params: Lora) -> Targets:
     """What `lora.target_modules` comes to. Raises ValueError for a name that nothing has, and for half of a parameter."""
+    targets = params.target_modules
     modules, experts = resolve_targets(model, targets, params), expert_parameters(model)
-    if not experts or isinstance(targets, str):
+    if not experts:
         return Targets(modules, set())
-    parameters = set(experts) if "all" in targets else set(chosen_experts(experts, targets))
+    if isinstance(targets, str):
+        parameters = set(_matching_experts(model, targets, experts))
+    else:
+        parameters = set(experts) if "all" in targets else set(chosen_experts(experts, targets))
     taken = taken_by_peft(model, modules)
-    return Targets(modules - taken, parameters | weights_of(model, taken))
+    parameters |= weights_of(model, taken)
+    if parameters and params.layers_to_transform is not None:
+        # PEFT has that key for layers alone.
+        parameters = in_layers(model, parameters, params.layers_to_transform)
+    return Targets(modules - taken, parameters)
+
+
+def _matching_experts(model: Any, pattern: str, experts: Collection[str]) -> list[str]:
+    named = [name for name, _ in model.named_parameters() if any(name.endswith(f".{end}") for end in experts)]
+    return [name for name in named if re.fullmatch(pattern, name)]
 
 
 def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = None) -> set[str]:
     """Last names of the layers to adapt, or whole ones where a regular expression says which.
 
-    `all` is every linear layer but LM head and routers; embeddings are adapted by name, where they are not tied. Experts are
-    no layers: a name that only they have is known and left out.
+    `all` is every linear layer but the LM head; embeddings are adapted by name, where they are not tied.
     """
     import torch
 
@@ -72,13 +85,14 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     tied = model.config.tie_word_embeddings
     untied = {name for name, one in modules.items() if one is embeddings and not tied}
     if isinstance(targets, str):
-        matched = _matching(model, targets, linear | untied)
+        experts = _matching_experts(model, targets, expert_parameters(model))
+        matched = _matching(model, targets, linear | untied, bool(experts))
         if matched & untied and params is not None:
             _check_embeddings(params)
         return matched
-    known, of_experts = {layer_name(name) for name in linear}, expert_names(model)
-    of_all = sorted(known - router_names(model))
-    targets = [one for name in targets for one in (of_all if name == "all" else [name])]
+    known, of_experts = linear_layers(model), expert_names(model)
+    every = sorted(known - router_names(model))
+    targets = [one for name in targets for one in (every if name == "all" else [name])]
     names = {native for name in targets for native in native_names(model, name)}
     allowed = known | of_experts | {name.rpartition(".")[2] for name in untied}
     if wrong := sorted(name for name in targets if not allowed.issuperset(native_names(model, name))):
@@ -91,13 +105,12 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
             f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(allowed)}, or a regular expression "
             f"({left_out})"
         )
-    names -= of_experts - known
-    if names - known and params is not None:
+    if names - known - of_experts and params is not None:
         _check_embeddings(params)
-    return names
+    return {name for name in names if name in known or name not in of_experts}
 
 
-def _matching(model: Any, pattern: str, allowed: set[str]) -> set[str]:
+def _matching(model: Any, pattern: str, allowed: set[str], others: bool) -> set[str]:
     """Whole names of the layers that a regular expression matches, natively or by ChatGLM's names."""
     glm = model.config.model_type == "glm"
     matched = {
@@ -106,7 +119,7 @@ def _matching(model: Any, pattern: str, allowed: set[str]) -> set[str]:
         if re.fullmatch(pattern, name) or (glm and re.fullmatch(pattern, chatglm_name(name)))
     }
     outer = {name for name in ("lm_head", "model.embed_tokens") if name in matched - allowed}
-    if outer or not matched & allowed:
+    if outer or not (others or matched & allowed):
         why = f"it matches {sorted(outer)}, which can't be adapted" if outer else "it matches no layer"
         raise ValueError(
             f"lora.target_modules is {pattern!r}: {why}; expected a regular expression of whole names such as {min(allowed)}"

@@ -29,12 +29,10 @@ from tuneline.runtime.machine import machine_info, peak_memory
 from tuneline.runtime.process import exit_with_parent
 from tuneline.runtime.stage import quiet_deprecations
 from tuneline.train import methods
-from tuneline.train.autocast import autocast_forward
 from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, supports_packing
 from tuneline.train.config.train import Train
-from tuneline.train.connection import connection_errors
 from tuneline.train.deepspeed_config import shards_in
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.gradient_checkpointing import enable_checkpointing
@@ -43,7 +41,9 @@ from tuneline.train.process_arguments import Paths, from_arguments
 from tuneline.train.sections import Method, TrainingConfig
 from tuneline.train.start import load_start
 from tuneline.train.trainer.arguments import init_distributed, training_arguments
+from tuneline.train.trainer.autocast import autocast_forward
 from tuneline.train.trainer.callbacks import GracefulStopCallback, ManifestCallback
+from tuneline.train.trainer.connection import connection_errors
 from tuneline.train.trainer.progress import Progress
 from tuneline.train.trainer.reporting import report_callbacks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer

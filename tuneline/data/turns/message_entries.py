@@ -6,11 +6,11 @@ from typing import Any
 from tuneline.data.fields.marks import message_mark
 from tuneline.data.fields.names import ANSWER, CONTENT, QUESTION, ROLE, ROLES, SYSTEM, first_field
 from tuneline.data.fields.values import has_content, is_missing
-from tuneline.data.reasoning import thoughts_of
 from tuneline.data.tools.calls import calls_in_text, responses_in_text
 from tuneline.data.tools.entries import calls_of_answer, tool_messages
 from tuneline.data.turns.contents import content_text
 from tuneline.data.turns.conversation import RejectedRecordError
+from tuneline.data.turns.reasoning import thoughts_of
 from tuneline.formats.records import Message, ToolCall
 
 
