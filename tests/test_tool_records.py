@@ -115,5 +115,5 @@ def test_a_held_out_record_is_asked_and_judged_with_its_tools():
     for found, tools in ((answer, TOOLS), (other, None)):
         nll = answer_nll(network, prompter.training_row(TWO[:3], "last_answer", tools=tools))
         assert found["nll"] == pytest.approx(float(nll[:-1].sum()), abs=1e-4)
-        assert found["characters"] == len("get_weather" + '{"city": "北京"}')
+        assert found["characters"] == len('get_weather(city="北京")')
     assert answer["nll"] != other["nll"]
