@@ -251,7 +251,7 @@ def test_a_conversation_in_the_terminal(made, engine):
     assert f"> {first}\n" in result.stdout
     assert f"> {second}\n" in result.stdout
     assert (
-        f"> user: 感冒怎么办\nassistant: {first}\nuser: 头痛\nassistant: {second}\n> system: 简短\n> > > there is no"
+        f"> user: 感冒怎么办\nassistant: {first}\nuser: 头痛\nassistant: {second}\n> system: 简短\n> > > ../x has no adapter_"
         in result.stdout
     )
     assert "/no is no command, expected /model" in result.stdout
@@ -261,7 +261,7 @@ def test_a_conversation_in_the_terminal(made, engine):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "/etc", "--prompt", "x"], "chat: there is no model '/etc', expected one of base, adapter, merged"),
+        (["--model", "/etc", "--prompt", "x"], "chat: /etc has no adapter_config.json: expected a folder that PEFT"),
         (["--model", "rev:none", "--prompt", "x"], "chat: rev:none: its adapter can't be had"),
         (["--prompt", "x", "--max-new-tokens", "0"], "chat: max_tokens is 0, expected 1 to 1024"),
     ],
