@@ -46,13 +46,16 @@ exp: $(READY) ## experiments side by side: results, and the parameters that diff
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## every test but the long matrices (about 13 minutes on 2 cores)
-	pytest -m "not matrix" $(WORKERS)
+	pytest -m "not matrix and not hosts" $(WORKERS)
 
 fast: $(READY) ## the tests that take seconds
-	pytest -m "not story and not matrix" $(WORKERS)
+	pytest -m "not story and not matrix and not hosts" $(WORKERS)
 
 test-all: $(READY) ## every test
 	pytest $(WORKERS)
+
+test-hosts: $(READY) ## training over two hosts: network namespaces with OpenSSH servers (Debian: openssh-server, pdsh; root)
+	pytest -m hosts -n 0
 
 check: $(READY) ## format, lint and types, without changing a file
 	ruff format --check .

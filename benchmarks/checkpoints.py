@@ -64,7 +64,7 @@ def write_tokenizer(folder: Path) -> list[int]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.chat_templates import chat_template
 
     vocabulary = [*MARKERS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -74,7 +74,7 @@ def write_tokenizer(folder: Path) -> list[int]:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<pad>", eos_token="<eos>")  # noqa: S106
     tokenizer.chat_template = chat_template("chatglm3")
     tokenizer.save_pretrained(folder)
-    stops = Prompter(tokenizer).stop_ids
+    stops = load_prompter(tokenizer).stop_ids
     GenerationConfig(eos_token_id=stops, pad_token_id=0).save_pretrained(folder)
     return stops
 

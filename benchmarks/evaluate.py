@@ -72,12 +72,15 @@ def answer(model: Any, questions: list[Any], options: Any, batch_size: int, labe
     """Tuneline's own answers; a batch size of one is the loop that they are measured against."""
     from tuneline.evaluate.config import Evaluate
     from tuneline.evaluate.predict import Model, generate
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import BASE, load_tokenizer
 
     tokenizer = load_tokenizer(ROOT / BASE)
-    prompter = Prompter(tokenizer)
-    params = Evaluate(max_new_tokens=options.max_new_tokens, batch_size=batch_size, dtype=options.dtype, constrain=None)
+    prompter = load_prompter(tokenizer)
+    params = Evaluate(
+        max_new_tokens=options.max_new_tokens, max_thinking_tokens=1, batch_size=batch_size, dtype=options.dtype,
+        constrain=None,
+    )  # fmt: skip
     passes: list[None] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *_: passes.append(None))
     start = time.monotonic()

@@ -188,8 +188,9 @@ def build_batch(setting: Setting, model: Any, smoke: bool, device: Any) -> tuple
     """(a batch, its real tokens): random ids, every token supervised."""
     import torch
 
-    from tuneline.train.collate import pack, padded
-    from tuneline.train.packed_attention import NAME
+    from tuneline.models.packed_attention import NAME
+    from tuneline.models.packing import pack
+    from tuneline.train.collate import padded
 
     longest = 32 if smoke else setting.length
     spread = [longest - longest // 2 * number // setting.rows for number in range(setting.rows)]

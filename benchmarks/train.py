@@ -106,10 +106,10 @@ def make_job(base: Path, data: Path, steps: int) -> dict[str, Any]:
 def read_rows(base: Path, data: Path, count: int) -> list[dict[str, Any]]:
     """The first rows that are short enough: token ids, labels, question and answer."""
     from tuneline.formats.records import Message
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
 
-    prompter = Prompter(load_tokenizer(base))
+    prompter = load_prompter(load_tokenizer(base))
     rows: list[dict[str, Any]] = []
     for line in filter(None, data.read_text(encoding="utf-8").split("\n")):
         question, answer = (json.loads(line)[key] for key in ("query", "response"))

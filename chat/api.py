@@ -15,12 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from chat.access import Access
-from chat.engine import Delta, Engine
+from chat.engine import Engine
 from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, TooLongError, UnknownModelError
 from chat.openai.errors import ApiError, client_closed, server_error
 from chat.openai.response import Completion, model_card
 from chat.openai.schema import ChatRequest, parse_request
-from chat.stop_strings import cut_at_stop
+from chat.replies.deltas import Delta
+from chat.replies.stop_strings import cut_at_stop
 from chat.streaming import TIMEOUT, CompletionStream, disconnect_event, iterate_in_thread
 
 MAX_BODY = 1_000_000

@@ -13,8 +13,11 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from chat.generation import QueueStreamer, StopOnEvent, gumbel_processors
 from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, check_size, check_tokens
 from chat.models import ActiveModel, Models
+from chat.replies.calls import read_calls_at_end
+from chat.replies.deltas import Delta
 from tuneline.formats.records import Message
 from tuneline.models.constrained_decoding import Constraint, check_classes
+from tuneline.models.thoughts import OPEN
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a decoder returns for a character whose last bytes are still to come."""
@@ -40,20 +43,10 @@ class SamplingParams(NamedTuple):
     top_p: float = 1.0
     seed: int = 0
     constrain: Constrain | None = None
-
-
-class Delta(NamedTuple):
-    """Streaming delta: one more token of a reply, or its end."""
-
-    text: str
-    """What the token adds; empty while a character is incomplete."""
-    completion_tokens: int
-    """Of the reply so far."""
-    prompt_tokens: int
-    seconds: float
-    """Since the request."""
-    finish_reason: Literal["stop", "length"] | None
-    """None while the reply goes on."""
+    thinking: bool = False
+    """Whether a base whose chat template has that choice may think first; a constrained reply holds no thoughts."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Functions that the reply may call, as OpenAI's API defines them."""
 
 
 class Engine:
@@ -80,11 +73,27 @@ class Engine:
         """
         self.models.require(name)
         check_params(params)
-        check_size(messages)
-        ids = self.models.prompter.generation_prompt(messages)
+        check_size(messages, params.tools)
+        ids = self._prompt(messages, params)
         check_tokens(len(ids), params.max_new_tokens, self.models.context)
         processors = self._processors(params, messages[-1]["content"])
-        return self._deltas(name, ids, params, processors, cancelled or threading.Event())
+        deltas = self._deltas(name, ids, params, processors, cancelled or threading.Event())
+        if not params.tools:
+            return deltas
+        return read_calls_at_end(deltas, self.models.reader, self.models.prompter.thought_marks, params.tools)
+
+    def _prompt(self, messages: Sequence[Message], params: SamplingParams) -> list[int]:
+        prompter, tools = self.models.prompter, list(params.tools) or None
+        self.models.reader.check(tools)
+        try:
+            return prompter.generation_prompt(messages, params.thinking, tools)
+        except ValueError:
+            if tools:
+                try:
+                    prompter.generation_prompt([Message(role="user", content="x")], params.thinking, tools)
+                except ValueError as error:
+                    raise ValueError(f"tools can't be given to this model: {error}") from None
+            raise
 
     def _deltas(
         self,
@@ -106,7 +115,7 @@ class Engine:
             thread = threading.Thread(target=self._generate, args=arguments, daemon=True)
             thread.start()
             try:
-                for delta in self._decode(output, len(ids), started):
+                for delta in self._decode(output, len(ids), started, params):
                     if not cancelled.is_set():
                         yield delta
             finally:
@@ -141,7 +150,11 @@ class Engine:
                 self.in_flight -= 1
 
     def _decode(
-        self, output: "SimpleQueue[int | BaseException | None]", prompt_tokens: int, started: float
+        self,
+        output: "SimpleQueue[int | BaseException | None]",
+        prompt_tokens: int,
+        started: float,
+        params: SamplingParams,
     ) -> Iterator[Delta]:
         """Incremental detokenization.
 
@@ -149,18 +162,26 @@ class Engine:
         """
         ids: list[int] = []
         emitted = ""
+        # A thought that the prompt has begun is shown from its beginning.
+        begun = OPEN if self.models.prompter.opens_thoughts(params.thinking) else ""
         while (item := output.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             ids.append(item)
-            text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+            text = begun + self._text(ids, params)
             complete = text.startswith(emitted) and not text.endswith(INCOMPLETE)
             new = text[len(emitted) :] if complete else ""
             yield Delta(new, len(ids), prompt_tokens, time.monotonic() - started, None)
             emitted = text if complete else emitted
-        text = str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
-        reason: Literal["stop", "length"] = "stop" if ids and ids[-1] in self.models.prompter.stop_ids else "length"
+        text = begun + self._text(ids, params)
+        reason: Literal["stop", "length"] = "stop" if ids and ids[-1] in self.models.reader.stop_ids else "length"
         yield Delta(text[len(emitted) :], len(ids), prompt_tokens, time.monotonic() - started, reason)
+
+    def _text(self, ids: list[int], params: SamplingParams) -> str:
+        """Text of a reply's ids; with tools the control tokens of calls are a part of it, but none that ends it."""
+        if not params.tools:
+            return str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+        return self.models.reader.decode(ids[:-1] if ids and ids[-1] in self.models.reader.stop_ids else ids)
 
     def _generate(
         self,
@@ -183,7 +204,7 @@ class Engine:
                     top_k=None,
                     top_p=None,
                     temperature=None,
-                    eos_token_id=self.models.prompter.stop_ids,
+                    eos_token_id=self.models.reader.stop_ids,
                     pad_token_id=self.models.tokenizer.pad_token_id or 0,
                     logits_processor=processors,
                     stopping_criteria=stopping,
@@ -205,3 +226,11 @@ def check_params(params: SamplingParams) -> None:
         raise ValueError(f"seed is {params.seed}, expected -2^63 to 2^63 - 1")
     if params.constrain is not None:
         check_classes(*params.constrain, "constrain")
+        if params.tools:
+            raise ValueError(
+                "tools are given beside constrain, expected one of them: a constrained reply calls nothing"
+            )
+        if params.thinking:
+            raise ValueError(
+                "thinking is on beside constrain, expected one of them: a constrained reply holds no thoughts"
+            )

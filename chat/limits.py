@@ -1,8 +1,11 @@
 """Request limits of a shared server, and the errors of requests beyond them."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from chat.i18n.texts import Text
+from tuneline.formats.calls import message_text
 from tuneline.formats.records import Message
 
 MAX_MESSAGES = 64
@@ -40,7 +43,7 @@ class BusyError(RuntimeError):
         super().__init__(self.text.en)
 
 
-def check_size(messages: Sequence[Message]) -> None:
+def check_size(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> None:
     """Size check before tokenization. Raises TooLongError."""
     if len(messages) > MAX_MESSAGES:
         raise TooLongError(
@@ -49,7 +52,7 @@ def check_size(messages: Sequence[Message]) -> None:
                 f"the conversation has {len(messages)} messages, expected at most {MAX_MESSAGES}: start a new one",
             )
         )
-    size = sum(len(message["content"]) for message in messages)
+    size = sum(len(message_text(message)) for message in messages) + len(json.dumps(tools)) * bool(tools)
     if size > MAX_CHARACTERS:
         raise TooLongError(
             Text(

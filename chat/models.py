@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chat.limits import UnknownModelError
-from chat.revisions import fetch_adapter
-from tuneline.models.chat_format import Prompter
+from tuneline.models.adapters.importing import read_fitting
+from tuneline.models.adapters.peft_config import read_config
+from tuneline.models.adapters.revisions import fetch_adapter
+from tuneline.models.calls.answers import AnswerReader
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer
 from tuneline.models.loading import (
     ADAPTER,
@@ -76,7 +79,8 @@ class Models:
             self.resolve(f"{REVISION_PREFIX}{revision}")
         self.device = pick_device()
         self.tokenizer = load_tokenizer(BASE if "base" in names else MERGED)
-        self.prompter = Prompter(self.tokenizer)
+        self.prompter = load_prompter(self.tokenizer)
+        self.reader = AnswerReader(self.tokenizer, self.prompter)
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
         self.context = int(config["max_position_embeddings"])
         """Tokens of prompt and reply together."""
@@ -98,12 +102,15 @@ class Models:
             return self._constrainer
 
     def resolve(self, name: str) -> str:
-        """Name to a registered model; `rev:<revision>` is registered first. For local users only.
+        """Name to a registered model; `rev:<revision>` and the folder of an adapter are registered first. For local users only.
 
-        Raises UnknownModelError, or ValueError for a revision whose adapter can't be had.
+        Raises UnknownModelError, or ValueError for a revision whose adapter can't be had, or a folder that holds none.
         """
         if name.startswith(REVISION_PREFIX) and name not in self.names:
             self.adapters[name] = fetch_adapter(name.removeprefix(REVISION_PREFIX))
+            self.names = (*self.names, name)
+        elif is_path(name) and name not in self.names:
+            self.adapters[name] = adapter_folder(name, BASE if "base" in self.names else None)
             self.names = (*self.names, name)
         return self.require(name)
 
@@ -134,7 +141,7 @@ class Models:
         if name == "base":
             return ActiveModel(self._shared_base(), None, nullcontext())
         folder = self.adapters[name]
-        if not is_lora(folder):
+        if not can_share(folder):
             return self._standalone(load_adapter(load_model(BASE, self._dtype, self.device), folder))
         base = self._shared_base()
         label = f"a{len(self._loaded)}"
@@ -143,7 +150,7 @@ class Models:
             if self._peft is None:
                 self._peft = load_adapter(base, folder, label)
             else:
-                self._peft.load_adapter(str(folder), adapter_name=label)
+                load_adapter(self._peft, folder, label)
             self._peft.set_adapter(label, inference_mode=True)
             self._peft.base_model.enable_adapter_layers()
             self._active = label
@@ -187,7 +194,24 @@ class Models:
         self._active = adapter
 
 
-def is_lora(folder: Path) -> bool:
-    """Whether an adapter is LoRA of any kind, several of which can share one base."""
-    config = folder / "adapter_config.json"
-    return config.is_file() and json.loads(config.read_text(encoding="utf-8"))["peft_type"] == "LORA"
+def can_share(folder: Path) -> bool:
+    """Whether an adapter is LoRA that leaves the base's own tensors alone, so that several can share one base."""
+    if not (folder / "adapter_config.json").is_file():
+        return False
+    config = read_config(folder)
+    return config.peft_type == "LORA" and config.bias == "none"
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name is a folder's, such as ./theirs."""
+    return name.startswith((".", "/", "~")) or ("/" in name and Path(name).is_dir())
+
+
+def adapter_folder(name: str, base: Path | None) -> Path:
+    """The folder by that name. Raises ValueError where there is no adapter that fits, or no base for one."""
+    folder = Path(name).expanduser()
+    if base is None:
+        raise ValueError(f"{name} is the folder of an adapter, and there is no base in {BASE}: run `dvc repro base`")
+    # Before it comes near the base that all models share.
+    read_fitting(folder, base)
+    return folder

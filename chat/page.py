@@ -1,5 +1,6 @@
 """Gradio page: one question, two models side by side, and the reference answer of an example."""
 
+import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,12 @@ NO_ANSWER = Text("还没有回答", "No answer yet")
 TRY_ONE = Text("试一个保留集里的问题：", "Try a held-out question:")
 ALL_EXAMPLES = Text("全部示例（填入问题框）", "All examples (fills the question box)")
 SETTINGS = Text("设置", "Settings")
+TOOLS = Text("工具定义", "Tools")
+TOOLS_HINT = Text("粘贴函数定义的列表，格式与接口相同", "Paste a list of function definitions, as the API takes them")
+OBSERVATION = Text("工具结果", "What the tool gave")
+OBSERVE = Text(
+    "请填写上一个调用的结果，回车发送；不会真正执行", "Write what the call gave, then press Enter; nothing is run"
+)
 ASK = Text("请输入问题，回车发送", "Ask, then press Enter")
 
 
@@ -30,6 +37,8 @@ class ColumnWidgets(NamedTuple):
     model: gr.Dropdown
     pane: gr.Chatbot
     status: gr.HTML
+    observation: gr.Textbox
+    """There while a call waits for what its tool gives."""
     history: gr.State
     """Stays on the server: a browser sends a question, never what was answered before."""
 
@@ -70,9 +79,14 @@ def make_column(captions: Captions, label: Text, names: dict[str, Text], selecte
         pane = captions.add(
             gr.Chatbot, captions={"label": label, "placeholder": NO_ANSWER}, show_label=False, height="var(--pane)",
             layout="bubble", buttons=["copy", "copy_all"], render_markdown=False, sanitize_html=True, allow_tags=False,
-            latex_delimiters=[], feedback_options=None,
+            latex_delimiters=[], feedback_options=None, reasoning_tags=[(html.escape("<think>"), html.escape("</think>"))],
         )  # fmt: skip
-        return ColumnWidgets(model, pane, gr.HTML(elem_classes="answer-status"), gr.State([]))
+        status = gr.HTML(elem_classes="answer-status")
+        observation = captions.add(
+            gr.Textbox, captions={"label": OBSERVATION, "placeholder": OBSERVE}, visible=False, max_lines=8,
+            max_length=MAX_CHARACTERS, elem_classes="observation",
+        )  # fmt: skip
+        return ColumnWidgets(model, pane, status, observation, gr.State([]))
 
 
 def make_side(captions: Captions, examples: Sequence[Example]) -> SideWidgets:
@@ -112,6 +126,10 @@ def make_settings(captions: Captions) -> list[gr.Textbox | gr.Slider | gr.Number
             captions.add(
                 gr.Number, captions={"label": Text("随机种子", "Seed")},
                 value=0, minimum=0, maximum=2**31 - 1, precision=0,
+            ),
+            captions.add(
+                gr.Textbox, captions={"label": TOOLS, "placeholder": TOOLS_HINT},
+                lines=3, max_lines=12, max_length=MAX_CHARACTERS, elem_id="tools",
             ),
         ]  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import html
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ from chat.engine import Engine, SamplingParams
 from chat.examples import Example, starters
 from chat.i18n.captions import Captions
 from chat.i18n.texts import Text
-from chat.side_by_side import Column, drop_last_reply, drop_unanswered, escape_messages, run_columns
+from chat.replies.deltas import Delta
+from chat.side_by_side import Column, drop_last_reply, drop_unanswered, escape_messages, open_calls, run_columns
+from chat.tool_definitions import read_definitions
 from tuneline.formats.records import Message
 
 if TYPE_CHECKING:
@@ -30,18 +32,20 @@ def reference_html(example: Example | None) -> str:
     return f"<h2>{REFERENCE.html()}</h2><blockquote>{html.escape(example.reference)}</blockquote>"
 
 
-def page_update(page: "Page", columns: Sequence[Column], *, running: bool) -> Update:
-    """Update of all components that change while both columns run, and when they have finished."""
+def page_update(page: "Page", columns: Mapping[int, Column], *, running: bool) -> Update:
+    """Update of all components that change while columns run, by their place, and when they have finished."""
     composer = page.composer
     update: Update = {
         button: gr.Button(interactive=not running) for button in (composer.send, composer.retry, composer.clear)
     }
     update[composer.stop] = gr.Button(interactive=running)
-    for widget, column in zip(page.columns, columns, strict=True):
+    for place, column in columns.items():
+        widget, messages = page.columns[place], column.messages()
         update |= {
-            widget.history: column.messages(),
-            widget.pane: escape_messages(column.messages()),
+            widget.history: messages,
+            widget.pane: escape_messages(messages),
             widget.status: column.status(),
+            widget.observation: gr.Textbox(visible=not running and bool(open_calls(messages))),
         }
     return update
 
@@ -68,7 +72,28 @@ class Handlers:
         if not left:
             yield gr.skip()
             return
-        yield from self._stream(request, [drop_last_reply(left), drop_last_reply(right)], rest, {})
+        yield from self._stream(request, {0: drop_last_reply(left), 1: drop_last_reply(right)}, rest, {})
+
+    def observe(self, place: int) -> Any:
+        """Handler that takes what a tool gave to the next call of one column, which goes on when all have been answered."""
+
+        def take(request: gr.Request, text: str, *values: Any) -> Any:
+            widget = self.page.columns[place]
+            left, right, *rest = values
+            history = (left, right)[place]
+            waiting = open_calls(history)
+            if not waiting or self._stop_events.get(request.session_hash):
+                yield gr.skip()
+                return
+            history = [*history, Message(role="tool", content=text or "")]
+            if len(waiting) > 1:
+                yield {widget.history: history, widget.pane: escape_messages(history), widget.observation: ""}
+                return
+            yield from self._stream(
+                request, {place: history}, rest, {widget.observation: gr.Textbox("", visible=False)}
+            )
+
+        return take
 
     def stop(self, request: gr.Request) -> None:
         if stop := self._stop_events.get(request.session_hash):
@@ -85,16 +110,17 @@ class Handlers:
 
     def _ask(self, request: gr.Request, question: str, values: Sequence[Any], first: Update) -> Iterator[Any]:
         left, right, *rest = values
-        histories = [[*drop_unanswered(history), Message(role="user", content=question)] for history in (left, right)]
+        asked = Message(role="user", content=question)
+        histories = {place: [*drop_unanswered(history), asked] for place, history in enumerate((left, right))}
         if self.page.side:
             first = first | {self.page.side.reference: reference_html(self._by_question.get(question.strip()))}
         yield from self._stream(request, histories, rest, first)
 
     def _stream(
-        self, request: gr.Request, histories: Sequence[list[Message]], values: Sequence[Any], first: Update
+        self, request: gr.Request, histories: Mapping[int, list[Message]], values: Sequence[Any], first: Update
     ) -> Iterator[Any]:
-        """Updates of the page until both columns have finished; `first` is part of the first one."""
-        *models, system, temperature, top_p, max_new_tokens, seed = values
+        """Updates of the page until the columns of `histories` have finished; `first` is part of the first one."""
+        *models, system, temperature, top_p, max_new_tokens, seed, tools = values
         params = SamplingParams(int(max_new_tokens), temperature, top_p, int(seed or 0))
         prefix = [Message(role="system", content=system)] if (system or "").strip() else []
         stop = threading.Event()
@@ -102,16 +128,24 @@ class Handlers:
             yield gr.skip()
             return
         try:
-            columns = [
-                Column(history, partial(self.engine.stream, name, [*prefix, *history], params), stop)
-                for name, history in zip(models, histories, strict=True)
-            ]
+            columns = {
+                place: Column(
+                    history, partial(self._start, models[place], [*prefix, *history], params, tools or ""), stop
+                )
+                for place, history in histories.items()
+            }
             yield page_update(self.page, columns, running=True) | first
-            for _ in run_columns(columns, stop):
+            for _ in run_columns([*columns.values()], stop):
                 yield page_update(self.page, columns, running=True)
             yield page_update(self.page, columns, running=False)
         finally:
             self._stop_events.pop(request.session_hash, None)
+
+    def _start(
+        self, name: str, messages: list[Message], params: SamplingParams, tools: str, stop: threading.Event
+    ) -> Generator[Delta]:
+        """A column's reply; tools that are none are an error of its own."""
+        return self.engine.stream(name, messages, params._replace(tools=read_definitions(tools)), stop)
 
 
 def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") -> None:
@@ -121,12 +155,16 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
     histories, panes = [widget.history for widget in page.columns], [widget.pane for widget in page.columns]
     statuses = [widget.status for widget in page.columns]
     inputs = [composer.question, *histories, *(widget.model for widget in page.columns), *page.settings]
-    outputs = [*composer, *histories, *panes, *statuses, system, *([side.reference] if side else [])]
+    observations = [widget.observation for widget in page.columns]
+    outputs = [*composer, *histories, *panes, *statuses, *observations, system, *([side.reference] if side else [])]
     asking = [composer.send.click, composer.question.submit]
     gr.on(asking, handlers.send, inputs, outputs, trigger_mode="once", **EVENT_OPTIONS)
     composer.retry.click(handlers.retry, inputs, outputs, **EVENT_OPTIONS)
+    for place, box in enumerate(observations):
+        box.submit(handlers.observe(place), [box, *inputs[1:]], outputs, trigger_mode="once", **EVENT_OPTIONS)
     composer.stop.click(handlers.stop, queue=False, **EVENT_OPTIONS)
     emptied: Update = {item: [] for item in [*histories, *panes]} | dict.fromkeys(statuses, "")
+    emptied |= {box: gr.Textbox("", visible=False) for box in observations}
     if side:
         emptied |= {side.reference: "", side.examples: None}
         for button, example in zip(side.starters, starters(examples), strict=True):

@@ -7,25 +7,40 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 
-from chat.engine import Delta
 from chat.i18n.texts import Text
-from tuneline.formats.records import Message
+from chat.replies.deltas import Delta
+from tuneline.formats.calls import call_text
+from tuneline.formats.records import Message, ToolCall
 from tuneline.runtime.errors import sentence
 
 POLL_INTERVAL = 0.08
 """Seconds between two updates: the page is not redrawn for every token."""
 STOPPED = Text("已停止", "stopped")
+WAITING = Text("等待填写工具结果", "waits for what the tool gives")
 AT_LIMIT = Text("已到长度上限", "cut off at the length limit")
 
 
 def drop_unanswered(history: Sequence[Message]) -> list[Message]:
-    """Conversation without a last question that was refused, or stopped before its reply began."""
-    return list(history[:-1] if history and history[-1]["role"] == "user" else history)
+    """Conversation without a last question that was refused, stopped before its reply began, or led to calls without end."""
+    last = history[-1] if history else None
+    if last is None or (last["role"] == "assistant" and not last.get("tool_calls")):
+        return list(history)
+    return list(history[: max(n for n, message in enumerate(history) if message["role"] == "user")])
 
 
 def drop_last_reply(history: Sequence[Message]) -> list[Message]:
-    """Conversation up to the last question."""
-    return list(history if history and history[-1]["role"] == "user" else history[:-1])
+    """Conversation up to the last question, or what tools gave to all calls of a reply."""
+    kept = list(history)
+    while kept and kept[-1]["role"] != "user" and (kept[-1]["role"] == "assistant" or open_calls(kept)):
+        kept.pop()
+    return kept
+
+
+def open_calls(history: Sequence[Message]) -> list[ToolCall]:
+    """Calls of the last reply that no tool has answered yet, in order."""
+    last = max((n for n, message in enumerate(history) if message["role"] != "tool"), default=None)
+    calls = history[last].get("tool_calls", []) if last is not None else []
+    return list(calls[len(history) - 1 - last :]) if last is not None else []
 
 
 class Column:
@@ -66,7 +81,11 @@ class Column:
 
     def messages(self) -> list[Message]:
         """Conversation with as much of the reply as there is."""
-        return [*self.history, {"role": "assistant", "content": self.text}] if self.text else self.history
+        calls = self.last.calls if self.last else ()
+        if not self.text and not calls:
+            return self.history
+        reply: Message = {"role": "assistant", "content": self.text}
+        return [*self.history, {**reply, "tool_calls": list(calls)} if calls else reply]
 
     def status(self) -> str:
         """Status line under the column, as HTML in both languages."""
@@ -81,7 +100,7 @@ class Column:
         zh = f"{tokens} 词元，{seconds:.1f} 秒，每秒 {rate:.1f} 词元"
         en = f"{tokens} tokens, {seconds:.1f} s, {rate:.1f} tokens/s"
         reason = self.last.finish_reason
-        if end := {"length": AT_LIMIT, None: STOPPED if stopped else None}.get(reason):
+        if end := {"length": AT_LIMIT, "tool_calls": WAITING, None: STOPPED if stopped else None}.get(reason):
             zh, en = f"{zh}，{end.zh}", f"{en}, {end.en}"
         return status_html(Text(zh, en))
 
@@ -114,5 +133,18 @@ def run_columns(columns: Sequence[Column], stop: threading.Event) -> Iterator[No
 
 
 def escape_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """HTML-escaped messages: gr.Chatbot takes what looks like HTML for HTML even where it is told to render nothing."""
-    return [{"role": message["role"], "content": html.escape(message["content"], quote=False)} for message in messages]
+    """HTML-escaped messages: gr.Chatbot takes what looks like HTML for HTML even where it is told to render nothing.
+
+    A call is a line of its reply, and what a tool gave is on the visitor's side, who wrote it.
+    """
+    return [
+        {"role": "user" if message["role"] == "tool" else message["role"], "content": html.escape(shown, quote=False)}
+        for message, shown in zip(messages, map(shown_text, messages), strict=True)
+    ]
+
+
+def shown_text(message: Message) -> str:
+    """A message as people read it."""
+    sign = "← " if message["role"] == "tool" else ""
+    calls = [f"→ {call_text(call)}" for call in message.get("tool_calls", [])]
+    return "\n".join(filter(None, [sign + message["content"], *calls]))

@@ -11,9 +11,9 @@ from anyio.to_thread import run_sync
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from chat.engine import Delta
 from chat.openai.errors import server_error
 from chat.openai.response import DONE, Completion, event
+from chat.replies.deltas import Delta
 
 TIMEOUT = 30
 """Seconds that a client may take to send its request, or to read what was written to it."""

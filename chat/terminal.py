@@ -3,21 +3,24 @@
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chat.environment import configure_libraries
+from tuneline.formats.calls import call_text, message_text
 from tuneline.formats.records import Message
 from tuneline.runtime.errors import sentence
 
 if TYPE_CHECKING:
-    from chat.engine import Constrain, Delta, SamplingParams
+    from chat.engine import Constrain, SamplingParams
+    from chat.replies.deltas import Delta
 
 WELCOME = (
-    "模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  /model /system /reset /history /quit"
+    "模型的回答不构成医疗或法律建议。 Answers are no medical or legal advice.  "
+    "/model /system /tools /reset /history /quit"
 )
 
 CLASSES = Path("data/processed/classes.json")
@@ -27,7 +30,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def main(
-    model: Annotated[str, typer.Option(help="base, adapter, merged, or rev:<git revision or experiment>")] = "merged",
+    model: Annotated[
+        str, typer.Option(help="base, adapter, merged, rev:<git revision or experiment>, or an adapter's folder")
+    ] = "merged",
     prompt: Annotated[str | None, typer.Option(help="ask one question and end; - reads it from standard input")] = None,
     system: Annotated[str, typer.Option(help="system prompt")] = "",
     max_new_tokens: int = 256,
@@ -40,17 +45,22 @@ def main(
             help="answers of spans of the question and known classes: triples, entities or label, or triples:持股,收购"
         ),
     ] = "",
+    tools: Annotated[
+        Path | None, typer.Option(help="JSON file of functions that it may call; what they give is typed in")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="with --prompt: answer, tokens and seconds as JSON")] = False,
 ) -> None:
-    """Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision.
+    """Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision or folder.
 
     \b
     tuneline chat
     tuneline chat --model adapter --prompt "感冒一般几天能好？"
+    tuneline chat --model ./theirs --prompt "感冒一般几天能好？"
     tuneline chat --constrain triples --prompt "中粮与蒙牛合作。"
     tuneline chat --model rev:exp-a --prompt "感冒一般几天能好？" --json
 
-    /model NAME, /system TEXT, /reset, /history, /quit; Ctrl-C stops an answer. Answers are no medical or legal advice.
+    /model NAME, /system TEXT, /tools FILE, /reset, /history, /quit; Ctrl-C stops an answer. No call is run.
+    Answers are no medical or legal advice.
     """
     if as_json and prompt is None:
         raise typer.BadParameter("it needs --prompt", param_hint="--json")
@@ -58,7 +68,8 @@ def main(
     from chat.engine import SamplingParams
 
     allowed = read_constrain(constrain) if constrain else None
-    session = Session(model, system, SamplingParams(max_new_tokens, temperature, top_p, seed, allowed))
+    params = SamplingParams(max_new_tokens, temperature, top_p, seed, allowed, tools=read_tools(tools))
+    session = Session(model, system, params)
     if prompt is None:
         run_repl(session)
         return
@@ -89,6 +100,18 @@ def read_constrain(text: str) -> "Constrain":
     return Constrain(task, tuple(names))
 
 
+def read_tools(path: Path | None) -> tuple[dict[str, Any], ...]:
+    """Definitions of a file. Raises ValueError for what is none, naming the file."""
+    from chat.tool_definitions import read_definitions
+
+    if path is None:
+        return ()
+    try:
+        return read_definitions(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def print_now(text: str) -> None:
     print(text, end="", flush=True)
 
@@ -111,11 +134,17 @@ class Session:
 
     def ask(self, question: str, show: Callable[[str], None] = print_now) -> "Delta | None":
         """Streamed reply to a question, both kept in the history. Ctrl-C ends the reply and keeps what there is of it."""
-        prompt: Message = {"role": "user", "content": question}
+        return self._reply([{"role": "user", "content": question}], show)
+
+    def observe(self, results: Sequence[str], show: Callable[[str], None] = print_now) -> "Delta | None":
+        """Streamed reply to what the tools gave to the calls of the last one, in order."""
+        return self._reply([{"role": "tool", "content": text} for text in results], show)
+
+    def _reply(self, prompt: list[Message], show: Callable[[str], None]) -> "Delta | None":
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         texts: list[str] = []
         last = None
-        deltas = self.engine.stream(self.model, [*system, *self.history, prompt], self.params)
+        deltas = self.engine.stream(self.model, [*system, *self.history, *prompt], self.params)
         try:
             for last in deltas:
                 texts.append(last.text)
@@ -124,9 +153,11 @@ class Session:
             show(" …")
         finally:
             deltas.close()
-        show("\n")
+        calls = last.calls if last else ()
+        show("".join(f"\n→ {call_text(call)}" for call in calls).removeprefix("" if "".join(texts) else "\n") + "\n")
         if texts:
-            self.history += [prompt, {"role": "assistant", "content": "".join(texts)}]
+            reply: Message = {"role": "assistant", "content": "".join(texts)}
+            self.history += [*prompt, {**reply, "tool_calls": list(calls)} if calls else reply]
         return last
 
     def report(self, question: str) -> dict[str, object]:
@@ -137,6 +168,7 @@ class Session:
         return {
             "model": self.model,
             "answer": self.history[-1]["content"],
+            **({"calls": list(last.calls)} if self.params.tools else {}),
             "finish": last.finish_reason,
             "tokens": last.completion_tokens,
             "prompt_tokens": last.prompt_tokens,
@@ -165,9 +197,25 @@ def run_repl(session: Session) -> None:
             return
         if line:
             try:
-                run_command(session, line) if line.startswith("/") else session.ask(line)
+                run_command(session, line) if line.startswith("/") else converse(session, line)
             except (ValueError, OSError) as error:
                 print(sentence(error))
+
+
+def converse(session: Session, question: str) -> None:
+    """A question and its reply; what functions give that it calls is typed in, until it calls none. Nothing is run."""
+    from chat.side_by_side import drop_unanswered
+
+    last = session.ask(question)
+    while last and last.calls:
+        try:
+            results = [input(f"← {call['name']}: ") for call in last.calls]
+        except (EOFError, KeyboardInterrupt):
+            print()
+            # A call without an answer is no part of what goes on.
+            session.history = drop_unanswered(session.history)
+            return
+        last = session.observe(results)
 
 
 def run_command(session: Session, line: str) -> None:
@@ -179,13 +227,16 @@ def run_command(session: Session, line: str) -> None:
     elif name == "/system":
         session.system = argument
         print(f"system: {argument or '(none)'}")
+    elif name == "/tools":
+        session.params = session.params._replace(tools=read_tools(Path(argument) if argument else None))
+        print(f"tools: {', '.join(tool['function']['name'] for tool in session.params.tools) or '(none)'}")
     elif name == "/model" and argument:
         session.select(argument)
         print(f"model: {session.model}")
     elif name == "/model":
-        print(f"{session.model}; also: {', '.join(session.engine.models.names)}, rev:<revision>")
+        print(f"{session.model}; also: {', '.join(session.engine.models.names)}, rev:<revision>, ./<folder>")
     elif name == "/history":
         for message in session.history:
-            print(f"{message['role']}: {message['content']}")
+            print(f"{message['role']}: {message_text(message)}")
     else:
-        raise ValueError(f"{name} is no command, expected /model, /system, /reset, /history or /quit")
+        raise ValueError(f"{name} is no command, expected /model, /system, /tools, /reset, /history or /quit")

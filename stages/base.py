@@ -2,7 +2,8 @@
 
     python -m stages.base
 
-Reads section `base`; writes models/base and metrics/base.json. A base whose perplexity is over its limit fails here.
+Reads section `base`; writes models/base, metrics/base.json and metrics/base_details.json (the prompt as text, how rows are
+trained). A base whose perplexity is over its limit fails here, and one that a later stage could not train, evaluate or export.
 """
 
 from pathlib import Path
@@ -14,20 +15,24 @@ from tuneline.runtime.stage import Stage, run_stage
 
 BASE = Path("models/base")
 METRICS = Path("metrics/base.json")
+DETAILS = Path("metrics/base_details.json")
 
 
 def main(stage: Stage) -> None:
     params = stage.load(Base)
-    with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS) as (folder, metrics):
-        from tuneline.base.canonicalize import canonicalize, quantization_of
+    with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS, DETAILS) as (folder, metrics, details):
+        from tuneline.base.canonicalize import canonicalize, details_of, quantization_of
         from tuneline.base.inspect import inspect, notice
 
-        prompt = canonicalize(source, gguf, params, folder)
+        found = canonicalize(source, gguf, params, folder)
         report, run_info = inspect(folder, params)
-        write_json(metrics, report | prompt._asdict() | quantization_of(source, gguf))
+        prompt = found.prompt
+        prompted = {"family": prompt.family, "chat_template": prompt.chat_template}
+        write_json(metrics, report | prompted | quantization_of(source, gguf))
+        write_json(details, details_of(found))
     stage.record_run_info(**run_info)
     perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"
-    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}")
+    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}", *found.sentences(), sep="\nbase: ")
 
 
 if __name__ == "__main__":

@@ -28,14 +28,15 @@ LOCK = Path("models/.train.lock")
 
 def main(stage: Stage) -> None:
     config = load_config(stage.load)
-    processes, device = check(config, TOKENS, BASE)
-    lineage = lineage_of(config, TOKENS, BASE, stage.code)
+    processes, device, start = check(config, TOKENS, BASE)
+    lineage = lineage_of(config, TOKENS, BASE, stage.code, start)
     with (
         exclusive_lock(LOCK),
         scratch_folder(fingerprint(lineage, processes, device)) as scratch,
         stage.outputs(ADAPTER, METRICS, live=[CURVE]) as (adapter, metrics),
     ):
-        launch_training(config, processes, Paths(TOKENS, BASE, scratch, CURVE, adapter, metrics))
+        init = start.folder if start else None
+        launch_training(config, processes, Paths(TOKENS, BASE, scratch, CURVE, adapter, metrics, init))
         write_json(adapter / "lineage.json", lineage)
         stage.record_run_info(**read_run_info(scratch))
     print(f"train: adapter in {ADAPTER}")

@@ -21,6 +21,10 @@ from tests.helpers.tiny_models import MARKERS, base_section, canonical, make_bas
 from tests.helpers.workspace import make_trained
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-tables", action="store_true", help="write the tables of docs/ that tests compare")
+
+
 def pytest_collection_modifyitems(items: list) -> None:
     """Files with stories first: the longest should not be what everything else waits for at the end."""
     long = {item.path for item in items if item.get_closest_marker("story")}
@@ -70,14 +74,14 @@ def pieces(tmp_path_factory):
     from sentencepiece import SentencePieceProcessor
 
     from tests.helpers.chatglm3 import RULES, train_pieces
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.chatglm.tokenizer import build
 
     made = {}
     for number, rule in enumerate(RULES):
         path = train_pieces(tmp_path_factory.mktemp(rule), rule, 400 + 20 * number)
         tokenizer = build(path)
-        made[rule] = (path, SentencePieceProcessor(str(path)), tokenizer, Prompter(tokenizer).plain)
+        made[rule] = (path, SentencePieceProcessor(str(path)), tokenizer, load_prompter(tokenizer).plain)
     return made
 
 
@@ -113,6 +117,18 @@ def made(tmp_path_factory, canonical_base) -> Path:
     finally:
         os.chdir(here)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    from tests.helpers.browsing import CHROMIUM
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

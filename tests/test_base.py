@@ -9,11 +9,11 @@ import torch
 
 import stages.base
 from tests.helpers.stages import run_main
-from tests.helpers.tiny_models import base_section, make_base
-from tuneline.base.canonicalize import canonicalize, set_chat_template
+from tests.helpers.tiny_models import base_section, make_base, make_tokenizer
+from tuneline.base.canonicalize import canonicalize, prompt_of
 from tuneline.base.perplexity import check, perplexities
 from tuneline.base.source import open_source
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.config import Base
 from tuneline.models.loading import has_bfloat16, load_model, load_tokenizer, pick_dtype
 from tuneline.runtime.hashing import folder_sha256
@@ -39,11 +39,12 @@ def test_the_canonical_folder_is_complete(workspace, raw_base):
         "SHA256SUMS",
     }
     model = load_model(Path("models/base"), torch.float32)
-    prompter = Prompter(load_tokenizer(Path("models/base")))
+    prompter = load_prompter(load_tokenizer(Path("models/base")))
     assert model.generation_config.eos_token_id == prompter.stop_ids
     assert set(prompter.closing) <= set(prompter.stop_ids)
     report = json.loads(Path("metrics/base.json").read_text())
     assert report["family"] == "gemma"
+    assert "<start_of_turn>model" in json.loads(Path("metrics/base_details.json").read_text())["base_prompt"]
     assert report["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert json.loads(Path("models/base/config.json").read_text())["dtype"] == "bfloat16"
 
@@ -128,22 +129,37 @@ def test_perplexity_of_noise_is_refused(canonical_base):
 
 def test_a_head_that_does_more_than_multiply_is_found(canonical_base):
     model = load_model(canonical_base, torch.float32)
-    model.get_output_embeddings().weight.mul_(50)
-    model.config.final_logit_softcapping = 1.0
+    model.get_output_embeddings().register_forward_hook(lambda module, given, logits: logits + 5 * logits.sin())
     with pytest.raises(ValueError, match="its head is not a plain matrix product"):
         perplexities(model, load_tokenizer(canonical_base))
 
 
-def test_a_base_keeps_its_own_template_only_if_it_says_the_same(tokenizers):
+def test_a_base_keeps_its_own_template_and_gets_ours_when_it_has_none():
     from tuneline.models.chat_templates import chat_template
 
-    tokenizer = tokenizers["chatml"]
-    prompter = Prompter(tokenizer)
-    tokenizer.chat_template = "{# their own #}" + chat_template("chatml")
-    assert set_chat_template(tokenizer, prompter) == "own"
-    tokenizer.chat_template = "You are helpful. {{ messages[0].content }}"
-    assert set_chat_template(tokenizer, prompter) == "tuneline"
+    tokenizer = make_tokenizer("chatml")
+    _, prompt = prompt_of(tokenizer)
+    assert (prompt.chat_template, prompt.family) == ("tuneline", "chatml")
+    assert "the base brings no chat template" in prompt.sentence()
     assert tokenizer.chat_template == chat_template("chatml")
+    theirs = "{# theirs #}" + chat_template("chatml")
+    tokenizer.chat_template = {"default": theirs, "tool_use": "{{ tools }}"}
+    _, prompt = prompt_of(tokenizer)
+    assert (prompt.chat_template, prompt.rules) == ("own", [])
+    assert prompt.sentence() == "prompt: the base's own chat template"
+    assert tokenizer.chat_template == theirs, "untouched"
+    assert "{system}" in prompt.text
+    assert "{answer}<|im_end|>" in prompt.text
+
+
+def test_a_template_that_is_not_followed_is_refused_with_what_it_does(tmp_path):
+    folder = make_base(tmp_path / "tiny")
+    (folder / "chat_template.jinja").write_text("You are helpful. {{ messages[0].content }}")
+    with pytest.raises(
+        ValueError, match="leaves out texts of a plain conversation.*chat_template.jinja beside its weights"
+    ):
+        canonicalize(folder, None, section(source=str(folder)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_dtype_auto_is_what_the_hardware_has():

@@ -12,9 +12,11 @@ import yaml
 from chat.engine import Constrain, Engine, SamplingParams
 from chat.generation import GumbelSampler
 from chat.limits import MAX_RUNNING, BusyError, TooLongError, UnknownModelError
-from chat.models import Models
+from chat.models import Models, can_share
 from chat.terminal import read_constrain
 from tests.helpers.commands import dvc, git, git_init, python
+from tests.helpers.foreign_adapters import LORA as PLAIN
+from tests.helpers.foreign_adapters import VERSIONS, plain_tensors, write_adapter
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import make_base
 from tests.helpers.workspace import CHATS, make_trained
@@ -56,6 +58,27 @@ def test_each_name_is_answered_by_its_model(engine, made):
     assert expected["base"] != expected["adapter"]
     for name in ("base", "adapter", "base", "merged", "adapter"):
         assert whole(engine, name) == expected[name]
+
+
+def test_an_adapters_folder_is_a_model_beside_the_others(engine, made, tmp_path):
+    base, dtype, models = made / "models/base", engine.models._dtype, engine.models
+    theirs = write_adapter(tmp_path / "theirs", PLAIN | VERSIONS["0.4"], plain_tensors(base))
+    name = models.resolve(str(theirs))
+    try:
+        expected = plain_answer(load_adapter(load_model(base, dtype), theirs), engine)
+        before = {other: whole(engine, other) for other in ("base", "adapter")}
+        assert expected not in before.values()
+        assert whole(engine, name) == expected
+        assert {other: whole(engine, other) for other in before} == before
+    finally:
+        models.names = tuple(one for one in models.names if one != name)
+    assert can_share(theirs)
+    write_adapter(theirs, PLAIN | {"bias": "all"}, {})
+    assert not can_share(theirs), "the biases are the base's own"
+    with pytest.raises(ValueError, match="does not fit models/base: 8 tensors have another shape"):
+        models.resolve(str(write_adapter(tmp_path / "other", PLAIN, plain_tensors(base, r=5))))
+    with pytest.raises(ValueError, match=r"nothing has no adapter_config.json"):
+        models.resolve("./nothing")
 
 
 def test_answers_made_at_the_same_time_are_those_made_alone(engine):
@@ -163,8 +186,8 @@ def test_what_is_too_much_is_refused_in_a_sentence(engine, monkeypatch):
     assert refusal(temperature=-1)[1].startswith("temperature is -1, expected 0")
     assert refusal(top_p=0)[1].startswith("top_p is 0, expected more than 0")
     assert refusal(seed=2**63)[1].endswith("expected -2^63 to 2^63 - 1")
-    assert "role 'tool'" in refusal(messages=[{"role": "tool", "content": "x"}, *QUESTION])[1]
-    assert refusal(messages=[])[1] == "a generation prompt ends with a user's message"
+    assert "role 'other'" in refusal(messages=[{"role": "other", "content": "x"}, *QUESTION])[1]
+    assert refusal(messages=[])[1] == "a generation prompt ends with a user's message, or a tool's"
     monkeypatch.setattr("chat.engine.MAX_RUNNING", 0)
     monkeypatch.setattr("chat.engine.MAX_WAITING", 0)
     with pytest.raises(BusyError):
@@ -228,7 +251,7 @@ def test_a_conversation_in_the_terminal(made, engine):
     assert f"> {first}\n" in result.stdout
     assert f"> {second}\n" in result.stdout
     assert (
-        f"> user: 感冒怎么办\nassistant: {first}\nuser: 头痛\nassistant: {second}\n> system: 简短\n> > > there is no"
+        f"> user: 感冒怎么办\nassistant: {first}\nuser: 头痛\nassistant: {second}\n> system: 简短\n> > > ../x has no adapter_"
         in result.stdout
     )
     assert "/no is no command, expected /model" in result.stdout
@@ -238,7 +261,7 @@ def test_a_conversation_in_the_terminal(made, engine):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "/etc", "--prompt", "x"], "chat: there is no model '/etc', expected one of base, adapter, merged"),
+        (["--model", "/etc", "--prompt", "x"], "chat: /etc has no adapter_config.json: expected a folder that PEFT"),
         (["--model", "rev:none", "--prompt", "x"], "chat: rev:none: its adapter can't be had"),
         (["--prompt", "x", "--max-new-tokens", "0"], "chat: max_tokens is 0, expected 1 to 1024"),
     ],

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.chat_templates import bracketed
 from tests.helpers.tiny_models import MARKERS, make_tokenizer
 from tuneline.formats.example import IGNORE_INDEX
-from tuneline.models.chat_format import Prompter, family_of
+from tuneline.models.chat_families import family_of
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.chat_templates import chat_template
 
 CHAT = [
@@ -32,38 +34,22 @@ EXPECTED = {
 }
 
 
-def bracketed(row, tokenizer) -> str:
-    """The row as text, with what is learnt in brackets."""
-    pieces, learning = [], False
-    groups: list[tuple[bool, list[int]]] = []
-    for token, label in zip(row.input_ids, row.labels, strict=True):
-        assert label in (token, IGNORE_INDEX)
-        learns = label != IGNORE_INDEX
-        if not groups or groups[-1][0] != learns:
-            groups.append((learns, []))
-        groups[-1][1].append(token)
-    for learning, ids in groups:
-        text = tokenizer.decode(ids)
-        pieces.append(f"[{text}]" if learning else text)
-    return "".join(pieces)
-
-
 @pytest.mark.parametrize("family", EXPECTED)
 def test_a_whole_conversation(tokenizers, family):
-    row = Prompter(tokenizers[family]).training_row(CHAT)
+    row = load_prompter(tokenizers[family]).training_row(CHAT)
     assert bracketed(row, tokenizers[family]) == EXPECTED[family]
 
 
 @pytest.mark.parametrize("family", EXPECTED)
 def test_only_the_last_answer(tokenizers, family):
-    row = Prompter(tokenizers[family]).training_row(CHAT, "last_answer")
+    row = load_prompter(tokenizers[family]).training_row(CHAT, "last_answer")
     first = re.sub(r"\[(\n?您好[^\]]*)\]", r"\1", EXPECTED[family])
     assert bracketed(row, tokenizers[family]) == first
 
 
 @pytest.mark.parametrize("family", EXPECTED)
 def test_training_begins_with_the_generation_prompt(tokenizers, family):
-    prompter = Prompter(tokenizers[family])
+    prompter = load_prompter(tokenizers[family])
     prompt = prompter.generation_prompt(CHAT[:-1])
     row = prompter.training_row(CHAT, "last_answer")
     assert row.input_ids[: len(prompt)] == prompt
@@ -74,8 +60,8 @@ def test_a_tokenizer_saved_with_truncation_and_padding_cuts_nothing():
     tokenizer = make_tokenizer("gemma")
     tokenizer.backend_tokenizer.enable_truncation(max_length=4)
     tokenizer.backend_tokenizer.enable_padding(length=30)
-    assert len(Prompter(tokenizer).text("长" * 50)) >= 50
-    assert Prompter(tokenizer).after == Prompter(make_tokenizer("gemma")).after
+    assert len(load_prompter(tokenizer).text("长" * 50)) >= 50
+    assert load_prompter(tokenizer).after == load_prompter(make_tokenizer("gemma")).after
 
 
 @pytest.mark.parametrize("family", EXPECTED)
@@ -83,7 +69,7 @@ def test_the_saved_template_says_the_same(tokenizers, family):
     tokenizer = make_tokenizer(family)
     tokenizer.chat_template = chat_template(family)
     rendered = tokenizer.apply_chat_template(CHAT[:-1], add_generation_prompt=True, tokenize=True, return_dict=False)
-    assert rendered == Prompter(tokenizer).generation_prompt(CHAT[:-1])
+    assert rendered == load_prompter(tokenizer).generation_prompt(CHAT[:-1])
 
 
 FOREIGN = [
@@ -106,7 +92,7 @@ ALPHABET = sorted(
 
 @pytest.fixture(scope="module")
 def prompters(tokenizers):
-    return {family: Prompter(tokenizer) for family, tokenizer in tokenizers.items()}
+    return {family: load_prompter(tokenizer) for family, tokenizer in tokenizers.items()}
 
 
 @pytest.mark.parametrize("family", MARKERS)
@@ -129,18 +115,18 @@ def test_no_text_becomes_a_control_token(tokenizers, prompters, family, pieces):
     [
         ([], "ends with an assistant"),
         ([{"role": "user", "content": "x"}], "ends with an assistant"),
-        ([{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}], "'tool', expected system, user"),
+        ([{"role": "tool", "content": "x"}, {"role": "assistant", "content": "x"}], "which has no tools"),
         ([*CHAT[1:3], CHAT[0], *CHAT[3:]], "expected only before the first turn"),
     ],
 )
 def test_a_conversation_out_of_order_is_refused(tokenizers, messages, complaint):
     with pytest.raises(ValueError, match=complaint):
-        Prompter(tokenizers["gemma"]).training_row(messages)
+        load_prompter(tokenizers["gemma"]).training_row(messages)
 
 
 @pytest.mark.parametrize("family", EXPECTED)
 def test_many_rows_are_what_each_is_alone(tokenizers, family):
-    prompter = Prompter(tokenizers[family])
+    prompter = load_prompter(tokenizers[family])
     conversations = [CHAT, CHAT[1:3], [CHAT[1], {"role": "assistant", "content": ""}]]
     assert prompter.training_rows(conversations) == [prompter.training_row(messages) for messages in conversations]
     empty = prompter.training_row(conversations[2])
@@ -151,9 +137,22 @@ def test_many_rows_are_what_each_is_alone(tokenizers, family):
     ], "an empty answer still ends"
 
 
+@pytest.mark.parametrize("family", EXPECTED)
+def test_thoughts_stand_before_the_last_answer_alone(tokenizers, family):
+    prompter = load_prompter(tokenizers[family])
+    thinking = [message | ({"reasoning": "想"} if message["role"] == "assistant" else {}) for message in CHAT]
+    whole, end = EXPECTED[family].rsplit("慢走", 1)
+    lead = "\n" if family == "glm4" else ""
+    head = whole.removesuffix(f"[{lead}")
+    learnt, masked = (prompter.training_rows([thinking], "all_answers", way)[0] for way in ("learn", "mask"))
+    assert bracketed(learnt, tokenizers[family]) == f"{head}[{lead}<think>\n想\n</think>\n\n慢走{end}"
+    assert learnt.input_ids == masked.input_ids
+    assert bracketed(masked, tokenizers[family]).endswith(f"<think>\n想\n</think>\n\n[慢走{end}")
+
+
 def test_a_generation_prompt_ends_with_the_user(tokenizers):
     with pytest.raises(ValueError, match="ends with a user"):
-        Prompter(tokenizers["gemma"]).generation_prompt(CHAT)
+        load_prompter(tokenizers["gemma"]).generation_prompt(CHAT)
 
 
 def test_an_unknown_family_is_refused(tokenizers):

@@ -11,7 +11,7 @@ import yaml
 from tests.helpers.chatglm3 import SIZES, checkpoint, stored_tensors
 from tests.helpers.commands import dvc
 from tests.helpers.tiny_models import base_section
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 
 ANSWER = """
@@ -41,7 +41,7 @@ def test_all_stages_on_a_chatglm3_checkpoint(project, pieces, tmp_path):
     assert json.loads((project / "metrics/export.json").read_text())["delta_nll"] < 0.01
     # In a process that has only transformers, the merged model says what the adapter says.
     tuned = load_adapter(load_model(project / "models/base", torch.float32), project / "models/adapter")
-    prompter = Prompter(load_tokenizer(project / "models/base"))
+    prompter = load_prompter(load_tokenizer(project / "models/base"))
     ids = prompter.generation_prompt([{"role": "user", "content": "感冒了怎么办"}])
     given = torch.tensor([ids])
     said = tuned.generate(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers.chatglm3 import RULES, SIZES, checkpoint, converted, equations
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.loading import load_model, load_tokenizer
 
 
@@ -52,7 +52,7 @@ def test_logits_are_those_of_the_equations(tmp_path, pieces, name, layout, rule)
             do_sample=False,
         )
     longer = said[0].tolist()
-    stops = torch.tensor(Prompter(load_tokenizer(folder)).stop_ids)
+    stops = torch.tensor(load_prompter(load_tokenizer(folder)).stop_ids)
     for place in range(40, 48):
         scores = equations(tensors, config, longer[:place])[-1]
         scores[stops] = -torch.inf

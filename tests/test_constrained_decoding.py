@@ -19,7 +19,7 @@ from tuneline.evaluate.metrics.extraction import items
 from tuneline.evaluate.predict import Model, predict
 from tuneline.formats.extraction import ENDS, TYPED, named_classes, read_classes
 from tuneline.formats.records import normalise
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer, Constraint
 from tuneline.models.loading import load_model, load_tokenizer
 from tuneline.train import methods
@@ -37,7 +37,7 @@ CONSTRAINTS = [
     *(Constraint("entities", text, TYPES) for text in TEXTS),
     Constraint("label", "", LABELS),
 ]
-PARAMS = {"max_new_tokens": 24, "batch_size": 3, "dtype": "float32"}
+PARAMS = {"max_new_tokens": 24, "max_thinking_tokens": 8, "batch_size": 3, "dtype": "float32"}
 
 
 def complaints(said: str, constraint: Constraint) -> list[str]:
@@ -74,7 +74,7 @@ def test_the_check_of_answers_sees_what_is_wrong():
 def test_whatever_a_model_prefers_the_answer_can_be_read(family, tokenizers):
     """Scores drawn by lot, over more tokens than the tokenizer has: a head is often padded."""
     tokenizer = tokenizers[family]
-    prompter = Prompter(tokenizer)
+    prompter = load_prompter(tokenizer)
     constrainer = Constrainer(tokenizer, prompter)
     ended = 0
     for number, constraint in enumerate(CONSTRAINTS * 3):
@@ -94,8 +94,10 @@ def test_whatever_a_model_prefers_the_answer_can_be_read(family, tokenizers):
 
 def test_sentencepiece_with_bytes_and_a_mark_before_the_first_word(pieces):
     for rule, (_, _, tokenizer, _) in pieces.items():
-        constrainer = Constrainer(tokenizer, Prompter(tokenizer))
-        assert constrainer.lead.strip() == "" != constrainer.prefix, "the model says its role's line end itself"
+        constrainer = Constrainer(tokenizer, load_prompter(tokenizer))
+        nothing, lead = json.loads(constrainer.nothing), json.loads(constrainer.lead)
+        assert nothing.strip() == "" and lead.startswith(nothing), "the model says its role's line end itself"
+        assert lead != nothing, "the mark of a first word"
         constraint = CONSTRAINTS[0]
         allowed = ["", "工行_被持股_美国运通", "美国运通_持股_工行"]
         refused = ["工行_合作_美国运通", "建行_持股_工行", "工行_持股_", "工行"]
@@ -122,7 +124,7 @@ def merged_tokenizer() -> PreTrainedTokenizerFast:
 
 def test_tokens_that_cross_the_borders_of_spans_are_allowed_where_they_fit():
     tokenizer = merged_tokenizer()
-    prompter = Prompter(tokenizer)
+    prompter = load_prompter(tokenizer)
     constrainer = Constrainer(tokenizer, prompter)
     crossing = {text: prompter.text(text) for text in ("行_持", "股_安", "行_收", "联\n")}
     assert all(len(ids) == 1 for ids in crossing.values())
@@ -241,14 +243,16 @@ def test_constraints_that_fit_no_item_or_no_training_set_are_refused(tmp_path, t
     with pytest.raises(ValueError, match="evaluate.constrain holds 'a_b' for triples"):
         predict(tiny, RECORDS[:1], from_training, "test", {"triples": ["a_b"]})
     with pytest.raises(ValueError, match="is empty for triples, expected at least one name"):
-        Constrainer(tiny.tokenizer, Prompter(tiny.tokenizer)).processor([Constraint("triples", "甲乙", [])])
+        Constrainer(tiny.tokenizer, load_prompter(tiny.tokenizer)).processor([Constraint("triples", "甲乙", [])])
 
 
 def test_a_token_that_was_not_allowed_ends_the_generation(tiny):
-    processor = Constrainer(tiny.tokenizer, Prompter(tiny.tokenizer)).processor([Constraint("label", "", ["骨科"])])
+    processor = Constrainer(tiny.tokenizer, load_prompter(tiny.tokenizer)).processor(
+        [Constraint("label", "", ["骨科"])]
+    )
     scores = torch.zeros((1, len(tiny.tokenizer)))
     processor(torch.tensor([[9]]), scores)
-    wrong = Prompter(tiny.tokenizer).text("!")
+    wrong = load_prompter(tiny.tokenizer).text("!")
     with pytest.raises(ValueError, match="a constrained answer can't go on: .*doesn't satisfy the grammar"):
         processor(torch.tensor([[9, *wrong]]), scores)
 

@@ -2,10 +2,8 @@
 
 import os
 import re
-import shutil
 import socket
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -23,6 +21,7 @@ from chat.limits import BusyError, TooLongError, check_size, check_tokens
 from chat.models import Models
 from chat.page import make_page
 from chat.side_by_side import drop_last_reply, drop_unanswered, error_text, escape_messages
+from tests.helpers.browsing import QUESTION, ask, browsing, bubbles, visiting
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port
@@ -31,9 +30,6 @@ from tuneline.cli.app import app
 from tuneline.formats.records import read_heldout
 
 pytestmark = pytest.mark.story
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
-QUESTION = "我咳嗽"
 CHINESE, LATIN = re.compile(r"[\u4e00-\u9fff]"), re.compile(r"[A-Za-z]{2,}")
 USER, ANSWER = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": "多休息。"}
 
@@ -51,42 +47,6 @@ def served(made):
     os.chdir(here)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def visiting(browser, url, **options):
-    """A visitor's page; whatever it complains of or asks elsewhere fails the test."""
-    context = browser.new_context(**{"locale": "zh-CN", "viewport": {"width": 1280, "height": 800}} | options)
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith((url, "data:", "blob:")) else wrong.append(request.url),
-    )
-    page.goto(url)
-    page.locator("#question textarea").wait_for()
-    page.wait_for_function("['zh-Hans', 'en'].includes(document.documentElement.lang)")
-    yield page
-    context.close()
-    assert wrong == []
-
-
-def ask(page, question=QUESTION):
-    page.locator("#question textarea").fill(question)
-    page.locator("#question textarea").press("Enter")
-
-
 def click(page, name):
     page.locator(f"#buttons #{name}").click()
 
@@ -96,10 +56,6 @@ def finished(page) -> list[str]:
     page.locator(".answer-status p", has_text="tokens/s").nth(1).wait_for()
     page.locator("#send:enabled").wait_for()
     return bubbles(page)
-
-
-def bubbles(page, kind="bot") -> list[str]:
-    return [bubble.inner_text().strip() for bubble in page.locator(f".message.{kind}").all()]
 
 
 def limit(page, tokens):

@@ -17,11 +17,11 @@ from tuneline.evaluate.general_prompts import PROMPTS, predict_general
 from tuneline.evaluate.generate import greedy, plan_batches
 from tuneline.evaluate.predict import Model, pair, predict
 from tuneline.evaluate.results import prediction_rows
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.likelihood import answer_nll
 from tuneline.models.loading import load_model, load_tokenizer
 
-PARAMS = Evaluate(max_new_tokens=12, batch_size=3, dtype="float32", constrain=None)
+PARAMS = Evaluate(max_new_tokens=12, max_thinking_tokens=8, batch_size=3, dtype="float32", constrain=None)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def records():
 
 
 def generate(model, tokenizer, prompts, batch_size):
-    prompter = Prompter(tokenizer)
+    prompter = load_prompter(tokenizer)
     options = {"stop_ids": prompter.stop_ids, "pad_id": tokenizer.pad_token_id, "max_new_tokens": 12, "label": "test"}
     answers, times = greedy(model, prompts, batch_size=batch_size, decode=tokenizer.decode, **options)
     assert sum(one.items for one in times) == len(prompts)
@@ -56,7 +56,7 @@ def test_batches_are_longest_first_and_cover_every_item():
 
 def test_a_left_padded_batch_says_what_single_prompts_say(tiny, records):
     model, tokenizer, _ = tiny
-    prompts = [Prompter(tokenizer).generation_prompt(record["messages"][:1]) for record in records]
+    prompts = [load_prompter(tokenizer).generation_prompt(record["messages"][:1]) for record in records]
     assert len({len(prompt) for prompt in prompts}) > 3
     single = [generate(model, tokenizer, [prompt], 1)[0] for prompt in prompts]
     assert generate(model, tokenizer, prompts, 4) == single
@@ -64,7 +64,7 @@ def test_a_left_padded_batch_says_what_single_prompts_say(tiny, records):
 
 def test_an_answer_ends_at_its_stop_token_and_says_so(tiny, monkeypatch):
     model, tokenizer, _ = tiny
-    (stop,) = Prompter(tokenizer).closing
+    (stop,) = load_prompter(tokenizer).closing
     monkeypatch.setattr(
         model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[60, 61, stop, 62]])], 1)
     )
@@ -76,7 +76,7 @@ def test_an_answer_ends_at_its_stop_token_and_says_so(tiny, monkeypatch):
 
 def test_nll_equals_that_of_the_models_own_logits(tiny, records):
     model, tokenizer, _ = tiny
-    row = Prompter(tokenizer).training_row(records[0]["messages"])
+    row = load_prompter(tokenizer).training_row(records[0]["messages"])
     logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1].log_softmax(-1)
     labels = torch.tensor(row.labels[1:])
     expected = -logits[labels != -100].gather(1, labels[labels != -100][:, None])[:, 0]
@@ -99,7 +99,7 @@ def test_the_nll_of_an_empty_answer_is_that_of_its_end(tiny):
     turns = [{"role": "user", "content": "抽取三元组：今天下雨。"}, {"role": "assistant", "content": ""}]
     record = {"id": "s:0", "source": "s", "origin": "f", "task": "triples", "messages": turns}
     ((entry,), _) = predict(tiny, [record], PARAMS, "test")
-    end = answer_nll(model, Prompter(tokenizer).training_row(turns))
+    end = answer_nll(model, load_prompter(tokenizer).training_row(turns))
     assert len(end) == entry["tokens"] == entry["characters"] == 1
     assert entry["nll"] == pytest.approx(float(end[0]), abs=1e-5)
 
@@ -112,7 +112,7 @@ def test_general_prompts_measure_written_answers_without_their_end(tiny):
     for entry in base:
         question, answer = PROMPTS[entry["id"]]
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        with_end = answer_nll(model, Prompter(tokenizer).training_row(turns, "last_answer"))
+        with_end = answer_nll(model, load_prompter(tokenizer).training_row(turns, "last_answer"))
         assert entry["tokens"] == len(with_end) - 1 > 0
         assert entry["nll"] == pytest.approx(float(with_end[:-1].sum()), rel=1e-5)
     figures = change_on_general(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])[
@@ -216,7 +216,7 @@ def test_missing_inputs_name_what_makes_them(workspace, canonical_base):
 
 def test_the_head_is_fed_one_position_in_one_piece(tiny, records):
     model, tokenizer, _ = tiny
-    prompts = [Prompter(tokenizer).generation_prompt(record["messages"][:1]) for record in records]
+    prompts = [load_prompter(tokenizer).generation_prompt(record["messages"][:1]) for record in records]
     fed = []
     head = model.get_output_embeddings()
     spy = head.register_forward_hook(lambda _, states, __: fed.append((states[0].shape[1], states[0].is_contiguous())))

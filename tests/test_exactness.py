@@ -6,10 +6,11 @@ import pytest
 import torch
 import transformers
 
-import tuneline.train.packed_attention
+import tuneline.models.packed_attention
 from tests.helpers.families import FAMILIES, HEADS, SHAPE
 from tests.helpers.methods import method
-from tuneline.train.collate import collator, packing_is_exact, padded, supports_packing
+from tuneline.models.packing import packing_is_exact
+from tuneline.train.collate import collator, padded, supports_packing
 from tuneline.train.run import prepare_model
 
 LORA = method(lora={"r": 4, "alpha": 8, "dropout": 0.0})
@@ -80,7 +81,7 @@ def test_rows_in_one_line_give_the_loss_and_gradients_of_rows_alone(
     family, dtype, tolerance, checkpointing, short, monkeypatch
 ):
     """In bfloat16, as near to float32's as the plain way in bfloat16 is. `short` chooses the attention, as on a GPU or not."""
-    monkeypatch.setattr(tuneline.train.packed_attention, "SHORT", short)
+    monkeypatch.setattr(tuneline.models.packed_attention, "SHORT", short)
     wanted, gradients = plain(family, torch.float32, weights=dtype)
     model = made(family, dtype)
     collate = collator(model, packed=True)

@@ -9,14 +9,14 @@ import torch
 
 import stages.base
 import stages.export
-from tests.helpers.families import FAMILIES, raw_checkpoint
+from tests.helpers.families import FAMILIES, raw_checkpoint, train_a_little
 from tests.helpers.methods import method
 from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
 from tuneline.base.canonicalize import canonicalize
 from tuneline.export.equivalence import compare, states
 from tuneline.export.folder import merge_into
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 from tuneline.models.config import Base
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.train import methods
@@ -41,25 +41,10 @@ def family(request, workspace, tmp_path):
     return request.param
 
 
-def train_a_little(model, row, steps: int = 40) -> list[float]:
-    """Losses per learnt token of a few optimizer steps on one row."""
-    ids, labels = torch.tensor([row.input_ids]), torch.tensor([row.labels])
-    learnt = int((labels != -100).sum())
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.02)
-    losses = []
-    for _ in range(steps):
-        loss = model(input_ids=ids, labels=labels)["loss"] / learnt
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
 def test_it_trains_and_its_merge_is_its_adapter(family):
     base = Path("models/base")
-    prompter = Prompter(load_tokenizer(base))
-    assert prompter.family.name == FAMILIES[family][0]
+    prompter = load_prompter(load_tokenizer(base))
+    assert prompter.name == FAMILIES[family][0]
     row = prompter.training_row(CHAT)
     prompt = prompter.generation_prompt(CHAT[:-1])
     assert row.input_ids[: len(prompt)] == prompt

@@ -84,3 +84,13 @@ def test_an_answer_that_is_not_to_be_learnt_stays_one():
     assert turn_into_turns(found)
     assert turns(found) == ["u 发烧", "a 降温。", "u 去医院吗", "a 去。"]
     assert [message.get("learn") for message in found.messages] == [None, False, None, None]
+
+
+def test_thoughts_stay_before_their_answer():
+    found = conversation("[Round 0]\n问：发烧\n答：", "降温。", "[Round 1]\n问：去医院吗\n答：", "去。")
+    found.messages[3]["reasoning"] = "想"
+    assert turn_into_turns(found)
+    assert [message.get("reasoning") for message in found.messages] == [None, None, None, "想"]
+    plain = conversation("发烧", "降温。")
+    plain.messages[1]["reasoning"] = "想"
+    assert not turn_into_turns(plain)

@@ -1,6 +1,7 @@
 """What DeepSpeed's launcher is told, checked against the launcher's own parser."""
 
-from pathlib import Path
+import base64
+import json
 
 import pytest
 
@@ -17,58 +18,94 @@ def section(**values) -> DeepSpeed:
     )
 
 
-def parsed(params: DeepSpeed):
-    from deepspeed.launcher.runner import parse_args
+def parsed(params: DeepSpeed, monkeypatch):
+    """What DeepSpeed's own parser makes of it: that of one host, or of the runner."""
+    from deepspeed.launcher import launch, runner
 
-    processes = count_processes(params, 4)
-    return parse_args(launcher_arguments(params, processes, ["--scratch", "x"]))
+    arguments = launcher_arguments(params, count_processes(params, 4), ["--scratch", "x"])
+    if params.hostfile is not None:
+        return runner.parse_args(arguments)
+    monkeypatch.setattr("sys.argv", ["deepspeed", *arguments])
+    return launch.parse_args()
 
 
-def test_one_machine_without_a_gpu_has_one_process():
-    args = parsed(section())
-    assert (args.num_gpus, args.module, args.user_script, args.user_args) == (
-        1,
-        True,
-        "tuneline.train.run",
-        ["--scratch", "x"],
-    )
+def world(args) -> dict[str, list[str]]:
+    return json.loads(base64.urlsafe_b64decode(args.world_info))
+
+
+def test_one_machine_without_a_gpu_has_one_process(monkeypatch):
+    args = parsed(section(), monkeypatch)
+    assert (args.training_script, args.training_script_args) == ("tuneline.train.run", ["--scratch", "x"])
     assert args.no_local_rank
-    assert not Path(args.hostfile).exists()
+    assert args.module
+    assert world(args) == {"localhost": ["0"]}
     assert 0 < args.master_port < 65536
 
 
-def test_processes_are_as_many_as_asked():
-    assert parsed(section(processes=3)).num_gpus == 3
+def test_processes_are_as_many_as_asked(monkeypatch):
+    assert world(parsed(section(processes=3), monkeypatch)) == {"localhost": ["0", "1", "2"]}
     assert count_processes(section(processes=2), 4) == 2
 
 
 def test_auto_takes_as_many_gpus_as_divide_the_step(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("tuneline.train.launch.usable_gpus", lambda: 3)
     assert count_processes(section(), 4) == 2
     assert count_processes(section(), 6) == 3
     with pytest.raises(ValueError, match="deepspeed.processes is 4, expected at most the 3 GPUs"):
         count_processes(section(processes=4), 4)
 
 
-def test_chosen_gpus_stay_chosen(monkeypatch):
-    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,1")
-    assert "localhost:5,3" in launcher_arguments(section(), 2, [])
-    # The launcher takes numbers only; and without a GPU the choice is about nothing.
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3f1c")
-    assert "--include" not in launcher_arguments(section(), 1, [])
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    assert parsed(section(processes=3)).num_gpus == 3
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"),
+    [
+        (None, 8, ["0", "1", "2", "3"]),
+        ("1", 1, ["1"]),
+        ("0,1", 2, ["0", "1"]),
+        ("4,5,6,7", 4, ["4", "5", "6", "7"]),
+        (" 5, 3 ,1", 3, ["5", "3"]),
+        ("GPU-3f1c,GPU-88aa", 2, ["GPU-3f1c", "GPU-88aa"]),
+        ("MIG-6b2f", 1, ["MIG-6b2f"]),
+        ("7", 0, ["0"]),
+    ],
+)
+def test_each_process_gets_the_device_that_was_chosen(monkeypatch, visible, count, expected):
+    """By DeepSpeed's own launcher, which starts nothing here."""
+    from deepspeed.launcher import launch
+
+    started: list[dict[str, str]] = []
+
+    class Process:
+        returncode, pid = 0, 1
+
+        def __init__(self, command, env):
+            started.append(env.copy())
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr("tuneline.train.launch.usable_gpus", lambda: count)
+    monkeypatch.setattr(launch.subprocess, "Popen", Process)
+    monkeypatch.setattr(launch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    parsed(section(), monkeypatch)
+    launch.main()
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == [",".join(expected)] * len(expected)
+    assert [(env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"]) for env in started] == [
+        (str(rank), str(rank), str(len(expected))) for rank in range(len(expected))
+    ]
 
 
-def test_a_hostfile_counts_its_slots(tmp_path):
+def test_a_hostfile_counts_its_slots(tmp_path, monkeypatch):
     hosts = tmp_path / "hosts"
     hosts.write_text("alpha slots=4\nbeta slots=2\n")
     params = section(hostfile=str(hosts))
     assert count_processes(params, 4) == 6
-    assert parsed(params).hostfile == str(hosts)
-    assert parsed(params).num_gpus == -1
+    assert parsed(params, monkeypatch).hostfile == str(hosts)
+    assert parsed(params, monkeypatch).num_gpus == -1
     assert count_processes(section(hostfile=str(hosts), processes=1), 4) == 2
 
 
@@ -77,8 +114,8 @@ def test_a_missing_hostfile_is_named():
         count_processes(section(hostfile="./none"), 4)
 
 
-def test_a_given_port_is_kept():
-    assert parsed(section(master_port=29999)).master_port == 29999
+def test_a_given_port_is_kept(monkeypatch):
+    assert parsed(section(master_port=29999), monkeypatch).master_port == 29999
 
 
 def test_what_deepspeed_is_told():

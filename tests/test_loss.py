@@ -50,14 +50,18 @@ def test_positions_are_those_before_a_learnt_token():
     assert targets.tolist() == [5, 6, 7]
 
 
+@pytest.mark.parametrize("cap", [None, 2.0])
 @pytest.mark.parametrize("rows", [1, 7, 900])
-def test_a_trainable_head_gets_the_plain_losss_gradient(rows):
+def test_a_trainable_head_gets_the_plain_losss_gradient(rows, cap):
     torch.manual_seed(rows)
     states = torch.randn(rows, 12, dtype=torch.float32, requires_grad=True)
     head = (torch.randn(50, 12) / 3).requires_grad_()
     targets = torch.randint(0, 50, (rows,))
-    plain = torch.nn.functional.cross_entropy(states @ head.T, targets, reduction="sum") * 0.5
+    logits = states @ head.T
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    plain = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") * 0.5
+    torch.testing.assert_close(token_nll(states.detach(), head.detach(), targets, cap).sum() * 0.5, plain.detach())
     wanted = torch.autograd.grad(plain, (states, head))
-    found = torch.autograd.grad(summed_loss(states, head, targets) * 0.5, (states, head))
+    found = torch.autograd.grad(summed_loss(states, head, targets, cap) * 0.5, (states, head))
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.helpers.reading import lines, read, section, write
 from tuneline.data.accounting import check_rejects
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
 
 FAMILIES = ("gemma", "glm4")
 """One whose turns have an end, and one whose do not."""
@@ -72,7 +72,7 @@ def test_a_turn_that_is_not_to_be_learnt_is_in_the_prompt_and_masked(tmp_path, t
     (record,) = result.records
     assert [message.get("learn") for message in record["messages"]] == [None, False, None, None]
     assert (result.counts.noticed, result.counts.unused) == ({"masked_answers": 1}, {})
-    prompter = Prompter(tokenizers[family])
+    prompter = load_prompter(tokenizers[family])
     row, everything = (
         prompter.training_row(messages) for messages in (record["messages"], unmasked(record["messages"]))
     )
@@ -147,8 +147,8 @@ def test_two_right_outputs_are_references_when_the_source_says_so(tmp_path):
 
 FIELDS = [
     ({"images": ["a.jpg"]}, r"images \(1 items\); `ignore: \[images\]`"),
-    ({"Complex_CoT": "先想"}, r"Complex_CoT .*`ignore: \[Complex_CoT\]`"),
-    ({"think": "先想"}, r"think .*`ignore: \[think\]`"),
+    ({"Complex_CoT": ["先想"]}, r"Complex_CoT .*`ignore: \[Complex_CoT\]`"),
+    ({"think": ["先想"]}, r"think .*`ignore: \[think\]`"),
     (
         {"references": ["法条"]},
         r"references .*`use: \[references\]`.* puts it before the question, `ignore: \[references\]`",
@@ -172,8 +172,15 @@ def test_a_field_that_the_task_rests_on_is_settled_in_params(tmp_path, field, me
         assert (used.counts.unused, used.contents()[0].endswith("\n感冒怎么办")) == ({}, True)
 
 
-def test_reasoning_in_a_message_is_settled_in_params(tmp_path):
-    turns = [("user", "一", {}), ("assistant", GOOD, {"reasoning_content": "想"})]
+def test_thoughts_are_read_or_ignored_and_those_of_a_user_are_settled_in_params(tmp_path):
+    thought = {"reasoning_content": "想"}
+    path = write(tmp_path / "b.jsonl", lines(chat(("user", "一", {}), ("assistant", GOOD, thought))))
+    for ignore in ([], ["reasoning_content"], ["messages.reasoning_content"]):
+        result = read(path, ignore=ignore)
+        check_rejects(section([{"path": "b.jsonl", "ignore": ignore}]), [result.counts])
+        assert result.records[0]["messages"][1].get("reasoning") == (None if ignore else "想")
+        assert result.counts.unused == ({"messages.reasoning_content": 1} if ignore else {})
+    turns = [("user", "一", thought), ("assistant", GOOD, thought)]
     path = write(tmp_path / "a.jsonl", lines(chat(*turns)))
     with pytest.raises(ValueError, match=r"messages.reasoning_content .*`ignore: \[reasoning_content\]`"):
         check_rejects(section([{"path": "a.jsonl"}]), [read(path).counts])

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import stages.export
-from tests.helpers.commands import one_rank
+from tests.helpers.many_trainings import train_all
 from tests.helpers.methods import METHODS, method
 from tests.helpers.stages import run_main
 from tests.helpers.workspace import make_workspace
@@ -28,29 +28,6 @@ QUANTISED = {kind: {"lora": {"quantize": kind, "dropout": 0.0}} for kind in ("nf
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes, an extra, is not installed"
 )
-MANY = """
-import json, os, sys, warnings
-from pathlib import Path
-from transformers.utils import logging
-import tuneline.train.run as training
-from tests.helpers.stages import PATHS, load_config
-from tuneline.runtime.params import load
-logging.set_verbosity_error()
-warnings.filterwarnings("ignore")
-for folder, resume in json.loads(sys.argv[1]):
-    os.chdir(folder)
-    Path("scratch").mkdir(exist_ok=True)
-    training.train(load_config(load), PATHS, Path(resume) if resume else None)
-    Path("models/adapter/lineage.json").write_text(json.dumps({"params": load_config(load).to_params()}))
-"""
-
-
-def train_all(jobs: list[tuple[str, str | None]]) -> None:
-    """Train in each (folder, checkpoint to go on from), all in one process: what takes time is starting one."""
-    env = os.environ | one_rank() | {"DS_ACCELERATOR": "cpu"}
-    command = [sys.executable, "-c", MANY, json.dumps(jobs)]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +69,7 @@ def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch,
     # It answers, otherwise than the base.
     plain = load_model(llama_base, torch.float32)
     tuned = load_adapter(load_model(llama_base, torch.float32), Path("models/adapter"))
-    params = Evaluate(max_new_tokens=12, batch_size=2, dtype="float32", constrain=None)
+    params = Evaluate(max_new_tokens=12, max_thinking_tokens=12, batch_size=2, dtype="float32", constrain=None)
     records = [json.loads(line) for line in Path("data/processed/heldout.jsonl").read_text().splitlines()]
     tokenizer = load_tokenizer(llama_base)
     before = predict(Model(plain, tokenizer, {}), records, params, "base").answers

@@ -13,8 +13,9 @@ from tests.helpers.chatglm3 import REAL
 from tests.helpers.methods import method
 from tuneline.cli.app import app
 from tuneline.cli.memory import StepMemory, measure_step
-from tuneline.cli.prediction import export_memory, per_process, read_config
+from tuneline.cli.prediction import export_memory, on_gpu, per_process, read_config
 from tuneline.runtime.hashing import write_sums
+from tuneline.train.config.deepspeed import DeepSpeed
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_chatglm3_without_weights_on_a_24_gb_card(run):
 def test_what_does_not_fit_says_only_what_can_still_be_changed(run, workspace):
     status, shown = run("--config", "chatglm3.json", "--gpu-memory", "12", "--gpus", "2")
     assert status == 1
-    assert "IT DOES NOT FIT: training needs 12." in shown
+    assert "IT DOES NOT FIT: training needs 13." in shown
     advice = shown.split("try ")[1]
     assert "lora.quantize: nf4" in advice
     assert "deepspeed.zero_stage: 3" in advice
@@ -171,3 +172,13 @@ def test_this_machine_and_what_export_needs_are_told(run):
     assert status == ("IT DOES NOT FIT" in shown)
     # 6.24 billion parameters in two bytes, and in four what lies outside of the layers and one layer.
     assert export_memory(read_config(Path("chatglm3.json")), 2) / 1e9 == pytest.approx(15.4, abs=0.2)
+
+
+def test_a_gpu_holds_buckets_and_libraries_besides(params):
+    """Trainer sizes DeepSpeed's buckets by the hidden size; 67 MB for ChatGLM3-6B, where DeepSpeed's own are 2 GB."""
+    shipped = DeepSpeed.model_validate(params["deepspeed"])
+    assert on_gpu(shipped, 4096)["buckets of DeepSpeed"] == 4 * 4096**2
+    assert on_gpu(shipped.model_copy(update={"zero_stage": 0}), 4096)["buckets of DeepSpeed"] == 0
+    own = {"zero_optimization": {"reduce_bucket_size": 1000}}
+    assert on_gpu(shipped.model_copy(update={"config": own}), 4096)["buckets of DeepSpeed"] == 4000
+    assert on_gpu(shipped, 4096)["CUDA and its libraries"] > 0

@@ -69,8 +69,11 @@ def test_repairs_of_dialogues_are_counted(tmp_path, row, roles, repair):
         (turns(("user", " "), ("assistant", "一")), "empty_turn"),
         (turns(("user", "一"), ("assistant", "二"), ("system", "三")), "late_system_prompt"),
         (turns(("user", "一"), ("narrator", "二")), "unknown_speaker"),
-        (turns(("user", "一"), ("tool", "{}"), ("assistant", "二")), "tool_turn"),
-        ({"conversations": [{"from": "human", "value": "一"}, {"from": "function_call", "value": "{}"}]}, "tool_turn"),
+        (turns(("user", "一"), ("tool", "{}"), ("assistant", "二")), "observation_without_call"),
+        (
+            {"conversations": [{"from": "human", "value": "一"}, {"from": "function_call", "value": "{}"}]},
+            "call_unreadable",
+        ),
         ({"messages": []}, "no_turns"),
         ({"messages": ["一"]}, "turn_not_an_object"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}, "content_not_text"),

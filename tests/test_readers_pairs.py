@@ -1,11 +1,17 @@
 """A question with its answer: names of fields, labels and choices, and what options of a source make of them."""
 
 import json
+import random
 
 import pytest
 
 from tests.helpers.raw_rows import DIALOGUES, PAIR
 from tests.helpers.reading import lines, read, write
+from tuneline.data.config import Source
+from tuneline.data.normalize import parse_record
+from tuneline.data.plain_pairs import to_plain_pair
+from tuneline.data.readers import RawFile
+from tuneline.data.turns.conversation import RejectedRecordError
 
 
 def test_alpaca_and_its_dialects(tmp_path):
@@ -146,3 +152,43 @@ def test_repairs_are_named_and_counted_and_only_those(tmp_path):
     result = read(path, {"repairs": ["trim", "html_entities", "end_marker", "html_tags"]})
     assert result.contents() == ["3 > 2 对吗 http://x.cn/?a=1&copy=2", "对"]
     assert result.counts.repairs == {"trim": 1, "html_entities": 1, "end_marker": 1, "html_tags": 1}
+
+
+NAMES = (
+    "question", "ask", "title", "content", "input", "text", "instruction", "answer", "output", "label", "system", "history",
+    "options", "A", "B", "context", "messages", "entities", "data", "chosen", "prompt", "think", "1", "note", "科室",
+    "tools", "functions", "reasoning_content",
+)  # fmt: skip
+VALUES = (
+    "我有高血压，能吃党参吗？",
+    "高血压病人可以口服党参的。",
+    "<think>先想</think>可以。",
+    " 党参 ",
+    "无",
+    "",
+    "nan",
+    None,
+    3,
+    ["党参"],
+)
+
+
+def test_a_row_read_at_once_is_read_as_any_other(monkeypatch):
+    draw = random.Random(5)
+    rows = []
+    for _ in range(4000):
+        names = draw.sample(("question", "ask", "title", "answer", "output", "note"), 3) + draw.sample(NAMES, 2)
+        rows.append({name: draw.choice(VALUES[: draw.choice((2, len(VALUES)))]) for name in dict.fromkeys(names)})
+    source, file = Source(path="a.jsonl"), RawFile("a.jsonl", "json_lines")
+    at_once = [to_plain_pair(source, file, row) for row in rows]
+    outcomes = [outcome(source, file, row) for row in rows]
+    assert sum(found is not None for found in at_once) > 150
+    monkeypatch.setattr("tuneline.data.normalize.to_plain_pair", lambda *_: None)
+    assert outcomes == [outcome(source, file, row) for row in rows]
+
+
+def outcome(source, file, row):
+    try:
+        return parse_record(source, file, json.dumps(row))
+    except RejectedRecordError as error:
+        return str(error)

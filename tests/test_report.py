@@ -167,6 +167,16 @@ def test_a_page_of_constrained_answers_says_what_they_could_hold(learned, page):
     assert "be said so" not in none
 
 
+def test_an_adapter_from_elsewhere_has_no_curve_and_is_said_to_be_one(learned):
+    untrained = {"imported": "theirs", "steps": 0, "rows_seen": 0, "supervised_tokens": 0}
+    told = facts()._replace(curve=[], training=facts().training | untrained)
+    page = report(metrics_of(learned, told), learned, told)
+    assert "with an adapter from elsewhere (theirs), not trained here." in text_of(page, "en")
+    assert "加上别处训练的适配器（theirs）" in text_of(page, "zh")
+    assert "<polyline" not in page
+    assert points([]) == ""
+
+
 def test_charts_end_at_their_edges():
     assert whiskers({"low": -1.0, "value": 1.0, "high": 4.0}) == {"low": -25.0, "value": 25.0, "high": 100.0}
     assert whiskers({"low": 0.0, "value": 0.0, "high": 0.0}) == {"low": 0.0, "value": 0.0, "high": 0.0}

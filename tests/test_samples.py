@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pandas
@@ -56,10 +57,11 @@ def without_answer(path: Path) -> dict[str, int]:
     return dict(counts)
 
 
-def with_tools(path: Path) -> dict[str, int]:
+def with_calls_as_text(path: Path) -> dict[str, int]:
+    """Rows of which a call was translated into prose: what its function gave follows an answer."""
     rows = json.loads(path.read_text(encoding="utf-8"))
-    speakers = [{turn["from"] for turn in row["conversations"]} for row in rows]
-    return {"tool_turn": sum(bool(names & {"function_call", "observation"}) for names in speakers)}
+    speakers = [[turn["from"] for turn in row["conversations"]] for row in rows]
+    return {"observation_without_call": sum(("gpt", "observation") in pairwise(names) for names in speakers)}
 
 
 def misplaced_history(path: Path) -> dict[str, int]:
@@ -96,7 +98,7 @@ SAMPLES = {
     "lexeval/5_4.json": (248, lines, none),
     "lexeval/6_1.json": (200, lines, none),
     "llamafactory_demo/alpaca_zh_demo.json": (500, array, none),
-    "llamafactory_demo/glaive_toolcall_zh_demo.json": (129, array, with_tools),
+    "llamafactory_demo/glaive_toolcall_zh_demo.json": (129, array, with_calls_as_text),
     "llamafactory_demo/identity.json": (91, array, none),
     "llamafactory_demo/v1_sft_demo.jsonl": (150, lines, none),
     "medquad": (388, documents, none),

@@ -8,8 +8,7 @@ import pytest
 import stages.convert
 from tests.helpers.reading import lines, write
 from tests.helpers.stages import run_main
-from tuneline.data.readers.messages import compared_question
-from tuneline.data.turns.scored_turn import asking_exchanges, asks, scored_records
+from tuneline.data.turns.scored_turn import asking_exchanges, asks, compared_question, scored_records
 
 
 def dialogue(*texts: str) -> list[dict]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from tests.helpers.commands import dvc, experiments_command, git, python
+from tests.helpers.pipeline import load, ran, set_param
 
 pytestmark = pytest.mark.story
 
@@ -28,21 +28,6 @@ OUTPUTS = [
     "data/processed/base_general.jsonl", "metrics/general.jsonl", "metrics/convert_details.json", "metrics/eval_details.json",
     "data/processed/classes.json",
 ]  # fmt: skip
-
-
-def load(folder: Path, name: str) -> dict:
-    return json.loads((folder / name).read_text(encoding="utf-8"))
-
-
-def ran(result: subprocess.CompletedProcess) -> list[str]:
-    """Stages that dvc really ran, in order."""
-    return [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
-
-
-def set_param(folder: Path, section: str, **values) -> None:
-    document = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    document[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
 
 
 def test_repro_then_nothing_then_an_ablation(project):

@@ -138,6 +138,23 @@ def test_masked_answers_are_in_no_policys_way(ready, overlong):
     assert overlong == "drop" or 0 < (labels != -100).sum() < len(labels) / 2
 
 
+@pytest.mark.parametrize("overlong", ["truncate_prompt", "split_turns"])
+@pytest.mark.parametrize("reasoning", ["learn", "mask", "drop"])
+def test_a_part_fits_with_its_thoughts(ready, overlong, reasoning):
+    thinking = pair("问" * 20, "好")
+    thinking[-1]["reasoning"] = "想" * 30
+    dialogue = [*pair("问", "坏"), *thinking]
+    whole = ready([dialogue], max_tokens=1000, reasoning=reasoning)["longest"]
+    summary = ready([dialogue], max_tokens=whole - 1, overlong=overlong, reasoning=reasoning)
+    assert (summary["rows"], summary["longest"] < whole) == (1 + (overlong == "split_turns"), True)
+
+
+def test_a_record_with_calls_is_refused_where_the_prompt_has_none(ready):
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}]}
+    with pytest.raises(ValueError, match=r"record s:1 \(f:1\): .*own for gemma, which has no tools.*data.exclude"):
+        ready([pair("问", "好"), [{"role": "user", "content": "问"}, call]], max_tokens=60)
+
+
 def test_the_report_shows_what_became_of_the_data(ready):
     reject = {"source": "s", "origin": "f:9", "reason": "broken_json", "raw": "<b>{broken", "sha256": ""}
     leak = {"id": "s:7", "source": "s", "origin": "f:7", "why": "contains", "of": "s:8", "similarity": 0.75}

@@ -1,11 +1,14 @@
 """Response objects and stream chunks of OpenAI's chat completions and models."""
 
-from collections.abc import Iterator
+import json
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from chat.engine import Delta
+from chat.replies.deltas import Delta
+from tuneline.formats.records import ToolCall
 
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream."""
@@ -21,7 +24,9 @@ class Completion(NamedTuple):
 
     def response(self, text: str, last: Delta) -> dict[str, Any]:
         """`chat.completion` object."""
-        message = {"role": "assistant", "content": text}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if last.calls:
+            message |= {"content": text or None, "tool_calls": tool_calls(last.calls)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": last.finish_reason}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(last)}
 
@@ -30,9 +35,12 @@ class Completion(NamedTuple):
         return self._chunk({"role": "assistant", "content": ""}, None)
 
     def chunks(self, delta: Delta) -> Iterator[dict[str, Any]]:
-        """Chunks of one delta: none while text is held back, two at the end."""
+        """Chunks of one delta: none while text is held back, up to three at the end."""
         if delta.text:
             yield self._chunk({"content": delta.text}, None)
+        if delta.calls:
+            calls = [{"index": index} | call for index, call in enumerate(tool_calls(delta.calls))]
+            yield self._chunk({"tool_calls": calls}, None)
         if delta.finish_reason:
             yield self._chunk({}, delta.finish_reason)
 
@@ -40,12 +48,24 @@ class Completion(NamedTuple):
         """Last chunk of a stream with `stream_options.include_usage`."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(last)}
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def tool_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    """Calls as the API has them, each with an id of its own; arguments are a string of JSON."""
+    return [
+        {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)},
+        }
+        for call in calls
+    ]
 
 
 def usage(last: Delta) -> dict[str, int]:

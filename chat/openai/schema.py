@@ -7,11 +7,13 @@ same reply every time (OpenAI's own default is 1). Without a seed, each sample i
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from chat.engine import Constrain, SamplingParams
 from chat.openai.errors import ApiError
+from chat.openai.strict_model import StrictModel
+from chat.openai.tools import MAX_CALLS, MAX_TOOLS, CallInMessage, Tool, check_choice, in_order_of_calls
 from tuneline.formats.records import Message, Role
 
 DEFAULT_MAX_TOKENS = SamplingParams().max_new_tokens
@@ -22,8 +24,7 @@ MAX_SHOWN = 80
 """Characters of a wrong value that its error message repeats."""
 UNSUPPORTED = {
     "n": ("1",),
-    "tools": ("[]",),
-    "tool_choice": ('"none"',),
+    "parallel_tool_calls": ("true",),
     "logprobs": ("false",),
     "response_format": ('{"type": "text"}',),
     "logit_bias": ("{}",),
@@ -63,26 +64,36 @@ def stop_list(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
-class StrictModel(BaseModel):
-    """Pydantic model without coercion or unknown fields, where null is as if not given."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        return {name: value for name, value in values.items() if value is not None}
-
-
 class ChatMessage(StrictModel):
     role: Role
     content: Annotated[str, BeforeValidator(join_text_parts)]
+    tool_calls: Annotated[list[CallInMessage], Field(max_length=MAX_CALLS)] = Field(default=[])
+    """An assistant's alone, which then needs no content."""
+    tool_call_id: str | None = None
+    """A tool's alone, which needs it."""
+    name: str | None = None
+    """A tool's alone; goes by its call."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_role(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        role = values.get("role")
+        for name, owner in (("tool_calls", "assistant"), ("tool_call_id", "tool"), ("name", "tool")):
+            if values.get(name) and role != owner:
+                raise ValueError(f"{name} only where the role is {owner}")
+        if role == "tool" and not isinstance(values.get("tool_call_id"), str):
+            raise ValueError("tool_call_id where the role is tool")
+        return {**values, "content": values.get("content") or ""} if values.get("tool_calls") else values
 
 
 class StreamOptions(StrictModel):
     include_usage: bool = False
+
+
+class TemplateOptions(StrictModel):
+    enable_thinking: bool = False
 
 
 class ConstrainField(StrictModel):
@@ -106,16 +117,35 @@ class ChatRequest(StrictModel):
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
         BeforeValidator(stop_list),
-    ] = []
+    ] = Field(default=[])
     stream: bool = False
     stream_options: StreamOptions | None = None
+    chat_template_kwargs: TemplateOptions = TemplateOptions()
+    """As vLLM has them."""
     user: str | None = None
     """Changes nothing."""
     constrain: ConstrainField | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] = Field(default=[])
+    tool_choice: Any = None
 
     @property
     def conversation(self) -> list[Message]:
-        return [{"role": message.role, "content": message.content} for message in self.messages]
+        """Raises ApiError 400 for calls that don't fit together."""
+        messages: list[Message] = []
+        for number, given in enumerate(self.messages):
+            message: Message = {"role": given.role, "content": given.content}
+            if given.tool_calls:
+                place = f"messages.{number}.tool_calls"
+                message["tool_calls"] = [call.call(f"{place}.{n}") for n, call in enumerate(given.tool_calls)]
+            messages.append(message)
+        ids = [message.tool_call_id for message in self.messages]
+        return in_order_of_calls(messages, ids, [[call.id for call in message.tool_calls] for message in self.messages])
+
+    @property
+    def definitions(self) -> tuple[dict[str, Any], ...]:
+        """Functions that may be called."""
+        may_call = check_choice(self.tool_choice, self.tools)
+        return tuple(tool.definition() for tool in self.tools) if may_call else ()
 
     @property
     def include_usage(self) -> bool:
@@ -125,9 +155,9 @@ class ChatRequest(StrictModel):
         """Sampling parameters. Without a seed in the request the fresh one is taken."""
         limits = {self.max_tokens, self.max_completion_tokens} - {None}
         limit = next(iter(limits), DEFAULT_MAX_TOKENS) or 0
-        seed = fresh_seed if self.seed is None else self.seed
+        seed, thinking = fresh_seed if self.seed is None else self.seed, self.chat_template_kwargs.enable_thinking
         constrain = Constrain(self.constrain.task, tuple(self.constrain.classes)) if self.constrain else None
-        return SamplingParams(limit, self.temperature, self.top_p, seed, constrain)
+        return SamplingParams(limit, self.temperature, self.top_p, seed, constrain, thinking, self.definitions)
 
 
 def parse_request(body: bytes) -> ChatRequest:

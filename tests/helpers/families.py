@@ -31,3 +31,20 @@ def raw_checkpoint(name: str, folder: Path) -> Path:
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def train_a_little(model, row, steps: int = 40) -> list[float]:
+    """Losses per learnt token of a few optimizer steps on one row."""
+    import torch
+
+    ids, labels = torch.tensor([row.input_ids]), torch.tensor([row.labels])
+    learnt = int((labels != -100).sum())
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.02)
+    losses = []
+    for _ in range(steps):
+        loss = model(input_ids=ids, labels=labels)["loss"] / learnt
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses

@@ -20,14 +20,14 @@ CHATS = [
 def make_workspace(folder: Path, base: Path, changes: dict) -> None:
     """A folder as `tokenize` leaves it, with params of a method."""
     from tuneline.formats.token_file import write_tokens
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
 
     (folder / "models").mkdir(parents=True)
     (folder / "models/base").symlink_to(base)
     link_code(folder)
     (folder / "data/processed").mkdir(parents=True)
-    prompter = Prompter(load_tokenizer(base))
+    prompter = load_prompter(load_tokenizer(base))
     write_tokens(folder / "data/processed/tokens.safetensors", [prompter.training_row(chat) for chat in CHATS])
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["lora"] |= {"r": 4, "alpha": 8, "dropout": 0.1}

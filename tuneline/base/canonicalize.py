@@ -3,42 +3,78 @@
 import functools
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, logging
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, GgufConfig, logging
 
-from tuneline.models.chat_format import Prompter
+from tuneline.base.architecture import Architecture, examine
+from tuneline.base.refusals import check_words, refuse_quantised, refuse_remote_code
+from tuneline.base.text_part import find_text_part, load_text_part
+from tuneline.base.whole_checkpoint import load_whole
+from tuneline.models.chat_format import Prompter, as_list, load_prompter
 from tuneline.models.chat_templates import chat_template
 from tuneline.models.chatglm import config as chatglm
 from tuneline.models.chatglm.layout import ORIGINAL, keep_original
 from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
+from tuneline.models.conversion.file_names import cast
+from tuneline.models.conversion.saving import save_model
+from tuneline.models.original import put_aside
+from tuneline.models.template_check import template_rules
+from tuneline.models.template_prompt import TemplatePrompter
+from tuneline.models.template_render import TemplateRenderer
 from tuneline.runtime.progress import restyle_library_bars
 
-PROBE = [
-    {"role": "user", "content": "感冒了怎么办？"},
-    {"role": "assistant", "content": "多休息。"},
-    {"role": "user", "content": "谢谢"},
-]
-"""A conversation by which two chat templates are compared."""
+SAMPLE = [("system", "{system}"), *[("user", "{question}"), ("assistant", "{answer}")] * 2]
+"""A conversation that shows a prompt."""
 
 
 class Prompt(NamedTuple):
-    """How a base is prompted, for metrics/base.json."""
+    """How a base is prompted."""
 
     family: str
+    """Of tuneline.models.chat_families, or `own`."""
     chat_template: str
-    """`own` where the base's own gives our prompt id for id, else `tuneline`."""
+    """`own`, or `tuneline` for a base that has none."""
+    text: str
+    """What a conversation becomes."""
+    rules: list[str]
+    """What the base's own template does besides writing contents down."""
+
+    def sentence(self) -> str:
+        """For a person who reads along."""
+        if self.chat_template == "own":
+            return "; ".join(["prompt: the base's own chat template", *self.rules])
+        return f"prompt: Tuneline's of the family {self.family}, since the base brings no chat template"
 
 
-def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> Prompt:
+class Canonical(NamedTuple):
+    """What a base turned out to be."""
+
+    prompt: Prompt
+    architecture: Architecture
+    left_out: tuple[str, ...] = ()
+    """Parts of the checkpoint that are no text: neither loaded nor trained."""
+
+    def sentences(self) -> list[str]:
+        """For a person who reads along."""
+        said = [self.prompt.sentence(), self.architecture.sentence()]
+        if self.left_out:
+            said.append(f"of the checkpoint the part of text alone, without {', '.join(self.left_out)}")
+        return said
+
+
+def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> Canonical:
     """Write the checkpoint at `source`, or the GGUF file of that name in it, into `folder`.
 
-    Raises ValueError for a checkpoint that transformers' own classes do not load, or whose turn markers are unknown.
+    Raises ValueError for a checkpoint that transformers' own classes do not load, whose turn markers are unknown, or that a
+    later stage could not train, evaluate or export.
     """
     logging.set_verbosity_error()
     restyle_library_bars()
@@ -46,6 +82,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     if chatglm.is_chatglm(config):
         return _canonicalize_chatglm(source, config, params, folder)
     refuse_remote_code(config, params)
+    refuse_quantised(config, params)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
     if gguf:
@@ -55,45 +92,70 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         weights = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
     else:
         weights["use_safetensors"] = True
-    try:
+    # What needs no weights comes first: reading them takes minutes.
+    with _in_one_sentence(params, "does not load with transformers' own classes"):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        part = None if gguf else find_text_part(source)
+        known = AutoConfig.from_pretrained(source, **options) if part is None else part.config
+    try:
+        prompter, prompt = prompt_of(tokenizer)
+    except ValueError as error:
         raise ValueError(
-            f"base.source {params.source!r} does not load with transformers' own classes: {error}"
+            f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
         ) from None
-    model = model.to(getattr(torch, params.dtype))
-    prompter = Prompter(tokenizer)
-    template = set_chat_template(tokenizer, prompter)
-    model.generation_config.eos_token_id = prompter.stop_ids
+    with _in_one_sentence(params, "can't be tuned"):
+        check_words(prompter, known)
+        architecture = examine(known)
+    with _in_one_sentence(params, "does not load with transformers' own classes"):
+        if part is None:
+            model = load_whole(source, options | weights)
+        else:
+            model = load_text_part(part, weights["dtype"])
+            if (source / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(source)
+    model = cast(model, getattr(torch, params.dtype))
+    # Its authors may know of more.
+    own_ends = model.generation_config.eos_token_id if prompt.chat_template == "own" else None
+    model.generation_config.eos_token_id = sorted({*prompter.stop_ids, *as_list(own_ends)})
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    save_model(model, folder)
     tokenizer.save_pretrained(folder)
     _copy_notices(source, folder)
-    return Prompt(prompter.family.name, template)
+    left_out = () if part is None else put_aside(source, folder, part.names, part.files)
+    return Canonical(prompt, architecture, tuple(left_out))
 
 
-def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Prompt:
+@contextmanager
+def _in_one_sentence(params: Base, what: str) -> Iterator[None]:
+    """What libraries raise, as the ValueError of a source that `what` is said of."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ValueError(f"base.source {params.source!r} {what}: {error}") from None
+
+
+def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Canonical:
     """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
     try:
         shape = chatglm.shape_of(config)
         tokenizer = build(source / "tokenizer.model")
-        prompter = Prompter(tokenizer)
+        prompter, prompt = prompt_of(tokenizer)
         if max(prompter.control) >= shape.words:
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens and the embedding {shape.words} rows: they do not fit"
             )
+        pad = tokenizer.pad_token_id
+        native = chatglm.native_config(shape, params.dtype, pad, prompter.stop_ids)
+        architecture = examine(native)
         convert(source, shape, params.dtype, folder)
         keep_original(source, folder / ORIGINAL)
     except ValueError as error:
         raise ValueError(f"base.source {params.source!r}: {error}") from None
-    pad = tokenizer.pad_token_id
-    chatglm.native_config(shape, params.dtype, pad, prompter.stop_ids).save_pretrained(folder)
+    native.save_pretrained(folder)
     GenerationConfig(eos_token_id=prompter.stop_ids, pad_token_id=pad).save_pretrained(folder)
-    template = set_chat_template(tokenizer, prompter)
     tokenizer.save_pretrained(folder)
     _copy_notices(source, folder)
-    return Prompt(prompter.family.name, template)
+    return Canonical(prompt, architecture)
 
 
 def read_config(source: Path) -> dict[str, Any]:
@@ -107,20 +169,16 @@ def read_config(source: Path) -> dict[str, Any]:
     return config
 
 
-def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
-    """Raises ValueError for an architecture that exists only as code inside checkpoints (InternLM2, Baichuan, Qwen 1)."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = config.get("model_type")
-    if config and kind not in CONFIG_MAPPING:
-        carried = (
-            ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
-        )
-        raise ValueError(
-            f"base.source {params.source!r}: config.json has model_type {kind!r}, which transformers does not have"
-            f"{carried}; expected an architecture of transformers (llama, qwen2, qwen3, gemma3_text, glm, glm4 …), or ChatGLM2 "
-            "or ChatGLM3 (chatglm)"
-        )
+def details_of(base: Canonical) -> dict[str, Any]:
+    """What is in metrics/base_details.json."""
+    return {
+        "base_prompt": base.prompt.text,
+        "rules": base.prompt.rules,
+        "rows": "packed" if base.architecture.padded is None else "padded",
+        "padded_since": base.architecture.padded,
+        "linear_layers": base.architecture.targets,
+        "left_out": list(base.left_out),
+    }
 
 
 def quantization_of(source: Path, gguf: str | None) -> dict[str, str]:
@@ -145,11 +203,19 @@ def _read_gguf_once() -> None:
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
 
 
-def set_chat_template(tokenizer: Any, prompter: Prompter) -> str:
-    """Keep the base's own chat template where it gives our prompt id for id, else put ours in its place."""
-    if tokenizer.chat_template:
-        rendered = tokenizer.apply_chat_template(PROBE, add_generation_prompt=True, tokenize=True, return_dict=False)
-        if rendered == prompter.generation_prompt(PROBE):  # type: ignore[arg-type]
-            return "own"
-    tokenizer.chat_template = chat_template(prompter.family.name)
-    return "tuneline"
+def prompt_of(tokenizer: Any) -> tuple[Prompter, Prompt]:
+    """How the tokenizer's base is prompted; one that has no chat template gets ours.
+
+    Raises ValueError for a template that is not followed, and for a base without one whose turn markers are unknown.
+    """
+    if isinstance(tokenizer.chat_template, dict):
+        # Those beside the default one are for tools and the like.
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    prompter = load_prompter(tokenizer)
+    rules = template_rules(prompter) if isinstance(prompter, TemplatePrompter) else None
+    if rules is None:
+        tokenizer.chat_template = chat_template(prompter.name)
+    renderer = TemplateRenderer(tokenizer)
+    messages: list[Any] = [{"role": role, "content": content} for role, content in SAMPLE]
+    text = renderer.render(renderer.arranged(messages))
+    return prompter, Prompt(prompter.name, "tuneline" if rules is None else "own", text, rules or [])

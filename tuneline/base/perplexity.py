@@ -2,7 +2,7 @@
 
 A wrongly converted checkpoint loads without a word and then predicts noise: its perplexity is in the
 thousands. The chunked loss of training is compared with the model's own loss on the same text, so a
-head that does more than multiply (soft-capping, scaling) is found here and not as a wrong gradient.
+head that does more than multiply, scale and cap softly is found here and not as a wrong gradient.
 """
 
 import math
@@ -36,6 +36,8 @@ def perplexities(model: Any, tokenizer: Any) -> dict[str, float]:
     from tuneline.formats.example import IGNORE_INDEX, Encoded
     from tuneline.models.likelihood import answer_nll
 
+    # Without what a config may ask to be added for its routers.
+    alone = {"output_router_logits": False} if hasattr(model.config, "output_router_logits") else {}
     results = {}
     for language, paragraph in PARAGRAPHS.items():
         ids = tokenizer(paragraph).input_ids
@@ -43,7 +45,7 @@ def perplexities(model: Any, tokenizer: Any) -> dict[str, float]:
         loss = float(answer_nll(model, row).mean())
         tensor = torch.tensor([ids], device=model.device)
         with torch.inference_mode():
-            own = float(model(input_ids=tensor, labels=tensor).loss)
+            own = float(model(input_ids=tensor, labels=tensor, **alone).loss)
         if not math.isfinite(loss) or abs(loss - own) > TOLERANCE:
             raise ValueError(
                 f"{type(model).__name__}: loss {loss:.4f} over its hidden states and head, {own:.4f} by its own forward; "

@@ -22,7 +22,7 @@ COMMANDS = {
     "release": ("tuneline.cli.release", "Make a folder to hand out: merged model, lineage, optional GGUF."),
     "recipe": ("tuneline.cli.recipe", "Run a recipe beside the project."),
     "times": ("tuneline.cli.times", "Show what each stage took when it last ran."),
-    "import-adapter": ("tuneline.cli.import_adapter", "Convert an adapter of ChatGLM's own code."),
+    "import-adapter": ("tuneline.cli.import_adapter", "Take an adapter from elsewhere, to evaluate and export."),
 }
 """Subcommand to (module with its `app`, line in the list of commands)."""
 

@@ -171,14 +171,19 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
 
 def question_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """What must be alike for two answers to be compared."""
-    return row["task"], row["question"], tuple(row["references"])
+    return row["task"], row["question"], tuple(row["references"]), row.get("calls", {}).get("reference")
 
 
 def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """One row of both tuned answers, the first in the base's place."""
     same = {key: first[key] for key in ("id", "task", "question", "references")}
     scores = {"base": first["scores"]["tuned"], "tuned": second["scores"]["tuned"]}
-    return same | {"base": first["tuned"], "tuned": second["tuned"], "scores": scores}
+    joined = same | {"base": first["tuned"], "tuned": second["tuned"], "scores": scores}
+    for key in ("calls", "call_faults", "call_errors"):
+        if key in first:
+            sides = {"base": first[key]["tuned"], "tuned": second[key]["tuned"]}
+            joined[key] = sides | ({"reference": first[key]["reference"]} if key == "calls" else {})
+    return joined
 
 
 def to_text(found: dict[str, Any], most: int, *, markdown: bool) -> str:

@@ -38,12 +38,13 @@ def this_machine() -> Machine:
     import torch
 
     from tuneline.models.loading import pick_device, pick_dtype
+    from tuneline.runtime.gpu import usable_gpus
 
     device = pick_device()
     on_gpu = device.type == "cuda"
     memory = float(torch.cuda.mem_get_info(device)[0]) if on_gpu else float(psutil.virtual_memory().available)
     dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
-    return Machine(device, dtype, torch.cuda.device_count(), memory, described=False)
+    return Machine(device, dtype, usable_gpus(), memory, described=False)
 
 
 def facts() -> dict[str, str]:
@@ -52,10 +53,11 @@ def facts() -> dict[str, str]:
     import torch
 
     from tuneline.models.loading import has_bfloat16, pick_device, pick_dtype
+    from tuneline.runtime.gpu import usable_gpus
 
     device = pick_device()
     memory = psutil.virtual_memory()
-    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_properties(index) for index in range(usable_gpus())]
     return {
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory.total / GB:.1f} GB, {memory.available / GB:.1f} free",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tuneline.cli.machine import GB, Machine
 from tuneline.runtime.params import load
 from tuneline.tokenize.config import Tokenize
+from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.sections import Method, TrainingConfig, load_config
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ CPU_FIXED = 0.13 * GB
 """What oneDNN and DeepSpeed hold on a CPU beside tensors; measured, see benchmarks/results/*-plan.md."""
 CPU_KEPT = 0.17
 """Share of what is in use that the C library and oneDNN's reordered copies hold on top of it; measured likewise."""
+
+GPU_FIXED = 0.7 * GB
+"""What CUDA's context, cuBLAS and NCCL hold of each GPU: 0.6 to 0.8 GB by reports of others, not measured here."""
 
 
 class Workload(NamedTuple):
@@ -83,6 +87,8 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     parts = per_process(
         step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=machine.device.type == "cpu"
     )
+    if machine.device.type == "cuda":
+        parts |= on_gpu(deepspeed, model_config.get_text_config().hidden_size)
     return Prediction(model_config, config, dtype, processes, workload, parts, packed)
 
 
@@ -121,6 +127,12 @@ def per_process(
     return parts
 
 
+def on_gpu(params: DeepSpeed, hidden_size: int) -> dict[str, float]:
+    """Bytes by part that only a GPU's memory has: untouched pages of main memory cost nothing."""
+    bucket = params.config.get("zero_optimization", {}).get("reduce_bucket_size", hidden_size**2)
+    return {"buckets of DeepSpeed": 4.0 * bucket if params.zero_stage else 0.0, "CUDA and its libraries": GPU_FIXED}
+
+
 def _libraries() -> float:
     """Resident bytes of a process that has only imported what training needs."""
     import tuneline
@@ -132,7 +144,7 @@ def _libraries() -> float:
 
 
 def read_config(path: Path) -> Any:
-    """The transformers config at a path; a ChatGLM2's or ChatGLM3's becomes the native one."""
+    """The transformers config at a path, of its text part where it has several; a ChatGLM2's or ChatGLM3's becomes native."""
     from transformers import AutoConfig
 
     from tuneline.models.chatglm.config import is_chatglm, native_config, shape_of
@@ -142,7 +154,7 @@ def read_config(path: Path) -> Any:
     values = json.loads(path.read_text(encoding="utf-8"))
     if is_chatglm(values):
         return native_config(shape_of(values), "bfloat16", 0, [2])
-    return AutoConfig.for_model(values.pop("model_type"), **values)
+    return AutoConfig.for_model(values.pop("model_type"), **values).get_text_config(decoder=True)
 
 
 def run_workload(train: Any, tokens: "Tokens", *, packed: bool) -> Workload:

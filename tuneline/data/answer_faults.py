@@ -12,6 +12,8 @@ SHORT = 40
 """Characters from which on an answer has content."""
 SENTENCE = 12
 """Characters below which an answer is a word or a phrase, and need not be a sentence."""
+_ENDS = frozenset("。！？.!?…）)」』】》”’")
+"""With one of these at its end nearly every answer is whole."""
 _ENDS_OPEN = re.compile(
     r"[，、,；;（(《“‘「【\[—]$|(?:因为|如果|但是|而且|并且|以及|或者|虽然|由于|例如|比如|包括)$|(?:^|[，。、\s])[但或和与]$|"
     r"\b(?:the|an|of|and|or|to|with|because|if|that|which|for|in)$"
@@ -33,7 +35,7 @@ def fault_of(answer: str) -> str | None:
     if lacks_content(answer):
         return "without_content"
     text = answer.rstrip()
-    if len(text) < SENTENCE or text[-1] in "。！？.!?…":
+    if len(text) < SENTENCE or text[-1] in _ENDS:
         return None
     if _ENDS_OPEN.search(text[-TAIL:]):
         return "cut_off"

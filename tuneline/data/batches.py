@@ -43,7 +43,7 @@ def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path
                 source_counts.encodings[printable(file.path)] = file.encoding
             if drawn is not None:
                 records = _only(records, numbers, drawn, source_counts)
-            while batch := list(islice(records, BATCH)):
+            while batch := list(map(tuple, islice(records, BATCH))):
                 yield BatchJob(params, source, number, file, batch, excluded)
 
 

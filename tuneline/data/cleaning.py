@@ -4,6 +4,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 
 from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
@@ -13,6 +14,8 @@ PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
 _TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
 _END = re.compile(r"<eoa>\s*$")
+Repairs = tuple[tuple[str, Callable[[str], str]], ...]
+"""Names and what they do."""
 REPAIRS: dict[str, Callable[[str], str]] = {
     # Only what ends in a semicolon: html.unescape also turns the &copy of a link into a sign.
     "html_entities": lambda text: (
@@ -32,27 +35,43 @@ def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> N
 
     Raises RejectedRecordError for broken characters and for a message that is empty.
     """
+    repairs = chosen_repairs(tuple(params.repairs))
     for message in conversation.messages:
         role = message["role"]
-        message["content"] = _clean_text(message["content"], role, conversation.repairs, params, unfilled)
-        if not message["content"].strip() and (role != "assistant" or conversation.task not in MAY_BE_EMPTY):
+        message["content"] = _clean_text(message["content"], role, repairs, conversation, params, unfilled)
+        if "reasoning" in message:
+            message["reasoning"] = _clean_text(
+                message["reasoning"], "reasoning", repairs, conversation, params, unfilled
+            )
+        may_be_empty = (
+            role == "tool" or "tool_calls" in message or (role == "assistant" and conversation.task in MAY_BE_EMPTY)
+        )
+        if not message["content"].strip() and not may_be_empty:
             raise RejectedRecordError(f"empty_{'answer' if role == 'assistant' else role}")
     if conversation.references:
         # The first is the answer that is trained on, which is cleaned and counted already.
         others = [
-            _clean_text(text, "reference", conversation.repairs, params, unfilled)
+            _clean_text(text, "reference", repairs, conversation, params, unfilled)
             for text in conversation.references[1:]
         ]
         conversation.references = [conversation.messages[-1]["content"], *others]
 
 
-def _clean_text(text: str, role: str, repairs: list[str], params: Data, unfilled: Counter[str]) -> str:
+@cache
+def chosen_repairs(names: tuple[str, ...]) -> Repairs:
+    """(name, repair) of those that are named, in the order in which they are made."""
+    return tuple((name, repair) for name, repair in REPAIRS.items() if name in names)
+
+
+def _clean_text(
+    text: str, role: str, repairs: Repairs, conversation: Conversation, params: Data, unfilled: Counter[str]
+) -> str:
     if is_broken(text):
         raise RejectedRecordError(f"broken_characters_in_{role}")
     original = text
-    for name, repair in REPAIRS.items():
-        if name in params.repairs and (repaired := repair(text)) != text:
-            repairs.append(name)
+    for name, repair in repairs:
+        if (repaired := repair(text)) != text:
+            conversation.repairs.append(name)
             text = repaired
     if "{{" in text or "<NAME>" in text or "<AUTHOR>" in text:
         text = _fill_placeholders(text, params.placeholders, unfilled)

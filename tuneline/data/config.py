@@ -14,7 +14,7 @@ Format = Literal[
     "columnar", "xlsx", "hub",
 ]  # fmt: skip
 Repair = Literal["trim", "html_entities", "html_tags", "end_marker", "other_templates"]
-COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages")
+COLUMNS = ("question", "answer", "system", "instruction", "context", "options", "history", "messages", "tools")
 """Our names of a record's fields."""
 
 
@@ -24,7 +24,7 @@ class Source(Section):
     path: str
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
-    task: Literal["auto", "qa", "triples", "entities", "label", "labels"] = "auto"
+    task: Literal["auto", "qa", "triples", "entities", "label", "labels", "tools"] = "auto"
     system: str | None = None
     """System prompt of every row, in place of the row's own; empty text removes the row's own."""
     instruction: str | None = None
@@ -57,6 +57,13 @@ class Source(Section):
         """Name of this source in records: its path, without the suffix of a file."""
         path = PurePosixPath(self.path)
         return str(path.with_suffix("") if path.suffix[1:].isalpha() else path)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether no option says how its rows are read."""
+        texts = (self.system, self.instruction, self.template, self.question)
+        is_read = self.columns or self.use or self.ignore or any(text is not None for text in texts)
+        return self.task in ("auto", "qa") and not is_read
 
     @property
     def named(self) -> tuple[str, ...]:

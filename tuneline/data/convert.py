@@ -95,7 +95,7 @@ def read_sources(
         for batch in ordered_map(read_batch, batch_jobs(params, raw, counts, folder), workers()):
             spool.write(batch.spool)
             rejects.write(batch.rejects)
-            keys.write(batch.keys.tobytes())
+            keys.write(batch.keys)
             counts[batch.source_number].add(batch)
             bar.update(batch.items)
         keys.seek(0)
@@ -107,36 +107,44 @@ def write_records(
     policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
+    is_plain = split.training
+    is_plain[list(leaks)] = False
     is_heldout = set(split.heldout.tolist())
+    for number, source_counts in enumerate(counts):
+        rows = is_plain & (keys["source"] == number)
+        source_counts.train += int(rows.sum())
+        source_counts.conflicts += int(split.conflicts[rows].sum())
     reader.spool.seek(0)
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
         for begin in range(0, len(keys), WRITTEN):
             lines = list(islice(reader.spool, WRITTEN))
-            rows = slice(begin, begin + len(lines))
-            kept, parts = split.kept[rows].tolist(), split.parts[rows].tolist()
-            conflicts, numbers = split.conflicts[rows].tolist(), keys["source"][rows].tolist()
-            for place, line in enumerate(lines):
-                source_counts = counts[numbers[place]]
-                if not kept[place]:
+            for row, (line, plain) in enumerate(
+                zip(lines, is_plain[begin : begin + WRITTEN].tolist(), strict=True), begin
+            ):
+                if plain:
+                    train.write(record_line(line))
+                    continue
+                source_counts = counts[keys["source"][row]]
+                if not split.kept[row]:
                     source_counts.duplicates += 1
-                    same = record_of(reader.line(int(split.kept_as[begin + place])))
+                    same = record_of(reader.line(int(split.kept_as[row])))
                     removed.write(_removed_line(line, "duplicate", kept=same["id"], kept_origin=same["origin"]))
                     continue
-                if begin + place in is_heldout:
+                if row in is_heldout:
                     source_counts.heldout += 1
-                elif (leak := leaks.get(begin + place)) is None or policy == "keep":
+                elif (leak := leaks[row]) and policy == "keep":
                     source_counts.train += 1
-                    source_counts.leaks_kept += leak is not None
+                    source_counts.leaks_kept += 1
                     train.write(record_line(line))
                 else:
                     source_counts.leaks += 1
-                    removed.write(_removed_line(line, leak.why, **_leaked(line, parts[place], leak, index)))
+                    removed.write(_removed_line(line, leak.why, **_leaked(line, int(split.parts[row]), leak, index)))
                     if policy == "fail":
                         what = f"{record_of(line)['origin']} of {index.ids[leak.item]} ({leak.why})"
                         failures.append((leak.similarity, what))
                     continue
-                source_counts.conflicts += conflicts[place]
+                source_counts.conflicts += bool(split.conflicts[row])
             bar.update(len(lines))
     if failures:
         closest = "; ".join(text for _, text in sorted(failures, reverse=True)[:5])

@@ -48,8 +48,8 @@ def _dialogues(name: str, row: dict[str, Any]) -> Iterator[str]:
     """Turns that are scored, and dialogues that are not."""
     if row["scored_earlier"]:
         yield (
-            f"{row['scored_earlier']} of {row['heldout']} held-out dialogues of {name} end in thanks or a farewell: the last "
-            "turn that asks is scored"
+            f"{row['scored_earlier']} of {row['heldout']} held-out dialogues of {name} go on after the answer that is scored, "
+            "with thanks, a farewell or what a call gave"
         )
     if row["nothing_asked"]:
         yield f"{row['nothing_asked']} dialogues of {name} ask nothing, and are never drawn for the held-out set"

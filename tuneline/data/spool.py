@@ -5,11 +5,12 @@ What stays in memory of a record is its key.
 """
 
 import hashlib
-import json
 import os
+import struct
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from tuneline.data.turns.conversation import Conversation
 from tuneline.data.turns.scored_turn import asking_exchanges
@@ -29,9 +30,12 @@ of the normalised instruction and of what follows it, 0 where there is no instru
 last two with earlier questions of the dialogue;
 `answer` of the last answer, 0 unless the task is qa. `asking` is the number of exchanges that ask something.
 """
+_KEY = struct.Struct("<16s8s8s8s8s8sHBI")
+"""The same for one key, its hashes as bytes."""
+_NO_HASH = bytes(8)
 BOTH, INSTRUCTION, QUESTION = 0, 1, 2
 """Which part of a question is compared with other questions."""
-BETWEEN = "\x1f"
+BETWEEN = b"\x1f"
 """Between the earlier questions of a line, and between its answers; normalised text holds no such character, and no tab."""
 
 
@@ -46,16 +50,14 @@ class ComparedTexts(NamedTuple):
 
 
 def to_spool_line(
-    conversation: Conversation, source: str, source_number: int, origin: str, raw: str, seed: str
-) -> tuple[tuple[Any, ...], bytes]:
+    conversation: Conversation, source: str, source_number: int, origin: str, raw: str, seed: bytes
+) -> tuple[bytes, bytes]:
     """Key and spool line of a record. `raw` is its raw text; `seed` is hashed with its question."""
     messages = conversation.messages
     normalised = [normalise(message["content"]) for message in messages]
-    content = without_system = turns_digest(messages, normalised)
+    content = without_system = turns_digest(messages, normalised, conversation.tools)
     if messages[0]["role"] == "system":
-        without_system = turns_digest(messages[1:], normalised[1:])
-    instruction = normalise(conversation.instruction)
-    question = normalised[-2] if conversation.question is None else normalise(conversation.question)
+        without_system = turns_digest(messages[1:], normalised[1:], conversation.tools)
     record: Record = {
         "id": record_id(source, content),
         "source": source,
@@ -65,22 +67,27 @@ def to_spool_line(
     }
     if conversation.references:
         record["references"] = conversation.references
-    questions = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "user"]
-    # Labels and lists of entities are equal without being copied.
-    is_free = conversation.task == "qa"
-    answers = [text for message, text in zip(messages, normalised, strict=True) if message["role"] == "assistant"]
+    if conversation.tools:
+        record["tools"] = conversation.tools
+    texts = [(message["role"], text.encode()) for message, text in zip(messages, normalised, strict=True)]
+    questions = [text for role, text in texts if role == "user"]
+    instruction = normalise(conversation.instruction).encode() if conversation.instruction else b""
+    question = questions[-1] if conversation.question is None else normalise(conversation.question).encode()
     earlier = BETWEEN.join(questions[:-1])
+    # Labels and lists of entities are equal without being copied, and so are calls.
+    is_free = conversation.task in ("qa", "tools")
+    answers = BETWEEN.join([text for role, text in texts if role == "assistant" and text]) if is_free else b""
+    line = b"\t".join((instruction, question, earlier, answers, to_line(record))) + b"\n"
     # Dialogues that end in the same words are about different things.
-    salt = f"{seed}{earlier}{BETWEEN}" if earlier else seed
-    fields = (instruction, question, earlier, BETWEEN.join(answers) if is_free else "")
-    line = b"%s\t%s\n" % ("\t".join(fields).encode(), to_line(record))
-    key = (
-        (_number(without_system), int.from_bytes(without_system[8:16])),
-        _number(_sha256(raw)),
-        _number(_sha256(f"{salt}{instruction} {question}" if instruction else salt + question)),
-        _number(_sha256(seed + instruction)) if instruction else 0,
-        _number(_sha256(salt + question)) if instruction else 0,
-        _number(_sha256(normalised[-1])) if conversation.task == "qa" else 0,
+    salt = seed + earlier + BETWEEN if earlier else seed
+    # struct cuts each digest to its beginning.
+    key = _KEY.pack(
+        without_system,
+        _sha256(raw.encode(errors="surrogatepass")),
+        _sha256(salt + instruction + b" " + question if instruction else salt + question),
+        _sha256(seed + instruction) if instruction else _NO_HASH,
+        _sha256(salt + question) if instruction else _NO_HASH,
+        _sha256(texts[-1][1]) if conversation.task == "qa" else _NO_HASH,
         source_number,
         min(len(asking_exchanges(messages)), 255),
         len(line),
@@ -88,22 +95,18 @@ def to_spool_line(
     return key, line
 
 
-def _sha256(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
-
-
-def _number(digest: bytes) -> int:
-    return int.from_bytes(digest[:8])
+def _sha256(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()
 
 
 def record_line(line: bytes) -> bytes:
     """The record of a line of the spool, as a line of JSON."""
-    return line.split(b"\t", 4)[4]
+    return line[line.rindex(b"\t") + 1 :]
 
 
 def record_of(line: bytes) -> dict[str, Any]:
     """The record of a line of the spool."""
-    record: dict[str, Any] = json.loads(record_line(line))
+    record: dict[str, Any] = orjson.loads(record_line(line))
     return record
 
 
@@ -124,9 +127,13 @@ class LineReader:
 
 def compared_texts(line: bytes, part: int) -> ComparedTexts:
     """What of a row is compared with the held-out items."""
-    instruction, question, earlier, answers, _ = line.decode().split("\t", 4)
+    instruction, question, earlier, answers, _ = line.split(b"\t", 4)
     if part == INSTRUCTION:
         question = instruction
     elif part == BOTH and instruction:
-        question = f"{instruction} {question}"
-    return ComparedTexts(question, earlier.split(BETWEEN) if earlier else [], answers.split(BETWEEN) if answers else [])
+        question = instruction + b" " + question
+    return ComparedTexts(question.decode(), _parted(earlier), _parted(answers))
+
+
+def _parted(texts: bytes) -> list[str]:
+    return texts.decode().split(BETWEEN.decode()) if texts else []

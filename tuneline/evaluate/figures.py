@@ -5,6 +5,9 @@ from typing import Any
 from tuneline.formats.metrics import MAIN_METRICS, METRICS
 
 ALWAYS = ("nll_per_char", "eos_rate", "repetition")
+OF_CALLS = ("tools_name_accuracy", "tools_arguments_f1", "tools_call_accuracy")
+"""Beside the main one, where they are few enough."""
+MOST = 10
 
 
 def figures(details: dict[str, Any]) -> dict[str, float | int]:
@@ -17,6 +20,8 @@ def figures(details: dict[str, Any]) -> dict[str, float | int]:
     main = [name for name in MAIN_METRICS if METRICS[name].task in tasks]
     if set(tasks) - own:
         main += [name for name in MAIN_METRICS if METRICS[name].task is None]
-    values = {name: details["tuned"][name]["value"] for name in (*main, *ALWAYS)}
+    always = ALWAYS[: MOST - 2 - len(main)]
+    main += list(OF_CALLS if "tools" in tasks else ())[: MOST - 2 - len(main) - len(always)]
+    values = {name: details["tuned"][name]["value"] for name in (*main, *always)}
     change = details["general"]["nll_per_token"]["delta"]["value"]
     return {"items": details["items"], **values, "general_nll_change": change}

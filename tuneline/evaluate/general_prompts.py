@@ -128,10 +128,10 @@ class General(TypedDict):
 def predict_general(model: "Model", params: Evaluate, label: str) -> list[General]:
     """The model's answers to PROMPTS, and the NLL of the written ones."""
     from tuneline.evaluate.predict import generate
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.likelihood import answer_nll
 
-    prompter = Prompter(model.tokenizer)
+    prompter = load_prompter(model.tokenizer)
     questions: list[list[Message]] = [[{"role": "user", "content": prompt.question}] for prompt in PROMPTS.values()]
     own = params.model_copy(update={"max_new_tokens": TOKENS})
     generated, _ = generate(model, prompter, questions, own, f"{label}: general")

@@ -7,10 +7,11 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessorList, StoppingCriteria
 
 from tuneline.evaluate.constraints import ItemConstraints
 from tuneline.models.likelihood import unwrap_peft
+from tuneline.models.thoughts import ThoughtMarks
 from tuneline.runtime.progress import ProgressBar
 
 
@@ -22,6 +23,22 @@ class Generated(NamedTuple):
     """Its end token included."""
     batch: int
     """Number of its batch."""
+    thoughts: str = ""
+    """What was thought before."""
+    unfinished_thought: bool = False
+    """Whether the thought had no end, so that there is no answer."""
+
+
+class Thoughts(NamedTuple):
+    """How the thoughts before answers are treated."""
+
+    marks: ThoughtMarks
+    expected: Sequence[bool]
+    """By prompt, whether there may be some."""
+    opened: Sequence[bool]
+    """By prompt, whether it has begun one."""
+    limit: int
+    """Tokens of a thought."""
 
 
 class BatchTime(NamedTuple):
@@ -49,12 +66,15 @@ def greedy(
     decode: Callable[[list[int]], str],
     label: str,
     constraints: ItemConstraints | None = None,
+    thoughts: Thoughts | None = None,
 ) -> tuple[list[Generated], list[BatchTime]]:
     """An answer for each prompt, in the prompts' order, and how long each batch took.
 
-    The composition of batches is fixed by the prompts: it changes float results, so it must not vary.
-    Of a constrained answer that was cut, the items that are whole remain.
+    The composition of batches is fixed by the prompts: it changes float results, so it must not vary. A thought has tokens
+    of its own, before those of the answer. Of a constrained answer that was cut, the items that are whole remain.
     """
+    none = [False] * len(prompts)
+    thoughts = thoughts or Thoughts(ThoughtMarks(), none, none, 0)
     answers: dict[int, Generated] = {}
     times: list[BatchTime] = []
     progress = ProgressBar(label, len(prompts) * max_new_tokens, "tokens")
@@ -62,10 +82,12 @@ def greedy(
         for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
             started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
+            thinking = any(thoughts.expected[item] for item in batch)
+            limits = _Limits(ids.shape[1], batch, thoughts, decode, max_new_tokens)
             output = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=max_new_tokens + thoughts.limit * thinking,
                 do_sample=False,
                 top_k=None,
                 top_p=None,
@@ -74,15 +96,52 @@ def greedy(
                 pad_token_id=pad_id,
                 logits_processor=LogitsProcessorList([constraints.processor(batch)] if constraints else []),
                 streamer=_TokenCounter(bar, len(batch)),
+                stopping_criteria=[limits] if thinking else None,
             )
-            for item, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+            for place, (item, row) in enumerate(zip(batch, output[:, ids.shape[1] :].tolist(), strict=True)):
+                row = row[: limits.over[place]]
                 complete = partial(constraints.complete, item) if constraints else list[int]
-                answers[item] = _until_stop(row, stop_ids, complete, decode, number)
+                answers[item] = _until_stop(
+                    row, stop_ids, complete, decode, number, thoughts.marks, thoughts.opened[item]
+                )
             generated = sum(answers[item].tokens for item in batch)
             times.append(BatchTime(len(batch), generated, monotonic() - started))
             # Every answer of the batch has ended: there is less to do than was thought.
             bar.total = (bar.total or 0) - max(0, expected - bar.done)
     return [answers[item] for item in range(len(prompts))], times
+
+
+class _Limits(StoppingCriteria):
+    """Ends a thought that is longer than its limit, and an answer that is longer than max_new_tokens after its thought."""
+
+    def __init__(
+        self, prompt: int, batch: Sequence[int], thoughts: Thoughts, decode: Callable[[list[int]], str], answer: int
+    ) -> None:
+        self.prompt, self.thoughts, self.decode, self.answer = prompt, thoughts, decode, answer
+        self.opened = [thoughts.opened[item] for item in batch]
+        self.answered: list[int | None] = [None] * len(batch)
+        """By row, at which length its answer began."""
+        self.over: list[int | None] = [None] * len(batch)
+        """By row, the length at which a limit ended it; what follows there is padding."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        rows = input_ids[:, self.prompt :].tolist()
+        for place, row in enumerate(rows):
+            if self.over[place] is None and self._over(place, row):
+                self.over[place] = len(row)
+        return torch.tensor([length is not None for length in self.over], device=input_ids.device)
+
+    def _over(self, place: int, row: list[int]) -> bool:
+        began = self.answered[place]
+        if began is None:
+            said = self.thoughts.marks.split(self.decode(row), self.opened[place])
+            if said.unfinished:
+                return len(row) >= self.thoughts.limit
+            # Too little may be there to tell whether it is a thought.
+            if not said.thoughts and self.thoughts.marks.open.startswith(self.decode(row).strip()):
+                return False
+            began = self.answered[place] = len(row) if said.thoughts else 0
+        return len(row) - began >= self.answer
 
 
 class _TokenCounter:
@@ -134,8 +193,12 @@ def _until_stop(
     complete: Callable[[list[int]], list[int]],
     decode: Callable[[list[int]], str],
     batch: int,
+    marks: ThoughtMarks,
+    opened: bool,
 ) -> Generated:
     end = next((place for place, token in enumerate(row) if token in stop_ids), None)
     # An answer cut at the limit may end within a character.
     text = decode(complete(row) if end is None else row[:end]).strip().rstrip("\ufffd")
-    return Generated(text, end is not None, len(row) if end is None else end + 1, batch)
+    said = marks.split(text, opened)
+    size = len(row) if end is None else end + 1
+    return Generated(said.answer, end is not None and not said.unfinished, size, batch, said.thoughts, said.unfinished)

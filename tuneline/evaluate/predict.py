@@ -3,20 +3,22 @@
 `predict_base` asks the base and `evaluate` the tuned model, through the same functions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 import jsonlines
 
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import ItemConstraints, item_constraints
+from tuneline.formats.calls import answer_with_calls, reference_texts
 from tuneline.formats.extraction import Classes
-from tuneline.formats.records import Message, Record, answer, references
+from tuneline.formats.records import Message, Record, ToolCall
 from tuneline.runtime.progress import track
 
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
+    from tuneline.models.chat_format import Reasoning, Tools
 
 
 class Answer(TypedDict):
@@ -36,6 +38,14 @@ class Answer(TypedDict):
     """Number of the batch that it was generated in, whose composition changes float results."""
     reachable: bool
     """Whether a right answer could be said at all: always, but under a constraint."""
+    calls: NotRequired[list[ToolCall]]
+    """Of the task `tools`: what it calls, which is a part of `prediction`, too."""
+    call_faults: NotRequired[list[str]]
+    """What is wrong with each call that can't be read."""
+    reasoning: NotRequired[str]
+    """Thoughts before the answer, which are not scored."""
+    unfinished_thought: NotRequired[bool]
+    """Whether the thought had no end, so that there is no answer; there when there is one."""
 
 
 class Model(NamedTuple):
@@ -69,33 +79,53 @@ class Predictions(NamedTuple):
 def predict(
     model: Model, records: list[Record], params: Evaluate, label: str, classes: Classes | None = None
 ) -> Predictions:
-    """One Answer per record, in order; those of the tasks in `classes` are constrained to them and to spans of the question."""
-    from tuneline.models.chat_format import Prompter
+    """One Answer per record, in order; those of the tasks in `classes` are constrained to them and to spans of the question.
+
+    An item whose reference has thoughts may be thought about first, unless its answer is constrained.
+    """
+    from tuneline.models.calls.answers import AnswerReader
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.likelihood import answer_nll
 
-    prompter = Prompter(model.tokenizer)
-    constraints = item_constraints(classes or {}, model.tokenizer, prompter, records)
+    classes = classes or {}
+    prompter = load_prompter(model.tokenizer)
+    reader = AnswerReader(model.tokenizer, prompter)
+    constraints = item_constraints(classes, model.tokenizer, prompter, records)
+    thinking = ["reasoning" in record["messages"][-1] and record["task"] not in classes for record in records]
     questions = [record["messages"][:-1] for record in records]
-    generated, times = generate(model, prompter, questions, params, label, constraints)
+    tools = [record.get("tools") for record in records]
+    generated, times = generate(model, prompter, questions, params, label, constraints, thinking, tools)
     answers: list[Answer] = []
     shown = track(records, f"{label}: NLL", len(records), "items")
     for number, (record, output) in enumerate(zip(shown, generated, strict=True)):
-        nll = answer_nll(model.network, prompter.training_row(record["messages"], "last_answer"))
+        # The answer is scored after the reference's own thoughts.
+        reasoning: Reasoning = "mask" if "reasoning" in record["messages"][-1] else "learn"
+        row = prompter.training_row(record["messages"], "last_answer", reasoning, record.get("tools"))
+        nll = answer_nll(model.network, row)
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll
+        read = reader.read(output.text, record.get("tools"))
         answers.append(
-            {
+            {  # type: ignore[arg-type]
                 "id": record["id"],
-                "prediction": output.text,
+                "prediction": answer_with_calls(read.content, read.calls),
                 "stopped_at_eos": output.stopped_at_eos,
                 "nll": round(float(own.double().sum()), 6),
                 "tokens": len(own),
-                "characters": max(1, len(answer(record))),
+                "characters": max(1, len(reference_texts(record)[0])),
                 "batch": output.batch,
-                "reachable": constraints is None or constraints.allow(number, references(record)),
+                "reachable": constraints is None or constraints.allow(number, reference_texts(record)),
             }
+            | ({"calls": read.calls, "call_faults": read.faults} if record["task"] == "tools" else {})
+            | _thoughts(output)
         )
     return Predictions(answers, _speed(times))
+
+
+def _thoughts(output: "Generated") -> dict[str, Any]:
+    """What an answer has of them, if any."""
+    found: dict[str, Any] = {"reasoning": output.thoughts} if output.thoughts else {}
+    return found | ({"unfinished_thought": True} if output.unfinished_thought else {})
 
 
 def generate(
@@ -105,21 +135,46 @@ def generate(
     params: Evaluate,
     label: str,
     constraints: ItemConstraints | None = None,
+    thinking: list[bool] | None = None,
+    tools: "Sequence[Tools | None] | None" = None,
 ) -> tuple[list["Generated"], list["BatchTime"]]:
-    """Greedy answers to conversations that end with a user's turn."""
-    from tuneline.evaluate.generate import greedy
+    """Greedy answers to conversations that end with a user's turn, or a tool's answer.
 
-    return greedy(
+    `thinking` is whether each is to be thought about first, `tools` what each may call.
+    """
+    from tuneline.evaluate.generate import Thoughts, greedy
+    from tuneline.models.calls.answers import AnswerReader
+    from tuneline.models.chat_format import as_list
+
+    reader = AnswerReader(model.tokenizer, prompter)
+    thinking, tools = thinking or [False] * len(questions), tools or [None] * len(questions)
+    # Before hours of answers, rather than after.
+    reader.check(next(filter(None, tools), None))
+    opened = {way: prompter.opens_thoughts(way) for way in (True, False)}
+    ends = model.network.generation_config.eos_token_id
+    answers, times = greedy(
         model.network,
-        [prompter.generation_prompt(question) for question in questions],
-        stop_ids=prompter.stop_ids,
+        [prompter.generation_prompt(*asked) for asked in zip(questions, thinking, tools, strict=True)],
+        stop_ids=sorted({*reader.stop_ids, *as_list(ends)}),
         pad_id=model.tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,
         batch_size=params.batch_size,
-        decode=lambda ids: str(model.tokenizer.decode(ids, skip_special_tokens=True)),
+        decode=reader.decode,
+        thoughts=Thoughts(
+            prompter.thought_marks,
+            [way or opened[way] for way in thinking],
+            [opened[way] for way in thinking],
+            params.max_thinking_tokens,
+        ),
         label=f"{label}: answers",
         constraints=constraints,
     )
+    # Without tools nothing of an answer is a call.
+    plain = (
+        answer if own else answer._replace(text=reader.plain(answer.text))
+        for answer, own in zip(answers, tools, strict=True)
+    )
+    return list(plain), times
 
 
 def _speed(times: list["BatchTime"]) -> dict[str, Any]:

@@ -144,6 +144,12 @@ def _item(row: Row) -> dict[str, Any]:
         "right": {side: scores[side] == 100 for side in SIDES} if row["task"] == "label" else None,
         "flags": [name for name, there in flags.items() if there],
         "answers": {side: _folded(shown_answer(row, side)) for side in SIDES},
+        "thoughts": row.get("thoughts", {}),
+        "calls_wrong": {
+            side: [line for key in ("call_faults", "call_errors") for line in row.get(key, {}).get(side, [])]
+            for side in SIDES
+        },
+        "unfinished": row.get("unfinished_thought", {}),
         "reference": _folded(plain_text(row["references"][0])),
     }
 

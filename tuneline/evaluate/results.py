@@ -8,12 +8,14 @@ from tuneline.evaluate import tables
 from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import General
+from tuneline.evaluate.metrics.calls import call_errors
 from tuneline.evaluate.metrics.score import score
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import Answer
 from tuneline.evaluate.report import Facts, report
+from tuneline.formats.calls import asked, reference_texts
 from tuneline.formats.metrics import METRICS, main_metric
-from tuneline.formats.records import Record, last_question, references, write_jsonl
+from tuneline.formats.records import Record, last_question, write_jsonl
 from tuneline.runtime.atomic import to_json
 
 
@@ -29,7 +31,7 @@ def write_results(
     `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts;
     `generation` says how answers were made.
     """
-    metrics = compare(rows) | {"general": change_on_general(*general), "generation": generation}
+    metrics = compare(rows) | {"general": change_on_general(*general), "generation": generation} | count_thoughts(rows)
     outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
@@ -42,24 +44,62 @@ def write_results(
     return metrics
 
 
+def count_thoughts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """By side, answers that were thought about and thoughts without an end, which have no answer; nothing without thoughts."""
+    thinking = [row for row in rows if "thoughts" in row]
+    counts = {
+        side: {
+            "answers": sum(bool(row["thoughts"][side]) for row in thinking),
+            "unfinished": sum(row["unfinished_thought"][side] for row in thinking),
+        }
+        for side in ("base", "tuned")
+    }
+    return {"thoughts": counts} if thinking else {}
+
+
 def prediction_rows(records: list[Record], base: list[Answer], tuned: list[Answer]) -> list[dict[str, Any]]:
     """Lines of predictions.jsonl: question, references, both answers and their scores."""
     return [_row(*item) for item in zip(records, base, tuned, strict=True)]
 
 
 def _row(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
-    wanted = references(record)
+    wanted, tools = reference_texts(record), record["task"] == "tools"
+    return (
+        {
+            "id": record["id"],
+            "task": record["task"],
+            "question": asked(record) if tools else last_question(record),
+            "references": wanted,
+            "base": base["prediction"],
+            "tuned": tuned["prediction"],
+            "stopped_at_eos": {"base": base["stopped_at_eos"], "tuned": tuned["stopped_at_eos"]},
+            "batch": tuned["batch"],
+            "scores": {"base": score(base, wanted), "tuned": score(tuned, wanted)},
+        }
+        | _thoughts({"base": base, "tuned": tuned})
+        | (_calls(record, {"base": base, "tuned": tuned}) if tools else {})
+    )
+
+
+def _calls(record: Record, answers: dict[str, Answer]) -> dict[str, Any]:
+    """Calls of the reference and of both sides, which of these could not be read, and which their definitions don't allow."""
+    calls = {side: answer.get("calls", []) for side, answer in answers.items()}
     return {
-        "id": record["id"],
-        "task": record["task"],
-        "question": last_question(record),
-        "references": wanted,
-        "base": base["prediction"],
-        "tuned": tuned["prediction"],
-        "stopped_at_eos": {"base": base["stopped_at_eos"], "tuned": tuned["stopped_at_eos"]},
-        "batch": tuned["batch"],
-        "scores": {"base": score(base, wanted), "tuned": score(tuned, wanted)},
+        "calls": {"reference": record["messages"][-1].get("tool_calls", []), **calls},
+        "call_faults": {side: answer.get("call_faults", []) for side, answer in answers.items()},
+        "call_errors": {side: call_errors(found, record.get("tools", [])) for side, found in calls.items()},
     }
+
+
+def _thoughts(answers: dict[str, Answer]) -> dict[str, Any]:
+    """What was thought before the answers, and which thoughts had no end; nothing where nobody thought."""
+    thoughts = {side: answer.get("reasoning", "") for side, answer in answers.items()}
+    unfinished = {side: answer.get("unfinished_thought", False) for side, answer in answers.items()}
+    return (
+        {"thoughts": thoughts, "unfinished_thought": unfinished}
+        if any((*thoughts.values(), *unfinished.values()))
+        else {}
+    )
 
 
 def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> Facts:

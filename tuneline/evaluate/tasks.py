@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tuneline.evaluate.compare import COUNTERS, Row, compare
+from tuneline.evaluate.compare import COUNTED, Row, compare, count
+from tuneline.evaluate.metrics.calls import elements
 from tuneline.evaluate.metrics.counts import f1
 from tuneline.evaluate.metrics.labels import predicted_and_actual
 from tuneline.formats.metrics import main_metric
@@ -39,9 +40,13 @@ def item_score(row: Row, side: str) -> float:
     if row["task"] == "label":
         predicted, actual = predicted_and_actual(row[side], row["references"])
         return 100.0 * (predicted == actual)
-    if row["task"] not in COUNTERS:
+    if row["task"] == "tools":
+        found, right = elements(row, side), elements(row, "reference")
+        begun = found.total() + len(row["call_faults"][side])
+        return 100 * f1((found & right).total(), begun, right.total())
+    if row["task"] not in COUNTED:
         return float(row["scores"][side]["rouge_l"])
-    counts = COUNTERS[row["task"]](row[side], row["references"]).values()
+    counts = count(row, side).values()
     hits, predicted_items, actual_items = (sum(count[place] for count in counts) for place in range(3))
     return 100 * f1(hits, predicted_items, actual_items)
 

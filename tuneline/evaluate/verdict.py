@@ -131,6 +131,15 @@ def _sure(p: float, kind: Outcome) -> Text:
 
 def trained(base: str, method: str, training: Mapping[str, Any], sources: Mapping[str, Any], items: int) -> Text:
     """What was trained on what, and tested on what."""
+    if "imported" in training:
+        return Text(
+            f"{base} with an adapter from elsewhere ({training['imported']}), not trained here. "
+            f"Both models answered the same {items:,} held-out test items.",
+            spaced(
+                f"{base} 加上别处训练的适配器（{training['imported']}），并非在此训练。"
+                f"两个模型回答同样的 {items:,} 道留出测试题。"
+            ),
+        )
     used = {name: row["train"] for name, row in sources.items() if row["train"]}
     rows, seen, steps, name = sum(used.values()), training["rows_seen"], training["steps"], method_name(method)
     passes = Text("", "") if seen <= rows else Text(f", {seen / rows:.1f} passes", f"，共 {seen / rows:.1f} 轮")

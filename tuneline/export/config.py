@@ -11,5 +11,7 @@ class Export(Section):
     dtype: Literal["bfloat16", "float16", "float32"]
     max_delta_nll: float = Field(gt=0)
     """Highest absolute difference of mean NLL per token (nats) between merged model and adapter."""
-    layout: Literal["native", "chatglm3"]
-    """`chatglm3` writes ChatGLM3's own layout, too, into a folder of the merged model; the base must have come in it."""
+    layout: Literal["native", "chatglm3", "original"]
+    """`chatglm3` writes ChatGLM3's own layout, too, into a folder of the merged model; the base must have come in it.
+
+    `original` does so with whatever layout the base came in: that, or a checkpoint with more parts than text."""

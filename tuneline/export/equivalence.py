@@ -7,7 +7,7 @@ import torch
 from tuneline.export.layerwise_fp32 import upcast
 from tuneline.formats.example import Encoded
 from tuneline.models.chunked_loss import chunks, logits_of, token_nll_and_sums
-from tuneline.models.likelihood import answer_states, head_weight, unwrap_peft
+from tuneline.models.likelihood import answer_states, head_weight, logit_cap, unwrap_peft
 from tuneline.runtime.progress import track
 
 
@@ -18,6 +18,8 @@ class States(NamedTuple):
     """(states [n, H], targets [n]) of each row, at the positions that predict a supervised token."""
     head: torch.Tensor
     """The LM head's weight [V, H], as it is stored."""
+    cap: float | None
+    """Of its logits."""
 
 
 class Difference(TypedDict):
@@ -37,7 +39,8 @@ def states(model: Any, rows: list[Encoded], label: str) -> States:
     """Run the rows through a plain or PEFT model, of whatever dtype, in float32."""
     with upcast(model):
         found = [answer_states(model, row) for row in track(rows, label, len(rows), "items")]
-    return States(found, head_weight(unwrap_peft(model)).detach())
+    plain = unwrap_peft(model)
+    return States(found, head_weight(plain).detach(), logit_cap(plain))
 
 
 @torch.inference_mode()
@@ -48,7 +51,7 @@ def compare(adapter: States, merged: States) -> Difference:
     for (ours, targets), (theirs, same) in zip(adapter.rows, merged.rows, strict=True):
         assert torch.equal(targets, same)
         for ours_part, theirs_part, wanted in chunks(ours, theirs, targets):
-            logits = (logits_of(ours_part, heads[0]), logits_of(theirs_part, heads[1]))
+            logits = (logits_of(ours_part, heads[0], adapter.cap), logits_of(theirs_part, heads[1], merged.cap))
             largest = max(largest, float((logits[0] - logits[1]).abs().max()))
             agreed += int((logits[0].argmax(1) == logits[1].argmax(1)).sum())
             nll = (token_nll_and_sums(part, wanted)[0] for part in logits)

@@ -2,8 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,11 +17,14 @@ from tuneline.export.model_card import card
 from tuneline.export.verify import problems
 from tuneline.formats.records import read_heldout
 from tuneline.formats.safetensors_writer import LARGEST
-from tuneline.models.chat_format import Prompter
+from tuneline.models.chat_format import load_prompter
+from tuneline.models.chatglm.layout import ORIGINAL as CHATGLM
 from tuneline.models.chatglm.layout import original_config, write_chatglm
 from tuneline.models.config import Base
+from tuneline.models.conversion.saving import save_model
 from tuneline.models.cpu_tuning import retain_freed_blocks
 from tuneline.models.loading import UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer, pick_device
+from tuneline.models.original import check_original, write_original
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
 
@@ -35,18 +39,35 @@ CARRIED = (
 """What the base's folder holds beside config and weights, taken over as it is."""
 
 
+class Layout(NamedTuple):
+    """A form beside the native one, written into a folder of the merged model."""
+
+    check: Callable[[Path], object]
+    """Raises ValueError for a base that did not come in it."""
+    write: Callable[[Path, Path, Path, str], None]
+
+
+LAYOUTS = {"chatglm3": Layout(original_config, write_chatglm), "original": Layout(check_original, write_original)}
+
+
+def layout_of(base: Path, params: Export) -> str:
+    """The layout to write: a ChatGLM's original one is its own."""
+    return "chatglm3" if params.layout == "original" and (base / CHATGLM).is_dir() else params.layout
+
+
 def export(folder: Path, inputs: Inputs, params: Export, base: Base) -> dict[str, Any]:
     """Write the whole folder; returns what is in metrics/export.json.
 
-    Raises ValueError when the merged model is not the adapter, or the base can't be written in ChatGLM's layout.
+    Raises ValueError when the merged model is not the adapter, or the base can't be written in the layout asked for.
     """
-    if params.layout == "chatglm3":
-        original_config(inputs.base)
+    layout = LAYOUTS[layout_of(inputs.base, params)] if params.layout != "native" else None
+    if layout:
+        layout.check(inputs.base)
     merge_into(folder, inputs.base, inputs.adapter, params.dtype)
     difference = check_equivalence(folder, inputs, params)
     report = {name: value if name == "tokens" else float(f"{value:.6g}") for name, value in difference.items()}
-    if params.layout == "chatglm3":
-        write_chatglm(folder, inputs.base, folder / "chatglm3", params.dtype)
+    if layout:
+        layout.write(folder, inputs.base, folder / layout_of(inputs.base, params), params.dtype)
     complete(folder, inputs, params, base, report)
     return report
 
@@ -70,7 +91,7 @@ def merge_into(folder: Path, base: Path, adapter: Path, dtype: str) -> None:
         print(f"export: virtual tokens can't be merged: {where}")
         _copy_adapter(adapter, folder / UNMERGED_ADAPTER_DIR)
     model = merged(tuned, getattr(torch, dtype))
-    model.save_pretrained(folder, max_shard_size=LARGEST)
+    save_model(model, folder, LARGEST)
     for path in (path for name in CARRIED for path in base.glob(f"{name}*")):
         shutil.copyfile(path, folder / path.name)
     if wrong := file_mismatches(model, folder):
@@ -98,8 +119,11 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export) -> Differenc
             f"the merged model is not base plus adapter: {len(wrong)} tensors are off, first {wrong[0]}; "
             "run `dvc repro --force train`, and report it if it stays"
         )
-    prompter = Prompter(load_tokenizer(folder))
-    rows = [prompter.training_row(record["messages"], "last_answer") for record in read_heldout(inputs.heldout)]
+    prompter = load_prompter(load_tokenizer(folder))
+    rows = [
+        prompter.training_row(record["messages"], "last_answer", tools=record.get("tools"))
+        for record in read_heldout(inputs.heldout)
+    ]
     device = pick_device()
     retain_freed_blocks()
     # One after the other: two models of 6 billion parameters do not fit into 24 GB.

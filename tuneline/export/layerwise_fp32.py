@@ -12,7 +12,7 @@ from tuneline.models.likelihood import unwrap_peft
 if TYPE_CHECKING:
     import torch
 
-WRAPPERS = ("original_module", "modules_to_save", "default")
+WRAPPERS = ("original_module", "modules_to_save", "default", "base_layer")
 """Names that PEFT puts into the path of a module that is trained whole."""
 
 
@@ -68,10 +68,13 @@ def _computed_in_float32(network: Any) -> Iterator[None]:
 
     with init_empty_weights(include_buffers=False):
         twin = dict(type(network)._from_config(copy.deepcopy(network.config), dtype=torch.float32).named_buffers())
-    changed = {}
+    changed, loaded = {}, network.state_dict()
     for name, buffer in network.named_buffers():
         original = ".".join(part for part in name.split(".") if part not in WRAPPERS)
-        if buffer.is_floating_point() and original in twin:
+        if name in loaded:
+            # Not worked out but read from the files: a router's bias.
+            changed[name] = (buffer, buffer.float())
+        elif buffer.is_floating_point() and original in twin:
             changed[name] = (buffer, twin[original].to(buffer.device))
     try:
         for name, (_, wide) in changed.items():

@@ -4,7 +4,6 @@ A merge in float32 needs four bytes a parameter; here the model stays as it is s
 float32. The sum is the same: widening changes no value, and it is cast once.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,20 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from tuneline.export.expert_updates import of_files
+from tuneline.export.updates import refuse_tied, updates, whole_names
+from tuneline.models.adapters.source import base_values, read_adapter
+from tuneline.models.conversion.file_names import cast, float32_names, groups, skeleton, to_files
 from tuneline.models.loading import TRAINED_WEIGHTS, can_merge, load_adapter, load_model
 
 EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-20}
 """Relative error that a cast may bring; in float32, that adding up in another order may."""
-UPDATE = "base_model.model."
-"""What PEFT's names of tensors begin with."""
 
 
 def load_tuned(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
     """Base and adapter, unmerged, stored as `dtype`; but what the adapter holds whole is float32, as it was trained."""
     model = load_model(base, dtype)
-    whole = _whole_names(adapter)
+    whole = _whole_names(adapter, base)
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in whole:
             module.float()
@@ -41,7 +42,7 @@ def merged(model: Any, dtype: torch.dtype) -> Any:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not can_merge(model):
-        return model.get_base_model().to(dtype)
+        return cast(model.get_base_model(), dtype)
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             layer = module.get_base_layer().float()
@@ -49,36 +50,52 @@ def merged(model: Any, dtype: torch.dtype) -> Any:
             # One cast of the sum: casting the difference and then the sum would round twice (peft#1388).
             layer.to(dtype)
     plain = model.unload() if hasattr(model, "unload") else model
-    return plain.to(dtype)
+    return cast(plain, dtype)
 
 
 def file_mismatches(model: Any, folder: Path) -> list[str]:
-    """Tensors of the folder's files that differ from the model in memory by a bit."""
-    state = model.state_dict()
-    return [
-        name for name, read in stored(folder).items() if name not in state or not torch.equal(read(), state[name].cpu())
-    ]
+    """Tensors of the folder's files that differ from the model in memory by a bit.
+
+    Raises ValueError when they do not have the names that a checkpoint of this architecture has.
+    """
+    state, ours = model.state_dict(), stored(folder)
+    converted = groups(model)
+    named = {name for group in converted for name in group.files}
+    if wrong := sorted(named ^ ours.keys()):
+        raise ValueError(
+            f"the merged files do not have the names of a {type(model).__name__}'s: {len(wrong)} are missing or too many, "
+            f"first {wrong[0]}; the disk has no part in it, so please report it, with the version of transformers"
+        )
+    differing = []
+    for group in converted:
+        made = to_files(model, {name: state[name].cpu() for name in group.memory})
+        differing += [name for name, one in made.items() if not torch.equal(ours[name](), one)]
+    return differing
 
 
 def merge_mismatches(folder: Path, base: Path, adapter: Path, dtype: torch.dtype) -> list[str]:
     """Tensors of the folder that are not base plus update, worked out anew from the three folders' files alone.
 
-    DoRA's weights are left to the comparison of answers: its norms need the whole layer.
+    One tensor of the memory at a time.
     """
-    updates, ours = _updates(adapter), stored(folder)
-    wrong = sorted(stored(base).keys() ^ ours.keys())
-    for name, read in stored(base).items():
-        if name in wrong:
-            continue
-        if name not in updates:
-            same = torch.equal(ours[name](), read().to(dtype))
-        elif (update := updates[name]) is not None:
-            same = allclose_in_dtype(ours[name](), update(read().float()), dtype)
-        else:
-            continue
-        if not same:
-            wrong.append(name)
-    return wrong
+    model, ours, theirs = skeleton(base), stored(folder), stored(base)
+    changes, wide, converted = updates(adapter, base), float32_names(model, dtype), groups(model)
+    nowhere = changes.keys() - {name for group in converted for name in group.memory}
+    wrong = sorted({*theirs.keys() ^ ours.keys(), *nowhere})
+    unseen = set(theirs) - set(wrong)
+    for group in converted:
+        kind = torch.float32 if wide & set(group.memory) else dtype
+        of_group = of_files(model, group, changes)
+        for name in unseen & group.files.keys():
+            if name not in of_group:
+                same = torch.equal(ours[name](), theirs[name]().to(kind))
+            else:
+                same = allclose_in_dtype(ours[name](), of_group[name](theirs[name]().float()), kind)
+            if not same:
+                wrong.append(name)
+        unseen -= group.files.keys()
+    # What the architecture has no place for is carried as it is.
+    return wrong + [name for name in sorted(unseen) if not torch.equal(ours[name](), theirs[name]().to(dtype))]
 
 
 def allclose_in_dtype(written: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -104,43 +121,11 @@ def _reader(path: Path, name: str) -> Callable[[], torch.Tensor]:
     return read
 
 
-Update = Callable[[torch.Tensor], torch.Tensor]
-
-
-def _updates(adapter: Path) -> dict[str, Update | None]:
-    """Name of a weight to what the adapter makes of it in float32; None where its files alone do not say."""
-    tensors = {name: read() for name, read in stored(adapter).items()}
-    if (adapter / TRAINED_WEIGHTS).is_file():
-        return {name: _becomes(tensor) for name, tensor in tensors.items()}
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    if config["peft_type"] != "LORA":
-        return {}
-    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
-    updates: dict[str, Update | None] = {}
-    for name, tensor in tensors.items():
-        module = name.removeprefix(UPDATE)
-        if module.endswith(".lora_A.weight"):
-            module = module.removesuffix(".lora_A.weight")
-            b = tensors[f"{UPDATE}{module}.lora_B.weight"]
-            updates[f"{module}.weight"] = None if config["use_dora"] else _plus(scale, b, tensor)
-        elif ".lora_" not in module:
-            updates[module] = _becomes(tensor)
-    return updates
-
-
-def _plus(scale: float, b: torch.Tensor, a: torch.Tensor) -> Update:
-    return lambda tensor: tensor + scale * (b.float() @ a.float())
-
-
-def _becomes(whole: torch.Tensor) -> Update:
-    return lambda _: whole.float()
-
-
-def _whole_names(adapter: Path) -> set[str]:
-    """Modules and parameters that the adapter holds whole."""
+def _whole_names(adapter: Path, base: Path) -> set[str]:
+    """Modules and parameters that the adapter holds whole. Raises ValueError for one that can't be merged into this base."""
     if (adapter / TRAINED_WEIGHTS).is_file():
         with safe_open(str(adapter / TRAINED_WEIGHTS), framework="pt") as file:
             return set(file.keys())
-    config = adapter / "adapter_config.json"
-    values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return set(values.get("modules_to_save") or ())
+    found = read_adapter(adapter, base_values(base))
+    refuse_tied(found, base)
+    return whole_names(found)

@@ -11,7 +11,17 @@ from tuneline.formats.metrics import METRICS
 from tuneline.formats.templates import fill
 
 SHOWN = {
-    "lora": ("r", "alpha", "dropout", "variant", "target_modules", "modules_to_save", "quantize"),
+    "lora": (
+        "r",
+        "alpha",
+        "dropout",
+        "variant",
+        "target_modules",
+        "modules_to_save",
+        "layers_to_transform",
+        "bias",
+        "quantize",
+    ),
     "p_tuning": ("num_virtual_tokens", "encoder_hidden_size"),
     "prefix": ("num_virtual_tokens", "projection", "encoder_hidden_size"),
     "prompt": ("num_virtual_tokens",),
@@ -19,7 +29,7 @@ SHOWN = {
     "full": (),
 }
 """Which parameters of its section a method uses."""
-TRAINED = ("learning_rate", "lr_scheduler_type", "batch_size", "epochs", "max_steps", "seed")
+TRAINED = ("init", "learning_rate", "lr_scheduler_type", "batch_size", "epochs", "max_steps", "seed")
 
 
 def card(
@@ -58,6 +68,7 @@ def card(
         "parameters": parameters(lineage["params"]),
         "titles": {name: metric.title for name, metric in METRICS.items()},
         "beside": beside,
+        "imported": lineage.get("imported"),
     }
     return fill(Path(__file__).with_name("model_card.md.jinja"), values)
 
@@ -66,6 +77,7 @@ def parameters(params: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Names and values, as JSON, of what decided the training."""
     method = params["tune"]["method"]
     section = {"p_tuning": "ptuning", "prefix": "ptuning", "prompt": "ptuning"}.get(method, method)
-    chosen = [(f"{section}.{name}", params[section][name]) for name in SHOWN[method]]
-    chosen += [(f"train.{name}", params["train"][name]) for name in TRAINED]
+    # Of an adapter from elsewhere only its own configuration is known.
+    names = [(section, name) for name in SHOWN[method]] + [("train", name) for name in TRAINED]
+    chosen = [(f"{one}.{name}", params[one][name]) for one, name in names if name in params.get(one, {})]
     return [(name, json.dumps(value, ensure_ascii=False)) for name, value in chosen]

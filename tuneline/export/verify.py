@@ -68,9 +68,9 @@ def tensors(folder: Path) -> Iterator[str]:
     import torch
     from safetensors import safe_open
 
-    from tuneline.models.loading import expected_shapes
+    from tuneline.models.conversion.file_names import file_shapes
 
-    wanted = expected_shapes(folder)
+    wanted = file_shapes(folder)
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"] if (folder / INDEX).is_file() else {}
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -90,13 +90,13 @@ def tensors(folder: Path) -> Iterator[str]:
 
 def stops(folder: Path) -> Iterator[str]:
     """Ids at which answers end and generation would not."""
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     given: Any = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
     ends = set(given if isinstance(given, list) else [given])
-    if missing := sorted(set(Prompter(tokenizer).stop_ids) - ends):
+    if missing := sorted(set(load_prompter(tokenizer).stop_ids) - ends):
         tokens = tokenizer.convert_ids_to_tokens(missing)
         lacks = f"lacks {missing} ({', '.join(tokens)})"
         yield f"generation_config.json: eos_token_id is {given}, and {lacks}: answers would not end"

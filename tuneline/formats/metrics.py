@@ -50,6 +50,12 @@ METRICS: dict[str, Metric] = {
     **_extraction("triples", "Triples", "relations"),
     **_extraction("entities", "Entities", "types"),
     **_extraction("labels", "Sets of labels", "labels"),
+    "tools_exact_match": Metric("Exact match of calls", 1, True, "%", "tools", corpus=True),
+    "tools_call_accuracy": Metric("Call or not", 1, True, "%", "tools", corpus=True),
+    "tools_name_accuracy": Metric("Functions called", 1, True, "%", "tools", corpus=True),
+    "tools_arguments_f1": Metric("Arguments of calls, micro F1", 1, True, "%", "tools", corpus=True),
+    "tools_readable": Metric("Readable calls", 1, True, "%", "tools", corpus=True),
+    "tools_valid": Metric("Valid calls", 1, True, "%", "tools", corpus=True),
     "labels_exact_match": Metric("Exact match of label sets", 1, True, "%", "labels", corpus=True),
     "label_accuracy": Metric("Accuracy", 1, True, "%", "label", corpus=True),
     "label_macro_f1": Metric("Macro F1 of labels", 1, True, "%", "label", corpus=True),
@@ -58,7 +64,7 @@ EARLIER_NAMES = {"finished": "eos_rate"}
 """Name of a metric in results of earlier revisions to its name."""
 
 
-MAIN_METRICS = ("triples_f1", "entities_f1", "labels_f1", "label_accuracy", "rouge_l")
+MAIN_METRICS = ("triples_f1", "entities_f1", "labels_f1", "tools_exact_match", "label_accuracy", "rouge_l")
 """By which a model is judged: those of one task alone first, then the one of every other task."""
 
 

@@ -1,27 +1,35 @@
 """The record: one line of data/processed/*.jsonl, which `convert` writes and every later stage reads.
 
-{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>", "task": "qa|triples|entities|label|labels",
- "messages": [{"role": "system|user|assistant", "content": "..."}], "references": [...]}
+{"id": "<source>:<12 hex>", "source": "...", "origin": "<file>:<line or index>",
+ "task": "qa|triples|entities|label|labels|tools",
+ "messages": [{"role": "system|user|assistant|tool", "content": "..."}], "references": [...], "tools": [...]}
 
 `references` is there only when an item has several right answers. The last message is the assistant's. A message with
-`"learn": false` is in the prompt of those after it, and carries no loss.
+`"learn": false` is in the prompt of those after it, and carries no loss; one may have `reasoning`, thoughts before an answer.
+An assistant's message may have `tool_calls`, each answered by a message of role `tool`; `tools` are the functions that may be
+called.
 """
 
 import hashlib
 import html
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import jsonlines
 import orjson
 
-Role = Literal["system", "user", "assistant"]
-Task = Literal["qa", "triples", "entities", "label", "labels"]
+Role = Literal["system", "user", "assistant", "tool"]
+Task = Literal["qa", "triples", "entities", "label", "labels", "tools"]
 
 
 WIDE = tuple(zip("，？！：；（）～　", ",?!:;()~ ", strict=True))
+
+
+class ToolCall(TypedDict):
+    name: str
+    arguments: dict[str, Any]
 
 
 class Message(TypedDict):
@@ -29,6 +37,10 @@ class Message(TypedDict):
     content: str
     learn: NotRequired[bool]
     """False: in the prompt, and out of the loss."""
+    reasoning: NotRequired[str]
+    """Thoughts before an answer."""
+    tool_calls: NotRequired[list[ToolCall]]
+    """Functions that an answer calls, in order; never run."""
 
 
 TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
@@ -42,6 +54,8 @@ class Record(TypedDict):
     task: Task
     messages: list[Message]
     references: NotRequired[list[str]]
+    tools: NotRequired[list[dict[str, Any]]]
+    """Definitions as OpenAI's API has them: {"type": "function", "function": {"name", "description", "parameters"}}."""
 
 
 def normalise(text: str) -> str:
@@ -56,13 +70,16 @@ def normalise(text: str) -> str:
     return " ".join(plain.casefold().split())
 
 
-def turns_digest(messages: list[Message], plain: list[str]) -> bytes:
+def turns_digest(messages: list[Message], plain: list[str], tools: list[dict[str, Any]] | None = None) -> bytes:
     """sha256 of messages, by their normalised contents: equal for exact duplicates, whatever their order or source.
 
-    The same answer learnt and not learnt makes two.
+    The same answer learnt and not learnt makes two, and so do other calls, or other tools to choose from.
     """
     roles = [message["role"] if message.get("learn", True) else "unlearnt" for message in messages]
-    return hashlib.sha256(orjson.dumps(list(zip(roles, plain, strict=True)))).digest()
+    parts: list[Any] = list(zip(roles, plain, strict=True))
+    parts += [[number, message["tool_calls"]] for number, message in enumerate(messages) if "tool_calls" in message]
+    parts += [tools] if tools else []
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def record_id(source: str, content: bytes) -> str:
@@ -73,6 +90,31 @@ def record_id(source: str, content: bytes) -> str:
 def is_learnt(message: Message) -> bool:
     """Whether a message is an answer that carries loss."""
     return message["role"] == "assistant" and message.get("learn", True)
+
+
+def exchanges(messages: Sequence[Message]) -> list[list[Message]]:
+    """A user's message and what follows it up to the next, calls and a tool's answers included; no system prompt."""
+    parts: list[list[Message]] = []
+    for message in messages:
+        if message["role"] == "system":
+            continue
+        if message["role"] == "user" or not parts:
+            parts.append([])
+        parts[-1].append(message)
+    return parts
+
+
+def without_reasoning(messages: list[Message]) -> list[Message]:
+    """The messages without thoughts."""
+    if not any("reasoning" in message for message in messages):
+        return messages
+    kept = [{key: value for key, value in message.items() if key != "reasoning"} for message in messages]
+    return cast("list[Message]", kept)
+
+
+def calls_of(message: Message) -> list[ToolCall]:
+    """What an answer calls, in order."""
+    return message.get("tool_calls", [])
 
 
 def answer(record: Record) -> str:

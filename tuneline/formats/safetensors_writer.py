@@ -15,7 +15,11 @@ from tuneline.runtime.progress import ProgressBar
 if TYPE_CHECKING:
     import torch
 
-NAMES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
+NAMES = {
+    "float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2), "float64": ("F64", 8), "int64": ("I64", 8),
+    "int32": ("I32", 4), "int16": ("I16", 2), "int8": ("I8", 1), "uint8": ("U8", 1), "bool": ("BOOL", 1),
+    "float8_e4m3fn": ("F8_E4M3", 1),
+}  # fmt: skip
 """A dtype in the format's words, and its bytes."""
 LARGEST = 4_000_000_000
 """Bytes of a file, unless one tensor alone is larger."""
@@ -25,6 +29,8 @@ class Tensor(NamedTuple):
     name: str
     shape: tuple[int, ...]
     read: "Callable[[], torch.Tensor]"
+    dtype: str | None = None
+    """Where it is not that of all tensors."""
 
 
 def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str] | None = None) -> bytes:
@@ -39,40 +45,48 @@ def header(entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: d
     return len(text).to_bytes(8, "little") + text
 
 
-def write_shards(folder: Path, tensors: Sequence[Tensor], dtype: str, what: str = "base: weights") -> None:
-    """Write the tensors, which all are of `dtype`, as model.safetensors, or as several files with an index.
+def write_shards(
+    folder: Path, tensors: Sequence[Tensor], dtype: str, what: str = "base: weights", largest: int | None = None
+) -> None:
+    """Write the tensors, which are of `dtype` or say another, as model.safetensors, or as several files with an index.
 
-    `what` stands before the progress bar.
+    `what` stands before the progress bar; `largest` is LARGEST where it is None.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    kind, width = NAMES[dtype]
-    shards = _shards(tensors, width)
+    tensors = [tensor if tensor.dtype else tensor._replace(dtype=dtype) for tensor in tensors]
+    # The widest first, so that each begins at a multiple of its width.
+    tensors.sort(key=lambda tensor: -NAMES[str(tensor.dtype)][1])
+    shards = _shards(tensors, LARGEST if largest is None else largest)
     names = [
         "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         for number in range(1, len(shards) + 1)
     ]
     with ProgressBar(what, len(tensors), "tensors") as bar:
         for name, shard in zip(names, shards, strict=True):
-            entries = [(tensor.name, kind, tensor.shape, width * prod(tensor.shape)) for tensor in shard]
+            entries = [(tensor.name, NAMES[str(tensor.dtype)][0], tensor.shape, _size(tensor)) for tensor in shard]
             with (folder / name).open("wb") as file:
                 file.write(header(entries, {"format": "pt"}))
                 for tensor in shard:
                     file.write(_bytes(tensor))
                     bar.update()
     if len(shards) > 1:
-        total = sum(width * prod(tensor.shape) for tensor in tensors)
+        total = sum(map(_size, tensors))
         weight_map = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         path = folder / "model.safetensors.index.json"
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _shards(tensors: Sequence[Tensor], width: int) -> list[list[Tensor]]:
+def _size(tensor: Tensor) -> int:
+    return NAMES[str(tensor.dtype)][1] * prod(tensor.shape)
+
+
+def _shards(tensors: Sequence[Tensor], largest: int) -> list[list[Tensor]]:
     shards: list[list[Tensor]] = [[]]
     size = 0
     for tensor in tensors:
-        bytes_ = width * prod(tensor.shape)
-        if shards[-1] and size + bytes_ > LARGEST:
+        bytes_ = _size(tensor)
+        if shards[-1] and size + bytes_ > largest:
             shards.append([])
             size = 0
         shards[-1].append(tensor)
@@ -85,4 +99,4 @@ def _bytes(tensor: Tensor) -> memoryview:
 
     value = tensor.read().contiguous()
     assert tuple(value.shape) == tensor.shape, f"{tensor.name} has shape {tuple(value.shape)}, not {tensor.shape}"
-    return value.view(torch.uint8).reshape(-1).numpy().data
+    return value.reshape(-1).view(torch.uint8).numpy().data

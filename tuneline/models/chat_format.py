@@ -1,245 +1,129 @@
 """Chat format: messages to ids, for training and for generation side by side, so that the two cannot drift apart.
 
 Control tokens are placed as ids and everything a person wrote is encoded as plain text by a tokenizer
-that knows no control tokens, so no text can forge a role (transformers#29279). The Jinja templates of
-tuneline.models.chat_templates say the same for servers, which work on text.
+that knows no control tokens, so no text can forge a role (transformers#29279). The prompt is that of the base's own chat
+template (tuneline.models.template_prompt); a base that has none gets one of ours (tuneline.models.chat_families).
 """
 
-import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from tuneline.formats.example import IGNORE_INDEX, Encoded
+from tuneline.formats.example import Encoded
 from tuneline.formats.records import Message
+from tuneline.models.thoughts import ThoughtMarks
 
 Mask = Literal["all_answers", "last_answer"]
 """Which assistant turns carry loss."""
-Turn = tuple[str, list[int], bool]
-"""Role, ids of the content, and whether it may carry loss."""
-Texts = tuple[list[list[tuple[str, str, bool]]], list[Any]]
-"""Conversations as (role, content, whether it may carry loss) turns of their family, and the encodings of all contents."""
+Reasoning = Literal["learn", "mask"]
+"""Whether thoughts before an answer carry loss with it."""
+Tools = Sequence[dict[str, Any]]
+"""Definitions of functions that may be called, as OpenAI's API has them."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """The turn markers of one family of chat models; all are single control tokens.
-
-    A turn is start + role name + "\\n" + content + end + "\\n"; or, where each role has a token of its own and
-    nothing ends a turn, that token + "\\n" + content. Sources: the families' published templates, and
-    tokenization_chatglm.py of THUDM/chatglm3-6b.
-    """
-
-    name: str
-    begins_with: tuple[str, ...]
-    """Before the first turn."""
-    start: str = ""
-    end: str = ""
-    named: str = ""
-    """Token after the role's name, if any."""
-    head: str = "\n"
-    """Text before the content."""
-    tail: str = "\n"
-    """Text between turns, where something ends them."""
-    assistant: str = "assistant"
-    """The assistant's role name."""
-    roles: tuple[str, str, str] | None = None
-    """Tokens of system, user and assistant, where they have their own."""
-    stops: tuple[str, ...] = ()
-    """What ends an answer besides `end` and the tokenizer's end of text."""
-    system_turn: bool = True
-    """Whether a system prompt has a turn of its own, or else goes before the first user turn."""
-
-    @property
-    def markers(self) -> tuple[str, ...]:
-        """Tokens by which a tokenizer of this family is recognised."""
-        return tuple(filter(None, (*self.begins_with, *(self.roles or (self.start, self.named, self.end)))))
-
-
-FAMILIES = (
-    Family("gemma", ("<bos>",), "<start_of_turn>", "<end_of_turn>", assistant="model", system_turn=False),
-    Family("chatml", (), "<|im_start|>", "<|im_end|>"),
-    Family(
-        "llama3",
-        ("<|begin_of_text|>",),
-        "<|start_header_id|>",
-        "<|eot_id|>",
-        named="<|end_header_id|>",
-        head="\n\n",
-        tail="",
-        stops=("<|end_of_text|>",),
-    ),
-    Family(
-        "chatglm3",
-        ("[gMASK]", "sop"),
-        roles=("<|system|>", "<|user|>", "<|assistant|>"),
-        stops=("<|user|>", "<|observation|>"),
-    ),
-    Family(
-        "glm4",
-        ("[gMASK]", "<sop>"),
-        roles=("<|system|>", "<|user|>", "<|assistant|>"),
-        stops=("<|user|>", "<|observation|>"),
-    ),
-)
-
-
-def family_of(tokenizer: Any) -> Family:
-    """The family whose markers the tokenizer has as single tokens.
-
-    Raises ValueError when it has those of none.
-    """
-    vocabulary = tokenizer.get_vocab()
-    for family in FAMILIES:
-        if all(marker in vocabulary for marker in family.markers):
-            return family
-    known = " or ".join(f"{(family.roles or (family.start,))[0]} ({family.name})" for family in FAMILIES)
-    raise ValueError(f"the base's tokenizer has no turn markers that we know: expected {known} in its vocabulary")
-
-
-class Prompter:
+class Prompter(ABC):
     """Encodes messages for one tokenizer."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.family = family = family_of(tokenizer)
-        self.plain = _without_control_tokens(tokenizer)
-        ids = tokenizer.convert_tokens_to_ids
-        ends = _as_list(tokenizer.eos_token_id)
-        nothing = list[int]()
-        self.first = [ids(token) for token in family.begins_with]
-        self.named = [ids(family.named)] if family.named else []
-        if family.roles:
-            tokens = zip(("system", "user", "assistant"), family.roles, strict=True)
-            self.opening = {role: [ids(token)] for role, token in tokens}
-            # A model of this family says the line end after its role itself.
-            self.lead, self.closing, self.after, self.last = self.text(family.head), nothing, nothing, ends[:1]
-        else:
-            names = {"system": "system", "user": "user", "assistant": family.assistant}
-            self.opening = {role: [ids(family.start), *self._named(name)] for role, name in names.items()}
-            self.lead, self.closing, self.after, self.last = nothing, [ids(family.end)], self.text(family.tail), nothing
-        vocabulary = tokenizer.get_vocab()
-        self.stop_ids = sorted({*self.closing, *ends, *(ids(token) for token in family.stops if token in vocabulary)})
-        openings = (opening[0] for opening in self.opening.values())
-        self.control = {*self.first, *self.named, *self.stop_ids, *openings}
-        """Ids that this class places, and text never becomes."""
+    name: str
+    """`own` for the base's own chat template, else the name of a family of ours."""
+    plain: Any
+    """The tokenizer without control tokens."""
+    control: set[int]
+    """Ids that this class places, and text never becomes."""
+    stop_ids: list[int]
+    """What ends an answer."""
+    lead: list[int]
+    """What a model writes itself between the generation prompt and an answer without thoughts."""
+    thought_marks: ThoughtMarks = ThoughtMarks()
+
+    def opens_thoughts(self, thinking: bool) -> bool:
+        """Whether a generation prompt ends within a thought that it has begun."""
+        return False
 
     def text(self, content: str) -> list[int]:
         """Ids of plain text: never a control token, whatever it says."""
         return list(self.plain.encode(content, add_special_tokens=False).ids)
 
-    def _named(self, name: str) -> list[int]:
-        """What follows the token that starts a turn."""
-        if not self.named:
-            return self.text(name + self.family.head)
-        return [*self.text(name), *self.named, *self.text(self.family.head)]
+    @abstractmethod
+    def generation_prompt(
+        self, messages: Sequence[Message], thinking: bool = False, tools: Tools | None = None
+    ) -> list[int]:
+        """Ids up to where the assistant's answer begins. The last message must be the user's, or a tool's.
 
-    def generation_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids up to where the assistant's answer begins. The last message must be the user's."""
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("a generation prompt ends with a user's message")
-        (turns,) = _with_ids(self.encode([messages]))
-        return self._ids(turns) + self.opening["assistant"]
+        `thinking` is whether the answer may begin with thoughts, where the base's template has that choice. Raises ValueError
+        for tools, calls and a tool's answers where the template has none.
+        """
 
-    def training_row(self, messages: Sequence[Message], mask: Mask = "all_answers") -> Encoded:
+    def training_row(
+        self,
+        messages: Sequence[Message],
+        mask: Mask = "all_answers",
+        reasoning: Reasoning = "learn",
+        tools: Tools | None = None,
+    ) -> Encoded:
         """Ids and labels of a whole conversation, which ends with the assistant's answer and what ends it.
 
-        Raises ValueError when no token would carry loss, or for an unknown role or a late system prompt.
+        Calls are a part of an answer, and a tool's answers are not. Raises ValueError when no token would carry loss, for an
+        unknown role or a late system prompt, and for tools where the template has none.
         """
-        return self.training_rows([messages], mask)[0]
+        return self.training_rows([messages], mask, reasoning, [tools])[0]
 
-    def training_rows(self, conversations: Sequence[Sequence[Message]], mask: Mask = "all_answers") -> list[Encoded]:
-        """The same for many, whose texts are encoded together: on all cores, and to the same ids."""
-        return self.rows(self.encode(conversations), mask)
+    def training_rows(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        mask: Mask = "all_answers",
+        reasoning: Reasoning = "learn",
+        tools: Sequence[Tools | None] | None = None,
+    ) -> list[Encoded]:
+        """The same for many, whose texts are encoded together: on all cores, and to the same ids.
 
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> Texts:
+        `tools` has one entry a conversation.
+        """
+        return self.rows(self.encode(conversations, tools), mask, reasoning)
+
+    @abstractmethod
+    def encode(self, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools | None] | None = None) -> Any:
         """The texts of the conversations, encoded; Python is free for other threads meanwhile."""
-        merged = [_merge_system(messages, self.family) for messages in conversations]
-        texts = [content for turns in merged for _, content, _ in turns]
-        return merged, self.plain.encode_batch_fast(texts, add_special_tokens=False)
 
-    def rows(self, encoded: Texts, mask: Mask) -> list[Encoded]:
+    @abstractmethod
+    def rows(self, encoded: Any, mask: Mask, reasoning: Reasoning = "learn") -> list[Encoded]:
         """The training rows of what `encode` gave."""
-        rows = []
-        for turns in _with_ids(encoded):
-            if not turns or turns[-1][0] != "assistant":
-                raise ValueError("a training row ends with an assistant's message")
-            row = self._row(turns, mask)
-            if row.labels.count(IGNORE_INDEX) == len(row.labels):
-                raise ValueError("no token of the row carries loss")
-            prompt = self._ids(turns[:-1]) + self.opening["assistant"]
-            assert row.input_ids[: len(prompt)] == prompt, "training and generation prompts differ"
-            rows.append(row)
-        return rows
-
-    def _ids(self, turns: Sequence[Turn]) -> list[int]:
-        ids = list(self.first)
-        for role, content, _ in turns:
-            ids += self.opening[role]
-            ids += self.lead
-            ids += content
-            ids += self.closing
-            ids += self.after
-        return ids
-
-    def _row(self, turns: Sequence[Turn], mask: Mask) -> Encoded:
-        labels = [IGNORE_INDEX] * len(self.first)
-        learn = False
-        for number, (role, content, may_learn) in enumerate(turns, start=1):
-            opening = self.opening[role]
-            # Where nothing ends a turn, the token of the next role does, and the answer before it learns that.
-            labels += opening if learn and not self.closing else [IGNORE_INDEX] * len(opening)
-            masked = mask == "last_answer" and number < len(turns)
-            learn = role == "assistant" and may_learn and not masked
-            encoded = [*self.lead, *content, *self.closing]
-            labels += encoded if learn else [IGNORE_INDEX] * len(encoded)
-            labels += [IGNORE_INDEX] * len(self.after)
-        # What follows the last end token belongs to the next turn, which there is not.
-        kept = len(labels) - len(self.after)
-        ends = self.last if learn else [IGNORE_INDEX] * len(self.last)
-        return Encoded(self._ids(turns)[:kept] + self.last, labels[:kept] + ends)
 
 
-def _with_ids(encoded: Texts) -> list[list[Turn]]:
-    merged, encodings = encoded
-    ids = iter(encodings)
-    return [[(role, next(ids).ids, may_learn) for role, _, may_learn in turns] for turns in merged]
+def load_prompter(tokenizer: Any) -> Prompter:
+    """The prompt of a tokenizer: its own chat template's, or ours for a base that has none.
+
+    Raises ValueError for a template that is not followed, saying what it does, and for unknown turn markers without a template.
+    """
+    from tuneline.models.chat_families import FamilyPrompter
+    from tuneline.models.chat_templates import is_ours
+    from tuneline.models.template_check import check_template
+    from tuneline.models.template_prompt import TemplatePrompter
+
+    if not tokenizer.chat_template or is_ours(tokenizer.chat_template):
+        return FamilyPrompter(tokenizer)
+    prompter = TemplatePrompter(tokenizer)
+    check_template(prompter)
+    return prompter
 
 
-def _merge_system(messages: Sequence[Message], family: Family) -> list[tuple[str, str, bool]]:
-    """Turns as the family has them. Raises ValueError for an unknown role or a late system prompt."""
-    turns: list[tuple[str, str, bool]] = []
-    system = ""
+def check_roles(messages: Sequence[Message]) -> None:
+    """Raises ValueError for an unknown role or a late system prompt."""
     for number, message in enumerate(messages):
-        role, content = message["role"], message["content"]
-        if role == "system" and number:
+        if message["role"] == "system" and number:
             raise ValueError(f"message {number} is a system prompt, expected only before the first turn")
-        if role == "system" and not family.system_turn:
-            system = content + "\n\n"
-        elif role in ("system", "user", "assistant"):
-            turns.append((role, system + content, message.get("learn", True)))
-            system = ""
-        else:
-            raise ValueError(f"message {number} has role {role!r}, expected system, user or assistant")
-    return turns
+        if message["role"] not in ("system", "user", "assistant", "tool"):
+            raise ValueError(f"message {number} has role {message['role']!r}, expected system, user, assistant or tool")
 
 
-def _without_control_tokens(tokenizer: Any) -> Any:
-    """The same tokenizer, knowing no added tokens but those of white space (which text needs)."""
-    from tokenizers import Tokenizer
-
-    state = tokenizer.backend_tokenizer.to_str()
-    # Only this list is parsed: the whole is 30 MB for the default base, and seconds.
-    begin = state.index('"added_tokens":') + len('"added_tokens":')
-    added, end = json.JSONDecoder().raw_decode(state, begin)
-    white = [token for token in added if not token["content"].strip()]
-    plain = Tokenizer.from_str(state[:begin] + json.dumps(white) + state[end:])
-    # Some checkpoints save these as they were last used; here they would cut answers.
-    plain.no_truncation()
-    plain.no_padding()
-    return plain
+def check_asks(messages: Sequence[Message]) -> None:
+    """Raises ValueError for messages that nothing is to be answered in."""
+    if not messages or messages[-1]["role"] not in ("user", "tool"):
+        raise ValueError("a generation prompt ends with a user's message, or a tool's")
 
 
-def _as_list(ids: Any) -> list[int]:
+def as_list(ids: int | Sequence[int] | None) -> list[int]:
+    """Ends as transformers' configurations have them: none, one or several."""
     if ids is None:
         return []
-    return list(ids) if isinstance(ids, list | tuple) else [ids]
+    return [ids] if isinstance(ids, int) else list(ids)

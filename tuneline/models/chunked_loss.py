@@ -26,16 +26,23 @@ def supervised_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[to
     return hidden[:, :-1][chosen], targets[chosen]
 
 
-def summed_loss(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of -log p(target) in nats, a float32 scalar; differentiable in `states` [n, H] and, if it trains, `head` [V, H]."""
-    loss: torch.Tensor = _HeadLoss.apply(states, head, targets)
+def summed_loss(
+    states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, cap: float | None = None
+) -> torch.Tensor:
+    """Sum of -log p(target) in nats, a float32 scalar; differentiable in `states` [n, H] and, if it trains, `head` [V, H].
+
+    cap: logits z are cap * tanh(z / cap), as Gemma's are.
+    """
+    loss: torch.Tensor = _HeadLoss.apply(states, head, targets, cap)
     return loss
 
 
-def token_nll(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def token_nll(
+    states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, cap: float | None = None
+) -> torch.Tensor:
     """-log p(target) in nats for each of the n positions, float32 [n], without gradient."""
     return torch.cat(
-        [token_nll_and_sums(logits_of(chunk, head), wanted)[0] for chunk, wanted in chunks(states, targets)]
+        [token_nll_and_sums(logits_of(chunk, head, cap), wanted)[0] for chunk, wanted in chunks(states, targets)]
     )
 
 
@@ -45,9 +52,14 @@ def chunks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     return zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
 
 
-def logits_of(states: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+def logits_of(states: torch.Tensor, head: torch.Tensor, cap: float | None = None) -> torch.Tensor:
     """Logits of states [c, H] under head [V, H], [c, V] in the head's dtype."""
-    return states.to(head.dtype) @ head.T
+    return _capped(states.to(head.dtype) @ head.T, cap)
+
+
+def _capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """Logits with a soft cap, in place."""
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
 
 def token_nll_and_sums(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +84,9 @@ def token_nll_and_sums(logits: torch.Tensor, targets: torch.Tensor) -> tuple[tor
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, cap: float | None
+    ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         gradient = torch.empty_like(states)
         head_gradient = (
@@ -82,26 +96,34 @@ class _HeadLoss(torch.autograd.Function):
         for chunk, wanted, slot in chunks(states, targets, gradient):
             # One buffer for all chunks: fresh memory costs a CPU as much as the exponentials do.
             buffer = weight.new_empty(len(chunk), len(weight)) if buffer is None else buffer
-            exponentials = torch.mm(chunk.to(weight.dtype), weight.T, out=buffer[: len(chunk)])
+            exponentials = _capped(torch.mm(chunk.to(weight.dtype), weight.T, out=buffer[: len(chunk)]), cap)
+            # d logit / d (logit before its cap), which is what the head gave.
+            slopes = None if cap is None else 1 - (exponentials / cap).square()
+            learnt = None if slopes is None else slopes.gather(1, wanted[:, None]).float()
             nll, sums = token_nll_and_sums(exponentials, wanted)
             total += nll.sum()
+            if slopes is not None:
+                exponentials.mul_(slopes)
             # d nll / d state = sum over words of p(word) head[word], minus head[target].
             expected = (exponentials @ weight).float() / sums[:, None]
-            slot.copy_(expected - head[wanted].float())
+            targeted = head[wanted].float()
+            slot.copy_(expected - (targeted if learnt is None else learnt * targeted))
             if head_gradient is not None:
                 # d nll / d head[word] = p(word) state, minus the state for the target's row.
-                head_gradient += (exponentials.float() / sums[:, None]).T @ chunk.float()
-                head_gradient.index_add_(0, wanted, -chunk.float())
+                wide = chunk.float()
+                head_gradient += (exponentials.float() / sums[:, None]).T @ wide
+                head_gradient.index_add_(0, wanted, -wide if learnt is None else -learnt * wide)
         ctx.save_for_backward(gradient, head_gradient if head_gradient is None else head_gradient.to(head.dtype))
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         gradient, head_gradient = ctx.saved_tensors
         scale = grad_outputs[0]
         return (
             gradient * scale.to(gradient.dtype),
             None if head_gradient is None else head_gradient * scale.to(head_gradient.dtype),
+            None,
             None,
         )
 

@@ -7,6 +7,7 @@ which the answer can still become a sentence of the grammar are left to choose f
 import json
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,16 @@ from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
 from transformers import LogitsProcessor
 
+from tuneline.formats.example import IGNORE_INDEX
+from tuneline.formats.records import Message
 from tuneline.models.chat_format import Prompter
 
 BREAKS = {"triples": r"_;；\n", "entities": r"、;；\n"}
 """Characters that end an item or a span in it, as a regular expression's class has them: no span holds one."""
 NAME = {"triples": r"[^_;；\n]+", "entities": r"[^:：_;；\n]{1,12}", "label": r".+"}
 """What a class may be called, so that an answer with it can be read."""
+MARK = "甲"
+"""A text by which it is found what stands before a text."""
 ITEMS = {"triples": 'SPAN "_" CLASS "_" SPAN', "entities": 'CLASS (":" | "：") SPAN ("、" SPAN)*'}
 
 
@@ -48,23 +53,24 @@ def check_classes(task: str, classes: Sequence[str], key: str) -> None:
         raise ValueError(f"{key} holds {wrong[0]!r} for {task}, expected names that match {NAME[task]}")
 
 
-def grammar(constraint: Constraint, lead: str = "", prefix: str = "") -> str:
-    """The answers as a grammar in llguidance's Lark: `lead` and then, unless nothing follows, `prefix` and items.
+def grammar(constraint: Constraint, nothing: str = '""', lead: str = '""') -> str:
+    """The answers as a grammar in llguidance's Lark: `nothing`, or `lead` and items.
 
-    Raises ValueError for classes that leave nothing to say.
+    `nothing` is what stands for an empty answer and `lead` what stands before another one, both in Lark: strings, and control
+    tokens by their numbers, which no string matches. Raises ValueError for classes that leave nothing to say.
     """
     task, text, classes = constraint
     check_classes(task, classes, "the list of classes")
     names = f"CLASS: {' | '.join(_quoted(name.strip()) for name in classes)}\n"
     if task == "label":
-        return f"start: {_quoted(lead + prefix)} CLASS\n{names}"
+        return f"start: {lead} CLASS\n{names}"
     broken = BREAKS[task]
     # No white space at either end: a reader strips it, and nothing might be left.
     span = rf"[^{broken}\s]([^{broken}]*[^{broken}\s])?"
     if not re.search(span, text):
-        return f"start: {_quoted(lead)}\n"
+        return f"start: {nothing}\n"
     return (
-        f"start: {_quoted(lead)} ({_quoted(prefix)} item (END item)*)?\n"
+        f"start: {nothing} | {lead} item (END item)*\n"
         f"item: {ITEMS[task]}\n"
         "END: /[;；\\n]/\n"
         f"{names}"
@@ -79,20 +85,21 @@ class Constrainer:
     def __init__(self, tokenizer: Any, prompter: Prompter) -> None:
         self.prompter = prompter
         self.vocabulary = from_tokenizer(tokenizer, eos_token=prompter.stop_ids)
-        # What stands before the answer's own text in training rows: a role's line end, and the mark of a first word.
-        self.lead = self._decoded(prompter.lead)
-        self.prefix = self._decoded(prompter.text("甲")).removesuffix("甲")
+        self.pad = tokenizer.pad_token_id or 0
+        # A role's line end, an empty thought, or the mark of a first word, as training rows have them.
+        self.nothing = self._rule(self._answer_ids(""))
+        self.lead = self._rule(self._answer_ids(MARK), MARK)
 
     def matcher(self, constraint: Constraint) -> LLMatcher:
         """At the beginning of an answer. Raises ValueError for a constraint that makes no grammar."""
-        matcher = LLMatcher(self.vocabulary, grammar(constraint, self.lead, self.prefix))
+        matcher = LLMatcher(self.vocabulary, grammar(constraint, self.nothing, self.lead))
         if matcher.is_error():
             raise ValueError(f"the answers to {constraint.text[:40]!r} can't be constrained: {matcher.get_error()}")
         return matcher
 
     def processor(self, constraints: Sequence[Constraint | None]) -> "ConstrainedDecoding":
         """For one batch; a row without a constraint is free."""
-        return ConstrainedDecoding([None if one is None else self.matcher(one) for one in constraints])
+        return ConstrainedDecoding([None if one is None else self.matcher(one) for one in constraints], self.pad)
 
     def complete(self, constraint: Constraint, ids: Sequence[int]) -> int:
         """Length of the longest beginning of `ids` that is an answer by itself: where one is cut, an item ends halfway."""
@@ -106,19 +113,35 @@ class Constrainer:
 
     def allows(self, constraint: Constraint, answer: str) -> bool:
         """Whether an answer can be said under a constraint."""
-        ids = [*self.prompter.lead, *self.prompter.text(answer)]
+        ids = self._answer_ids(answer)
         matcher = self.matcher(constraint)
         return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
-    def _decoded(self, ids: Sequence[int]) -> str:
-        return bytes(self.vocabulary.decode_bytes(list(ids))).decode()
+    def _answer_ids(self, answer: str) -> list[int]:
+        """What a training row teaches of an answer, without its end."""
+        turns: list[Message] = [{"role": "user", "content": MARK}, {"role": "assistant", "content": answer}]
+        labels = self.prompter.training_row(turns, "last_answer").labels
+        learnt = [label for label in labels if label != IGNORE_INDEX]
+        end = max((place for place, token in enumerate(learnt) if token in self.prompter.stop_ids), default=len(learnt))
+        return learnt[:end]
+
+    def _rule(self, ids: Sequence[int], ending: str = "") -> str:
+        """The ids in Lark, without the text that they end with."""
+        rules = []
+        for special, run in groupby(ids, key=self.vocabulary.is_special_token):
+            if special:
+                rules += [f"<[{token}]>" for token in run]
+            else:
+                rules.append(_quoted(bytes(self.vocabulary.decode_bytes(list(run))).decode().removesuffix(ending)))
+        return " ".join(rules) or _quoted("")
 
 
 class ConstrainedDecoding(LogitsProcessor):
     """Logits processor that leaves each row of a batch the tokens its matcher allows."""
 
-    def __init__(self, matchers: Sequence[LLMatcher | None]) -> None:
-        self.matchers = matchers
+    def __init__(self, matchers: Sequence[LLMatcher | None], pad: int) -> None:
+        self.matchers = list(matchers)
+        self.pad = pad
         self.begun = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -128,9 +151,15 @@ class ConstrainedDecoding(LogitsProcessor):
         """
         # The first call comes with the prompt, which no grammar is about.
         if self.begun:
-            for matcher, token in zip(self.matchers, input_ids[:, -1].tolist(), strict=True):
+            for place, token in enumerate(input_ids[:, -1].tolist()):
+                matcher = self.matchers[place]
                 # A row that has ended is filled up with padding.
-                if matcher is not None and not matcher.is_stopped() and not matcher.consume_token(token):
+                if matcher is None or matcher.is_stopped() or matcher.consume_token(token):
+                    continue
+                if token == self.pad:
+                    # At a limit of its own, while others still think.
+                    self.matchers[place] = None
+                else:
                     raise ValueError(f"a constrained answer can't go on: {matcher.get_error()}")
         self.begun = True
         allowed = torch.from_numpy(np.stack([_allowed(one, scores.shape[1]) for one in self.matchers]))

@@ -18,18 +18,41 @@ def head_weight(model: Any) -> torch.Tensor:
     return weight
 
 
+def logit_scale(model: Any) -> float:
+    """By what a transformers model multiplies its logits, or the states that its head takes."""
+    config = model.config.get_text_config()
+    if (divided := getattr(config, "logits_scaling", None)) is not None:
+        # HyperCLOVA X has the name of Granite's divisor for a factor.
+        return float(divided) if config.model_type == "hyperclovax" else 1 / divided
+    return float(getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0)
+
+
+def logit_cap(model: Any) -> float | None:
+    """The soft cap of a transformers model's logits: z becomes cap * tanh(z / cap)."""
+    cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap
+
+
+def head_states(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Hidden states [..., H], so that logits are their product with the head's weight, before a cap."""
+    scale = logit_scale(model)
+    return hidden if scale == 1.0 else hidden * scale
+
+
 @torch.inference_mode()
 def answer_nll(model: Any, row: Encoded) -> torch.Tensor:
     """-log p of each supervised token of the row in nats, float32 [n], on the CPU. `model` is a plain or PEFT model."""
     states, targets = answer_states(model, row)
-    return token_nll(states, head_weight(unwrap_peft(model)), targets).cpu()
+    plain = unwrap_peft(model)
+    return token_nll(states, head_weight(plain), targets, logit_cap(plain)).cpu()
 
 
 @torch.inference_mode()
 def answer_states(model: Any, row: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
     """(states [n, H], targets [n]) at the positions that predict a supervised token."""
     ids = torch.tensor([row.input_ids], device=model.device)
-    return supervised_positions(_hidden(model, ids), torch.tensor([row.labels], device=model.device))
+    hidden = head_states(unwrap_peft(model), _hidden(model, ids))
+    return supervised_positions(hidden, torch.tensor([row.labels], device=model.device))
 
 
 def unwrap_peft(model: Any) -> Any:

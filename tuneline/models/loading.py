@@ -6,6 +6,7 @@ torch and transformers are imported inside, so that `--help` of a stage stays in
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
 
 if TYPE_CHECKING:
@@ -37,9 +38,13 @@ def load_model(
 
     `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the folder holds no weights.
     """
+    import torch
     from transformers import AutoModelForCausalLM
 
     restyle_library_bars()
+    # Hopper and Blackwell would take it for every call: wrong answers with few key heads (pytorch#193893), not a number in
+    # its backward pass with a mask (pytorch#196678), and a plan to be made for each new length.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     _need(folder / "config.json", folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
@@ -75,18 +80,12 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
     Raises ValueError when the adapter is missing, does not fit, or would change nothing.
     """
-    from peft import PeftModel
-
     if (folder / TRAINED_WEIGHTS).is_file():
         return _with_changed(model, folder / TRAINED_WEIGHTS)
-    _need(folder / "adapter_config.json", folder)
-    tuned = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
-    zero = [name for name, tensor in tuned.named_parameters() if "lora_B" in name and not tensor.any()]
-    if zero:
-        raise ValueError(
-            f"{folder} changes nothing in {len(zero)} layers (lora_B is all zero, first {zero[0]}): train again"
-        )
-    return tuned.eval()
+    from tuneline.models.adapters.attach import attach
+    from tuneline.models.adapters.source import read_adapter
+
+    return attach(model, read_adapter(folder, model.config.to_dict()), name)
 
 
 def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:
@@ -96,15 +95,21 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
     return load_adapter(model, beside) if beside.is_dir() else model
 
 
-def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor that the folder's config asks for, those left out that are tied to another."""
+def model_config(folder: Path) -> Any:
+    """The transformers config of a model's folder."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def empty_model(folder: Path) -> Any:
+    """The folder's network without weights: shapes and names, in no memory."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    tied = model.all_tied_weights_keys
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+        model = AutoModelForCausalLM.from_config(model_config(folder))
+    return model.requires_grad_(False)
 
 
 def can_merge(model: Any) -> bool:
@@ -130,12 +135,12 @@ def _with_changed(model: Any, path: Path) -> Any:
 
 
 def pick_device() -> "torch.device":
-    """The GPU of this process when there is one, else the CPU."""
+    """The GPU of this process when there is one, else the CPU. Raises ValueError for a GPU that torch cannot use."""
     import os
 
     import torch
 
-    if torch.cuda.is_available():
+    if usable_gpus():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 

@@ -11,9 +11,25 @@ EXPECTED = (ValueError, OSError, MemoryError)
 """What input or machine is at fault for; anything else is a bug and keeps its traceback."""
 
 
+MEMORY_REMEDIES = {
+    "train": "Lower train.micro_batch_size, set train.gradient_checkpointing: true or lora.quantize: nf4; `tuneline plan` says "
+    "what fits.",
+    "predict_base": "Lower evaluate.batch_size, or set DS_ACCELERATOR=cpu for this stage.",
+    "evaluate": "Lower evaluate.batch_size, or set DS_ACCELERATOR=cpu for this stage.",
+    "base": "Set DS_ACCELERATOR=cpu for this stage.",
+    "export": "Set DS_ACCELERATOR=cpu for this stage.",
+}
+"""What to do, by stage, when a GPU's memory does not suffice."""
+
+
 def sentence(error: BaseException) -> str:
     """The message of an error on one line, or the name of its class."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is torch's error for a GPU's memory, which is told by its name: importing torch takes seconds."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 class StoppedError(Exception):
@@ -28,12 +44,16 @@ def exit_with_sentence(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except EXPECTED as error:
-        if os.environ.get("TUNELINE_TRACEBACK"):
-            raise
-        sys.exit(f"{name}: {sentence(error)}")
     except StoppedError as stopped:
         print(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("TUNELINE_TRACEBACK") or not (isinstance(error, EXPECTED) or is_out_of_memory(error)):
+            raise
+        if is_out_of_memory(error):
+            # What follows is advice about the allocator.
+            wanted = sentence(error).partition(" Including ")[0]
+            sys.exit(f"{name}: {wanted} {MEMORY_REMEDIES.get(name, '')}".rstrip())
+        sys.exit(f"{name}: {sentence(error)}")

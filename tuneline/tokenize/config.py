@@ -18,6 +18,8 @@ class Tokenize(Section):
     """What happens to longer rows; no answer is ever cut (tuneline.tokenize.truncation)."""
     mask: Literal["all_answers", "last_answer"]
     """Which assistant turns carry loss."""
+    reasoning: Literal["learn", "mask", "drop"]
+    """Thoughts before an answer: learnt with it, in the prompt of it, or left out."""
 
     @model_validator(mode="after")
     def _split_needs_all_answers(self) -> "Tokenize":

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
-from tuneline.formats.records import Message, Record
+from tuneline.formats.records import Message, Record, without_reasoning
 from tuneline.formats.token_file import TokenWriter
-from tuneline.models.chat_format import Prompter, Texts
+from tuneline.models.chat_format import Prompter, Reasoning
 from tuneline.runtime.progress import ProgressBar
 from tuneline.tokenize.config import Tokenize
 from tuneline.tokenize.truncation import shorten
@@ -102,7 +102,7 @@ def encode_all(
         ProgressBar("tokenize", total, "records") as bar,
         ThreadPoolExecutor(1) as thread,
     ):
-        for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter)):
+        for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter, params)):
             for record, row in zip(batch, _training_rows(batch, texts, prompter, params), strict=True):
                 summary.records += 1
                 size = len(row.input_ids)
@@ -129,10 +129,10 @@ def encode_all(
 
 
 def _prefetch(
-    thread: ThreadPoolExecutor, batches: Iterator[list[Record]], encode: Callable[[list[Record]], Texts | None]
-) -> Iterator[tuple[list[Record], Texts | None]]:
+    thread: ThreadPoolExecutor, batches: Iterator[list[Record]], encode: Callable[[list[Record]], Any]
+) -> Iterator[tuple[list[Record], Any]]:
     """Each batch with its encoded texts; the thread encodes one batch while the one before is used."""
-    waiting: tuple[list[Record], Future[Texts | None]] | None = None
+    waiting: tuple[list[Record], Future[Any]] | None = None
     for batch in batches:
         following = (batch, thread.submit(encode, batch))
         if waiting:
@@ -142,19 +142,21 @@ def _prefetch(
         yield waiting[0], waiting[1].result()
 
 
-def _encode_texts(batch: list[Record], prompter: Prompter) -> Texts | None:
+def _encode_texts(batch: list[Record], prompter: Prompter, params: Tokenize) -> Any:
     """The batch's texts, encoded together; None when a record is at fault."""
     try:
-        return prompter.encode([record["messages"] for record in batch])
+        return prompter.encode(
+            [_messages(record, params) for record in batch], [record.get("tools") for record in batch]
+        )
     except ValueError:
         return None
 
 
-def _training_rows(batch: list[Record], texts: Texts | None, prompter: Prompter, params: Tokenize) -> list[Encoded]:
+def _training_rows(batch: list[Record], texts: Any, prompter: Prompter, params: Tokenize) -> list[Encoded]:
     """Training row of each record. Raises ValueError naming the record that is at fault."""
     try:
         if texts is not None:
-            return prompter.rows(texts, params.mask)
+            return prompter.rows(texts, params.mask, _reasoning(params))
     except ValueError:
         pass
     # One of them is at fault: find out which.
@@ -163,7 +165,7 @@ def _training_rows(batch: list[Record], texts: Texts | None, prompter: Prompter,
 
 def _training_row(record: Record, prompter: Prompter, params: Tokenize) -> Encoded:
     try:
-        return prompter.training_row(record["messages"], params.mask)
+        return prompter.training_row(_messages(record, params), params.mask, _reasoning(params), record.get("tools"))
     except ValueError as error:
         raise ValueError(f"record {record['id']} ({record['origin']}): {error}") from None
 
@@ -173,16 +175,30 @@ def _shortened_rows(record: Record, prompter: Prompter, params: Tokenize, summar
 
     def fits(messages: Sequence[Message]) -> bool:
         # A part may begin with answers that are masked, and is as long as if they were not.
-        unmasked: list[Message] = [{"role": message["role"], "content": message["content"]} for message in messages]
-        return _fits(prompter.training_row(unmasked, params.mask), params)
+        unmasked = [message.copy() for message in messages]
+        for message in unmasked:
+            message.pop("learn", None)
+        return _fits(prompter.training_row(unmasked, params.mask, _reasoning(params), record.get("tools")), params)
 
-    result = shorten(record["messages"], params.overlong, fits)
+    result = shorten(_messages(record, params), params.overlong, fits)
     summary.answers_lost += result.answers_lost
     summary.overlong += not result.parts
     if result.parts:
         summary.truncated += params.overlong == "truncate_prompt"
         summary.split += params.overlong == "split_turns"
-    return prompter.training_rows(result.parts, params.mask) if result.parts else []
+    if not result.parts:
+        return []
+    tools = [record.get("tools")] * len(result.parts)
+    return prompter.training_rows(result.parts, params.mask, _reasoning(params), tools)
+
+
+def _messages(record: Record, params: Tokenize) -> list[Message]:
+    """What is trained on, by tokenize.reasoning."""
+    return without_reasoning(record["messages"]) if params.reasoning == "drop" else record["messages"]
+
+
+def _reasoning(params: Tokenize) -> Reasoning:
+    return "mask" if params.reasoning == "mask" else "learn"
 
 
 def _fits(row: Encoded, params: Tokenize) -> bool:

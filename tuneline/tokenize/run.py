@@ -22,14 +22,14 @@ def tokenize(
     # Here, so that a program that imports this module shows its help at once.
     from tuneline.formats.records import read_records
     from tuneline.formats.token_file import TokenWriter
-    from tuneline.models.chat_format import Prompter
+    from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
     from tuneline.tokenize.encode import Preview, encode_all
     from tuneline.tokenize.report import data_report
 
     converted = json.loads(counts.read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(base)
-    prompter = Prompter(tokenizer)
+    prompter = load_prompter(tokenizer)
     writer, preview = TokenWriter(tokens), Preview(converted["sources"])
     records = read_records(train_records)
     weights = {name: row["weight"] for name, row in converted["sources"].items()}

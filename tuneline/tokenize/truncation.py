@@ -1,13 +1,13 @@
 """Truncation of over-long conversations: left out, shortened before the last answer, or split between exchanges.
 
-No policy cuts an answer. An over-long conversation loses whole exchanges, or the end of its last question, and each
-loss is counted.
+No policy cuts an answer, and a call stays with what its function gave. An over-long conversation loses whole exchanges, or
+the end of its last question, and each loss is counted.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tuneline.formats.records import Message, is_learnt
+from tuneline.formats.records import Message, exchanges, is_learnt
 
 MIN_QUESTION = 8
 """Characters that are left of a question at least."""
@@ -39,10 +39,10 @@ def shorten(messages: list[Message], policy: str, fits: Fits) -> Shortened:
 
 def split_turns(messages: list[Message], fits: Fits) -> list[list[Message]]:
     """Parts of consecutive exchanges, each as long as fits, after the system prompt; each answer is in one at most."""
-    system, exchanges = _exchanges(messages)
+    system = messages[: int(messages[0]["role"] == "system")]
     parts: list[list[Message]] = []
     current: list[Message] = []
-    for exchange in exchanges:
+    for exchange in exchanges(messages):
         if current and fits([*system, *current, *exchange]):
             current += exchange
             continue
@@ -54,16 +54,16 @@ def split_turns(messages: list[Message], fits: Fits) -> list[list[Message]]:
 
 def truncate_prompt(messages: list[Message], fits: Fits) -> list[list[Message]]:
     """The conversation without its oldest exchanges, and then with the end of its last question cut off."""
-    system, exchanges = _exchanges(messages)
-    while len(exchanges) > 1:
-        exchanges = exchanges[1:]
-        shorter = [*system, *(message for exchange in exchanges for message in exchange)]
+    system, remaining = messages[: int(messages[0]["role"] == "system")], exchanges(messages)
+    while len(remaining) > 1:
+        remaining = remaining[1:]
+        shorter = [*system, *(message for exchange in remaining for message in exchange)]
         if fits(shorter):
             return [shorter]
-    question, answer = exchanges[0]
+    question, *answers = remaining[0]
 
     def cut(size: int) -> list[Message]:
-        return [*system, {"role": "user", "content": question["content"][:size]}, answer]
+        return [*system, {"role": "user", "content": question["content"][:size]}, *answers]
 
     low, high = MIN_QUESTION, len(question["content"])
     if high < low or not fits(cut(low)):
@@ -72,10 +72,3 @@ def truncate_prompt(messages: list[Message], fits: Fits) -> list[list[Message]]:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(cut(middle)) else (low, middle)
     return [cut(low)]
-
-
-def _exchanges(messages: list[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """(system prompt if any, pairs of question and answer)."""
-    begin = int(messages[0]["role"] == "system")
-    rest = messages[begin:]
-    return messages[:begin], [rest[place : place + 2] for place in range(0, len(rest), 2)]

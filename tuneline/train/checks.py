@@ -1,10 +1,13 @@
 """Checks before any training process starts: mistakes that a library would report after minutes, or never."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tuneline.runtime.hashing import SUMS
 from tuneline.train.sections import TrainingConfig
+from tuneline.train.start import Start, check_start, find_start
 
 
 class Placement(NamedTuple):
@@ -14,6 +17,8 @@ class Placement(NamedTuple):
     """Over all hosts."""
     device: dict[str, str]
     """{"dtype", "device"} of the computation, which decide rounding."""
+    start: Start | None
+    """The adapter that training goes on from."""
 
 
 def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
@@ -28,6 +33,11 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     methods.validate(method, train)
     deepspeed_config.check(deepspeed)
     check_reports(train.report_to)
+    if method.tune.method == "lora" and method.lora.quantize and deepspeed.zero_stage == 3:
+        raise ValueError(
+            f"lora.quantize is {method.lora.quantize} and deepspeed.zero_stage is 3, expected 0, 1 or 2: a quantised base is "
+            "never sharded; or set lora.quantize: null, and ZeRO-3 shards the whole one"
+        )
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     accumulation(train.batch_size, train.micro_batch_size, processes)
     device = pick_device()
@@ -39,9 +49,27 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     for path in (tokens, base / SUMS):
         if not path.is_file():
             raise ValueError(f"{path} is missing: run `dvc repro`, which makes it")
+    check_method(method.tune.method, json.loads((base / "config.json").read_text(encoding="utf-8")))
     if train.early_stopping is not None and not (train.eval_fraction or has_validation(tokens)):
         raise ValueError(
             f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
             "train.eval_fraction above 0, or data.validation_source"
         )
-    return Placement(processes, {"dtype": str(dtype), "device": device_name(device)})
+    start = find_start(train, base)
+    if start is not None:
+        check_start(start, method, base)
+    return Placement(processes, {"dtype": str(dtype), "device": device_name(device)}, start)
+
+
+def check_method(name: str, base: Mapping[str, Any]) -> None:
+    """Raises ValueError for a method that a base of this config.json can't be trained with."""
+    others = sorted(set(base.get("layer_types") or ()) - {"full_attention", "sliding_attention"})
+    why = None
+    if name == "prefix" and others:
+        why = f"layers of this base are no attention ({', '.join(others)}) and take no keys and values"
+    elif name == "prefix" and base.get("kv_lora_rank"):
+        why = "this base's attention has keys and values of a latent form (kv_lora_rank), which PEFT has no prefix for"
+    elif name in ("prompt", "p_tuning") and base.get("hidden_size_per_layer_input"):
+        why = "this base embeds words for each layer anew, which virtual tokens are none of"
+    if why:
+        raise ValueError(f"tune.method is {name}, and {why}; expected lora, freeze or full")

@@ -1,9 +1,14 @@
 """DeepSpeed's configuration, checked before any process starts."""
 
 import copy
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from tuneline.train.config.deepspeed import DeepSpeed
+
+if TYPE_CHECKING:
+    import torch
 
 
 def deepspeed_config(params: DeepSpeed) -> dict[str, Any]:
@@ -11,7 +16,8 @@ def deepspeed_config(params: DeepSpeed) -> dict[str, Any]:
 
     DeepSpeed's bf16 mode stays off: it would cast the adapter.
     """
-    zero: dict[str, Any] = {"stage": params.zero_stage}
+    # Trainer takes the square of the hidden size; DeepSpeed's own 500 million float32 are 2 GB of each GPU.
+    zero: dict[str, Any] = {"stage": params.zero_stage, "reduce_bucket_size": "auto"}
     if params.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if params.offload == "param":
@@ -30,6 +36,29 @@ def deepspeed_config(params: DeepSpeed) -> dict[str, Any]:
         "steps_per_print": 10**9,
     }
     return merged(ours, params.config)
+
+
+@contextmanager
+def shards_in(dtype: "torch.dtype") -> Iterator[None]:
+    """Let a base that is loaded in this context under ZeRO-3 be sharded in `dtype`.
+
+    DeepSpeed takes the shards' dtype from its mode of mixed precision, which is off: they would be float32, and so would be
+    all that is computed from them.
+    """
+    import torch
+    from transformers.integrations.deepspeed import deepspeed_config as current
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    if not is_deepspeed_zero3_enabled() or dtype == torch.float32:
+        yield
+        return
+    config, section = current(), "bf16" if dtype == torch.bfloat16 else "fp16"
+    before = config[section]
+    config[section] = {"enabled": True}
+    try:
+        yield
+    finally:
+        config[section] = before
 
 
 def merged(ours: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +105,8 @@ def check(params: DeepSpeed) -> None:
 
     sizes = {"train_batch_size": 1, "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
     config = _RecordingDict(copy.deepcopy(deepspeed_config(params)) | sizes | {"gradient_clipping": 1.0})
+    if config["zero_optimization"]["reduce_bucket_size"] == "auto":
+        config["zero_optimization"]["reduce_bucket_size"] = 1
     try:
         DeepSpeedConfig(config)
     except ValidationError as error:

@@ -9,15 +9,18 @@ from typing import Any
 import torch
 
 from tuneline.models.chunked_loss import compute_dtype
+from tuneline.train.fused_experts import FusedExperts, is_fusible
 
 
 def patch_lora_layers(model: Any) -> None:
     """Give every LoRA layer that is nothing more the fused forward pass; others keep PEFT's."""
-    from peft.tuners.lora import Linear
+    from peft.tuners.lora import Linear, ParamWrapper
 
-    for module in model.modules():
-        if isinstance(module, Linear) and _is_plain(module):
+    for name, module in model.named_modules():
+        if isinstance(module, Linear | ParamWrapper) and _is_plain(module):
             module.forward = _Forward(module)
+        elif isinstance(module, ParamWrapper) and not name.endswith(".base_layer") and is_fusible(module):
+            module.forward = FusedExperts(module)
 
 
 class _Forward:
@@ -36,6 +39,8 @@ def _is_plain(layer: Any) -> bool:
     base = layer.base_layer
     return (
         type(base) is torch.nn.Linear
+        # PEFT wraps the layers beside experts as parameters, too.
+        and getattr(layer, "parameter_name", "weight") == "weight"
         and layer.active_adapters == ["default"]
         and not layer.lora_variant
         and isinstance(layer.lora_dropout["default"], torch.nn.Identity)

@@ -1,14 +1,17 @@
-"""DeepSpeed's launcher around the training module: on this machine, or on the hosts of a hostfile."""
+"""DeepSpeed's launcher around the training module: on this machine, or by its runner on the hosts of a hostfile."""
 
+import base64
 import contextlib
+import json
 import os
-import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
 from tuneline.runtime.errors import StoppedError
+from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.machine import free_port
 from tuneline.train.checkpoints import RUN_INFO, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
@@ -24,7 +27,8 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
     Raises StoppedError after Ctrl-C or SIGTERM, naming the step that was saved.
     """
     resume = newest_complete(paths.scratch)
-    where = f"going on from {resume.name}" if resume else "from the start"
+    start = f"from the adapter in {paths.init}" if paths.init else "from the start"
+    where = f"going on from {resume.name}" if resume else start
     print(f"train: {processes} process(es), {where}", flush=True)
     parent = 0 if config.deepspeed.hostfile else os.getpid()
     stopped = launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))
@@ -40,10 +44,8 @@ def count_processes(params: DeepSpeed, shares: int) -> int:
 
     Raises ValueError for a missing hostfile, or more processes than GPUs.
     """
-    import torch
-
     if params.hostfile is None:
-        gpus = torch.cuda.device_count()
+        gpus = usable_gpus()
         if params.processes == "auto":
             return max(count for count in range(1, max(1, gpus) + 1) if shares % count == 0)
         if gpus and params.processes > gpus:
@@ -60,20 +62,22 @@ def count_processes(params: DeepSpeed, shares: int) -> int:
 
 
 def launcher_arguments(params: DeepSpeed, processes: int, own: list[str]) -> list[str]:
-    """The launcher's command line; `own` are the training module's arguments."""
-    flags = ["--no_local_rank", "--master_port", str(params.master_port or free_port()), "--quiet"]
-    if params.hostfile is not None:
-        flags += ["--hostfile", params.hostfile]
+    """The command line of DeepSpeed's launcher of one host, or of its runner; `own` are the training module's arguments."""
+    flags = ["--no_local_rank", f"--master_port={params.master_port or free_port()}", "--quiet", "--module"]
+    if params.hostfile is None:
+        world = base64.urlsafe_b64encode(json.dumps({"localhost": devices(processes)}).encode()).decode()
+        flags += ["--master_addr=127.0.0.1", f"--world_info={world}"]
     else:
-        # A path that cannot exist: the launcher's default, /job/hostfile, is not ours to read.
-        flags += ["--hostfile", os.devnull + ".none"]
+        flags += ["--hostfile", params.hostfile]
+        flags += [] if params.processes == "auto" else ["--num_gpus", str(params.processes)]
+    return [*flags, MODULE, *own]
+
+
+def devices(processes: int) -> list[str]:
+    """Names of the processes' devices: of those that CUDA_VISIBLE_DEVICES holds (numbers, UUIDs, MIG instances) the first."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if params.hostfile is None and re.fullmatch(r"\d+(,\d+)*", visible) and os.environ.get("DS_ACCELERATOR") != "cpu":
-        # With --num_gpus the launcher drops this choice and takes the first GPUs of the machine. It knows no UUIDs.
-        flags += ["--include", "localhost:" + ",".join(visible.split(",")[:processes])]
-    elif params.hostfile is None or params.processes != "auto":
-        flags += ["--num_gpus", str(processes if params.hostfile is None else params.processes)]
-    return [*flags, "--module", MODULE, *own]
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return names[:processes] if names and usable_gpus() else [str(index) for index in range(processes)]
 
 
 def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
@@ -89,6 +93,7 @@ def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     _take_signals(stopped, terminal=params.hostfile is None)
     # After the handlers: DeepSpeed's imports swallow a KeyboardInterrupt.
+    from deepspeed.launcher import launch as one_host
     from deepspeed.launcher import runner
 
     threading.Thread(target=_end_children, args=(stopped,), daemon=True).start()
@@ -96,7 +101,13 @@ def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
         with contextlib.suppress(SystemExit):
             if stopped.is_set():
                 return True
-            runner.main(launcher_arguments(params, processes, own))
+            arguments = launcher_arguments(params, processes, own)
+            if params.hostfile is None:
+                # Its runner takes a number only, and counts GPUs anew after it has dropped CUDA_VISIBLE_DEVICES.
+                sys.argv = ["deepspeed", *arguments]
+                one_host.main()
+            else:
+                runner.main(arguments)
     except RuntimeError as error:
         raise ValueError(f"DeepSpeed's launcher could not start: {error}") from None
     return stopped.is_set()

@@ -11,11 +11,18 @@ from typing import Any
 from tuneline.runtime.hashing import SUMS, hashes
 from tuneline.runtime.machine import library_versions
 from tuneline.train.sections import TrainingConfig
+from tuneline.train.start import Start
 
 
-def lineage_of(config: TrainingConfig, tokens: Path, base: Path, code: Mapping[str, str]) -> dict[str, Any]:
-    """Parameters, hashes of base and tokens, and {file: hash} of the code that trained: no commit and no time."""
-    return {"params": config.to_params(), "inputs": hashes([tokens, base / SUMS]), "code": dict(code)}
+def lineage_of(
+    config: TrainingConfig, tokens: Path, base: Path, code: Mapping[str, str], start: Start | None = None
+) -> dict[str, Any]:
+    """Parameters, hashes of base and tokens, {file: hash} of the code that trained, and the adapter that it began from.
+
+    No commit and no time.
+    """
+    began = {"init": start.lineage} if start is not None else {}
+    return {"params": config.to_params(), "inputs": hashes([tokens, base / SUMS]), "code": dict(code)} | began
 
 
 def fingerprint(lineage: Mapping[str, Any], processes: int, device: Mapping[str, str]) -> str:

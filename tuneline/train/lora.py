@@ -1,11 +1,14 @@
-"""PEFT's LoraConfig for a base, and the adapter's files in a fixed order."""
+"""PEFT's LoraConfig for a base."""
 
-import json
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
-from tuneline.models.chatglm.names import MODULES
+from tuneline.models.chatglm.names import chatglm_name, native_name
+from tuneline.models.conversion.experts import expert_names, expert_parameters, router_names
+from tuneline.models.layer_names import linear_layers
 from tuneline.train.config.lora import Lora
+from tuneline.train.experts import check_experts, chosen_experts, in_layers, taken_by_peft, weights_of
 
 
 def lora_config(model: Any, params: Lora) -> Any:
@@ -15,6 +18,9 @@ def lora_config(model: Any, params: Lora) -> Any:
     """
     from peft import LoraConfig
 
+    modules, parameters = adapted(model, params)
+    if parameters:
+        check_experts(params, adapted(model, params.model_copy(update={"target_modules": ["all"]})).modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.r,
@@ -25,53 +31,138 @@ def lora_config(model: Any, params: Lora) -> Any:
         use_dora=params.variant == "dora",
         # The fast singular value decomposition: the full one takes minutes a layer at 6B.
         init_lora_weights="pissa_niter_16" if params.variant == "pissa" else True,
-        target_modules=sorted(resolve_targets(model, params.target_modules)),
+        bias=params.bias,
+        layers_to_transform=check_layers(model, params),
+        layers_pattern=params.layers_pattern,
+        target_modules=sorted(modules),
+        target_parameters=sorted(parameters) or None,
         modules_to_save=sorted(resolve_modules(model, params.modules_to_save)) or None,
     )
 
 
-def resolve_targets(model: Any, targets: list[str]) -> set[str]:
-    """Last names of the linear layers to adapt; `all` is every one but embeddings and LM head."""
+class Targets(NamedTuple):
+    """What LoRA adapts, by the ends of names."""
+
+    modules: set[str]
+    """Linear layers."""
+    parameters: set[str]
+    """Experts, and layers beside them that PEFT would take for experts."""
+
+
+def adapted(model: Any, params: Lora) -> Targets:
+    """What `lora.target_modules` comes to. Raises ValueError for a name that nothing has, and for half of a parameter."""
+    targets = params.target_modules
+    modules, experts = resolve_targets(model, targets, params), expert_parameters(model)
+    if not experts:
+        return Targets(modules, set())
+    if isinstance(targets, str):
+        parameters = set(_matching_experts(model, targets, experts))
+    else:
+        parameters = set(experts) if "all" in targets else set(chosen_experts(experts, targets))
+    taken = taken_by_peft(model, modules)
+    parameters |= weights_of(model, taken)
+    if parameters and params.layers_to_transform is not None:
+        # PEFT has that key for layers alone.
+        parameters = in_layers(model, parameters, params.layers_to_transform)
+    return Targets(modules - taken, parameters)
+
+
+def _matching_experts(model: Any, pattern: str, experts: Collection[str]) -> list[str]:
+    named = [name for name, _ in model.named_parameters() if any(name.endswith(f".{end}") for end in experts)]
+    return [name for name in named if re.fullmatch(pattern, name)]
+
+
+def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = None) -> set[str]:
+    """Last names of the layers to adapt, or whole ones where a regular expression says which.
+
+    `all` is every linear layer but the LM head; embeddings are adapted by name, where they are not tied.
+    """
     import torch
 
-    excluded = (model.get_input_embeddings(), model.get_output_embeddings())
-    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    known = {name.rpartition(".")[2] for name in linear if model.get_submodule(name) not in excluded}
-    if targets == ["all"]:
-        return known
-    if model.config.model_type == "glm":
-        targets = [native for name in targets for native in MODULES.get(name, (name,))]
-    wrong = sorted(set(targets) - known)
-    if wrong:
-        raise ValueError(
-            f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(known)} "
-            "(embeddings and LM head are left out: they may be tied, and a merge would change both)"
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    modules = dict(model.named_modules())
+    linear = {name for name, one in modules.items() if isinstance(one, torch.nn.Linear) and one is not head}
+    tied = model.config.tie_word_embeddings
+    untied = {name for name, one in modules.items() if one is embeddings and not tied}
+    if isinstance(targets, str):
+        experts = _matching_experts(model, targets, expert_parameters(model))
+        matched = _matching(model, targets, linear | untied, bool(experts))
+        if matched & untied and params is not None:
+            _check_embeddings(params)
+        return matched
+    known, of_experts = linear_layers(model), expert_names(model)
+    every = sorted(known - router_names(model))
+    targets = [one for name in targets for one in (every if name == "all" else [name])]
+    names = {native for name in targets for native in native_names(model, name)}
+    allowed = known | of_experts | {name.rpartition(".")[2] for name in untied}
+    if wrong := sorted(name for name in targets if not allowed.issuperset(native_names(model, name))):
+        left_out = (
+            "the LM head is left out"
+            if untied
+            else "embeddings and LM head are left out: they are tied, and a merge would change both"
         )
-    return set(targets)
+        raise ValueError(
+            f"lora.target_modules holds {wrong}, expected [all] or some of {sorted(allowed)}, or a regular expression "
+            f"({left_out})"
+        )
+    if names - known - of_experts and params is not None:
+        _check_embeddings(params)
+    return {name for name in names if name in known or name not in of_experts}
+
+
+def _matching(model: Any, pattern: str, allowed: set[str], others: bool) -> set[str]:
+    """Whole names of the layers that a regular expression matches, natively or by ChatGLM's names."""
+    glm = model.config.model_type == "glm"
+    matched = {
+        name
+        for name, _ in model.named_modules()
+        if re.fullmatch(pattern, name) or (glm and re.fullmatch(pattern, chatglm_name(name)))
+    }
+    outer = {name for name in ("lm_head", "model.embed_tokens") if name in matched - allowed}
+    if outer or not (others or matched & allowed):
+        why = f"it matches {sorted(outer)}, which can't be adapted" if outer else "it matches no layer"
+        raise ValueError(
+            f"lora.target_modules is {pattern!r}: {why}; expected a regular expression of whole names such as {min(allowed)}"
+        )
+    return matched & allowed
+
+
+def _check_embeddings(params: Lora) -> None:
+    if params.layers_to_transform is not None or params.variant == "pissa":
+        key = "lora.layers_to_transform" if params.layers_to_transform is not None else "lora.variant: pissa"
+        raise ValueError(f"lora.target_modules holds the embeddings, which {key} leaves out: take one of the two away")
+
+
+def check_layers(model: Any, params: Lora) -> list[int] | None:
+    """lora.layers_to_transform. Raises ValueError for a layer that the base has not, or a pattern that names nothing."""
+    if params.layers_to_transform is None:
+        return None
+    pattern, count = params.layers_pattern, len(model.base_model.layers)
+    lists = re.compile(rf"(?:^|.*\.){pattern or r'[^.]*'}\.\d+\..*")
+    if not any(lists.fullmatch(name) for name, _ in model.named_modules()):
+        raise ValueError(
+            f"lora.layers_pattern is {pattern!r}, expected null or the name of a list of layers such as layers"
+        )
+    if wrong := [number for number in params.layers_to_transform if not 0 <= number < count]:
+        raise ValueError(f"lora.layers_to_transform holds {wrong}, expected numbers from 0 to {count - 1}")
+    return sorted(set(params.layers_to_transform))
+
+
+def native_names(model: Any, name: str) -> tuple[str, ...]:
+    """A module's last name, or those that it has here where it is ChatGLM's."""
+    return native_name(name) if model.config.model_type == "glm" else (name,)
 
 
 def resolve_modules(model: Any, names: list[str]) -> set[str]:
     """Last names of the modules to train whole beside the adapter: with parameters, and none that is tied."""
-    known = {
-        name.rpartition(".")[2] for name, module in model.named_modules() if any(True for _ in module.parameters(False))
-    }
+    with_parameters = [name for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
+    known = {name.rpartition(".")[2] for name in with_parameters}
     tied = {"embed_tokens", "lm_head"} if model.config.tie_word_embeddings else set()
-    wrong = sorted(name for name in names if name not in known - tied)
+    allowed = {*known - tied, *(name for name in with_parameters if name.rpartition(".")[2] not in tied)}
+    wrong = sorted(name for name in names if not allowed.issuperset(native_names(model, name)))
     if wrong:
         raise ValueError(
             f"lora.modules_to_save holds {wrong}, expected some of {sorted(known - tied)}"
             + (" (this base ties embeddings and LM head, so one can't change without the other)" if tied else "")
         )
-    return set(names)
-
-
-def normalise_config(folder: Path) -> None:
-    """Put PEFT's adapter_config.json into a fixed order, and take its empty model card away."""
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    # PEFT turns a set into a list in hash order, which changes from run to run.
-    for name in ("target_modules", "modules_to_save"):
-        if isinstance(config.get(name), list):
-            config[name] = sorted(config[name])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return {native for name in names for native in native_names(model, name)}

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from tuneline.models.chunked_loss import summed_loss, supervised_positions
-from tuneline.models.likelihood import head_weight
+from tuneline.models.likelihood import head_states, head_weight, logit_cap
+from tuneline.train.router_loss import asks_for_router_loss, router_loss
 
 Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(hidden [B, T, H], labels [B, T]) to (states [n, H], targets [n])."""
@@ -20,7 +21,7 @@ def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> N
     PEFT lengthens the labels by the former.
     """
     model.config.use_cache = False
-    head = head_weight(model)
+    head, cap = head_weight(model), logit_cap(model)
     if hasattr(head, "ds_id"):
         # ZeRO-3 gathers what a module owns, and this weight is used outside of its module.
         from deepspeed.runtime.zero import register_external_parameter
@@ -38,10 +39,14 @@ def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> N
     ) -> dict[str, torch.Tensor]:
         assert labels is not None, "a batch of training has labels"
         where = {} if lengths is None else {"position_ids": position_ids, "lengths": lengths}
-        hidden = model.base_model(
+        output = model.base_model(
             input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False, **where
-        ).last_hidden_state
-        states, targets = choose(hidden, labels)
-        return {"loss": summed_loss(states, head, targets)}
+        )
+        states, targets = choose(output.last_hidden_state, labels)
+        loss = summed_loss(head_states(model, states), head, targets, cap)
+        if asks_for_router_loss(model):
+            # A mean, and so weighed as much as the mean over the tokens.
+            loss = loss + len(targets) * router_loss(model, output.router_logits)
+        return {"loss": loss}
 
     model.forward = forward

@@ -8,11 +8,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tuneline.models.adapters.attach import ZERO_AT_START
+from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.chatglm.layout import trainable_parameters
+from tuneline.models.chatglm.names import chatglm_name
 from tuneline.models.loading import TRAINED_WEIGHTS
 from tuneline.train.config.ptuning import PTuning
 from tuneline.train.config.train import Train
-from tuneline.train.lora import lora_config, normalise_config
+from tuneline.train.lora import lora_config
 from tuneline.train.sections import Method
 
 PROMPT_LEARNING = ("p_tuning", "prefix", "prompt")
@@ -52,10 +55,19 @@ def prepare(model: Any, method: Method) -> Any:
     else:
         config = lora_config(model, method.lora) if name == "lora" else prompt_config(name, method.ptuning)
         tuned = get_peft_model(model, config, autocast_adapter_dtype=True)
+        if name == "lora" and method.lora.bias != "none":
+            _check_biases(tuned, method.lora.bias)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return tuned
+
+
+def _check_biases(tuned: Any, bias: str) -> None:
+    """Raises ValueError where there is none to train."""
+    if not any(one.requires_grad and name.endswith(".bias") for name, one in tuned.named_parameters()):
+        where = "the layers in lora.target_modules have" if bias == "lora_only" else "the base has"
+        raise ValueError(f"lora.bias is {bias}, expected none: {where} no bias")
 
 
 def chosen(model: Any, method: Method) -> list[Any]:
@@ -66,12 +78,15 @@ def chosen(model: Any, method: Method) -> list[Any]:
     count = method.freeze.layers
     if count > len(layers):
         raise ValueError(f"freeze.layers is {count}, expected at most the {len(layers)} layers of the base")
-    unmatched = [pattern for pattern in method.freeze.patterns if not any(fnmatchcase(name, pattern) for name in named)]
+
+    def matches(name: str, pattern: str) -> bool:
+        glm = model.config.model_type == "glm"
+        return fnmatchcase(name, pattern) or (glm and fnmatchcase(chatglm_name(name), pattern))
+
+    unmatched = [pattern for pattern in method.freeze.patterns if not any(matches(name, pattern) for name in named)]
     if unmatched:
         raise ValueError(f"freeze.patterns holds {unmatched}, expected names like {list(named)[-3:]}")
-    matched = [
-        one for name, one in named.items() if any(fnmatchcase(name, pattern) for pattern in method.freeze.patterns)
-    ]
+    matched = [one for name, one in named.items() if any(matches(name, pattern) for pattern in method.freeze.patterns)]
     last = [parameter for layer in list(layers)[len(layers) - count :] for parameter in layer.parameters()]
     return [*last, *(parameter for parameter in matched if all(parameter is not other for other in last))]
 
@@ -107,12 +122,15 @@ def save(model: Any, method: Method, folder: Path, initial: Path | None = None) 
         save_file(tensors, folder / TRAINED_WEIGHTS, metadata={"format": "pt"})
     else:
         options = {"path_initial_model_for_weight_conversion": str(initial)} if initial else {}
-        model.save_pretrained(str(folder), **options)
+        # Adapted embeddings are saved as their update: PEFT would add the base's own, which it has.
+        model.save_pretrained(str(folder), save_embedding_layers=False, **options)
+        # PEFT's model card is an empty form.
+        (folder / "README.md").unlink(missing_ok=True)
         normalise_config(folder)
     (path,) = folder.glob("*.safetensors")
     with safe_open(str(path), framework="pt") as file:
         names = list(file.keys())
-        trained = [name for name in names if "lora_B" in name] or names
+        trained = [name for name in names if any(part in name for part in ZERO_AT_START)] or names
         empty = [name for name in names if 0 in file.get_slice(name).get_shape()]
         if empty or not any(bool(file.get_tensor(name).any()) for name in trained):
             raise ValueError(

@@ -20,6 +20,8 @@ class Paths(NamedTuple):
     curve: Path
     adapter: Path
     metrics: Path
+    init: Path | None = None
+    """Adapter to begin with."""
 
 
 class Command(NamedTuple):
@@ -35,7 +37,7 @@ def to_arguments(command: Command) -> list[str]:
     """The sections go as one word of base64, which passes the shells of other hosts unquoted."""
     config = base64.urlsafe_b64encode(json.dumps(command.config.to_params()).encode()).decode()
     words = [f"--config={config}", f"--parent={command.parent}"]
-    words += [f"--{name}={path}" for name, path in command.paths._asdict().items()]
+    words += [f"--{name}={path}" for name, path in command.paths._asdict().items() if path is not None]
     return words + ([f"--resume={command.resume}"] if command.resume else [])
 
 
@@ -45,7 +47,7 @@ def from_arguments(words: list[str] | None = None, description: str | None = Non
     parser.add_argument("--config", required=True, help="sections of params.yaml, as JSON in base64")
     parser.add_argument("--parent", type=int, required=True, help="pid to end with; 0 is none")
     for name in Paths._fields:
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        parser.add_argument(f"--{name}", type=Path, required=name not in Paths._field_defaults)
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
     options = vars(parser.parse_args(words))
     params = json.loads(base64.urlsafe_b64decode(options["config"]))

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from tuneline.formats.token_file import Tokens
 from tuneline.models import cpu_tuning
 from tuneline.models.loading import device_name, load_model, pick_device, pick_dtype
+from tuneline.models.packing import packing_is_exact
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.errors import exit_with_sentence
 from tuneline.runtime.machine import machine_info, peak_memory
@@ -30,15 +31,19 @@ from tuneline.runtime.stage import quiet_deprecations
 from tuneline.train import methods
 from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
-from tuneline.train.collate import collator, packing_is_exact, supports_packing
+from tuneline.train.collate import collator, supports_packing
 from tuneline.train.config.train import Train
+from tuneline.train.deepspeed_config import shards_in
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.process_arguments import Paths, from_arguments
 from tuneline.train.sections import Method, TrainingConfig
+from tuneline.train.start import load_start
 from tuneline.train.trainer.arguments import init_distributed, training_arguments
+from tuneline.train.trainer.autocast import autocast_forward
 from tuneline.train.trainer.callbacks import GracefulStopCallback, ManifestCallback
+from tuneline.train.trainer.connection import connection_errors
 from tuneline.train.trainer.progress import Progress
 from tuneline.train.trainer.reporting import report_callbacks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
@@ -55,7 +60,7 @@ def main() -> None:
     # It says that it takes DeepSpeed's accumulation steps, as it should.
     getLogger("accelerate").setLevel(ERROR)
     quiet_deprecations()
-    with exit_with_sentence("train"):
+    with exit_with_sentence("train"), connection_errors():
         train(command.config, command.paths, command.resume)
 
 
@@ -77,16 +82,22 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     make_deterministic(params, device)
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype")
-    base = load_model(paths.base, dtype, quantize=method.lora.quantize)
+    with shards_in(dtype):
+        base = load_model(paths.base, dtype, quantize=method.lora.quantize)
     # Shards of ZeRO-3 can't be tried before DeepSpeed gathers them.
     whole = not any(hasattr(parameter, "ds_id") for parameter in base.parameters())
     collate = collator(base, packed=packed and (not whole or packing_is_exact(base)))
     model = prepare_model(base, method, params.gradient_checkpointing)
+    autocast_forward(model, device, dtype)
+    if paths.init is not None and resume is None:
+        # A checkpoint has it already, and what was learnt since.
+        with gathered(model, modifier=0):
+            load_start(model, paths.init, method)
     initial = save_initial(model, method, paths.scratch)
     progress = Progress(paths.curve, tokens_per_step(tokens, batches, steps))
     trainer = SupervisedTrainer(
-        model=model, args=arguments, tokens=tokens, batches=batches, validation=validation, dtype=dtype,
-        collate=collate, loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None,
+        model=model, args=arguments, tokens=tokens, batches=batches, validation=validation, collate=collate,
+        loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None,
     )  # fmt: skip
     stop = GracefulStopCallback()
     trainer.remove_callback(PrinterCallback)
@@ -143,14 +154,14 @@ def save_initial(model: Any, method: Method, scratch: Path) -> Path | None:
     return folder
 
 
-def gathered(model: Any) -> AbstractContextManager[Any]:
-    """Under ZeRO-3, what trains is whole inside this context, on every process."""
+def gathered(model: Any, modifier: int | None = None) -> AbstractContextManager[Any]:
+    """Under ZeRO-3, what trains is whole inside this context, on every process; `modifier` is the rank whose changes stay."""
     shards = [parameter for parameter in model.parameters() if parameter.requires_grad and hasattr(parameter, "ds_id")]
     if not shards:
         return nullcontext()
     from deepspeed.runtime.zero import GatheredParameters
 
-    context: AbstractContextManager[Any] = GatheredParameters(shards)
+    context: AbstractContextManager[Any] = GatheredParameters(shards, modifier_rank=modifier)
     return context
 
 

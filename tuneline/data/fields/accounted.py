@@ -21,9 +21,10 @@ PICTURES = (
     "图片", "图像", "视频", "音频",
 )  # fmt: skip
 REASONING = (
-    "think", "thinking", "thought", "thoughts", "complex_cot", "cot", "chain_of_thought", "reasoning",
-    "reasoning_content", "reasoning_process", "思考", "思考过程", "推理过程",
+    "reasoning_content", "reasoning", "complex_cot", "think", "thinking", "thought", "thoughts", "cot",
+    "chain_of_thought", "reasoning_process", "思考过程", "思考", "推理过程",
 )  # fmt: skip
+"""Fields that hold thoughts before an answer, the likeliest first; one that is no text of an answer's is refused."""
 AMBIGUOUS = ("references", "prompt", "query", "question", "instruction", "input", "问题", "history")
 """Fields that are the question's or the answer's in one set and a note in another."""
 PARTIAL_MASKS = ("training_detail", "train_detail", "message_field_training_detail")
@@ -55,7 +56,7 @@ def unused_fields(fields: dict[str, Any], used: Iterable[str], kept: Iterable[st
         value = fields[name]
         if not has_content(value):
             continue
-        if not inner and isinstance(value, int | float | str) and plain_name(name) not in TASK_FIELDS:
+        if not inner and isinstance(value, (str, int, float)) and plain_name(name) not in TASK_FIELDS:
             found.add(name)
             continue
         below = {path for path in inner if path.startswith(name + SEPARATOR)}

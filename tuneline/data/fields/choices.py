@@ -37,7 +37,7 @@ def choices_of(fields: dict[str, Any], named: str | None) -> Choices:
     key = named or first_field(OPTIONS, fields)
     if key and key in fields and has_content(fields[key]):
         return _labelled(decoded(fields[key]), key)
-    columns = _columns(tuple(fields))
+    columns = columns_of_choices(tuple(fields))
     if "A" not in columns or "B" not in columns:
         return NONE
     offered = {letter: name for letter, name in columns.items() if has_content(fields[name])}
@@ -48,7 +48,7 @@ def choices_of(fields: dict[str, Any], named: str | None) -> Choices:
 
 
 @lru_cache(maxsize=4096)
-def _columns(fields: tuple[str, ...]) -> dict[str, str]:
+def columns_of_choices(fields: tuple[str, ...]) -> dict[str, str]:
     """Letter to the column that holds its choice: `A`, `optionA`, `option_a`, `选项A`."""
     found = {name: name for name in fields if name in LETTERS and len(name) == 1}
     for name in fields:

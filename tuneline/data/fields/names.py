@@ -36,7 +36,9 @@ ROLES = {
     ),
     **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatbot", "counselor", "counsellor", "doctor"), "assistant"),
     **dict.fromkeys(("chatlaw", "心理咨询师", "咨询师", "律师", "医生", "智能助手", "助手"), "assistant"),
-    **dict.fromkeys(("tool", "function", "function_call", "observation", "tool_call", "tool_response"), "tool"),
+    **dict.fromkeys(
+        ("tool", "function", "function_call", "observation", "tool_call", "tool_response", "ipython"), "tool"
+    ),
 }
 """Names of speakers, in lower case, to roles."""
 STRONG = {

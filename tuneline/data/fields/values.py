@@ -45,7 +45,7 @@ def has_content(value: Any) -> bool:
     """Whether a field holds anything: 0 is content; white space, nulls and lists of nothing are none."""
     if isinstance(value, str):
         return bool(value.strip())
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return any(map(has_content, value))
     if isinstance(value, dict):
         return any(map(has_content, value.values()))

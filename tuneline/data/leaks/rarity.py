@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 GRAM, LATIN_GRAM = 4, 10
 """Characters of an n-gram; of one that begins with a Latin letter: about two words."""
-FACTORS = np.array([pow(0x9E3779B97F4A7C15, power, 2**64) for power in range(1, LATIN_GRAM + 1)], dtype=np.uint64)
+FACTORS = np.array([pow(0x9E3779B97F4A7C15, power, 2**64) for power in range(1, LATIN_GRAM // 2 + 1)], dtype=np.uint64)
+"""Of the pairs of characters in an n-gram."""
 IS_TEXT = np.array([chr(code).isalnum() for code in range(0x10000)])
 """By code: whether a character is part of an n-gram. The last entry stands for all codes above."""
 IS_TEXT[-1] = True
-IS_LATIN = IS_TEXT & (np.arange(0x10000) < 0x250) & ~np.array([chr(code).isdigit() for code in range(0x10000)])
+IS_LATIN = np.array([chr(code).isalnum() and not chr(code).isdigit() for code in range(0x250)])
 CHARACTERS = 2**17
 """Characters that are hashed at a time: their arrays stay in the processor's cache."""
 FEWEST_BITS, MOST_BITS = 18, 26
@@ -35,8 +36,13 @@ class Grams(NamedTuple):
     """N-grams of several texts, in their order."""
 
     hashes: "NDArray[np.uint64]"
-    texts: "NDArray[np.int64]"
-    """Number of the text that holds it."""
+    """Of the n-gram that begins at each character; 0 for those that the text ends too early for."""
+    ends: "NDArray[np.int64]"
+    """Where each text ends."""
+
+    def texts(self, places: "NDArray[np.int64]") -> "NDArray[np.int64]":
+        """Numbers of the texts that hold these places."""
+        return np.searchsorted(self.ends, places, side="right")
 
 
 class Hits(NamedTuple):
@@ -50,24 +56,31 @@ class Hits(NamedTuple):
 
 def hash_grams(texts: list[str]) -> Grams:
     """Hashes of all n-grams. Equal n-grams of a text are not made one."""
-    codes = np.frombuffer("\n".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    owners = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[: len(codes)]
-    is_text = IS_TEXT[np.minimum(codes, 0xFFFF)]
-    codes, owners = codes[is_text].astype(np.uint64), owners[is_text]
-    hashes = np.zeros(len(codes), dtype=np.uint64)
-    ends = np.arange(len(codes)) + (GRAM - 1)
-    for place, factor in enumerate(FACTORS[:GRAM]):
-        hashes[: max(0, len(codes) - place)] += codes[place:] * factor
-    latin = np.flatnonzero(IS_LATIN[np.minimum(codes, 0xFFFF)])
-    ends[latin] += LATIN_GRAM - GRAM
-    for place, factor in enumerate(FACTORS[GRAM:], GRAM):
-        latin = latin[latin < len(codes) - place]
-        hashes[latin] += codes[latin + place] * factor
+    written = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    # take's clip gives the last entry for the codes above.
+    kept = np.flatnonzero(IS_TEXT.take(written, mode="clip"))
+    ends = np.searchsorted(kept, np.cumsum([len(text) for text in texts], dtype=np.int64))
+    codes = written[kept].astype(np.uint64)
+    padded = np.concatenate([codes, np.zeros(LATIN_GRAM, dtype=np.uint64)])
+    pairs = padded[:-1] << np.uint64(32) | padded[1:]
+    hashes = pairs[: len(codes)] * FACTORS[0]
+    hashes += pairs[2 : len(codes) + 2] * FACTORS[1]
+    latin = np.flatnonzero(_is_latin(codes))
+    for place, factor in enumerate(FACTORS[2:], 2):
+        hashes[latin] += pairs[latin + 2 * place] * factor
     hashes ^= hashes >> np.uint64(29)
     hashes *= FACTORS[0]
-    whole = np.flatnonzero(ends < len(codes))
-    inside = whole[owners[whole] == owners[ends[whole]]]
-    return Grams(hashes[inside], owners[inside])
+    for place in range(1, LATIN_GRAM):
+        # What begins so near the end of its text runs over it.
+        near = ends[ends >= place] - place
+        hashes[near if place < GRAM else near[_is_latin(codes[near])]] = 0
+    return Grams(hashes, ends)
+
+
+def _is_latin(codes: "NDArray[np.uint64]") -> "NDArray[np.bool_]":
+    found = codes < len(IS_LATIN)
+    found[found] = IS_LATIN[codes[found]]
+    return found
 
 
 def batches(texts: list[str]) -> list[slice]:
@@ -87,13 +100,15 @@ class RareGrams:
         """`limit` is the number of rows up to which an n-gram is rare."""
         self.limit = limit
         grams = hash_grams(texts)
-        self.table, ids = np.unique(grams.hashes, return_inverse=True)
+        places = np.flatnonzero(grams.hashes)
+        self.table, ids = np.unique(grams.hashes[places], return_inverse=True)
         """Hashes of all n-grams, sorted; an n-gram is named by its place."""
-        by_gram = np.unique(ids * PAIR + grams.texts)
+        owners = grams.texts(places)
+        by_gram = np.unique(ids * PAIR + owners)
         self.items = by_gram % PAIR
         """Numbers of the texts that hold an n-gram, those of the first n-gram first."""
         self.item_begins = np.searchsorted(by_gram // PAIR, np.arange(len(self.table) + 1))
-        by_text = np.unique(grams.texts * PAIR + ids)
+        by_text = np.unique(owners * PAIR + ids)
         self.grams = by_text % PAIR
         """N-grams of a text, those of the first text first."""
         self.gram_begins = np.searchsorted(by_text // PAIR, np.arange(len(texts) + 1))
@@ -103,8 +118,11 @@ class RareGrams:
         """Rows that hold each n-gram; above `limit` at least that many."""
         self.found: list[NDArray[np.int64]] = []
         """Arrays of pairs of an n-gram and a row."""
-        self.sums = dict(reversed([(int(total), text) for text, total in zip(*_sums(grams), strict=True)]))
-        """Sum of a text's hashes to the number of the first such text."""
+        numbers, sums = _sums(grams)
+        self.sums, firsts = np.unique(sums, return_index=True)
+        """Sums of the texts' hashes, sorted."""
+        self.texts_with = numbers[firsts]
+        """Number of the first text with each sum."""
         bits = min(MOST_BITS, max(FEWEST_BITS, int(16 * len(self.table)).bit_length()))
         self.shift = np.uint64(64 - bits)
         self.filter = self._filter_of(np.ones(len(self.table), dtype=bool), 2**bits)
@@ -118,14 +136,15 @@ class RareGrams:
             return Hits(pairs[0], equal)
         for part in batches(texts):
             grams = hash_grams(texts[part])
-            places = np.flatnonzero(self.filter[grams.hashes >> self.shift])
+            places = np.flatnonzero(self.filter.take(grams.hashes >> self.shift))
             candidates = grams.hashes[places]
             ids = np.minimum(np.searchsorted(self.table, candidates), len(self.table) - 1)
             exact = self.table[ids] == candidates
-            pairs.append(ids[exact] * PAIR + rows[part][grams.texts[places[exact]]])
+            pairs.append(ids[exact] * PAIR + rows[part][grams.texts(places[exact])])
             owners, sums = _sums(grams)
-            for place in np.flatnonzero(np.isin(sums, list(self.sums))).tolist():
-                equal[part.start + int(owners[place])] = self.sums[int(sums[place])]
+            known = np.minimum(np.searchsorted(self.sums, sums), len(self.sums) - 1)
+            same = self.sums[known] == sums
+            equal |= zip((part.start + owners[same]).tolist(), self.texts_with[known[same]].tolist(), strict=True)
         unique = np.unique(np.concatenate(pairs))
         grams_of = unique // PAIR
         return Hits(unique[np.arange(len(unique)) - np.searchsorted(grams_of, grams_of) <= self.limit], equal)
@@ -171,7 +190,7 @@ class RareGrams:
 
 def _sums(grams: Grams) -> "tuple[NDArray[np.int64], NDArray[np.uint64]]":
     """Number of each text with an n-gram, and the sum of its hashes: equal for texts that differ in punctuation alone."""
-    if not len(grams.hashes):
-        return grams.texts, grams.hashes
-    firsts = np.flatnonzero(np.diff(grams.texts, prepend=-1))
-    return grams.texts[firsts], np.add.reduceat(grams.hashes, firsts)
+    begins = np.concatenate([np.zeros(1, dtype=np.int64), grams.ends])[:-1]
+    texts = np.flatnonzero(begins < grams.ends)
+    sums = np.add.reduceat(grams.hashes, begins[texts]) if len(texts) else grams.hashes
+    return texts[sums > 0], sums[sums > 0]

@@ -16,9 +16,8 @@ from tuneline.data.accounting import SourceCounts
 from tuneline.data.config import Data
 from tuneline.data.heldout import Split
 from tuneline.data.leaks.contamination import HeldoutIndex, Leak, Numbers, closest_leaks
-from tuneline.data.readers.messages import compared_question
 from tuneline.data.spool import ComparedTexts, LineReader, compared_texts, record_line, record_of
-from tuneline.data.turns.scored_turn import scored_records
+from tuneline.data.turns.scored_turn import compared_question, scored_records
 from tuneline.data.workers import AHEAD, workers
 from tuneline.formats.records import Record, normalise, references, to_line
 from tuneline.runtime.progress import ProgressBar
@@ -89,7 +88,7 @@ def _heldout_texts(record: dict[str, Any], whole: ComparedTexts, is_alone: bool)
     questions = [normalise(message["content"]) for message in record["messages"] if message["role"] == "user"]
     # Of one item the compared question is known; of several each has its own.
     question = whole.question if is_alone else normalise(compared_question(record["messages"]))
-    answers = list(map(normalise, references(cast("Record", record)))) if whole.answers else []
+    answers = [text for text in map(normalise, references(cast("Record", record))) if text] if whole.answers else []
     return ComparedTexts(question, questions[:-1], answers)
 
 

@@ -155,7 +155,7 @@ def hub_records(source: Source, raw: Path) -> Iterator[RawRecord]:
 def parse_value(file: RawFile, text: str) -> Any:
     """The value of a raw record. Raises ValueError or RecursionError for text that is none."""
     if file.format == "table":
-        return table.parse(text, list(file.header), file.delimiter)
+        return table.parse(text, file.header, file.delimiter)
     if file.format in ("columnar", "hub", "xlsx"):
         return columnar.parse(text)
     return READERS[file.format].parse(text)

@@ -6,6 +6,7 @@ itself away: private-use characters, rare Han in place of frequent ones, Han tha
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
@@ -89,10 +90,10 @@ def detect_encoding(path: Path) -> str:
         return "utf-8"
     with path.open("rb") as file:
         lines = list(islice(_foreign_lines(file), SAMPLE_LINES))
-    utf8 = sum(decoded(line, "utf-8") is not None for line in lines)
-    if utf8 * 2 >= len(lines):
+    utf8 = [line for line in lines if is_utf8(line)]
+    if len(utf8) * 2 >= len(lines):
         return "utf-8"
-    certain = [line for line in lines if is_utf8_text(line)]
+    certain = [line for line in utf8 if is_utf8_text(line)]
     if len(certain) * 20 > len(lines):
         raise ValueError(
             f"{path} mixes encodings: {len(certain)} of {len(lines)} lines that are not ASCII are UTF-8, the others are "
@@ -158,10 +159,11 @@ def weigh(lines: list[bytes], encoding: str) -> Evidence:
         return Evidence(
             broken, len(_IN_WORD.findall(text)) / foreign, len(_TOGETHER.findall(text)) / foreign, 0, 0.0, 0.0
         )
-    han = _HAN.findall(text)
-    frequent = sum(character in _frequent() for character in han) / max(1, len(han))
-    common = sum(_is_common(character, encoding) for character in han) / max(1, len(han))
-    return Evidence(broken, private, len(_ALONE.findall(text)) / max(1, len(han)), len(set(han)), frequent, common)
+    han = Counter(_HAN.findall(text))
+    total = max(1, han.total())
+    frequent = sum(count for character, count in han.items() if character in _frequent()) / total
+    common = sum(count for character, count in han.items() if _is_common(character, encoding)) / total
+    return Evidence(broken, private, len(_ALONE.findall(text)) / total, len(han), frequent, common)
 
 
 def decoded(line: bytes, encoding: str) -> str | None:
@@ -172,9 +174,18 @@ def decoded(line: bytes, encoding: str) -> str | None:
         return None
 
 
+def is_utf8(line: bytes) -> bool:
+    """Whether a line is UTF-8; its last character may be cut."""
+    try:
+        codecs.utf_8_decode(line)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def is_utf8_text(line: bytes) -> bool:
     """Whether a line is UTF-8 beyond chance: with so many bytes that are not ASCII no other encoding gives it."""
-    return decoded(line, "utf-8") is not None and sum(byte > 0x7F for byte in line) >= CERTAIN_BYTES
+    return is_utf8(line) and sum(byte > 0x7F for byte in line) >= CERTAIN_BYTES
 
 
 def _is_common(character: str, encoding: str) -> bool:
@@ -195,7 +206,7 @@ def _frequent() -> frozenset[str]:
 def _utf16(start: bytes) -> str | None:
     """UTF-16 without a mark, by the half of each pair of bytes that is zero in ASCII; None for anything else."""
     even, odd = start[::2].count(0), start[1::2].count(0)
-    if decoded(start, "utf-8") is not None and (even + odd) * 3 < len(start):
+    if is_utf8(start) and (even + odd) * 3 < len(start):
         # ASCII with some null characters, whose letters would be Han in pairs.
         return None
     name = "utf-16-le" if odd > even else "utf-16-be"

@@ -12,11 +12,11 @@ from typing import Any
 from tuneline.data.answers import answer_texts, label_task
 from tuneline.data.config import Source, template_fields
 from tuneline.data.fields.choices import LETTERS, Choices, choices_of
-from tuneline.data.fields.names import first_field, plain_name, unwrap
+from tuneline.data.fields.names import plain_name, present_fields, unwrap
 from tuneline.data.fields.values import ABSENT, decoded, has_content, is_missing, value_at
 from tuneline.data.pair_fields import Pair, pair_of
 from tuneline.data.readers import extraction
-from tuneline.data.readers.messages import MIN_COMPARED, compared_question, history_messages
+from tuneline.data.readers.messages import history_messages
 from tuneline.data.turns.conversation import (
     Conversation,
     RejectedRecordError,
@@ -27,6 +27,7 @@ from tuneline.data.turns.conversation import (
     user_turn,
     with_context,
 )
+from tuneline.data.turns.scored_turn import MIN_COMPARED, compared_question
 from tuneline.formats.records import Message, Task
 
 EMPTY_WORDS = ("", "无", "无。", "没有")
@@ -105,10 +106,10 @@ def _are_offered(choices: Choices, answers: list[str]) -> bool:
 def _question(pair: Pair) -> str:
     """The question's text: with its title where it is a post, the first phrasing where there are several."""
     named = pair.source.question or "question" in pair.source.columns
-    title = first_field(("title",), pair.fields)
-    if not named and title and pair.question_key.lower() in ("ask", "content"):
+    title = title_of(tuple(pair.fields), pair.question_key)
+    if title and not named:
         pair.used.update({pair.question_key, title})
-        return _title_and_question(pair.fields, pair.question_key, title)
+        return title_and_question(pair.fields, pair.question_key, title)
     value = pair.value(pair.question_key)
     phrasings = _phrasings(value)
     if len(phrasings) > 1 and plain_name(pair.question_key) == "questions":
@@ -177,7 +178,13 @@ def _body_field(pair: Pair) -> str:
     return ""
 
 
-def _title_and_question(fields: dict[str, Any], question_key: str, title_key: str) -> str:
+def title_of(names: tuple[str, ...], question_key: str) -> str:
+    """The field of the title where the question is the text of a post, else ""."""
+    titles = present_fields(("title",), names)
+    return titles[0] if titles and question_key.lower() in ("ask", "content") else ""
+
+
+def title_and_question(fields: dict[str, Any], question_key: str, title_key: str) -> str:
     """Title and question as one text, as Toyhom's medical files need it.
 
     An `ask` without content ("无") leaves the title; a title that `ask` repeats is left out.
@@ -217,4 +224,4 @@ def _history_messages(pair: Pair) -> list[Message]:
         if value is not ABSENT and is_missing(value):
             pair.repairs.append("missing_value")
         return []
-    return history_messages(value, key, pair.repairs, pair.unused)
+    return history_messages(value, key, pair.repairs, pair.unused, pair.source.ignore)

@@ -1,6 +1,7 @@
 """A raw file whose format is known, and the raw records in it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -31,6 +32,11 @@ class RawFile:
     """Every row has a better and a worse output, in a list."""
     history_misplaced: bool = False
     """Histories hold what came after the question (seen in a published set): such rows are no dialogues."""
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether its rows are what the names of their fields say, each by itself."""
+        return not (self.triple_lines or self.entities or self.marks or self.two_outputs or self.history_misplaced)
 
 
 class RawRecord(NamedTuple):

@@ -7,7 +7,7 @@ from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from tuneline.data.readers.encoding import is_utf8_text
+from tuneline.data.readers.encoding import is_utf8, is_utf8_text
 from tuneline.data.readers.raw import RawRecord
 
 MARK = "\ufeff"
@@ -16,6 +16,8 @@ HEAD = 256 * 1024
 """Characters at the beginning of a file from which its format is detected."""
 MAX_RECORD = 16 * 2**20
 """Characters of one record. Longer ones are rejected: they are broken files, and no model reads them."""
+PROBED = 32
+"""Characters at the beginning of a line by which nearly every one is told to be no UTF-8 in a file of another encoding."""
 REJECT_BYTES = 64 * 1024
 """Bytes of a rejected record that are kept beside its hash."""
 
@@ -45,11 +47,12 @@ class _Text(TextIOWrapper):
         return text
 
     def readline(self, size: int = -1) -> str:  # type: ignore[override]
-        return self._own(self._mended(super().readline(size)))
+        line = super().readline(size)
+        return line if line.isascii() else self._own(self._mended(line))
 
     def _own(self, line: str) -> str:
         """The line, or of one in UTF-8 its bytes as bytes that do not decode: it is rejected, not learnt as other text."""
-        if self.other is None or line.isascii():
+        if self.other is None or not is_utf8(line[:PROBED].encode(self.other, errors="surrogateescape")):
             return line
         encoded = line.encode(self.other, errors="surrogateescape")
         return encoded.decode("ascii", errors="surrogateescape") if is_utf8_text(encoded) else line

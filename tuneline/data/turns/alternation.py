@@ -1,6 +1,7 @@
 """Turns of user and assistant in alternation, with the system prompt apart, and an end that is learnt."""
 
 from tuneline.data.turns.conversation import MARKED_BAD, RejectedRecordError
+from tuneline.data.turns.tool_turns import check_calls, uses_tools
 from tuneline.formats.records import Message, is_learnt
 
 
@@ -22,25 +23,30 @@ def alternates(messages: list[Message]) -> bool:
 def alternate(messages: list[Message], repairs: list[str]) -> list[Message]:
     """Messages of user and assistant in alternation, from the user's first to the assistant's last that is learnt.
 
-    Raises RejectedRecordError where no question, no answer, or nothing to learn is left.
+    Between them stand calls, which are the assistant's, and what functions gave. Raises RejectedRecordError where no
+    question, no answer, or nothing to learn is left, and where calls and what functions gave do not go together.
     """
     merged = _merge(messages, repairs)
-    if merged and merged[0]["role"] == "assistant":
+    while merged and merged[0]["role"] != "user":
         repairs.append("dropped_opening_answer")
         del merged[0]
-    if merged and merged[-1]["role"] == "user":
+    while merged and merged[-1]["role"] != "assistant":
         if len(merged) == 1:
             raise RejectedRecordError("no_answer")
-        repairs.append("dropped_last_question")
+        repairs.append("dropped_last_question" if merged[-1]["role"] == "user" else "dropped_last_observation")
         del merged[-1]
     if not merged:
         raise RejectedRecordError("no_question")
     while merged and not is_learnt(merged[-1]):
         # An answer that is not to be learnt is needed only as the past of one that is.
         repairs.append("dropped_masked_end")
-        del merged[-2:]
+        del merged[-1]
+        while merged and merged[-1]["role"] != "assistant":
+            del merged[-1]
     if not merged:
         raise RejectedRecordError(MARKED_BAD)
+    if uses_tools(merged):
+        check_calls(merged)
     return merged
 
 
@@ -48,11 +54,23 @@ def _merge(messages: list[Message], repairs: list[str]) -> list[Message]:
     """Neighbours of one speaker as one message, which is learnt only where all of them are."""
     merged: list[Message] = []
     for message in messages:
-        if not merged or merged[-1]["role"] != message["role"]:
+        before = merged[-1] if merged else None
+        if before is None or before["role"] != message["role"] or message["role"] == "tool":
             merged.append(message.copy())
             continue
-        repairs.append("merged_turns")
-        merged[-1]["content"] += f"\n{message['content']}"
+        if "tool_calls" in before and "tool_calls" not in message:
+            raise RejectedRecordError("call_without_observation")
+        if "tool_calls" in message:
+            # What is said before a call belongs to it, and calls one after the other are made at once.
+            before["tool_calls"] = [*before.get("tool_calls", []), *message["tool_calls"]]
+            before["content"] = "\n".join(filter(None, (before["content"], message["content"])))
+        else:
+            repairs.append("merged_turns")
+            before["content"] += f"\n{message['content']}"
+        if "reasoning" in message or ("reasoning" in before and "tool_calls" not in message):
+            # Of two answers in one, thoughts would stand before both.
+            repairs.append("dropped_reasoning")
+            merged[-1].pop("reasoning", None)
         if message.get("learn") is False:
             merged[-1]["learn"] = False
     return merged

@@ -36,6 +36,8 @@ class Conversation:
     """Paths of the record's fields that it is made of."""
     unused: set[str] = field(default_factory=set)
     """Paths of fields inside the used ones that are not in it."""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """Functions that may be called, as OpenAI's API has them."""
 
 
 def join_parts(*parts: str) -> str:

@@ -8,9 +8,9 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from tuneline.data.readers.messages import compared_question
 from tuneline.data.turns.alternation import alternates
 from tuneline.data.turns.conversation import Conversation
+from tuneline.data.turns.scored_turn import compared_question
 from tuneline.formats.records import Message, Role
 
 
@@ -81,6 +81,7 @@ _CUES = (
     "回答:", "答复：", "答案：", "答案:", "Answer", "\nA:", "\nA：",
 )  # fmt: skip
 """One of these is in every text with markup: most texts are told to have none at once."""
+_CUE = re.compile("|".join(map(re.escape, _CUES)))
 _CONTROL = re.compile(
     r"<\|[A-Za-z_]{2,30}\|>|<｜[^｜<>]{2,30}｜>|\[/?INST\]|\[g?MASK\]|<(?:start|end)_of_turn>|<reserved_\d+>|<eo[ahm]>"
     r"|<</?SYS>>"
@@ -106,11 +107,7 @@ _compiled = {
 def find_markup(messages: list[Message]) -> str | None:
     """Name of the template whose markup is in the messages, or of control tokens; None for none."""
     texts = [message["content"] for message in messages]
-    joined = "\n".join(texts)
-    for cue in _CUES:
-        if cue in joined:
-            break
-    else:
+    if not _CUE.search("\n".join(texts)):
         return None
     for template in TEMPLATES:
         if any(_shows(template, *pair) for pair in zip(messages, [*texts[1:], ""], strict=True)):
@@ -205,12 +202,18 @@ def _split(template: Template | None, message: Message) -> list[Message]:
     # An empty turn of the assistant is the cue to answer; the closing tag of a system prompt begins the question.
     turns = [(role, part) for role, part in turns if part]
     learn = message.get("learn", True)
-    return [
+    split: list[Message] = [
         {"role": role, "content": part}
         if learn or role != "assistant"
         else {"role": role, "content": part, "learn": False}
         for role, part in turns
     ]
+    if "reasoning" not in message:
+        return split
+    if not split or split[0]["role"] != "assistant":
+        return []
+    split[0]["reasoning"] = message["reasoning"]
+    return split
 
 
 def _role(match: re.Match[str]) -> Role:

@@ -7,8 +7,10 @@ ends with its scored answer; what came after that is in no file.
 import re
 from typing import Any
 
-from tuneline.formats.records import Message, is_learnt
+from tuneline.formats.records import Message, exchanges, is_learnt
 
+MIN_COMPARED = 8
+"""Characters of a last question that is compared on its own; below, all of the user's messages are compared."""
 _CLAUSE = re.compile(r"[，。！；、,.!;~～\n…]+|\s{2,}")
 _ASKS = re.compile(
     r"[?？]|吗|呢|么样|什么|怎么|怎样|如何|多少|多久|多大|哪|为何|能否|可否|是否|请问|谁|几[个天次岁年月点种]|能不能|可不可以|要不要|"
@@ -72,31 +74,43 @@ def asking_exchanges(messages: list[Message]) -> list[int]:
 
     One whose answer is not to be learnt is not to be scored either, and left out.
     """
-    if len(messages) <= 2 + (messages[0]["role"] == "system"):
+    parts = exchanges(messages)
+    if len(parts) <= 1:
         return [0]
-    begin = int(messages[0]["role"] == "system")
-    learnt = [*map(is_learnt, messages[begin + 1 :: 2]), True]
-    exchanges = zip(_exchanges(messages), learnt, strict=False)
-    return [number for number, (turn, learn) in enumerate(exchanges) if learn and asks(*turn, first=number == 0)]
+    return [
+        number
+        for number, part in enumerate(parts)
+        if all(map(is_learnt, _answers(part)[:1])) and asks(*_turn(part), first=number == 0)
+    ]
 
 
 def last_asking_question(messages: list[Message]) -> str:
     """The last question that asks something, else the last one; the last may stand without its answer."""
     asking = asking_exchanges(messages)
-    exchanges = _exchanges(messages)
-    return exchanges[asking[-1] if asking else -1][0]
+    return _turn(exchanges(messages)[asking[-1] if asking else -1])[0]
+
+
+def compared_question(messages: list[Message]) -> str:
+    """Text in which leaks are looked for: the last question that asks, or all of the user's messages when it is short."""
+    question = last_asking_question(messages)
+    if len(question.strip()) >= MIN_COMPARED:
+        return question
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")
 
 
 def scored_records(record: dict[str, Any], turns: str, count: int = 1) -> list[dict[str, Any]]:
     """The items that a held-out record gives, by data.heldout_turns: the record up to each scored answer.
 
-    An item that ends before the record does has the record's id and the number of its exchange, as in `#2`.
+    An item that ends before the record does has the record's id and the number of its exchange, as in `#2`. Where tools are
+    the task, an exchange is scored by its first answer, which calls a function or does not; `last` is the last message anyhow.
     `count` limits the items where all answers are scored.
     """
+    if turns == "last":
+        return [record]
     asking = asking_exchanges(record["messages"])
-    last = len(_exchanges(record["messages"])) - 1
-    numbers = [last] if turns == "last" or not asking else asking[:count] if turns == "all" else asking[-1:]
-    return [record if number == last else _cut(record, number) for number in numbers]
+    last = len(exchanges(record["messages"])) - 1
+    numbers = (asking[:count] if turns == "all" else asking[-1:]) if asking else [last]
+    return [_cut(record, number) for number in numbers]
 
 
 def _is_courtesy(clause: str) -> bool:
@@ -104,13 +118,24 @@ def _is_courtesy(clause: str) -> bool:
 
 
 def _cut(record: dict[str, Any], number: int) -> dict[str, Any]:
+    """The record up to the scored answer of an exchange; itself where that is its end."""
     messages = record["messages"]
-    begin = int(messages[0]["role"] == "system")
+    parts = exchanges(messages)
+    scored = parts[number]
+    if record.get("task") == "tools" and (answers := _answers(scored)):
+        scored = scored[: scored.index(answers[0]) + 1]
+    size = int(messages[0]["role"] == "system") + sum(map(len, parts[:number])) + len(scored)
+    if size == len(messages):
+        return record
     kept = {name: value for name, value in record.items() if name != "references"}
-    return kept | {"id": f"{record['id']}#{number + 1}", "messages": messages[: begin + 2 * number + 2]}
+    return kept | {"id": f"{record['id']}#{number + 1}", "messages": messages[:size]}
 
 
-def _exchanges(messages: list[Message]) -> list[tuple[str, str]]:
-    """(question, answer) of each exchange, "" for an answer that is not there."""
-    texts = [message["content"] for message in messages if message["role"] != "system"]
-    return list(zip(texts[::2], [*texts[1::2], ""], strict=False))
+def _answers(part: list[Message]) -> list[Message]:
+    return [message for message in part if message["role"] == "assistant"]
+
+
+def _turn(part: list[Message]) -> tuple[str, str]:
+    """(question, what is said to it at last) of an exchange, "" for an answer that is not there."""
+    answers = _answers(part)
+    return part[0]["content"], answers[-1]["content"] if answers else ""

@@ -67,6 +67,9 @@ _EXTRACTION = {"precision": precision, "recall": recall, "f1": micro_f1, "macro_
 CORPUS_METRICS: dict[str, CorpusMetric] = {
     **{f"{task}_{name}": metric for task in ("triples", "entities", "labels") for name, metric in _EXTRACTION.items()},
     "labels_exact_match": recall,
+    **dict.fromkeys(("tools_exact_match", "tools_call_accuracy", "tools_name_accuracy"), recall),
+    "tools_arguments_f1": micro_f1,
+    **dict.fromkeys(("tools_readable", "tools_valid"), precision),
     "label_accuracy": recall,
     "label_macro_f1": macro_f1,
 }

@@ -27,7 +27,9 @@ def histogram(title: Text, sides: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 
 def points(curve: Sequence[tuple[int, float]]) -> str:
-    """The loss curve as SVG polyline points, zero loss at the bottom."""
+    """The loss curve as SVG polyline points, zero loss at the bottom; none where nothing was trained."""
+    if not curve:
+        return ""
     highest = max(loss for _, loss in curve)
     last = max(1, curve[-1][0])
     return " ".join(f"{WIDTH * step / last:.1f},{HEIGHT * (1 - loss / highest):.1f}" for step, loss in curve)

@@ -63,6 +63,42 @@ METRIC_ENTRIES = {
         "Share of items whose labels are all right, and no others.",
         "所有标签都答对、且没有多余标签的条目比例。",
     ),
+    "tools_exact_match": _entry(
+        "Calls all right",
+        "调用完全正确",
+        "Of the items where a call is wanted or made: share whose functions and arguments are all right.",
+        "应当调用或作了调用的条目中，函数与参数全对的比例。",
+    ),
+    "tools_name_accuracy": _entry(
+        "Functions right",
+        "函数名正确",
+        "Of the items where a call is wanted or made: share whose functions are the right ones.",
+        "应当调用或作了调用的条目中，函数名全对的比例。",
+    ),
+    "tools_arguments_f1": _entry(
+        "Arguments: F1",
+        "参数 F1",
+        "Harmonic mean of the shares of given arguments that are right, and of wanted ones that are given.",
+        "给出的参数中正确的比例与应给参数中给出的比例的调和平均。",
+    ),
+    "tools_call_accuracy": _entry(
+        "Call or not",
+        "是否调用",
+        "Share of items where it calls if the reference does, and answers if that does.",
+        "该调用时调用、不该调用时直接回答的条目比例。",
+    ),
+    "tools_readable": _entry(
+        "Readable calls",
+        "调用可读",
+        "Share of calls that have the form the base's chat template asks for, JSON included; 0 without any call.",
+        "形式（含 JSON）符合对话模板的调用比例；没有调用时为 0。",
+    ),
+    "tools_valid": _entry(
+        "Valid calls",
+        "调用合规",
+        "Share of calls whose function is defined and whose arguments fit its JSON Schema; 0 without any call.",
+        "函数有定义、参数符合其 JSON Schema 的调用比例；没有调用时为 0。",
+    ),
     "rouge_l": _entry(
         "ROUGE-L",
         "ROUGE-L",
@@ -161,6 +197,7 @@ TASKS = {
     "label": Text("labelling", "分类"),
     "labels": Text("labelling with several labels", "多标签分类"),
     "qa": Text("question answering", "问答"),
+    "tools": Text("tool calls", "工具调用"),
     "triples": Text("extraction of triples", "三元组抽取"),
     "entities": Text("extraction of entities", "实体抽取"),
 }

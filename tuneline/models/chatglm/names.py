@@ -22,6 +22,50 @@ MODULES = {
 """The same by the last part of the names: what recipes call LoRA targets."""
 
 
+OUTSIDE = {
+    "transformer.embedding.word_embeddings": "model.embed_tokens",
+    "transformer.encoder.final_layernorm": "model.norm",
+    "transformer.output_layer": "lm_head",
+}
+"""Modules outside of the blocks: ChatGLM's name to the native one."""
+BLOCKS = ("transformer.encoder.layers.", "model.layers.")
+"""What names within a block begin with, in ChatGLM and natively."""
+
+
+def native_name(name: str) -> tuple[str, ...]:
+    """The native last names of a module by its last name in ChatGLM; a name of another kind is kept."""
+    last = {chatglm.rpartition(".")[2]: (native.rpartition(".")[2],) for chatglm, native in OUTSIDE.items()}
+    # PEFT compares ends of names: `norm` alone would be every layer's norms as well.
+    last["final_layernorm"] = ("model.norm",)
+    return (MODULES | last).get(name.rpartition(".")[2], (name,))
+
+
+def native_modules(module: str) -> tuple[str, ...]:
+    """The native modules that hold a module of ChatGLM, by its whole name; none for a name that it has not."""
+    if module in OUTSIDE:
+        return (OUTSIDE[module],)
+    number, _, inner = module.removeprefix(BLOCKS[0]).partition(".")
+    if not module.startswith(BLOCKS[0]) or not number.isdigit():
+        return ()
+    same = (inner,) if inner in ("input_layernorm", "post_attention_layernorm") else ()
+    return tuple(f"{BLOCKS[1]}{number}.{native}" for native in LAYERS.get(inner, same))
+
+
+def chatglm_name(native: str) -> str:
+    """The name of a native module or parameter in ChatGLM: several have the name of what holds them together."""
+    for theirs, ours in OUTSIDE.items():
+        if native == ours or native.startswith(f"{ours}."):
+            return theirs + native.removeprefix(ours)
+    if not native.startswith(BLOCKS[1]):
+        return native
+    number, _, inner = native.removeprefix(BLOCKS[1]).partition(".")
+    for theirs, names in LAYERS.items():
+        for ours in names:
+            if inner == ours or inner.startswith(f"{ours}."):
+                inner = theirs + inner.removeprefix(ours)
+    return f"{BLOCKS[0]}{number}.{inner}"
+
+
 class Part(NamedTuple):
     """Rows of one of ChatGLM's tensors that are one of Glm's."""
 

@@ -12,6 +12,10 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 class Train(Section):
     ALIASES: ClassVar[dict[str, str]] = {"scheduler": "lr_scheduler_type", "log_steps": "logging_steps"}
 
+    init: str | None
+    """What training goes on from: the folder of an adapter, or `rev:` and a git revision or experiment; null is the base."""
+    init_sha256: str | None
+    """Of that adapter, so that a change of it is a change of the parameters; not needed for `rev:` and 40 hex digits."""
     seed: int
     """Of adapter initialisation, dropout, row order and the validation rows."""
     epochs: float = Field(gt=0)

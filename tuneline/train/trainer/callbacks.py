@@ -14,6 +14,8 @@ from tuneline.train.checkpoints import write_manifest
 
 SAVE_SECONDS = 30.0
 """Time after which a checkpoint is due, however many steps `train.save_steps` says."""
+SAVE_SHARE = 0.02
+"""Of the time, that such checkpoints may take."""
 
 
 class GracefulStopCallback(TrainerCallback):
@@ -21,7 +23,9 @@ class GracefulStopCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.requested = False
-        self.saved = time.monotonic()
+        self.saved = self.ready = time.monotonic()
+        self.cost = 0.0
+        """Seconds that the last checkpoint took."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request)
 
@@ -30,9 +34,14 @@ class GracefulStopCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved = time.monotonic()
+        self.cost = self.saved - self.ready
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.ready = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        due = time.monotonic() - self.saved > SAVE_SECONDS
+        self.ready = time.monotonic()
+        due = self.ready - self.saved > max(SAVE_SECONDS, self.cost / SAVE_SHARE)
         if args.world_size > 1:
             # The launcher signals one process after another, and clocks differ: all must do the same at the same step.
             flags = torch.tensor([int(self.requested), int(due)], device=args.device)

@@ -6,8 +6,8 @@ import torch
 from torch.utils.data import Dataset
 
 from tuneline.formats.token_file import Tokens
+from tuneline.models.packing import Row
 from tuneline.train.batching import MicroBatch
-from tuneline.train.collate import Row
 
 
 class TokenDataset(Dataset[Row]):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,11 @@ class SupervisedTrainer(Trainer):
         tokens: Tokens,
         batches: list[MicroBatch],
         validation: list[MicroBatch],
-        dtype: torch.dtype,
         collate: Collate,
         loraplus_lr_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self.rows, self.batches, self.dtype, self.collate = (
-            TokenDataset(tokens),
-            FixedBatchSampler(batches),
-            dtype,
-            collate,
-        )
+        self.rows, self.batches, self.collate = TokenDataset(tokens), FixedBatchSampler(batches), collate
         self.validation, self.loraplus_lr_ratio = validation, loraplus_lr_ratio
         super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
 
@@ -63,6 +58,15 @@ class SupervisedTrainer(Trainer):
         self.optimizer.param_groups = [group for group in self.optimizer.param_groups if group["params"]]
         return self.optimizer
 
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """The scheduler; and DeepSpeed's checkpoints get what trains alone, as Trainer asks for with PEFT's models only."""
+        if self.accelerator.deepspeed_engine_wrapped is not None:
+            engine = self.accelerator.deepspeed_engine_wrapped.engine
+            engine.save_checkpoint = partial(engine.save_checkpoint, exclude_frozen_parameters=True)
+            load = engine.load_checkpoint
+            engine.load_checkpoint = lambda *given, **named: load(*given, **named | {"load_module_strict": False})
+        return super().create_scheduler(*args, **kwargs)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """{"eval_loss": nats per supervised token of the validation rows}, each process taking its share of the batches."""
         world, rank = self.args.world_size, self.args.process_index
@@ -73,7 +77,7 @@ class SupervisedTrainer(Trainer):
             batch = self.validation[min(place, len(self.validation) - 1)]
             inputs = self._prepare_inputs(self.collate([self.rows[row] for row in batch]))
             inputs.pop("step_tokens")
-            with torch.no_grad(), self.autocast():
+            with torch.no_grad():
                 loss = self.model_wrapped(**inputs)["loss"]
             if place < len(self.validation):
                 total += float(loss) / batch[0][1]
@@ -91,13 +95,12 @@ class SupervisedTrainer(Trainer):
         assert output_dir is not None, "only checkpoints are saved by Trainer"
         Path(output_dir).mkdir(parents=True, exist_ok=True)
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.args.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint that can't be written is taken away again, and training goes on from the last good one."""
         try:
             super()._save_checkpoint(*args, **kwargs)
+        except (torch.AcceleratorError, torch.OutOfMemoryError, torch.distributed.DistError):
+            raise
         except (OSError, RuntimeError) as error:
             reason = sentence(error)
             if self.args.world_size > 1:
@@ -126,6 +129,21 @@ class SupervisedTrainer(Trainer):
             self._tr_loss.fill_(since["loss"])
             self._globalstep_last_logged = since["logged_step"]
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Raises ValueError when gradients are not finite, before a checkpoint can hold what they made.
+
+        DeepSpeed skips such a step without a word from ZeRO 1 on; with ZeRO 0, which gives no norm, it takes it.
+        """
+        norm = super()._clip_grad_norm(model)
+        trained = [parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad]
+        found = torch.nn.utils.get_total_norm(trained, float("inf")) if norm is None else torch.as_tensor(norm)
+        if not torch.isfinite(found):
+            raise ValueError(
+                f"the gradients of step {self.state.global_step + 1} are not finite: lower train.learning_rate "
+                f"({self.args.learning_rate:g}) or set train.dtype: float32"
+            )
+        return norm
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=self.collate)
         prepared_loader: DataLoader[Any] = self.accelerator.prepare(loader)
@@ -133,12 +151,6 @@ class SupervisedTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         step_tokens = inputs.pop("step_tokens")
-        with self.autocast():
-            total = model(**inputs)["loss"]
-        if not torch.isfinite(total):
-            raise ValueError(
-                f"the loss is {float(total)} at step {self.state.global_step + 1}: lower train.learning_rate "
-                f"({self.args.learning_rate:g}) or set train.dtype: float32"
-            )
+        total = model(**inputs)["loss"]
         # DeepSpeed averages gradients over processes, and the step's tokens are spread over all of them.
         return total / step_tokens * self.args.world_size

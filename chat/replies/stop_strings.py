@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 
-from chat.engine import Delta
+from chat.replies.deltas import Delta
 
 
 def cut_at_stop(deltas: Generator[Delta], stops: Sequence[str]) -> Generator[Delta]:
@@ -17,7 +17,7 @@ def cut_at_stop(deltas: Generator[Delta], stops: Sequence[str]) -> Generator[Del
             text = held + delta.text
             matches = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
             if matches:
-                yield delta._replace(text=text[: min(matches)[1]], finish_reason="stop")
+                yield delta._replace(text=text[: min(matches)[1]], finish_reason="stop", calls=())
                 return
             safe = len(text) - (0 if delta.finish_reason else partial_match_length(text, stops))
             held = text[safe:]

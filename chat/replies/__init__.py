@@ -1,0 +1,1 @@
+"""Replies as they stream: deltas, stop strings, and calls, which come whole."""

@@ -1,0 +1,64 @@
+"""Tool definitions that a person pastes or keeps in a file, checked before a model sees them."""
+
+import json
+from typing import Any
+
+from chat.i18n.texts import Text
+from tuneline.runtime.errors import sentence
+
+MAX_TOOLS = 128
+
+
+class DefinitionsError(ValueError):
+    """Text that is no list of definitions."""
+
+    def __init__(self, text: Text) -> None:
+        super().__init__(text.en)
+        self.text = text
+
+
+def read_definitions(text: str) -> tuple[dict[str, Any], ...]:
+    """Definitions as OpenAI's API has them, out of JSON: a list, or one alone; {"name", "parameters"} will do.
+
+    Raises DefinitionsError saying which is wrong, and how.
+    """
+    if not text.strip():
+        return ()
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DefinitionsError(
+            Text(f"工具定义不是 JSON：{error}", f"the tools are no JSON: {error}; expected a list of definitions")
+        ) from None
+    entries = found if isinstance(found, list) else [found]
+    if len(entries) > MAX_TOOLS:
+        raise DefinitionsError(
+            Text(
+                f"有 {len(entries)} 个工具，最多 {MAX_TOOLS} 个",
+                f"there are {len(entries)} tools, expected {MAX_TOOLS} at most",
+            )
+        )
+    return tuple(_definition(number, entry) for number, entry in enumerate(entries, start=1))
+
+
+def _definition(number: int, entry: Any) -> dict[str, Any]:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    function = entry.get("function", entry) if isinstance(entry, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
+        raise DefinitionsError(
+            Text(f"第 {number} 个工具没有 name", f'tool {number} has no name, expected {{"name": …, "parameters": …}}')
+        )
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    try:
+        Draft202012Validator.check_schema(parameters)
+    except SchemaError as error:
+        raise DefinitionsError(
+            Text(
+                f"工具 {function['name']} 的 parameters 不是 JSON Schema：{sentence(error)}",
+                f"parameters of tool {function['name']} are no JSON Schema: {error.message}",
+            )
+        ) from None
+    kept = {"name": function["name"], "description": str(function.get("description") or ""), "parameters": parameters}
+    return {"type": "function", "function": kept}

@@ -1,0 +1,1 @@
+"""Tools of raw records: definitions of functions, calls, and what the functions gave."""

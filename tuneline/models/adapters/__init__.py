@@ -1,0 +1,1 @@
+"""PEFT adapters, ours or others': config, tensors, fit to a base, and those of git revisions."""
