@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
-from tuneline.formats.records import Record, last_question, references
+from tuneline.formats.calls import reference_texts
+from tuneline.formats.records import Record, last_question
 
 MAX_EXAMPLES = 50
 MAX_LABEL = 40
@@ -32,7 +33,7 @@ def make_example(number: int, record: Record) -> Example:
     line = " ".join(question.split())
     label = f"{number}. {line[:MAX_LABEL]}…" if len(line) > MAX_LABEL else f"{number}. {line}"
     system = first["content"] if first["role"] == "system" else ""
-    return Example(label, question, system, "\n".join(references(record)), record["source"])
+    return Example(label, question, system, "\n".join(reference_texts(record)), record["source"])
 
 
 def starters(examples: Sequence[Example]) -> list[Example]:

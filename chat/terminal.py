@@ -207,15 +207,17 @@ def converse(session: Session, question: str) -> None:
     from chat.side_by_side import drop_unanswered
 
     last = session.ask(question)
-    while last and last.calls:
-        try:
-            results = [input(f"← {call['name']}: ") for call in last.calls]
-        except (EOFError, KeyboardInterrupt):
-            print()
-            # A call without an answer is no part of what goes on.
-            session.history = drop_unanswered(session.history)
-            return
-        last = session.observe(results)
+    try:
+        while last and last.calls:
+            try:
+                results = [input(f"← {call['name']}: ") for call in last.calls]
+            except (EOFError, KeyboardInterrupt):
+                print()
+                return
+            last = session.observe(results)
+    finally:
+        # A call without an answer is no part of what goes on, whether it was not given or could not be taken.
+        session.history = drop_unanswered(session.history)
 
 
 def run_command(session: Session, line: str) -> None:

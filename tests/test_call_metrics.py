@@ -84,6 +84,10 @@ def test_readable_and_valid():
     ]
 
 
+def test_without_definitions_none_is_broken():
+    assert call_errors([BEIJING], []) == []
+
+
 def test_a_definition_that_cannot_be_checked(monkeypatch):
     monkeypatch.setattr("socket.socket", None)
     for schema in ({"$ref": "http://localhost:9/x"}, {"type": "no such type"}, {"pattern": "(", "type": "string"}):

@@ -250,9 +250,53 @@ def test_a_question_that_calls_answer(tmp_path):
     result = read(write(tmp_path / "a.jsonl", lines(row, plain, broken)))
     called, spoken = result.records
     assert called["messages"] == [ASKED, CALLED | {"tool_calls": [CALL, CALL]}]
-    assert (called["tools"], called["task"], spoken["task"]) == (TOOLS, "tools", "qa")
+    assert (called["tools"], called["task"], spoken["task"]) == (TOOLS, "tools", "tools")
+    assert spoken["tools"] == TOOLS
     assert result.reasons == ["call_unreadable"]
-    assert result.counts.unused == {"id": 2, "tools": 1}
+    assert result.counts.unused == {"id": 2}
+
+
+def test_a_pair_keeps_its_tools_whatever_its_answer_is(tmp_path):
+    row = {"instruction": ASKED["content"], "input": "", "tools": text([WEATHER])}
+    tagged = row | {"output": f"我查。<tool_call>{text(CALL)}</tool_call>"}
+    nothing = row | {"query": "别的问题？", "output": "[]"}
+    result = read(write(tmp_path / "a.jsonl", lines(tagged, nothing)))
+    (record,) = result.records
+    assert record["messages"] == [ASKED, {"role": "assistant", "content": "我查。", "tool_calls": [CALL]}]
+    assert (record["tools"], record["task"], result.reasons) == (TOOLS, "tools", ["empty_answer"])
+    named = {"q": ASKED["content"], "apis": text([WEATHER]), "a": text([CALL])}
+    columns = {"question": "q", "answer": "a", "tools": "apis"}
+    (record,) = read(write(tmp_path / "b.jsonl", lines(named)), columns=columns).records
+    assert record["messages"] == [ASKED, CALLED] and record["tools"] == TOOLS
+
+
+def test_parameters_by_their_names_alone_become_a_schema(tmp_path):
+    bare = {
+        "city": {"type": "str, optional", "description": "城市"},
+        "days": {"type": "List[int]"},
+        "type": {"type": "X"},
+    }
+    row = {"query": ASKED["content"], "tools": text([WEATHER | {"parameters": bare}]), "answers": text([CALL])}
+    (record,) = read(write(tmp_path / "a.jsonl", lines(row))).records
+    assert record["tools"][0]["function"]["parameters"] == {
+        "type": "object",
+        "properties": {"city": {"type": "string", "description": "城市"}, "days": {"type": "array"}, "type": {}},
+    }
+
+
+@pytest.mark.parametrize(
+    "given", [["Beijing", "Shanghai"], [{"date": "1", "value": "12"}], [{"id": 1, "text": "hi"}], []]
+)
+def test_a_list_that_a_function_gave_is_written_whole(tmp_path, given):
+    (record,) = read(write(tmp_path / "a.jsonl", lines(openai(CALLED, GIVEN | {"content": given}, ANSWERED)))).records
+    assert record["messages"][2]["content"] == text(given)
+
+
+def test_thoughts_may_speak_of_calls(tmp_path):
+    said = f"<think>I should use <tool_call> now.</think><tool_call>{text(CALL)}</tool_call>"
+    (record,) = read(write(tmp_path / "a.jsonl", lines(openai({"role": "assistant", "content": said})))).records
+    assert record["messages"][1]["tool_calls"] == [CALL]
+    assert record["messages"][1]["reasoning"] == "I should use <tool_call> now."
 
 
 @pytest.mark.parametrize("shape", ["Hermes", "glaive"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.chat_templates import published, template_tokenizer
 from tests.helpers.call_templates import CALLING
 from tuneline.models.calls.answers import AnswerReader
-from tuneline.models.calls.reading import Calling, read_calls
+from tuneline.models.calls.reading import Calling, read_calls, types
 from tuneline.models.calls.rendered import template_syntax
 from tuneline.models.calls.syntax import CHATGLM3, HERMES, KNOWN
 from tuneline.models.chat_format import load_prompter
@@ -157,23 +157,24 @@ def test_what_is_taught_is_read(name, answered):
     taught_and_read(template_tokenizer((TEMPLATES | published())[name]), talk, calls)
 
 
+@pytest.mark.parametrize("content", ["", "我来查一下。"])
 @pytest.mark.parametrize("answered", [False, True])
-def test_chatglm3s_calls_are_read(pieces, answered):
-    calls = [{"name": "get_weather", "arguments": {"city": "上 'x\"", "days": [3, None, True]}}]
-    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": calls}]
+def test_chatglm3s_calls_are_read(pieces, answered, content):
+    calls = [{"name": "get_weather", "arguments": {"city": "上 'x\"", "from": [3, None, True]}}]
+    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": content, "tool_calls": calls}]
     talk += [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "y"}] if answered else []
     for _, _, tokenizer, _ in pieces.values():
-        taught_and_read(tokenizer, talk, calls)
+        taught_and_read(tokenizer, talk, calls, content)
 
 
-def taught_and_read(tokenizer, talk, calls) -> None:
+def taught_and_read(tokenizer, talk, calls, content="") -> None:
     prompter = load_prompter(tokenizer)
     reader = AnswerReader(tokenizer, prompter)
     row = prompter.training_row(talk, tools=TOOLS)
     learnt = [token for token in row.labels if token != -100]
     end = next(place for place, token in enumerate(learnt) if token in reader.stop_ids)
     said = prompter.thought_marks.split(reader.decode(learnt[:end]).strip(), prompter.opens_thoughts(False))
-    assert reader.read(said.answer, TOOLS) == Calling("", calls)
+    assert reader.read(said.answer, TOOLS) == Calling(content, calls)
     # Without tools control tokens of calls are nothing.
     assert not any(name in reader.read(said.answer, None).content for name in reader.of_calls)
 
@@ -232,6 +233,9 @@ def test_syntaxes_in_use(text):
         ('<tool_call>\n{"name": "get_weather"}\n</tool_call>', "no name or no arguments"),
         ('<tool_call>\n{"name": "f", "arguments": ["x"]}\n</tool_call>', "arguments are list, expected an object"),
         ('<tool_call>\n{"name": "f", "arguments": {"x": NaN}}\n</tool_call>', "a call is no JSON: NaN"),
+        ('<tool_call>\n{"name": "f", "arguments": {"x": 1e999}}\n</tool_call>', "a number that can't be written"),
+        ('<tool_call>\n{"name": "f", "arguments": {"x": 100000000000000000000}}\n</tool_call>', "exceeds 64-bit"),
+        ('<tool_call>\n{"name": "f", "arguments": {"x": "\\ud83d"}}\n</tool_call>', "surrogates not allowed"),
         ("<tool_call>\n" + "[" * 100_000, "recursion"),
     ],
 )
@@ -251,6 +255,16 @@ def test_nothing_is_evaluated(inside):
     text = f"f\n```python\ntool_call({inside})\n```"
     read = read_calls(text, [CHATGLM3])
     assert read.calls == [] and read.content == text
+
+
+def test_names_of_arguments_that_python_reserves():
+    read = read_calls("book\n```python\ntool_call(from='Rome, in = b', class=1)\n```", [CHATGLM3])
+    assert read.calls == [{"name": "book", "arguments": {"from": "Rome, in = b", "class": 1}}]
+
+
+def test_types_that_are_null():
+    assert types({"type": None, "enum": None}) == []
+    assert types({"type": None, "anyOf": [{"type": "string"}]}) == ["string"]
 
 
 def test_an_answer_without_calls_is_text():

@@ -69,7 +69,10 @@ def _call_start(text: str, reader: AnswerReader, marks: ThoughtMarks) -> int:
             # White space within a marker may be another: its first word is enough to wait for.
             place = answer.find(syntax.marker.split()[0])
             safe = min(safe, place) if place >= 0 else safe
-        elif syntax.kind in UNMARKED and UNMARKED[syntax.kind].fullmatch(answer):
-            safe = 0
+        elif syntax.kind in UNMARKED:
+            # A call in Python may follow words, in a line of its own.
+            starts = [0, *(found.end() for found in re.finditer("\n", answer) if syntax.kind == "python")]
+            whole = UNMARKED[syntax.kind].fullmatch
+            safe = min(safe, next((start for start in starts if whole(answer, start)), safe))
     # White space before a call is none of the words before it.
     return start + len(answer[:safe].rstrip())

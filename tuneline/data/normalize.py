@@ -35,7 +35,7 @@ from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.spool import record_of, to_spool_line
 from tuneline.data.tools.pairs import MESSAGES as CALLED
-from tuneline.data.tools.pairs import called_answer
+from tuneline.data.tools.pairs import called_answer, take_tools
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 from tuneline.data.turns.foreign_markup import find_markup, turn_into_turns
 from tuneline.data.turns.reasoning import take_reasoning
@@ -195,11 +195,13 @@ def _conversation(source: Source, file: RawFile, fields: dict[str, Any], may_be_
             return extraction.to_conversation(source, fields)
         if source.task in ("auto", "entities") and entities.is_entities(fields, file.entities):
             return entities.to_conversation(source, fields)
-    if not named and (dialogue := called_answer(fields)):
+    if source.template is None and (dialogue := called_answer(source, fields)):
         conversation = messages.to_conversation(source, dialogue.fields, CALLED)
         conversation.used = (conversation.used - {CALLED}) | dialogue.used
         return conversation
-    return pairs.to_conversation(source, fields, file.triple_lines)
+    conversation = pairs.to_conversation(source, fields, file.triple_lines)
+    take_tools(conversation, source, fields)
+    return conversation
 
 
 class Kinds(NamedTuple):

@@ -93,7 +93,8 @@ def predict(
     constraints = item_constraints(classes, model.tokenizer, prompter, records)
     thinking = ["reasoning" in record["messages"][-1] and record["task"] not in classes for record in records]
     questions = [record["messages"][:-1] for record in records]
-    tools = [record.get("tools") for record in records]
+    # Calls may be wanted where no functions are listed.
+    tools: list[Tools | None] = [record.get("tools", [] if record["task"] == "tools" else None) for record in records]
     generated, times = generate(model, prompter, questions, params, label, constraints, thinking, tools)
     answers: list[Answer] = []
     shown = track(records, f"{label}: NLL", len(records), "items")
@@ -104,7 +105,7 @@ def predict(
         nll = answer_nll(model.network, row)
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll
-        read = reader.read(output.text, record.get("tools"))
+        read = reader.read(output.text, record.get("tools"), record["task"] == "tools")
         answers.append(
             {  # type: ignore[arg-type]
                 "id": record["id"],
@@ -154,7 +155,10 @@ def generate(
     ends = model.network.generation_config.eos_token_id
     answers, times = greedy(
         model.network,
-        [prompter.generation_prompt(*asked) for asked in zip(questions, thinking, tools, strict=True)],
+        [
+            prompter.generation_prompt(asked, way, own or None)
+            for asked, way, own in zip(questions, thinking, tools, strict=True)
+        ],
         stop_ids=sorted({*reader.stop_ids, *as_list(ends)}),
         pad_id=model.tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,
@@ -171,7 +175,7 @@ def generate(
     )
     # Without tools nothing of an answer is a call.
     plain = (
-        answer if own else answer._replace(text=reader.plain(answer.text))
+        answer if own is not None else answer._replace(text=reader.plain(answer.text))
         for answer, own in zip(answers, tools, strict=True)
     )
     return list(plain), times

@@ -44,6 +44,26 @@ def _entries(value: Any) -> list[Any]:
     return [read_literal(entry, UNREADABLE) if isinstance(entry, str) else entry for entry in entries]
 
 
+_PYTHON = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "dict": "object"}
+
+
+def _is_bare(parameters: dict[str, Any]) -> bool:
+    """Whether parameters are described by their names alone, as in xLAM, and not by a JSON Schema."""
+    return bool(parameters) and all(
+        isinstance(one, dict) and isinstance(one.get("type"), str) for one in parameters.values()
+    )
+
+
+def _typed(schema: dict[str, Any]) -> dict[str, Any]:
+    """With JSON Schema's name of a type in place of Python's: `str, optional` is a string."""
+    name = schema["type"].partition(",")[0].partition("[")[0].strip()
+    return (
+        {**schema, "type": _PYTHON[name.lower()]}
+        if name.lower() in _PYTHON
+        else {k: v for k, v in schema.items() if k != "type"}
+    )
+
+
 def _definition(entry: Any) -> dict[str, Any]:
     function = entry.get("function", entry) if isinstance(entry, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
@@ -51,4 +71,6 @@ def _definition(entry: Any) -> dict[str, Any]:
     if function is entry:
         function = {name: value for name, value in entry.items() if name != "type"}
     check_value(function, UNREADABLE)
+    if isinstance(bare := function.get("parameters"), dict) and _is_bare(bare):
+        function = {**function, "parameters": {"type": "object", "properties": {k: _typed(v) for k, v in bare.items()}}}
     return {"type": "function", "function": function}

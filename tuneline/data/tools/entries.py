@@ -65,12 +65,17 @@ def observations(content: Any) -> list[str]:
     """What functions gave, as texts: other values are written in JSON. Raises RejectedRecordError."""
     if content is None:
         return [""]
-    if isinstance(content, list) and (parts := part_texts(content)) is not None:
-        content = "".join(parts)
+    if isinstance(content, list) and content and all(map(_is_part, content)):
+        content = "".join(part_texts(content) or [])
     if isinstance(content, str):
         return responses_in_text(content)
     check_value(content, UNREADABLE)
     return [json.dumps(content, ensure_ascii=False)]
+
+
+def _is_part(entry: Any) -> bool:
+    """Whether an entry is a typed part of a text; any other is of a value that a function gave."""
+    return isinstance(entry, dict) and entry.get("type") == "text" and part_texts([entry]) is not None
 
 
 def in_order(entries: Sequence[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tuneline.data.turns.alternation import alternates
 from tuneline.data.turns.conversation import Conversation
 from tuneline.data.turns.scored_turn import compared_question
+from tuneline.data.turns.tool_turns import uses_tools
 from tuneline.formats.records import Message, Role
 
 
@@ -120,6 +121,8 @@ def find_markup(messages: list[Message]) -> str | None:
 def turn_into_turns(conversation: Conversation) -> bool:
     """Turn markup into turns, in place, where the text begins as a template does. False where nothing was changed."""
     messages = conversation.messages
+    if uses_tools(messages):
+        return False
     name = find_markup(messages)
     template = next((template for template in TEMPLATES if template.name == name), None)
     if name is None or (template and template.spoken and not _asked_so(template, messages)):

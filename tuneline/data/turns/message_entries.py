@@ -60,7 +60,10 @@ def _said(role: str, content: Any, calls: list[ToolCall]) -> Iterator[Message]:
         for one in given:
             yield {"role": "user" if given == [text] else "tool", "content": one}
     else:
-        text, tagged = calls_in_text(text)
+        # Thoughts may speak of calls: what counts is what follows them.
+        thoughts, closed, said = text.partition("</think>") if text.lstrip().startswith("<think>") else ("", "", text)
+        said, tagged = calls_in_text(said)
+        text = thoughts + closed + said
         message: Message = {"role": "assistant", "content": text}
         if calls or tagged:
             message["tool_calls"] = [*calls, *tagged]

@@ -89,8 +89,9 @@ def call_errors(calls: Sequence[ToolCall], tools: Sequence[dict[str, Any]]) -> l
     from referencing import Registry
 
     schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
-    errors = []
-    for call in calls:
+    errors: list[str] = []
+    # Without definitions there are none to be broken.
+    for call in calls if schemas else ():
         if call["name"] not in schemas:
             errors.append(f"{call['name']} is no function, expected one of {', '.join(schemas)}")
             continue

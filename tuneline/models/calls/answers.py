@@ -28,20 +28,28 @@ class AnswerReader:
         self._keeps = bool(kept)
         self._skipped = {number for number, name in special.items() if name not in kept}
         known = tokenizer.get_vocab()
+        self._turn = known.get("<|assistant|>") if prompter.name == "chatglm3" else None
         self.stop_ids = sorted({*prompter.stop_ids, *([known[ending]] if ending in known else [])})
         """What ends an answer, with calls or without."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, in which the marks of thoughts and calls are still to be seen."""
+        if self._turn is not None and self._turn in ids:
+            # A call after words is a turn of its own, and begins a line.
+            place = list(ids).index(self._turn)
+            return f"{self.decode(ids[:place])}\n{self.decode(ids[place + 1 :])}"
         if not self._keeps:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
         kept = [number for number in ids if number not in self._skipped]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
 
-    def read(self, answer: str, tools: Tools | None) -> Calling:
-        """Content and calls of an answer; without tools it is all text. Raises ValueError as `check` does."""
+    def read(self, answer: str, tools: Tools | None, calls: bool = False) -> Calling:
+        """Content and calls of an answer; without tools it is all text, unless it may have `calls` all the same.
+
+        Raises ValueError as `check` does.
+        """
         self.check(tools)
-        return read_calls(answer, self.syntaxes, tools) if tools else Calling(self.plain(answer))
+        return read_calls(answer, self.syntaxes, tools or ()) if tools or calls else Calling(self.plain(answer))
 
     def check(self, tools: Tools | None) -> None:
         """Raises ValueError for tools where no call could be read."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from tuneline.formats.records import ToolCall
 from tuneline.models.calls.python_calls import literal_value, parse_call
 from tuneline.models.calls.syntax import CallSyntax, arguments_of, call_of
@@ -60,6 +62,7 @@ class _Reader:
             rest.append(self.text[place:start])
             try:
                 call, place = self._call(inside)
+                _check(call["arguments"])
                 calls.append(call)
             except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
                 if not self.syntax.marker:
@@ -80,6 +83,10 @@ class _Reader:
     def _begin(self, place: int, first: bool) -> tuple[int, int] | None:
         """(where the next call begins, where its name or object does)."""
         syntax = self.syntax
+        if not syntax.marker and syntax.kind == "python" and first:
+            # Words may come before it: what follows a name in its line is no word.
+            found = re.compile(NAME + _named(syntax)).search(self.text, place)
+            return (found.start(), found.start()) if found else None
         if not syntax.marker:
             pattern = _loose("" if first else syntax.between) + r"\s*[;,]?\s*"
             found = re.compile(pattern).match(self.text, place)
@@ -170,6 +177,16 @@ def _json(text: str, place: int) -> tuple[Any, int]:
         raise ValueError(f"a call is no JSON: {error.msg}") from None
 
 
+def _check(arguments: dict[str, Any]) -> None:
+    """Raises ValueError for what no line of JSON can hold: numbers beyond 64 bits, infinity, half a surrogate pair."""
+    try:
+        written = orjson.dumps(arguments)
+    except TypeError as error:
+        raise ValueError(f"a call has a value that can't be written: {error}") from None
+    if orjson.loads(written) != arguments:
+        raise ValueError("a call has a number that can't be written")
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"a call is no JSON: {constant}")
 
@@ -190,10 +207,10 @@ def types(schema: Any) -> list[str]:
     """Types that a JSON Schema allows."""
     if not isinstance(schema, dict):
         return []
-    declared = schema.get("type", [])
+    declared = schema.get("type") or []
     found = [declared] if isinstance(declared, str) else [*declared]
     choices = [*(schema.get("anyOf") or []), *(schema.get("oneOf") or [])]
-    if not found and all(isinstance(value, str) for value in schema.get("enum", [0])):
+    if not found and all(isinstance(value, str) for value in schema.get("enum") or [0]):
         found = ["string"]
     return found + [kind for choice in choices for kind in types(choice)]
 
