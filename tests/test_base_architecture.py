@@ -111,6 +111,18 @@ def test_a_checkpoint_that_lacks_its_text_part_is_refused(workspace, tmp_path):
     assert "0 parts of its files have embed_tokens.weight and layers" in refusal(source)
 
 
+def test_a_head_of_its_own_is_kept_where_the_whole_says_nothing_of_it(workspace, tmp_path):
+    """The class of the whole has tied embeddings by default, that of its text part has not."""
+    source = publish("Ministral 3", tmp_path / "source")
+    values = json.loads((source / "config.json").read_text())
+    for part in (values, values["text_config"]):
+        part.pop("tie_word_embeddings", None)
+    (source / "config.json").write_text(json.dumps(values))
+    canonicalize(source, None, Base.model_validate(base_section(source)), Path("models/base"))
+    assert json.loads(Path("models/base/config.json").read_text())["tie_word_embeddings"] is False
+    assert "lm_head.weight" in load_file("models/base/model.safetensors")
+
+
 def test_a_part_that_is_no_decoder_of_text_is_refused(workspace, tmp_path):
     source = publish("Qwen2", tmp_path / "source")
     vision = {"model_type": "clip", "text_config": {"model_type": "clip_text_model"}, "vision_config": {}}

@@ -195,6 +195,9 @@ def test_a_gpu_that_the_driver_knows_nothing_of(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     with pytest.raises(ValueError, match="cannot use this machine's GPU"):
         usable_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ValueError, match="cannot use this machine's GPU"):
+        usable_gpus()
 
 
 def test_attention_never_goes_to_cudnn(llama_base):

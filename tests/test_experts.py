@@ -22,6 +22,7 @@ from tuneline.base.canonicalize import canonicalize
 from tuneline.cli.memory import measure_step
 from tuneline.export import merge, verify
 from tuneline.export.layerwise_fp32 import upcast
+from tuneline.models.adapters.importing import read_fitting
 from tuneline.models.config import Base
 from tuneline.models.conversion.file_names import file_shapes, groups, skeleton
 from tuneline.models.conversion.saving import save_model
@@ -402,10 +403,10 @@ def test_routers_add_to_the_loss_what_they_add_in_transformers(tmp_path, family,
     assert float(model(input_ids=IDS, labels=IDS)["loss"]) / (IDS.shape[1] - 1) == pytest.approx(own, rel=1e-5)
 
 
-@pytest.mark.parametrize("family", NATIVE)
-def test_fused_lora_of_experts_is_pefts(tmp_path, family):
+@pytest.mark.parametrize(("family", "rank"), [*((family, 4) for family in NATIVE), ("Qwen3-MoE", 3)])
+def test_fused_lora_of_experts_is_pefts(tmp_path, family, rank):
     model = load_model(publish(family, tmp_path), torch.float32)
-    tuned = methods.prepare(model, lora()).train()
+    tuned = methods.prepare(model, lora(r=rank)).train()
     torch.manual_seed(5)
     trained = {name: one for name, one in tuned.named_parameters() if one.requires_grad}
     with torch.no_grad():
@@ -420,6 +421,13 @@ def test_fused_lora_of_experts_is_pefts(tmp_path, family):
     assert sum(isinstance(module.forward, FusedExperts) for module in tuned.modules()) in (1, 2)
     for theirs, ours in zip(*made, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_what_was_trained_on_experts_can_be_imported(project):
+    """Tensors of the base that were changed have the names in memory, and an older adapter has a LoRA for each expert."""
+    project("Qwen3-MoE", chosen=method("freeze", freeze={"layers": 1, "patterns": []}))
+    config, tensors = read_fitting(Path("models/adapter"), Path("models/base"))
+    assert config is None and any(".experts." in name for name in tensors)
 
 
 def test_memory_of_a_step_is_measured(bare):

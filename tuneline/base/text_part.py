@@ -45,7 +45,9 @@ def find_text_part(source: Path) -> TextPart | None:
     if not files:
         raise ValueError("a checkpoint of several parts is read from *.safetensors alone, and there are none")
     names = _names(files)
-    config.tie_word_embeddings = names.head is None or bool(getattr(whole, "tie_word_embeddings", False))
+    # The whole's class may have True by default where the text's has False (Mistral 3, InternVL): a head of its own is kept.
+    tied = all(bool(getattr(one, "tie_word_embeddings", False)) for one in (whole, config))
+    config.tie_word_embeddings = names.head is None or tied
     for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
         if getattr(config, name, None) is None:
             setattr(config, name, getattr(whole, name, None))

@@ -22,7 +22,8 @@ def usable_gpus() -> int:
     # NVML counts GPUs whatever their driver's version is.
     count = torch.cuda.device_count()
     if not torch.cuda.is_available():
-        if count or (torch.version.cuda and DEVICE.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") is None):
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+        if count or (torch.version.cuda and DEVICE.exists() and not hidden):
             raise ValueError(
                 f"torch {torch.__version__} cannot use this machine's GPU: {_reason()}; install a newer driver, or a torch "
                 "for an older CUDA (`uv pip install --torch-backend=auto torch`), or set DS_ACCELERATOR=cpu for the CPU"

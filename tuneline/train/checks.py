@@ -63,7 +63,9 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
 
 def check_method(name: str, base: Mapping[str, Any]) -> None:
     """Raises ValueError for a method that a base of this config.json can't be trained with."""
-    others = sorted(set(base.get("layer_types") or ()) - {"full_attention", "sliding_attention"})
+    from tuneline.models.packing import ATTENTIONS
+
+    others = sorted(set(base.get("layer_types") or ()) - ATTENTIONS)
     why = None
     if name == "prefix" and others:
         why = f"layers of this base are no attention ({', '.join(others)}) and take no keys and values"

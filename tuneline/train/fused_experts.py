@@ -24,7 +24,6 @@ def is_fusible(wrapper: Any) -> bool:
         and not experts.has_post_expert_norm
         and wrapper.num_experts > 1
         and all(layer.active_adapters == ["default"] and not layer.lora_variant for layer in layers)
-        and all(layer.r["default"] * layer.get_param().element_size() % ALIGNED == 0 for layer in layers)
         and not any(one.requires_grad or hasattr(one, "ds_id") for one in experts.parameters())
     )
 
@@ -65,6 +64,10 @@ class FusedExperts:
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         down = a.to(weight.dtype).view(experts.num_experts, -1, a.shape[1])
         up = (b * layer.scaling["default"]).to(weight.dtype).view(len(b), -1, experts.num_experts).permute(2, 0, 1)
+        # A rank whose rows torch's product does not take gets columns of zeros.
+        short = -down.shape[1] % (ALIGNED // down.element_size())
+        down = torch.nn.functional.pad(down, (0, 0, 0, short))
+        up = torch.nn.functional.pad(up, (0, short))
         return y + _grouped_linear(_grouped_linear(x, down, ends), up.contiguous(), ends)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,7 +115,13 @@ def _compare_tensors(model: Any, folder: Path, name: str) -> None:
 
 
 def _compare_adapters(model: Any, folder: Path, name: str, wanted: str) -> None:
-    from tuneline.models.adapters.attach import description, expected_tensors, misfits, without_base_weights
+    from tuneline.models.adapters.attach import (
+        converted,
+        description,
+        expected_tensors,
+        misfits,
+        without_base_weights,
+    )
     from tuneline.models.adapters.importing import METHODS
     from tuneline.models.adapters.source import read_adapter
 
@@ -128,7 +135,9 @@ def _compare_adapters(model: Any, folder: Path, name: str, wanted: str) -> None:
         instead = "tune.method: prompt" if wanted == "p_tuning" else "ptuning.projection: false"
         raise ValueError(f"{both}: an adapter has the tokens and not the network that made them; set {instead}")
     expected = expected_tensors(model)
-    tensors = theirs.tensors if ours.is_prompt_learning else without_base_weights(theirs, expected, lambda _: None)
+    tensors: Mapping[str, Any] = theirs.tensors
+    if not ours.is_prompt_learning:
+        tensors = converted(model, theirs, without_base_weights(theirs, expected, lambda _: None))
     wrong = misfits({key: tuple(one.shape) for key, one in tensors.items()}, expected) or _other_scale(model, theirs)
     if wrong:
         section = "ptuning" if ours.is_prompt_learning else "lora"

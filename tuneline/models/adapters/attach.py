@@ -76,7 +76,7 @@ def fill(tuned: Any, adapter: Adapter, name: str = "default") -> None:
     own = expected_tensors(tuned, name)
     base = dict(tuned.get_base_model().named_parameters())
     tensors = without_base_weights(adapter, own, lambda key: _parameter(base, key))
-    if wrong := misfits(_shapes(_converted(tuned, adapter, tensors, name)), own):
+    if wrong := misfits(_shapes(converted(tuned, adapter, tensors, name)), own):
         raise ValueError(f"{adapter.folder} does not fit the base: {wrong}; it is {description(adapter.config)}")
     set_peft_model_state_dict(tuned, tensors, adapter_name=name)
 
@@ -131,7 +131,9 @@ def description(config: Any) -> str:
     if config.is_prompt_learning:
         return f"{kind} with num_virtual_tokens {config.num_virtual_tokens}"
     targets = config.target_modules
-    names = targets if isinstance(targets, str) else f"[{', '.join(sorted(targets or ()))}]"
+    experts = sorted(config.target_parameters or ())
+    names = targets if isinstance(targets, str) else f"[{', '.join(sorted({*(targets or ()), *experts}))}]"
+    names += f" and [{', '.join(experts)}]" if isinstance(targets, str) and experts else ""
     words = [f"{kind} of rank {config.r}", f"alpha {config.lora_alpha:g}", f"on {names}"]
     on = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "trainable_token_indices")
     words += [f"with {key}" for key in on if getattr(config, key, None)]
@@ -153,11 +155,11 @@ def _parameter(base: Mapping[str, Any], name: str) -> Any:
     return None
 
 
-def _converted(tuned: Any, adapter: Adapter, tensors: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def converted(tuned: Any, adapter: Adapter, tensors: Mapping[str, Any], name: str = "default") -> Mapping[str, Any]:
     """The tensors as PEFT brings them into transformers' names in memory, which differ for fused experts."""
     from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
 
-    converted: Mapping[str, Any] = convert_peft_adapter_state_dict_for_transformers(
+    found: Mapping[str, Any] = convert_peft_adapter_state_dict_for_transformers(
         model=tuned, peft_config=adapter.config, adapter_state_dict=dict(tensors), adapter_name=name
     )
-    return converted
+    return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline.models.adapters.attach import (
     Shapes,
+    converted,
     description,
     expected_tensors,
     misfits,
@@ -16,7 +17,6 @@ from tuneline.models.adapters.attach import (
 )
 from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.adapters.source import SAFE, base_values, read_adapter
-from tuneline.models.conversion.file_names import file_shapes
 from tuneline.models.loading import BASE, TRAINED_WEIGHTS, empty_model
 from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files
@@ -38,13 +38,16 @@ def read_fitting(source: Path, base: Path) -> "tuple[Any, dict[str, torch.Tensor
 
     if (source / TRAINED_WEIGHTS).is_file():
         config, tensors = None, load_file(source / TRAINED_WEIGHTS)
-        expected: Shapes = {name: shape for name, shape in file_shapes(base).items() if name in tensors}
+        parameters = empty_model(base).named_parameters()
+        expected: Shapes = {name: tuple(one.shape) for name, one in parameters if name in tensors}
     else:
         adapter = read_adapter(source, base_values(base))
         refuse_empty(adapter)
         config = adapter.config
-        expected = expected_tensors(place(empty_model(base), adapter))
-        tensors = without_base_weights(adapter, expected, weights_of(base))
+        tuned = place(empty_model(base), adapter)
+        expected = expected_tensors(tuned)
+        fitting = converted(tuned, adapter, without_base_weights(adapter, expected, weights_of(base)))
+        tensors = {name: one.contiguous() for name, one in fitting.items()}
     if wrong := misfits({name: tuple(one.shape) for name, one in tensors.items()}, expected):
         raise ValueError(
             f"{source} does not fit {base}: {wrong}" + (f"; it is {description(config)}" if config else "")
@@ -100,7 +103,8 @@ def imported_params(config: Any) -> dict[str, dict[str, Any]]:
     variant = "dora" if config.use_dora else "rslora" if config.use_rslora else "lora"
     targets = config.target_modules
     lora = {"r": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout, "variant": variant}
-    lora |= {"target_modules": targets if isinstance(targets, str) else sorted(targets or ())}
+    experts = set(config.target_parameters or ())
+    lora |= {"target_modules": targets if isinstance(targets, str) else sorted({*(targets or ()), *experts})}
     lora |= {"modules_to_save": sorted(config.modules_to_save or ()), "bias": config.bias, "quantize": None}
     return {"tune": {"method": "lora"}, "lora": lora}
 
