@@ -9,7 +9,7 @@ from tests.helpers.commands import dvc, git, python
 from tests.helpers.foreign_adapters import LORA, VERSIONS, plain_tensors, write_adapter
 from tests.helpers.pipeline import load, ran, set_param
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.matrix]
 
 
 def tuneline(project: Path, *arguments: str) -> str:
