@@ -71,22 +71,29 @@ def merged(*changes: dict) -> dict:
     return {name: {key: value for change in changes for key, value in change.get(name, {}).items()} for name in names}
 
 
+DROPOUT = {
+    "lora with dropout": {"lora": {"dropout": 0.1}},
+    "lora and a layer": {"lora": {"target_modules": ["q_proj"], "modules_to_save": ["o_proj"]}},
+}
+SETTINGS = METHODS | DROPOUT
+QUICK = [*DROPOUT, "dora", "p_tuning", "freeze"]
+
+
 @pytest.mark.story
-def test_every_method_computes_in_bfloat16_as_on_a_cpu(llama_base, tmp_path):
+@pytest.mark.parametrize(
+    "names", [QUICK, pytest.param([name for name in SETTINGS if name not in QUICK], marks=pytest.mark.matrix)]
+)
+def test_every_method_computes_in_bfloat16_as_on_a_cpu(llama_base, tmp_path, names):
     short = {"train": {"dtype": "bfloat16", "max_steps": 2, "save_steps": 10}}
-    dropout = {
-        "lora with dropout": {"lora": {"dropout": 0.1}},
-        "lora and a layer": {"lora": {"target_modules": ["q_proj"], "modules_to_save": ["o_proj"]}},
-    }
     jobs, curves = [], {}
-    for name, changes in {**METHODS, **dropout}.items():
+    for name in names:
         for as_on_cuda in (False, True):
             folder = tmp_path / f"{name}-{as_on_cuda}".replace(" ", "-")
-            make_workspace(folder, llama_base, merged(changes, short))
+            make_workspace(folder, llama_base, merged(SETTINGS[name], short))
             jobs.append((folder, as_on_cuda))
             curves[name, as_on_cuda] = folder / "metrics/loss.csv"
     assert {found["error"] for found in train_all(jobs)} == {""}
-    for name in {**METHODS, **dropout}:
+    for name in names:
         assert curves[name, True].read_text() == curves[name, False].read_text(), name
 
 

@@ -62,13 +62,8 @@ def tiny_chatglm3(tmp_path) -> dict:
 
 
 @pytest.mark.story
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "chatglm3-triples-lora" else pytest.param(name, marks=pytest.mark.matrix)
-        for name in RECIPES
-    ],
-)  # fmt: skip
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs_beside_the_project(project, tiny_chatglm3, name):
     RECIPES[name](project / "data/raw")
     before = (project / "params.yaml").read_bytes()

@@ -80,6 +80,7 @@ def trained(llama_base, tmp_path_factory) -> Path:
 
 
 @pytest.mark.story
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", SECTIONS)
 def test_it_goes_on_where_the_adapter_was_and_a_killed_run_does_not_begin_anew(trained, name):
     first, on = (json.loads((trained / f"{name}{end}/metrics/train.json").read_text()) for end in ("", "-on"))
