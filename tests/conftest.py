@@ -120,10 +120,29 @@ def made(tmp_path_factory, canonical_base) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
+def address(engine):
+    """Of a server of the API around the module's engine."""
+    from tests.helpers.serving import serving
 
+    with serving(engine) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    import openai
+
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser():
     from tests.helpers.browsing import CHROMIUM
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+    from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

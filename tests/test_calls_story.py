@@ -23,7 +23,7 @@ from tests.helpers.browsing import ask as ask_page
 from tests.helpers.browsing import browsing, bubbles, visiting
 from tests.helpers.call_templates import HERMES, MINISTRAL
 from tests.helpers.ports import free_port
-from tests.helpers.serving import CHAT, error_of, serving
+from tests.helpers.serving import CHAT, error_of
 from tests.helpers.tiny_models import canonical
 from tuneline.evaluate.compare import compare
 from tuneline.evaluate.config import Evaluate
@@ -123,18 +123,6 @@ def engine(taught):
         engine = Engine(Models())
         engine.models.get("base")
     return engine
-
-
-@pytest.fixture(scope="module")
-def address(engine):
-    with serving(engine) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(address):
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=30) as client:
-        yield client
 
 
 def ask(client, messages, **options):

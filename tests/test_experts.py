@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import stages.export
 import tuneline.export.folder
 import tuneline.models.conversion.saving
-from tests.helpers.methods import method
+from tests.helpers.methods import method, perturb_trained
 from tests.helpers.published import WITH_EXPERTS, publish
 from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
@@ -66,11 +66,7 @@ def make_base(family: str, folder: Path, dtype: str) -> Path:
 def make_adapter(folder: Path, chosen) -> None:
     """A random adapter, and all that `export` reads beside it."""
     model = methods.prepare(load_model(BASE, torch.float32), chosen)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.05 * torch.randn_like(parameter)
+    perturb_trained(model, 3)
     methods.save(model, chosen, ADAPTER)
     sections = shipped_sections() | {one: getattr(chosen, one).model_dump() for one in chosen._fields}
     inputs = {"models/base/SHA256SUMS": file_sha256(BASE / "SHA256SUMS")}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import stages.export
 import tuneline.export.folder
 from tests.helpers.families import FAMILIES, raw_checkpoint
-from tests.helpers.methods import METHODS, method
+from tests.helpers.methods import METHODS, method, perturb_trained
 from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
 from tests.helpers.workspace import CHATS, shipped_sections, write_metrics, write_records
@@ -44,11 +44,7 @@ def make_project(folder: Path, family: str, name: str, dtype: str) -> None:
                     ptuning=changes.get("ptuning", {}), freeze=changes.get("freeze", {}))  # fmt: skip
     model = methods.prepare(load_model(Path("models/base"), torch.float32), chosen)
     initial = save_initial(model, chosen, folder)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.05 * torch.randn_like(parameter)
+    perturb_trained(model, 3)
     methods.save(model, chosen, Path("models/adapter"), initial)
     sections = shipped_sections() | {
         one: getattr(chosen, one).model_dump() for one in ("tune", "lora", "ptuning", "freeze")

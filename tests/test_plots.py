@@ -3,14 +3,10 @@
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.helpers.commands import dvc, git_init, python
 from tests.helpers.paths import ROOT
 from tuneline.cli.plots_page import SCRIPTS
 from tuneline.evaluate import tables
-
-CHROMIUM = shutil.which("chromium")
 
 
 def line(number: int, tuned: str, right: str) -> dict:
@@ -50,18 +46,6 @@ def project_of(folder: Path, lines: list[dict]) -> None:
 def write_scripts(folder: Path) -> None:
     result = python(folder, "-m", "tuneline.cli.plots_page", env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == 0, f"{result.stderr}: run `make setup`"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def drawn(browser, path: Path) -> tuple[dict[str, int], bool]:

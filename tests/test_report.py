@@ -1,11 +1,11 @@
 """The pages that people read: nothing unescaped, the same bytes again, and what a browser makes of them."""
 
 import re
-import shutil
 from contextlib import contextmanager
 
 import pytest
 
+from tests.helpers.browsing import browsing
 from tests.helpers.evaluated import LOOP, evaluated, facts, metrics_of
 from tuneline.evaluate.page.answer_text import LONG, is_long, plain_text, shown_answer, stretches
 from tuneline.evaluate.page.charts import histogram, points, whiskers
@@ -13,9 +13,6 @@ from tuneline.evaluate.page.confusion import MOST, confusion
 from tuneline.evaluate.report import metric_lines, report, tone
 from tuneline.evaluate.tasks import results_by_task
 from tuneline.formats.html import Text
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 
 
 def page_of(rows, change=0.1) -> str:
@@ -183,16 +180,6 @@ def test_charts_end_at_their_edges():
     chart = histogram(Text("a", "b"), [[0.0, 12.0], [11.9, 6.0]])
     assert (chart["top"], chart["counts"][0][0], chart["counts"][0][-1], chart["counts"][1][-1]) == (12.0, 1, 1, 1)
     assert points([(1, 2.0), (2, 1.0)]) == "320.0,0.0 640.0,75.0"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextmanager

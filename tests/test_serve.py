@@ -46,18 +46,6 @@ def engine(made):
 
 
 @pytest.fixture(scope="module")
-def address(engine):
-    with serving(engine) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(address):
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def http(address):
     with httpx.Client(base_url=address, timeout=30) as http:
         yield http

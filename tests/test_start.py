@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.helpers.commands import one_rank
 from tests.helpers.foreign_adapters import LORA as PLAIN
 from tests.helpers.foreign_adapters import plain_tensors, write_adapter
-from tests.helpers.methods import method
+from tests.helpers.methods import method, perturb_trained
 from tests.helpers.stages import PATHS
 from tests.helpers.workspace import make_workspace
 from tuneline.models.loading import load_adapter, load_model
@@ -95,11 +95,7 @@ def test_it_begins_as_exactly_what_the_adapter_is(llama_base, tmp_path, name):
     sections = {key: values for key, values in SECTIONS[name].items() if key in ("lora", "ptuning", "freeze")}
     chosen = method(SECTIONS[name].get("tune", {}).get("method", "lora"), **sections)
     made = methods.prepare(load_model(llama_base, torch.float32), chosen)
-    torch.manual_seed(4)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            if parameter.requires_grad:
-                parameter += 0.05 * torch.randn_like(parameter)
+    perturb_trained(made, 4)
     methods.save(made, chosen, tmp_path / "adapter")
     model = methods.prepare(load_model(llama_base, torch.float32), chosen)
     load_start(model, tmp_path / "adapter", chosen)

@@ -13,7 +13,8 @@ from pydantic_core import from_json
 from chat.engine import Constrain, SamplingParams
 from chat.openai.errors import ApiError
 from chat.openai.strict_model import StrictModel
-from chat.openai.tools import MAX_CALLS, MAX_TOOLS, CallInMessage, Tool, check_choice, in_order_of_calls
+from chat.openai.tools import MAX_CALLS, CallInMessage, Tool, check_choice, in_order_of_calls
+from chat.tool_definitions import MAX_TOOLS
 from tuneline.formats.records import Message, Role
 
 DEFAULT_MAX_TOKENS = SamplingParams().max_new_tokens

@@ -10,7 +10,6 @@ from chat.openai.errors import ApiError
 from chat.openai.strict_model import StrictModel
 from tuneline.formats.records import Message, ToolCall
 
-MAX_TOOLS = 128
 MAX_CALLS = 128
 NAME = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$")]
 

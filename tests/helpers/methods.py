@@ -39,3 +39,14 @@ def method(name: str = "lora", **sections: dict):
         PTuning.model_validate(values["ptuning"]),
         Freeze.model_validate(values["freeze"]),
     )
+
+
+def perturb_trained(model, seed: int) -> None:
+    """Move what trains by random steps, so that an adapter changes something without a training."""
+    import torch
+
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
