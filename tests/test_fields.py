@@ -27,7 +27,13 @@ EXCHANGE = st.fixed_dictionaries(
     {"human": st.just("text"), "assistant": st.just("text")}, optional={"note": st.just("text")}
 )
 ENTITY = st.fixed_dictionaries({"type": st.just("text"), "name": st.just("text")}, optional={"note": st.just("text")})
+TOOL = st.fixed_dictionaries({"name": st.just("text")}, optional={
+    "type": st.sampled_from(["text", "function"]), "description": st.just("text"),
+    "parameters": st.dictionaries(st.sampled_from("AB"), st.dictionaries(st.sampled_from(["type", "note"]), st.just("text"))),
+})  # fmt: skip
+TOOLS = st.lists(st.one_of(TOOL, st.fixed_dictionaries({"function": TOOL}, optional={"strict": st.just("text")})), max_size=2)
 VALUES = st.one_of(
+    TOOLS,
     st.just("text"), st.just("text"), st.just(""), st.just(None), st.just("nan"), st.integers(0, 3),
     st.lists(st.just("text"), max_size=3), st.dictionaries(st.sampled_from("ABCD"), st.just("text"), max_size=4),
     st.lists(MESSAGE, max_size=4), st.lists(EXCHANGE, max_size=2), st.lists(ENTITY, max_size=2),
@@ -70,7 +76,7 @@ def test_every_text_of_a_raw_record_is_in_the_record_or_counted_as_unused(fields
     except RejectedRecordError:
         # The raw text is in rejects.jsonl.
         return
-    kept = json.dumps([conversation.messages, conversation.references], ensure_ascii=False)
+    kept = json.dumps([conversation.messages, conversation.references, conversation.tools], ensure_ascii=False)
     unused = {without_indexes(path) for path in conversation.unused}
     dropped = any(name.startswith("dropped") for name in conversation.repairs)
     for name, value in fields.items():

@@ -280,7 +280,11 @@ def test_parameters_by_their_names_alone_become_a_schema(tmp_path):
     (record,) = read(write(tmp_path / "a.jsonl", lines(row))).records
     assert record["tools"][0]["function"]["parameters"] == {
         "type": "object",
-        "properties": {"city": {"type": "string", "description": "城市"}, "days": {"type": "array"}, "type": {}},
+        "properties": {
+            "city": {"type": "string", "description": "城市"},
+            "days": {"type": "array"},
+            "type": {"format": "X"},
+        },
     }
 
 
@@ -322,3 +326,12 @@ def test_the_task_can_be_named_and_tools_ignored(tmp_path):
     path = write(tmp_path / "b.jsonl", lines(renamed))
     assert read(path, columns={"tools": "api"}).records[0]["tools"] == TOOLS
     assert read(write(tmp_path / "c.jsonl", lines(renamed)), task="tools").records[0]["task"] == "tools"
+
+
+def test_what_stands_beside_a_function_is_kept_or_the_record_is_refused(tmp_path):
+    strict, odd = {"type": "function", "function": WEATHER, "strict": True}, WEATHER | {"type": "retrieval"}
+    other = {"type": "function", "name": "another", "function": WEATHER}
+    rows = [{"messages": [ASKED, ANSWERED], "tools": [tool]} for tool in (strict, odd, other)]
+    reading = read(write(tmp_path / "a.jsonl", lines(*rows)))
+    assert [record["tools"][0]["function"] for record in reading.records] == [WEATHER | {"strict": True}, odd]
+    assert [reject["reason"] for reject in reading.rejects] == ["tools_unreadable"]

@@ -55,21 +55,22 @@ def _is_bare(parameters: dict[str, Any]) -> bool:
 
 
 def _typed(schema: dict[str, Any]) -> dict[str, Any]:
-    """With JSON Schema's name of a type in place of Python's: `str, optional` is a string."""
-    name = schema["type"].partition(",")[0].partition("[")[0].strip()
-    return (
-        {**schema, "type": _PYTHON[name.lower()]}
-        if name.lower() in _PYTHON
-        else {k: v for k, v in schema.items() if k != "type"}
-    )
+    """With JSON Schema's name of a type in place of Python's: `str, optional` is a string. Another type is a format."""
+    name = schema["type"].partition(",")[0].partition("[")[0].strip().lower()
+    if name in _PYTHON:
+        return {**schema, "type": _PYTHON[name]}
+    return {"format" if k == "type" else k: v for k, v in schema.items()}
 
 
 def _definition(entry: Any) -> dict[str, Any]:
     function = entry.get("function", entry) if isinstance(entry, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
         raise RejectedRecordError(UNREADABLE)
-    if function is entry:
-        function = {name: value for name, value in entry.items() if name != "type"}
+    # What stands beside the function, such as `strict`, is a part of it; only the type that every one has is not.
+    outer = {k: v for k, v in entry.items() if k != "function" and (k, v) not in (("type", "function"), ("type", None))}
+    if function is not entry and any(function.get(name, value) != value for name, value in outer.items()):
+        raise RejectedRecordError(UNREADABLE)
+    function = function | outer if function is not entry else outer
     check_value(function, UNREADABLE)
     if isinstance(bare := function.get("parameters"), dict) and _is_bare(bare):
         function = {**function, "parameters": {"type": "object", "properties": {k: _typed(v) for k, v in bare.items()}}}
