@@ -34,24 +34,29 @@ def write_chatglm(folder: Path, layers: int) -> None:
 
 def write_native(base: Path, adapter: Path, layers: int) -> int:
     """A bfloat16 base with a tokenizer, and a LoRA adapter as PEFT saves one; returns the base's parameters."""
-    import torch
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-    from transformers import AutoModelForCausalLM
 
-    from tuneline.models.chatglm.config import native_config, shape_of
-    from tuneline.runtime.hashing import write_sums
+    from tuneline.models.loading import empty_model
 
-    base.mkdir(parents=True)
-    config = native_config(shape_of(chatglm_config(layers)), "bfloat16", 0, write_tokenizer(base))
-    config.save_pretrained(base)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    parameters = write_noise(base, shapes_of(model.state_dict()), "bfloat16")
-    write_sums(base)
+    parameters = write_base(base, chatglm_config(layers))
+    model = empty_model(base)
     lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=TARGETS, inference_mode=True)
     write_noise(adapter, shapes_of(get_peft_model_state_dict(get_peft_model(model, lora))), "float32")
     (adapter / "model.safetensors").rename(adapter / "adapter_model.safetensors")
     lora.save_pretrained(str(adapter))
+    return parameters
+
+
+def write_base(base: Path, config: dict[str, Any]) -> int:
+    """A bfloat16 base in native Glm with a tokenizer, of a config of ChatGLM's; returns its parameters."""
+    from tuneline.models.chatglm.config import native_config, shape_of
+    from tuneline.models.loading import empty_model
+    from tuneline.runtime.hashing import write_sums
+
+    base.mkdir(parents=True)
+    native_config(shape_of(config), "bfloat16", 0, write_tokenizer(base)).save_pretrained(base)
+    parameters = write_noise(base, shapes_of(empty_model(base).state_dict()), "bfloat16")
+    write_sums(base)
     return parameters
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness import ROOT, argument_parser, call_in_child, show, table
-from benchmarks.project import make_project, read_json, write_params
+from benchmarks.project import make_project, spread_lengths, write_params, write_random_rows
 
 
 class Point(NamedTuple):
@@ -83,23 +83,14 @@ def predict_peak() -> float:
 
 def prepare(folder: Path, base: Path, point: Point) -> int:
     """A project folder with random rows and the point's params; returns how many tokens the rows have."""
-    import numpy as np
-
-    from tuneline.formats.example import IGNORE_INDEX, Encoded
-    from tuneline.formats.token_file import write_tokens
-
     make_project(folder, base)
-    vocabulary = read_json(base / "config.json")["vocab_size"]
-    rng = np.random.default_rng(1)
-    lengths = rng.integers(point.length // 2, point.length, STEPS * point.rows, endpoint=True)
-    ids = [rng.integers(5, vocabulary - 5, length).tolist() for length in lengths]
-    rows = [Encoded(row, [IGNORE_INDEX] * (len(row) // 6) + row[len(row) // 6 :]) for row in ids]
-    write_tokens(folder / "data/processed/tokens.safetensors", rows)
+    lengths = spread_lengths(STEPS * point.rows, point.length)
+    write_random_rows(folder, lengths)
     train: dict[str, Any] = {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": STEPS, "epochs": 1}
     train |= {"gradient_checkpointing": point.checkpointing, "dtype": point.dtype, "save_steps": 100}
     zero = {"deepspeed": {"zero_stage": point.zero_stage}}
     write_params(folder, {"tune": {"method": point.method}, "train": train}, zero)
-    return int(lengths.sum())
+    return sum(lengths)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,35 @@ def write_params(folder: Path, *changes: dict[str, dict[str, Any]]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
 
 
+def spread_lengths(rows: int, longest: int) -> list[int]:
+    """Lengths between half the longest and the longest, drawn."""
+    import numpy as np
+
+    drawn: list[int] = np.random.default_rng(1).integers(longest // 2, longest, rows, endpoint=True).tolist()
+    return drawn
+
+
+def random_rows(base: Path, lengths: list[int]) -> list[tuple[list[int], list[int]]]:
+    """(ids, labels) of rows of random ids; the first sixth of a row is its prompt."""
+    import numpy as np
+
+    from tuneline.formats.example import IGNORE_INDEX
+
+    vocabulary = read_json(base / "config.json")["vocab_size"]
+    rng = np.random.default_rng(2)
+    ids = [rng.integers(5, vocabulary - 5, length).tolist() for length in lengths]
+    return [(row, [IGNORE_INDEX] * (len(row) // 6) + row[len(row) // 6 :]) for row in ids]
+
+
+def write_random_rows(folder: Path, lengths: list[int]) -> None:
+    """What `tokenize` writes, of random ids."""
+    from tuneline.formats.example import Encoded
+    from tuneline.formats.token_file import write_tokens
+
+    rows = [Encoded(ids, labels) for ids, labels in random_rows(folder / "models/base", lengths)]
+    write_tokens(folder / "data/processed/tokens.safetensors", rows)
+
+
 def run_stage(folder: Path, name: str) -> None:
     run_python("-m", f"stages.{name}", cwd=folder, TUNELINE_SCRATCH=str(folder / "scratch"))
 

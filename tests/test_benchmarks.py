@@ -67,6 +67,16 @@ def test_f1_of_a_method_by_hand():
     ]
 
 
+@pytest.mark.story
+def test_the_stages_of_the_gpu_benchmark_run_without_a_gpu():
+    """Weights, a run of the stage, and one that is killed and goes on: a minute."""
+    result = python(ROOT, "-m", "benchmarks.gpu_stages", "--smoke", "--seconds", "900", "--only", "weights", "resume")
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
+    found = {name: rest for name, *rest in lines}
+    assert found["resume"] == ["kill -9 after a checkpoint", "the same bytes, resumed"]
+
+
 def test_the_script_is_sound_shell():
     assert subprocess.run(["sh", "-n", str(ROOT / "benchmarks/gpu.sh")], check=False).returncode == 0
 
