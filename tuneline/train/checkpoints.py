@@ -21,6 +21,8 @@ from tuneline.runtime.process import exclusive_lock
 MANIFEST = "manifest.json"
 RUN_INFO = "run_info.json"
 """Speed, device and versions of a run. Its presence says that training came to its end."""
+STOP = "stop"
+"""A file that asks every process to finish its step, save and end."""
 
 
 @contextmanager
@@ -31,7 +33,8 @@ def scratch_folder(fingerprint: str) -> Iterator[Path]:
     """
     folder = private_folder("train", fingerprint[:32])
     with exclusive_lock(folder / ".lock"):
-        (folder / RUN_INFO).unlink(missing_ok=True)
+        for name in (RUN_INFO, STOP):
+            (folder / name).unlink(missing_ok=True)
         yield folder
         shutil.rmtree(folder)
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback
 
-from tuneline.train.checkpoints import write_manifest
+from tuneline.train.checkpoints import STOP, write_manifest
 
 SAVE_SECONDS = 30.0
 """Time after which a checkpoint is due, however many steps `train.save_steps` says."""
@@ -19,7 +19,10 @@ SAVE_SHARE = 0.02
 
 
 class GracefulStopCallback(TrainerCallback):
-    """On SIGTERM or SIGINT: finish the step, save, and end. Also: save when the last time is long ago; log the last step."""
+    """On SIGTERM, SIGINT or a file that asks for it: finish the step, save, and end.
+
+    Also: save when the last time is long ago; log the last step.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -42,6 +45,7 @@ class GracefulStopCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.ready = time.monotonic()
         due = self.ready - self.saved > max(SAVE_SECONDS, self.cost / SAVE_SHARE)
+        self.requested = self.requested or (Path(args.output_dir) / STOP).exists()
         if args.world_size > 1:
             # The launcher signals one process after another, and clocks differ: all must do the same at the same step.
             flags = torch.tensor([int(self.requested), int(due)], device=args.device)
@@ -64,3 +68,8 @@ class ManifestCallback(TrainerCallback):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and checkpoint.is_dir():
             write_manifest(checkpoint)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A launcher ends the others when the first is gone, and process 0 may still be hashing.
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
