@@ -109,12 +109,13 @@ def test_srun_has_a_task_for_each_process(programs):
     assert slurm.first_node(ALLOCATION) == "n1"
 
 
-TASK = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
+TASK = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
 
 
 @pytest.mark.parametrize(("visible", "device"), [("", "1"), ("0,1,2,3", "1"), ("1", "0")])
 def test_a_task_knows_its_place(visible, device):
     expected = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": device, "LOCAL_WORLD_SIZE": "4"}
+    expected |= {"GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2"}
     assert slurm.torch_variables(TASK | {"CUDA_VISIBLE_DEVICES": visible}) == expected
 
 

@@ -52,9 +52,8 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> list[psutil.
 
 
 def ranks(family: list[psutil.Process]) -> list[psutil.Process]:
-    return [
-        one for one in family if one.is_running() and one.environ().get("WORLD_SIZE") or "SLURM_PROCID" in one.environ()
-    ]
+    modules = ("tuneline.train.run", "tuneline.train.launchers.slurm")
+    return [one for one in family if one.cmdline()[1:3] == ["-u", "-m"] and one.cmdline()[3] in modules]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,14 @@ def expected(llama_base, tmp_path_factory) -> bytes:
     return adapter(folder)
 
 
-@pytest.mark.parametrize(("launcher", "number"), [("torchrun", signal.SIGINT), ("torchrun", signal.SIGTERM), ("slurm", signal.SIGTERM)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ("torchrun", signal.SIGINT),
+        pytest.param("torchrun", signal.SIGTERM, marks=pytest.mark.matrix),
+        ("slurm", signal.SIGTERM),
+    ],
+)
 def test_killed_stopped_and_resumed(llama_base, tmp_path, expected, launcher, number):
     folder = workspace(tmp_path / "run", llama_base, launcher)
     variables = slurm_cluster.install(tmp_path / "bin") if launcher == "slurm" else {}

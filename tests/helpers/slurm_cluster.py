@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tests.helpers.paths import ROOT
 
-ALLOCATION = {"SLURM_JOB_ID": "81", "SLURMD_NODENAME": "localhost", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}  # fmt: skip
+ALLOCATION = {
+    "SLURM_JOB_ID": "81", "SLURMD_NODENAME": "localhost", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost",
+}  # fmt: skip
 
 
 def install(folder: Path) -> dict[str, str]:
@@ -34,7 +36,7 @@ def srun(words: list[str]) -> int:
     assert options["kill-on-bad-exit"] == "1"
     command, count = words[words.index(sys.executable) :], int(options["ntasks"])
     shared = {"SLURM_NTASKS": str(count), "SLURM_NNODES": options["nodes"], "SLURM_STEP_NUM_NODES": options["nodes"]}
-    places = [{"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(count)]
+    places = [{"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task), "SLURM_NODEID": "0"} for task in range(count)]
     tasks = [subprocess.Popen(command, env=os.environ | shared | place) for place in places]
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(1))

@@ -74,6 +74,8 @@ def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
         "WORLD_SIZE": environment["SLURM_NTASKS"],
         "LOCAL_RANK": device,
         "LOCAL_WORLD_SIZE": str(int(environment["SLURM_NTASKS"]) // count),
+        "GROUP_RANK": environment["SLURM_NODEID"],
+        "GROUP_WORLD_SIZE": str(count),
     }
 
 
