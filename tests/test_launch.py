@@ -5,18 +5,11 @@ import json
 
 import pytest
 
+from tests.helpers.sections import deepspeed_section as section
 from tuneline.train import deepspeed_config
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.launch import count_processes, launcher_arguments
 from tuneline.train.trainer.reporting import check_reports
-
-
-def section(**values) -> DeepSpeed:
-    return DeepSpeed.model_validate(
-        {"zero_stage": 1, "offload": "none", "launcher": "deepspeed", "processes": "auto", "hostfile": None}
-        | {"master_port": None, "config": {}}
-        | values
-    )
 
 
 def parsed(params: DeepSpeed, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_launch import section
+from tests.helpers.sections import deepspeed_section as section
 from tuneline.train import launch
 from tuneline.train.launchers import commands, slurm
 
