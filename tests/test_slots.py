@@ -1,5 +1,7 @@
 """Stages that run at once share GPUs and cores: each takes its own, waits with a sentence, and gives back what it had."""
 
+import base64
+import json
 import os
 import shutil
 import signal
@@ -11,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.stages import PATHS, link_code
 from tuneline.runtime import slots
+from tuneline.runtime.params import section_name
 from tuneline.runtime.slots import Slot, claimed, gpu_slots, stage_devices, training_devices, visible_names
+from tuneline.train import launch
+from tuneline.train.sections import load_config
 
 TWO = [Slot("GPU 0", "gpu-aa"), Slot("GPU 1", "gpu-bb")]
 STAGE = """
@@ -145,6 +151,44 @@ def test_on_a_cpu_a_slot_is_a_core_for_each_thread(monkeypatch, capsys):
         "train: waiting until 3 are free: core 2 of the CPU, core 3 of the CPU, core 5 of the CPU, which process "
         in (capsys.readouterr().out)
     )
+
+
+def test_a_stage_takes_a_card_before_it_begins(start, tmp_path):
+    """By the way that every stage goes, here with a main() that says what it sees."""
+    start("base", "has 0")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    link_code(folder)
+    shutil.copy(ROOT / "params.yaml", folder)
+    program = STAGE.partition("with")[0] + (
+        "from tuneline.runtime.stage import run_stage\n"
+        "run_stage(lambda stage: print('sees', os.environ['CUDA_VISIBLE_DEVICES']), None)\n"
+    )
+    (folder / "export.py").write_text(program)
+    variables = os.environ | {"DS_ACCELERATOR": "cuda"}
+    result = subprocess.run(
+        [sys.executable, "export.py"], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1] == "sees 1"
+
+
+@pytest.mark.parametrize(("launcher", "visible"), [("deepspeed", "5,3"), ("torchrun", "3")])
+def test_training_is_told_the_cards_that_it_has(start, monkeypatch, tmp_path, params, launcher, visible):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    monkeypatch.setenv("PET_LOG_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    params["deepspeed"] |= {"launcher": launcher, "processes": 1}
+    config = load_config(lambda section: section.model_validate(params[section_name(section)]))
+    told: list[list[str]] = []
+    monkeypatch.setattr(launch, f"_run_{launcher}", lambda arguments, _: told.append(arguments))
+    monkeypatch.setattr(launch, "_take_signals", lambda _: None)
+    start("base", "has 5")
+    launch.launch_training(config, 1, PATHS)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+    if launcher == "deepspeed":
+        (world,) = [word.partition("=")[2] for word in told[0] if word.startswith("--world_info=")]
+        assert json.loads(base64.urlsafe_b64decode(world)) == {"localhost": ["3"]}
 
 
 def test_a_stage_that_computes_nothing_takes_nothing(tmp_path):
