@@ -106,6 +106,11 @@ def trains(hosts: two_hosts.Hosts, host: str) -> list[int]:
     return [pid for pid in hosts.processes(host) if psutil.pid_exists(pid) and "tuneline.train.run" in cmdline(pid)]
 
 
+def stage_of(hosts: two_hosts.Hosts) -> int:
+    """Its pid, on alpha."""
+    return next(pid for pid in hosts.processes("alpha") if "stages.train" in cmdline(pid))
+
+
 def cmdline(pid: int) -> list[str]:
     try:
         return psutil.Process(pid).cmdline()
@@ -140,8 +145,7 @@ def test_torchs_launcher_over_hosts_stops_at_a_signal_and_goes_on_to_the_same_by
     folder = workspace(tmp_path / "run", llama_base, hostfile="hosts", launcher="torchrun")
     process = start(hosts, folder)
     wait_for(folder, "scratch/train/*/checkpoint-5/manifest.json", process)
-    stage = next(pid for pid in hosts.processes("alpha") if "stages.train" in cmdline(pid))
-    os.kill(stage, signal.SIGTERM)
+    os.kill(stage_of(hosts), signal.SIGTERM)
     assert process.wait(timeout=60) == 130, said(folder)
     assert trains(hosts, "alpha") == trains(hosts, "beta") == []
     assert re.search(r"train: stopped; run again, it goes on from step \d+$", said(folder).strip()), said(folder)
@@ -149,6 +153,19 @@ def test_torchs_launcher_over_hosts_stops_at_a_signal_and_goes_on_to_the_same_by
     assert start(hosts, folder).wait(timeout=LIMIT) == 0, said(folder)
     assert "going on from checkpoint-" in said(folder)
     assert adapter(folder) == one_host
+
+
+def test_nothing_goes_on_without_the_stage(hosts, llama_base, tmp_path):
+    folder = workspace(tmp_path / "run", llama_base, hostfile="hosts")
+    process = start(hosts, folder)
+    wait_for(folder, "scratch/train/*/checkpoint-10/manifest.json", process)
+    os.kill(stage_of(hosts), signal.SIGKILL)
+    process.wait(timeout=10)
+    deadline = time.monotonic() + 60
+    while trains(hosts, "alpha") or trains(hosts, "beta"):
+        assert time.monotonic() < deadline, said(folder)
+        time.sleep(0.2)
+    assert not list(folder.glob("scratch/train/*/checkpoint-30")), "it stopped, and did not come to its end"
 
 
 def steps_of_the_page() -> list[str]:

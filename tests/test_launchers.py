@@ -68,7 +68,7 @@ def test_torchrun_on_the_hosts_of_a_hostfile(programs, folder):
         "pdsh", "-R", "ssh", "-S", "-f", "1024", "-w", "alpha,beta",
         "export NCCL_DEBUG=INFO; export PYTHONPATH='/a b'; "
         f"cd '{str(folder).replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}'; "
-        f"exec {sys.executable} -u -m torch.distributed.run --nnodes=2 --node-rank=%n --nproc-per-node=2 "
+        f"exec {sys.executable} -u -m tuneline.train.launchers.torchrun --nnodes=2 --node-rank=%n --nproc-per-node=2 "
         "--rdzv-backend=static --rdzv-endpoint=10.0.0.5:29500 --max-restarts=0 --signals-to-handle=SIGHUP --module "
         "tuneline.train.run --config=e30= '--scratch=/shared/100%% mine/train'",
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def test_deepspeed_on_the_hosts_of_a_hostfile(programs, folder):
     command = launch.hosts_command(section(hostfile="hosts", processes=1, master_port=29500), OWN)
     world = base64.urlsafe_b64encode(json.dumps({"alpha": [0], "beta": [0]}).encode()).decode()
     assert command[-1].partition("exec ")[2] == (
-        f"{sys.executable} -u -m deepspeed.launcher.launch --no_local_rank --master_port=29500 --quiet --module "
+        f"{sys.executable} -u -m deepspeed.launcher.launch --no_local_rank --master_port=29500 --log_level=critical --module "
         f"--master_addr=10.0.0.5 --world_info={world} --node_rank=%n tuneline.train.run --config=e30= "
         "'--scratch=/shared/100%% mine/train'"
     )

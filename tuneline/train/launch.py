@@ -1,7 +1,6 @@
 """The training processes' launcher: DeepSpeed's, torch's or SLURM's, on this machine or on the hosts of a hostfile."""
 
 import contextlib
-import logging
 import os
 import re
 import signal
@@ -17,14 +16,14 @@ from tuneline.runtime.machine import free_port
 from tuneline.runtime.slots import VISIBLE, training_devices
 from tuneline.train.checkpoints import RUN_INFO, STOP, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
-from tuneline.train.launchers import commands, slurm
+from tuneline.train.launchers import commands, slurm, torchrun
 from tuneline.train.launchers.elsewhere import run_elsewhere
 from tuneline.train.process_arguments import Command, Paths, to_arguments
 from tuneline.train.sections import TrainingConfig
 
 MODULE = "tuneline.train.run"
 ONE_HOST = "127.0.0.1"
-LAUNCHERS = {"deepspeed": "deepspeed.launcher.launch", "torchrun": "torch.distributed.run"}
+LAUNCHERS = {"deepspeed": "deepspeed.launcher.launch", "torchrun": torchrun.MODULE}
 """Module of each launcher that runs once on every host."""
 
 
@@ -160,14 +159,8 @@ def _run_deepspeed(arguments: list[str], stopped: threading.Event) -> None:
 
 
 def _run_torchrun(arguments: list[str], stopped: threading.Event) -> None:
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    # Its report of a failed process is a page that says less than the process did.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    with contextlib.suppress(ChildFailedError):
-        if not stopped.is_set():
-            run.main(arguments)
+    if not stopped.is_set():
+        torchrun.run_torchrun(arguments)
 
 
 def _take_signals(stopped: threading.Event) -> None:

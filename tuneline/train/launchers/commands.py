@@ -23,7 +23,7 @@ def deepspeed_arguments(
     """Of deepspeed.launcher.launch: `world` names each host's devices, `own` is the training module with its arguments."""
     encoded = base64.urlsafe_b64encode(json.dumps(world).encode()).decode()
     number = [f"--node_rank={HOST_NUMBER}"] if len(world) > 1 else []
-    flags = ["--no_local_rank", f"--master_port={port}", "--quiet", "--module", f"--master_addr={address}"]
+    flags = ["--no_local_rank", f"--master_port={port}", "--log_level=critical", "--module", f"--master_addr={address}"]
     return [*flags, f"--world_info={encoded}", *number, *own]
 
 
