@@ -5,26 +5,18 @@ import json
 
 import pytest
 
+from tests.helpers.sections import deepspeed_section as section
 from tuneline.train import deepspeed_config
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.launch import count_processes, launcher_arguments
 from tuneline.train.trainer.reporting import check_reports
 
 
-def section(**values) -> DeepSpeed:
-    return DeepSpeed.model_validate(
-        {"zero_stage": 1, "offload": "none", "processes": "auto", "hostfile": None, "master_port": None, "config": {}}
-        | values
-    )
-
-
 def parsed(params: DeepSpeed, monkeypatch):
-    """What DeepSpeed's own parser makes of it: that of one host, or of the runner."""
-    from deepspeed.launcher import launch, runner
+    """What the parser of DeepSpeed's launcher makes of it."""
+    from deepspeed.launcher import launch
 
     arguments = launcher_arguments(params, count_processes(params, 4), ["--scratch", "x"])
-    if params.hostfile is not None:
-        return runner.parse_args(arguments)
     monkeypatch.setattr("sys.argv", ["deepspeed", *arguments])
     return launch.parse_args()
 
@@ -99,14 +91,14 @@ def test_each_process_gets_the_device_that_was_chosen(monkeypatch, visible, coun
     ]
 
 
-def test_a_hostfile_counts_its_slots(tmp_path, monkeypatch):
+def test_a_hostfile_counts_its_slots(tmp_path):
     hosts = tmp_path / "hosts"
     hosts.write_text("alpha slots=4\nbeta slots=2\n")
-    params = section(hostfile=str(hosts))
-    assert count_processes(params, 4) == 6
-    assert parsed(params, monkeypatch).hostfile == str(hosts)
-    assert parsed(params, monkeypatch).num_gpus == -1
+    assert count_processes(section(hostfile=str(hosts)), 4) == 6
     assert count_processes(section(hostfile=str(hosts), processes=1), 4) == 2
+    assert count_processes(section(hostfile=str(hosts), processes=1, launcher="torchrun"), 4) == 2
+    with pytest.raises(ValueError, match=r"has slots {'alpha': 4, 'beta': 2}, expected the same number for each host"):
+        count_processes(section(hostfile=str(hosts), launcher="torchrun"), 4)
 
 
 def test_a_missing_hostfile_is_named():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.helpers.paths import ROOT
-from tuneline.runtime.process import exclusive_lock
+from tuneline.runtime.process import LockWatch, exclusive_lock
 
 CHILD = (
     "import time; from tuneline.runtime.process import exit_with_parent; exit_with_parent({pid}); "
@@ -35,6 +35,20 @@ def test_a_second_holder_is_refused_with_the_pid_of_the_first(tmp_path):
         holder.wait()
     with exclusive_lock(tmp_path / "lock"):
         assert (tmp_path / "lock").read_text().strip() == str(os.getpid())
+
+
+def test_the_holder_of_a_lock_is_watched(tmp_path):
+    path = tmp_path / "lock"
+    assert not LockWatch(path).is_gone()
+    with exclusive_lock(path):
+        watch = LockWatch(path)
+        assert not watch.is_gone()
+    assert watch.is_gone()
+    assert not LockWatch(path).is_gone()
+    with exclusive_lock(path):
+        again = LockWatch(path)
+        path.write_text(" 1\n")
+        assert again.is_gone()
 
 
 def test_a_process_ends_with_the_one_it_watches():

@@ -1,4 +1,4 @@
-"""All sections of params.yaml."""
+"""All sections of params.yaml, and one of them with values."""
 
 from tuneline.data.config import Data
 from tuneline.evaluate.config import Evaluate
@@ -14,3 +14,9 @@ from tuneline.train.config.train import Train
 from tuneline.train.config.tune import Tune
 
 SECTIONS = (Fetch, Base, Data, Tokenize, Tune, Lora, PTuning, Freeze, Train, DeepSpeed, Evaluate, Export)
+
+
+def deepspeed_section(**values) -> DeepSpeed:
+    """The shipped section with changes."""
+    shipped = {"zero_stage": 1, "offload": "none", "launcher": "deepspeed", "processes": "auto", "hostfile": None}
+    return DeepSpeed.model_validate(shipped | {"master_port": None, "config": {}} | values)

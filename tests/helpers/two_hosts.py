@@ -53,7 +53,14 @@ class Hosts(NamedTuple):
 
     def cut(self, host: str) -> None:
         """Pull the cable."""
-        subprocess.run(["ip", "-n", self.names[host], "link", "set", CABLE, "down"], check=True)
+        self._set(host, "down")
+
+    def mend(self, host: str) -> None:
+        """Put the cable back."""
+        self._set(host, "up")
+
+    def _set(self, host: str, state: str) -> None:
+        subprocess.run(["ip", "-n", self.names[host], "link", "set", CABLE, state], check=True)
 
 
 @contextmanager
@@ -98,7 +105,7 @@ def _write_keys(folder: Path) -> None:
     known = "".join(f"Host {host}\n  HostName {address}\n" for host, address in ADDRESSES.items())
     options = {
         "IdentityFile": folder / "user", "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null",
-        "BatchMode": "yes", "LogLevel": "ERROR", "ServerAliveInterval": 5, "ServerAliveCountMax": 2,
+        "BatchMode": "yes", "LogLevel": "ERROR",
     }  # fmt: skip
     (folder / "config").write_text(known + "Host *\n" + "".join(f"  {key} {value}\n" for key, value in options.items()))
     (folder / "bin").mkdir()

@@ -5,6 +5,7 @@ would then train beside the orphan into the same folder. So each process of ours
 started it and ends with it, and a lock names the run that is going on.
 """
 
+import fcntl
 import os
 import select
 import signal
@@ -72,3 +73,27 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.close()
+
+
+class LockWatch:
+    """Whether the process that holds a lock file now still does, also from another host of a shared file system."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.holder = self._holder() if path.is_file() and not self._free() else None
+
+    def is_gone(self) -> bool:
+        """False when nobody held it at the start."""
+        return self.holder is not None and (self._holder() != self.holder or self._free())
+
+    def _holder(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    def _free(self) -> bool:
+        with self.path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                # Held; or a file system without locks, which says nothing.
+                return False
+        return True

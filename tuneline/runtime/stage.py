@@ -22,6 +22,7 @@ from tuneline.runtime.machine import choose_accelerator, peak_memory
 from tuneline.runtime.params import S, Section, differences, parse, read_params
 from tuneline.runtime.process import dvc_pid, exit_with_parent
 from tuneline.runtime.progress import clock
+from tuneline.runtime.slots import stage_devices
 
 SPEED = Path("metrics/speed")
 MAP = Path("dvc.yaml")
@@ -104,8 +105,8 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
     quiet_deprecations()
     if name in stage_names():
         print(announcement(name), flush=True)
-    start = time.monotonic()
-    with exit_with_sentence(name):
+    with exit_with_sentence(name), stage_devices(name):
+        start = time.monotonic()
         # The stage that writes the lists is checked against all of them.
         try:
             stage = Stage(name, all_code() if name == "code" else None)

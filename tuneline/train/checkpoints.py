@@ -21,6 +21,10 @@ from tuneline.runtime.process import exclusive_lock
 MANIFEST = "manifest.json"
 RUN_INFO = "run_info.json"
 """Speed, device and versions of a run. Its presence says that training came to its end."""
+LOCK = ".lock"
+"""Held by the stage, for as long as a run goes on."""
+STOP = "stop"
+"""A file that asks every process to finish its step, save and end."""
 
 
 @contextmanager
@@ -30,8 +34,9 @@ def scratch_folder(fingerprint: str) -> Iterator[Path]:
     Raises ValueError when another run has it.
     """
     folder = private_folder("train", fingerprint[:32])
-    with exclusive_lock(folder / ".lock"):
-        (folder / RUN_INFO).unlink(missing_ok=True)
+    with exclusive_lock(folder / LOCK):
+        for name in (RUN_INFO, STOP):
+            (folder / name).unlink(missing_ok=True)
         yield folder
         shutil.rmtree(folder)
 

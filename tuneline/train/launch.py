@@ -1,24 +1,30 @@
-"""DeepSpeed's launcher around the training module: on this machine, or by its runner on the hosts of a hostfile."""
+"""The training processes' launcher: DeepSpeed's, torch's or SLURM's, on this machine or on the hosts of a hostfile."""
 
-import base64
 import contextlib
-import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from tuneline.runtime.errors import StoppedError
+from tuneline.runtime.errors import StoppedError, sentence
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.machine import free_port
-from tuneline.train.checkpoints import RUN_INFO, newest_complete, step_of
+from tuneline.runtime.slots import VISIBLE, training_devices
+from tuneline.train.checkpoints import RUN_INFO, STOP, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.launchers import commands, slurm, torchrun
+from tuneline.train.launchers.elsewhere import run_elsewhere
 from tuneline.train.process_arguments import Command, Paths, to_arguments
 from tuneline.train.sections import TrainingConfig
 
 MODULE = "tuneline.train.run"
+ONE_HOST = "127.0.0.1"
+LAUNCHERS = {"deepspeed": "deepspeed.launcher.launch", "torchrun": torchrun.MODULE}
+"""Module of each launcher that runs once on every host."""
 
 
 def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> None:
@@ -26,12 +32,20 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
 
     Raises StoppedError after Ctrl-C or SIGTERM, naming the step that was saved.
     """
+    params = config.deepspeed
     resume = newest_complete(paths.scratch)
     start = f"from the adapter in {paths.init}" if paths.init else "from the start"
     where = f"going on from {resume.name}" if resume else start
     print(f"train: {processes} process(es), {where}", flush=True)
-    parent = 0 if config.deepspeed.hostfile else os.getpid()
-    stopped = launch(config.deepspeed, processes, to_arguments(Command(config, paths, resume, parent)))
+    # torch's launcher else leaves a temporary folder behind.
+    os.environ.setdefault(commands.LOG_FOLDER, str(paths.scratch / "torchelastic"))
+    local = is_local(params)
+    own = to_arguments(Command(config, paths, resume, os.getpid() if local else 0))
+    if local:
+        with training_devices(processes) as names:
+            stopped = launch(params, processes, own, names)
+    else:
+        stopped = launch_elsewhere(params, processes, own, paths.scratch)
     if stopped and not (paths.scratch / RUN_INFO).is_file():
         saved = newest_complete(paths.scratch)
         raise StoppedError(
@@ -39,82 +53,118 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
         )
 
 
+def is_local(params: DeepSpeed) -> bool:
+    """Whether all processes are descendants of the stage's."""
+    return params.hostfile is None and params.launcher != "slurm"
+
+
 def count_processes(params: DeepSpeed, shares: int) -> int:
-    """Processes over all hosts; on one host `auto` is as many GPUs as divide the step's `shares` micro-batches.
+    """Processes over all hosts; `auto` is as many GPUs of each as divide the step's `shares` micro-batches, of a hostfile all.
 
-    Raises ValueError for a missing hostfile, or more processes than GPUs.
+    Raises ValueError for a missing hostfile, for no allocation of SLURM, or more processes than GPUs.
     """
-    if params.hostfile is None:
-        gpus = usable_gpus()
-        if params.processes == "auto":
-            return max(count for count in range(1, max(1, gpus) + 1) if shares % count == 0)
-        if gpus and params.processes > gpus:
-            raise ValueError(
-                f"deepspeed.processes is {params.processes}, expected at most the {gpus} GPUs of this machine"
-            )
-        return params.processes
-    from deepspeed.launcher.runner import fetch_hostfile
-
-    if not Path(params.hostfile).is_file():
-        raise ValueError(f"deepspeed.hostfile is {params.hostfile!r}, expected a file of lines `host slots=n`, or null")
-    slots = fetch_hostfile(params.hostfile)
-    return sum(slots.values() if params.processes == "auto" else [params.processes] * len(slots))
+    if params.hostfile is not None:
+        return sum(commands.read_hosts(params).values())
+    hosts = slurm.nodes(os.environ) if params.launcher == "slurm" else 1
+    gpus = usable_gpus()
+    if params.processes == "auto":
+        fitting = [count for count in range(1, gpus + 1) if shares % (count * hosts) == 0]
+        return hosts * max(fitting, default=1)
+    if gpus and params.processes > gpus:
+        raise ValueError(f"deepspeed.processes is {params.processes}, expected at most the {gpus} GPUs of this machine")
+    return hosts * params.processes
 
 
-def launcher_arguments(params: DeepSpeed, processes: int, own: list[str]) -> list[str]:
-    """The command line of DeepSpeed's launcher of one host, or of its runner; `own` are the training module's arguments."""
-    flags = ["--no_local_rank", f"--master_port={params.master_port or free_port()}", "--quiet", "--module"]
-    if params.hostfile is None:
-        world = base64.urlsafe_b64encode(json.dumps({"localhost": devices(processes)}).encode()).decode()
-        flags += ["--master_addr=127.0.0.1", f"--world_info={world}"]
+def launcher_arguments(params: DeepSpeed, processes: int, own: Sequence[str], names: Sequence[str] = ()) -> list[str]:
+    """The launcher's command line on this host alone; `own` are the training module's arguments.
+
+    `names` are the processes' GPUs, else those of `devices`; torch's launcher leaves CUDA_VISIBLE_DEVICES as it is.
+    """
+    port = params.master_port or free_port()
+    words = [MODULE, *own]
+    if params.launcher == "torchrun":
+        return commands.torchrun_arguments(1, processes, ONE_HOST, port, words)
+    world = {"localhost": names or devices(processes)}
+    return commands.deepspeed_arguments(world, ONE_HOST, port, words)
+
+
+def hosts_command(params: DeepSpeed, own: Sequence[str]) -> list[str]:
+    """The command line that runs the launcher on every host of the hostfile."""
+    hosts = commands.read_hosts(params)
+    commands.need("pdsh", "deepspeed.hostfile", "apt install pdsh, or set deepspeed.hostfile: null")
+    address, port, words = commands.address_of(next(iter(hosts))), params.master_port or free_port(), [MODULE, *own]
+    if params.launcher == "torchrun":
+        arguments = commands.torchrun_arguments(len(hosts), max(hosts.values()), address, port, words)
     else:
-        flags += ["--hostfile", params.hostfile]
-        flags += [] if params.processes == "auto" else ["--num_gpus", str(params.processes)]
-    return [*flags, MODULE, *own]
+        world = {host: list(range(count)) for host, count in hosts.items()}
+        arguments = commands.deepspeed_arguments(world, address, port, words)
+    launcher = [sys.executable, "-u", "-m", LAUNCHERS[params.launcher], *arguments]
+    return commands.over_hosts(list(hosts), commands.exported(), launcher)
+
+
+def launch_elsewhere(params: DeepSpeed, processes: int, own: Sequence[str], scratch: Path) -> bool:
+    """Train on the hosts of the hostfile, or the nodes of the allocation. Returns whether SIGTERM or SIGINT came."""
+    if params.launcher == "slurm":
+        count = slurm.nodes(os.environ)
+        meeting = {"MASTER_ADDR": slurm.first_node(os.environ), "MASTER_PORT": str(params.master_port or free_port())}
+        command = slurm.srun_command(os.environ, processes // count, own, gpus=bool(usable_gpus()))
+        return run_elsewhere(command, scratch / STOP, meeting)
+    pattern = f"[{MODULE[0]}]{re.escape(MODULE[1:])} .*--scratch={re.escape(str(scratch))}"
+    end = commands.over_hosts(list(commands.read_hosts(params)), {}, ["pkill", "-KILL", "-f", pattern])
+    return run_elsewhere(hosts_command(params, own), scratch / STOP, {}, end)
 
 
 def devices(processes: int) -> list[str]:
     """Names of the processes' devices: of those that CUDA_VISIBLE_DEVICES holds (numbers, UUIDs, MIG instances) the first."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    visible = os.environ.get(VISIBLE, "")
     names = [name.strip() for name in visible.split(",") if name.strip()]
     return names[:processes] if names and usable_gpus() else [str(index) for index in range(processes)]
 
 
-def launch(params: DeepSpeed, processes: int, own: list[str]) -> bool:
+def launch(params: DeepSpeed, processes: int, own: Sequence[str], names: Sequence[str]) -> bool:
     """Run the launcher in this process until training ends; SIGTERM and SIGINT let the step finish and be saved.
 
-    Returns whether such a signal came.
+    `names` are the GPUs that were taken for the processes, if any. Returns whether such a signal came. DeepSpeed's launcher
+    gives the processes 30 seconds after SIGTERM.
 
     A failed rank has said why; whether training came to its end is for the caller to see, because the launcher
     returns as if nothing was wrong when it was itself killed by a signal (deepspeed 0.19.8).
     """
     stopped = threading.Event()
-    if params.hostfile is None and os.environ.get("DS_ACCELERATOR") == "cpu":
+    # torch's launcher else says 1, with a warning.
+    if os.environ.get("DS_ACCELERATOR") == "cpu" or params.launcher == "torchrun":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    _take_signals(stopped, terminal=params.hostfile is None)
-    # After the handlers: DeepSpeed's imports swallow a KeyboardInterrupt.
-    from deepspeed.launcher import launch as one_host
-    from deepspeed.launcher import runner
-
+    if names and params.launcher == "torchrun":
+        os.environ[VISIBLE] = ",".join(names)
+    _take_signals(stopped)
+    run = _run_torchrun if params.launcher == "torchrun" else _run_deepspeed
     threading.Thread(target=_end_children, args=(stopped,), daemon=True).start()
     try:
         with contextlib.suppress(SystemExit):
-            if stopped.is_set():
-                return True
-            arguments = launcher_arguments(params, processes, own)
-            if params.hostfile is None:
-                # Its runner takes a number only, and counts GPUs anew after it has dropped CUDA_VISIBLE_DEVICES.
-                sys.argv = ["deepspeed", *arguments]
-                one_host.main()
-            else:
-                runner.main(arguments)
+            if not stopped.is_set():
+                run(launcher_arguments(params, processes, own, names), stopped)
     except RuntimeError as error:
-        raise ValueError(f"DeepSpeed's launcher could not start: {error}") from None
+        raise ValueError(f"the launcher {params.launcher} could not start: {sentence(error)}") from None
     return stopped.is_set()
 
 
-def _take_signals(stopped: threading.Event, *, terminal: bool) -> None:
-    """Let SIGTERM and SIGINT set the event, and with `terminal` keep SIGINT from all that this process starts.
+def _run_deepspeed(arguments: list[str], stopped: threading.Event) -> None:
+    # After the handlers: DeepSpeed's imports swallow a KeyboardInterrupt.
+    from deepspeed.launcher import launch as one_host
+
+    if not stopped.is_set():
+        # Its runner takes a number only, and counts GPUs anew after it has dropped CUDA_VISIBLE_DEVICES.
+        sys.argv = ["deepspeed", *arguments]
+        one_host.main()
+
+
+def _run_torchrun(arguments: list[str], stopped: threading.Event) -> None:
+    if not stopped.is_set():
+        torchrun.run_torchrun(arguments)
+
+
+def _take_signals(stopped: threading.Event) -> None:
+    """Let SIGTERM and SIGINT set the event, and keep SIGINT from all that this process starts.
 
     A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What the main thread blocks is blocked
     in children, too. A signal that another thread takes does not wake the main one out of its wait, where Python would call
@@ -133,8 +183,7 @@ def _take_signals(stopped: threading.Event, *, terminal: bool) -> None:
         signal.signal(number, lambda *_: stopped.set())
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
-    if terminal:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     threading.Thread(target=watch, daemon=True).start()
 
 

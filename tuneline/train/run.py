@@ -44,6 +44,7 @@ from tuneline.train.trainer.arguments import init_distributed, training_argument
 from tuneline.train.trainer.autocast import autocast_forward
 from tuneline.train.trainer.callbacks import GracefulStopCallback, ManifestCallback
 from tuneline.train.trainer.connection import connection_errors
+from tuneline.train.trainer.heartbeat import hosts_watched
 from tuneline.train.trainer.progress import Progress
 from tuneline.train.trainer.reporting import report_callbacks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
@@ -105,7 +106,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     first = [progress, *report_callbacks(params), *callbacks] if trainer.is_world_process_zero() else []
     for callback in (stop, ManifestCallback(), *patience, *first):
         trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with hosts_watched():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if stop.requested:
         sys.exit(STOPPED)
     tuned = trainer.accelerator.unwrap_model(trainer.model)

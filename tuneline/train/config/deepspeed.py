@@ -18,6 +18,8 @@ class DeepSpeed(Section):
     """ZeRO (Rajbhandari et al. 2019, arXiv:1910.02054): 1 shards optimizer states, 2 gradients, 3 the base, too."""
     offload: Literal["none", "optimizer", "param"]
     """What lies in main memory instead of a GPU's; `param` is the base and the optimizer, and needs stage 3."""
+    launcher: Literal["deepspeed", "torchrun", "slurm"]
+    """What starts the processes: DeepSpeed's own launcher, torch's elastic one, or srun within a SLURM allocation."""
     processes: int | Literal["auto"]
     """Per host; `auto` is the number of GPUs, or 1 without any."""
     hostfile: str | None
@@ -58,4 +60,8 @@ class DeepSpeed(Section):
             raise ValueError(f"offload param needs zero_stage 3 (it is {self.zero_stage})")
         if self.offload == "optimizer" and self.zero_stage == 0:
             raise ValueError("offload optimizer needs zero_stage 1, 2 or 3 (it is 0)")
+        if self.launcher == "slurm" and self.hostfile is not None:
+            raise ValueError(
+                f"launcher slurm needs hostfile null (it is {self.hostfile!r}): the allocation says the nodes"
+            )
         return self

@@ -10,7 +10,8 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback
 
-from tuneline.train.checkpoints import write_manifest
+from tuneline.runtime.process import LockWatch
+from tuneline.train.checkpoints import LOCK, STOP, write_manifest
 
 SAVE_SECONDS = 30.0
 """Time after which a checkpoint is due, however many steps `train.save_steps` says."""
@@ -19,18 +20,26 @@ SAVE_SHARE = 0.02
 
 
 class GracefulStopCallback(TrainerCallback):
-    """On SIGTERM or SIGINT: finish the step, save, and end. Also: save when the last time is long ago; log the last step."""
+    """On SIGTERM, SIGINT, a file that asks for it, or the stage's end: finish the step, save, and end.
+
+    On other hosts nothing else ends with the stage. Also: save when the last time is long ago; log the last step.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self.saved = self.ready = time.monotonic()
         self.cost = 0.0
         """Seconds that the last checkpoint took."""
+        self.stage: LockWatch | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.stage = LockWatch(Path(args.output_dir) / LOCK)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved = time.monotonic()
@@ -42,6 +51,8 @@ class GracefulStopCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.ready = time.monotonic()
         due = self.ready - self.saved > max(SAVE_SECONDS, self.cost / SAVE_SHARE)
+        gone = self.stage is not None and self.stage.is_gone()
+        self.requested = self.requested or gone or (Path(args.output_dir) / STOP).exists()
         if args.world_size > 1:
             # The launcher signals one process after another, and clocks differ: all must do the same at the same step.
             flags = torch.tensor([int(self.requested), int(due)], device=args.device)
@@ -64,3 +75,8 @@ class ManifestCallback(TrainerCallback):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and checkpoint.is_dir():
             write_manifest(checkpoint)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A launcher ends the others when the first is gone, and process 0 may still be hashing.
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()

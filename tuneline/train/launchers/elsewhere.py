@@ -1,0 +1,50 @@
+"""A launcher whose processes run on other hosts, too: how it is started, stopped at the end of a step, and ended."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
+SSH_OPTIONS = "-o ServerAliveInterval=15 -o ServerAliveCountMax=4"
+"""A connection whose other end has not answered for a minute is closed; ssh else waits for hours."""
+
+
+def run_elsewhere(
+    command: Sequence[str], stop: Path, variables: Mapping[str, str], end: Sequence[str] | None = None
+) -> bool:
+    """Run the launcher until it ends. Returns whether SIGTERM or SIGINT came, after which training saves and stops.
+
+    Signals do not reach other hosts, and what is between (pdsh, srun) ends at them: the file `stop`, which every process
+    looks for after a step, does. A signal that comes later ends the launcher at once, and `end` is a command that ends what
+    it started. The launcher has a session of its own, so that a terminal's Ctrl-C comes here alone.
+    """
+    libc = ctypes.CDLL(None)
+    asked: list[float] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.append(time.monotonic()))
+    append = f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {SSH_OPTIONS}".strip()
+    process = subprocess.Popen(
+        command, env={**os.environ, "PDSH_SSH_ARGS_APPEND": append, **variables}, stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        # The launcher must not outlive the stage, however that ends.
+        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+    )  # fmt: skip
+    told = ended = False
+    while process.poll() is None:
+        if asked and not told:
+            told = True
+            stop.touch()
+            print("train: stopping at the end of this step (once more: at once)", flush=True)
+        # A terminal and dvc may both send the first.
+        if asked and asked[-1] - asked[0] > 2 and not ended:
+            ended = True
+            process.terminate()
+            if end:
+                subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+        time.sleep(0.2)
+    return bool(asked)
