@@ -1,0 +1,154 @@
+"""Held-out items dealt to several processes and devices: the same answers, and a clear end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.helpers.children import fail, kill_itself, run_out_of_memory, square, stumble
+from tests.helpers.workspace import CHATS, make_trained, write_records
+from tuneline.evaluate.answering import Questions, answer, dealt
+from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.general_prompts import PROMPTS
+from tuneline.formats.records import read_heldout
+from tuneline.models.devices.placement import Place, choose, weight_bytes
+from tuneline.models.likelihood import answer_nll
+from tuneline.models.loading import load_adapter, load_model, load_narrow_adapter, load_tokenizer
+from tuneline.runtime.children import in_children
+from tuneline.runtime.errors import exit_with_sentence
+
+CPU = Place(torch.device("cpu"))
+PARAMS = Evaluate(max_new_tokens=6, max_thinking_tokens=8, batch_size=3, dtype="float32", constrain=None)
+
+
+@pytest.fixture
+def trained(llama_base, tmp_path, monkeypatch):
+    make_trained(tmp_path / "project", llama_base)
+    monkeypatch.chdir(tmp_path / "project")
+    write_records(Path(), CHATS)
+    return read_heldout(Path("data/processed/heldout.jsonl"))
+
+
+def questions(records, adapter=Path("models/adapter"), params=PARAMS) -> Questions:
+    return Questions(Path("models/base"), adapter, records, {}, params, "evaluate")
+
+
+def test_two_processes_answer_as_one_does(trained):
+    alone = answer(questions(trained), [CPU])
+    both = answer(questions(trained), [CPU, CPU])
+    assert both.answers == alone.answers
+    assert both.general == alone.general
+    assert {one["batch"] for one in alone.answers} == {0, 1, 2}
+    sizes = [(batch["items"], batch["tokens"]) for batch in alone.run_info["batches"]]
+    assert [(batch["items"], batch["tokens"]) for batch in both.run_info["batches"]] == sizes
+    assert (both.run_info["processes"], both.run_info["device"]) == (2, "cpu")
+
+
+def test_every_item_and_prompt_is_dealt_once_in_its_batch(trained):
+    asked, tokenizer = questions(trained), load_tokenizer(Path("models/base"))
+    whole, names = dealt(tokenizer, asked, 0, 1)
+    assert names == list(PROMPTS)
+    for count in (2, 3, 4, 9):
+        parts = [dealt(tokenizer, asked, index, count) for index in range(count)]
+        assert {number: batch for batches, _ in parts for number, batch in batches.items()} == whole
+        assert sorted(name for _, names in parts for name in names) == sorted(PROMPTS)
+        # Items and prompts are together 10 batches.
+        work = [len(batches) + -(-len(names) // 3) for batches, names in parts]
+        assert max(work) - min(work) <= 1
+
+
+def test_results_come_in_order_and_the_first_error_ends_all():
+    assert in_children(square, [3, 1, 2], ["a", "b", "c"]) == [9, 1, 4]
+    with pytest.raises(ValueError, match="^what was wrong, and how to mend it$"):
+        in_children(fail, [0.0, 60.0], ["cuda:0", "cuda:1"])
+
+
+def test_a_process_that_is_killed_or_stumbles_is_one_sentence(capfd):
+    with pytest.raises(SystemExit) as stopped, exit_with_sentence("evaluate"):
+        in_children(kill_itself, [60.0, 0.0], ["cuda:0", "cuda:1"])
+    assert str(stopped.value) == (
+        "evaluate: the process for cuda:1 was ended by SIGKILL, most likely for want of main memory; run the stage again"
+    )
+    with pytest.raises(ChildProcessError, match=r"the process for cuda:0 ended with status 1: what it said is above"):
+        in_children(stumble, [0], ["cuda:0"])
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_full_gpu_of_another_process_is_one_sentence_with_a_remedy():
+    with pytest.raises(SystemExit) as stopped, exit_with_sentence("evaluate"):
+        in_children(run_out_of_memory, [0], ["cuda:0"])
+    assert str(stopped.value).startswith(
+        "evaluate: CUDA out of memory. Tried to allocate 2.00 GiB. Lower evaluate.batch_"
+    )
+
+
+PARENT = """
+import sys
+from tests.helpers.children import after_a_while
+from tuneline.runtime.children import in_children
+if __name__ == "__main__":
+    in_children(after_a_while, [sys.argv[1], sys.argv[2]], ["a", "b"])
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_one_that_started_it(tmp_path, ending):
+    (tmp_path / "parent.py").write_text(PARENT)
+    paths = [tmp_path / "first", tmp_path / "second"]
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), *map(str, paths)], env=env, stderr=-1)
+    while not all(path.exists() and path.read_text() for path in paths):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    children = [psutil.Process(int(path.read_text())) for path in paths]
+    parent.send_signal(ending)
+    assert parent.wait(20) != 0
+    assert not psutil.wait_procs(children, timeout=20)[1]
+
+
+def test_where_a_model_goes_by_free_memory():
+    """13 GB of weights, as a base of 6 billion parameters has."""
+    need = 12.5e9
+
+    def places(free, jobs=9):
+        found = choose(need, [gb * 1e9 for gb in free], jobs)
+        return [(str(one.device), one.limits) for one in found.places], found.sentence
+
+    assert places([]) == ([("cpu", None)], "")
+    assert places([23.0]) == ([("cuda:0", None)], "")
+    assert places([79.0] * 4, jobs=3) == ([("cuda:0", None), ("cuda:1", None), ("cuda:2", None)], "")
+    found, said = places([79.0, 3.0, 79.0])
+    assert found == [("cuda:0", None), ("cuda:2", None)]
+    assert said == "GPU 1 is left out: the model needs 14.0 GB, free are 79.0, 3.0, 79.0"
+    found, said = places([1.0, 10.5, 10.5])
+    assert found == [("cuda:1", {1: 9_000_000_000, 2: 9_000_000_000})]
+    assert said.endswith("free are 1.0, 10.5, 10.5: its layers are dealt to GPUs 1, 2")
+    for free in ([11.5], [7.5, 7.5]):
+        found, said = places(free)
+        assert found == [("cpu", None)]
+        assert said.startswith("the model needs 14.0 GB of a GPU, free are ")
+        assert said.endswith(": the CPU computes, which is slow")
+
+
+def test_the_weights_are_counted_in_the_dtype_they_are_computed_in(llama_base):
+    parameters = sum(one.numel() for one in load_model(llama_base, torch.float32).parameters())
+    for dtype in (torch.bfloat16, torch.float32):
+        assert weight_bytes(llama_base, dtype) == pytest.approx(parameters * dtype.itemsize, rel=0.1)
+
+
+def test_an_adapter_in_the_bases_dtype_says_nearly_the_same(trained):
+    base, adapter = Path("models/base"), Path("models/adapter")
+    wide = load_adapter(load_model(base, torch.bfloat16), adapter)
+    assert {one.dtype for one in wide.parameters()} == {torch.bfloat16, torch.float32}
+    narrow = load_narrow_adapter(load_model(base, torch.bfloat16), adapter, torch.bfloat16)
+    assert {one.dtype for one in narrow.parameters()} == {torch.bfloat16}
+    from tuneline.models.chat_format import load_prompter
+
+    row = load_prompter(load_tokenizer(base)).training_row(trained[0]["messages"])
+    torch.testing.assert_close(answer_nll(narrow, row), answer_nll(wide, row), rtol=0.02, atol=0.05)

@@ -1,0 +1,105 @@
+"""Choice of devices for a model that answers: a process for each GPU, one over all of them, or the CPU, by free memory."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tuneline.models.loading import Dtype, pick_device, pick_dtype
+from tuneline.runtime.children import in_children
+from tuneline.runtime.gpu import usable_gpus
+
+if TYPE_CHECKING:
+    import torch
+
+GB = 1e9
+WORK = 1.5 * GB
+"""Bytes that a GPU has to have beside the weights: CUDA's libraries, keys and values, logits. It may not suffice for long
+prompts, and then the error says what to lower."""
+
+
+class Place(NamedTuple):
+    """Where one process computes."""
+
+    device: "torch.device"
+    limits: dict[int, int] | None = None
+    """Bytes by GPU, for a model whose layers are dealt to several of them."""
+
+    @property
+    def name(self) -> str:
+        return str(self.device) if self.limits is None else f"GPUs {', '.join(map(str, self.limits))}"
+
+
+class Placement(NamedTuple):
+    places: list[Place]
+    """One for each process."""
+    sentence: str = ""
+    """What a user should know of it, without a name of the stage."""
+
+
+def choose(need: float, free: Sequence[float], jobs: int, work: float = WORK) -> Placement:
+    """Places for a model of `need` bytes, at most `jobs` of them, by the free bytes of each GPU.
+
+    Without a GPU: the CPU. With one that is too small: several together, or the CPU.
+    """
+    import torch
+
+    if not free:
+        return Placement([Place(torch.device("cpu"))])
+    large = [index for index, bytes_ in enumerate(free) if need + work <= bytes_]
+    if large:
+        small = [index for index in range(len(free)) if index not in large]
+        places = [Place(torch.device("cuda", index)) for index in large[:jobs]]
+        left = f"GPU {', '.join(map(str, small))} is left out: the model needs {(need + work) / GB:.1f} GB, {_listed(free)}"
+        return Placement(places, left if small and jobs > len(large) else "")
+    wanted = f"the model needs {(need + work) / GB:.1f} GB of a GPU, {_listed(free)}"
+    limits = {index: int(bytes_ - work) for index, bytes_ in enumerate(free) if bytes_ > work}
+    # Layers are dealt whole, so a part of each GPU stays free.
+    if len(limits) > 1 and need <= 0.9 * sum(limits.values()):
+        device = torch.device("cuda", min(limits))
+        return Placement(
+            [Place(device, limits)], f"{wanted}: its layers are dealt to GPUs {', '.join(map(str, limits))}"
+        )
+    return Placement([Place(torch.device("cpu"))], f"{wanted}: the CPU computes, which is slow")
+
+
+def _listed(free: Sequence[float]) -> str:
+    return f"free are {', '.join(f'{bytes_ / GB:.1f}' for bytes_ in free)}"
+
+
+def place(folder: Path, dtype: Dtype, key: str, jobs: int = 1) -> Placement:
+    """Places for the folder's model in `dtype`, for at most `jobs` processes; `key` is the parameter that says the dtype."""
+    gpus = usable_gpus()
+    if not gpus:
+        return choose(0, [], jobs)
+    chosen = pick_dtype(dtype, pick_device(), key)
+    return choose(weight_bytes(folder, chosen), free_memory(gpus), jobs)
+
+
+def weight_bytes(folder: Path, dtype: "torch.dtype") -> float:
+    """Of the folder's weights in a dtype, by its files."""
+    import torch
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) * dtype.itemsize / stored.itemsize
+
+
+def free_memory(gpus: int) -> list[float]:
+    """Free bytes of each GPU. A process of its own asks where there are several: who asks holds memory on each from then on."""
+    if gpus == 1:
+        return _ask(gpus)
+    return in_children(_ask, [gpus], ["the question how much memory the GPUs have"])[0]
+
+
+def _ask(gpus: int) -> list[float]:
+    import torch
+
+    return [float(torch.cuda.mem_get_info(index)[0]) for index in range(gpus)]
+
+
+def layerwise_bytes(model: Any, stored_bytes: int) -> float:
+    """Of a model as it is stored, and in float32 what lies outside its layers and one layer: what export holds of it."""
+    layers = [sum(parameter.numel() for parameter in layer.parameters()) for layer in model.base_model.layers]
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return stored_bytes * total + 4.0 * (total - sum(layers) + max(layers))
