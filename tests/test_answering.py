@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.children import fail, kill_itself, run_out_of_memory, square, stumble
+from tests.helpers.paths import ROOT
 from tests.helpers.workspace import CHATS, make_trained, write_records
 from tuneline.evaluate.answering import Questions, answer, dealt
 from tuneline.evaluate.config import Evaluate
@@ -101,7 +102,7 @@ if __name__ == "__main__":
 def test_no_process_outlives_the_one_that_started_it(tmp_path, ending):
     (tmp_path / "parent.py").write_text(PARENT)
     paths = [tmp_path / "first", tmp_path / "second"]
-    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), *map(str, paths)], env=env, stderr=-1)
     while not all(path.exists() and path.read_text() for path in paths):
         assert parent.poll() is None

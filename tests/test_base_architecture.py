@@ -13,11 +13,12 @@ import stages.export
 from tests.helpers.published import publish
 from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
-from tuneline.base.architecture import examine, make_slice
+from tuneline.base.architecture import examine
 from tuneline.base.canonicalize import canonicalize
 from tuneline.models.config import Base
 from tuneline.models.layer_names import layer_name
 from tuneline.models.likelihood import logit_cap, logit_scale
+from tuneline.models.trial.random_slice import make_slice
 from tuneline.train.checks import check_method
 
 TINY = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

@@ -45,7 +45,7 @@ class Share(NamedTuple):
 
     questions: Questions
     place: "Place"
-    index: int
+    number: int
     of: int
 
 
@@ -62,7 +62,7 @@ class Part(NamedTuple):
 def answer(questions: Questions, places: "Sequence[Place] | None" = None) -> Answered:
     """All answers; without `places` the free memory of this machine's GPUs says where. Raises what `in_children` does."""
     places = chosen_places(questions) if places is None else places
-    shares = [Share(questions, place, index, len(places)) for index, place in enumerate(places)]
+    shares = [Share(questions, place, number, len(places)) for number, place in enumerate(places)]
     if len(shares) == 1:
         # In this process, and so is all that a debugger or Ctrl-C reaches.
         return together([answer_share(shares[0])])
@@ -86,33 +86,33 @@ def chosen_places(questions: Questions) -> "list[Place]":
 
 def answer_share(share: Share) -> Part:
     """Load the model and answer what is this process's to answer."""
-    questions, place, index, of = share
+    questions, place, number, of = share
     if place.device.type == "cuda":
         import torch
 
         torch.cuda.set_device(place.device)
     base, adapter, records, classes, params, label = questions
     model = load(base, params, adapter, place)
-    own, names = range(len(records)), list(PROMPTS)
+    own, names = list(range(len(records))), list(PROMPTS)
     numbers: list[int] | None = None
     if of > 1:
-        batches, names = dealt(model.tokenizer, questions, index, of)
+        batches, names = dealt(model.tokenizer, questions, number, of)
         own, numbers = sorted(chain(*batches.values())), list(batches)
     done = Predictions([], {})
-    if len(own):
+    if own:
         done = predict(model, [records[item] for item in own], params, label, classes)
     answers = dict(zip(own, done.answers, strict=True))
     speed = done.run_info
     if numbers is not None:
         # Alone, the batches were counted from 0.
-        answers = {item: one | {"batch": numbers[one["batch"]]} for item, one in answers.items()}  # type: ignore[misc]
+        answers = {item: one | {"batch": numbers[one["batch"]]} for item, one in answers.items()}
         speed = {"batches": dict(zip(numbers, speed.get("batches", []), strict=True))}
     general = predict_general(model, params, label, names) if names else []
     return Part(answers, {line["id"]: line for line in general}, model.run_info, speed)
 
 
-def dealt(tokenizer: Any, questions: Questions, index: int, of: int) -> tuple[dict[int, list[int]], list[str]]:
-    """Batches of items by their number, and names of general prompts, that process `index` of `of` answers.
+def dealt(tokenizer: Any, questions: Questions, process: int, of: int) -> tuple[dict[int, list[int]], list[str]]:
+    """Batches of items by their number, and names of general prompts, that process `process` of `of` answers.
 
     Planned alone they are the same batches: only the last of all may be short, and it is the last of its process, too.
     """
@@ -124,9 +124,9 @@ def dealt(tokenizer: Any, questions: Questions, index: int, of: int) -> tuple[di
     general = [len(prompter.generation_prompt(question_of(prompt), False, None)) for prompt in PROMPTS.values()]
     # Dealing goes on where the items end, so that the processes have as much to do.
     further = dict(enumerate(plan_batches(general, size), start=len(planned)))
-    mine = {item for number, batch in further.items() if number % of == index for item in batch}
+    mine = {item for number, batch in further.items() if number % of == process for item in batch}
     names = [name for item, name in enumerate(PROMPTS) if item in mine]
-    return {number: planned[number] for number in range(index, len(planned), of)}, names
+    return {number: planned[number] for number in range(process, len(planned), of)}, names
 
 
 def together(parts: Sequence[Part]) -> Answered:

@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
 
 from tuneline.runtime.errors import EXPECTED, is_out_of_memory, sentence
 from tuneline.runtime.process import exit_with_parent
@@ -24,7 +24,7 @@ def in_children(function: Callable[[T], R], tasks: Sequence[T], names: Sequence[
     """
     # Forking copies a CUDA context, which then works nowhere; spawning starts clean.
     context = multiprocessing.get_context("spawn")
-    running: dict[Connection, tuple[int, BaseProcess]] = {}
+    running: dict[Connection, tuple[int, SpawnProcess]] = {}
     results: dict[int, R] = {}
     try:
         with _kept_from_ctrl_c():
@@ -72,14 +72,14 @@ def _work(function: Callable[[T], R], task: T, number: int, results: Connection,
         results.send((None, (sentence(error), full)))
 
 
-def _received(connection: Connection, process: BaseProcess, name: str) -> R:  # type: ignore[type-var]
+def _received(connection: Connection, process: SpawnProcess, name: str) -> Any:
     try:
         result, error = connection.recv()
     except EOFError:
         process.join()
         raise ChildProcessError(f"the process for {name} {_end(process.exitcode or 0)}") from None
     if error is None:
-        return result  # type: ignore[no-any-return]
+        return result
     said, full = error
     if full:
         from torch import OutOfMemoryError
