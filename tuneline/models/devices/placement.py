@@ -1,11 +1,12 @@
 """Choice of devices for a model that answers: a process for each GPU, one over all of them, or the CPU, by free memory."""
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuneline.models.loading import Dtype, pick_device, pick_dtype
+from tuneline.formats.safetensors_reader import entries
+from tuneline.models.loading import Dtype, empty_model, pick_device, pick_dtype
 from tuneline.runtime.children import in_children
 from tuneline.runtime.gpu import usable_gpus
 
@@ -37,25 +38,25 @@ class Placement(NamedTuple):
     """What a user should know of it, without a name of the stage."""
 
 
-def choose(need: float, free: Sequence[float], jobs: int, work: float = WORK) -> Placement:
+def choose(need: float, free: Sequence[float], jobs: int, *, spread: bool = True) -> Placement:
     """Places for a model of `need` bytes, at most `jobs` of them, by the free bytes of each GPU.
 
-    Without a GPU: the CPU. With one that is too small: several together, or the CPU.
+    Without a GPU: the CPU. With those that are too small: several together, unless it may not be `spread`, or the CPU.
     """
     import torch
 
     if not free:
         return Placement([Place(torch.device("cpu"))])
-    large = [index for index, bytes_ in enumerate(free) if need + work <= bytes_]
+    large = [index for index, bytes_ in enumerate(free) if need + WORK <= bytes_]
     if large:
         small = [index for index in range(len(free)) if index not in large]
         places = [Place(torch.device("cuda", index)) for index in large[:jobs]]
-        left = f"GPU {', '.join(map(str, small))} is left out: the model needs {(need + work) / GB:.1f} GB, {_listed(free)}"
+        left = f"GPU {', '.join(map(str, small))} is left out: the model needs {(need + WORK) / GB:.1f} GB, {_listed(free)}"
         return Placement(places, left if small and jobs > len(large) else "")
-    wanted = f"the model needs {(need + work) / GB:.1f} GB of a GPU, {_listed(free)}"
-    limits = {index: int(bytes_ - work) for index, bytes_ in enumerate(free) if bytes_ > work}
+    wanted = f"the model needs {(need + WORK) / GB:.1f} GB of a GPU, {_listed(free)}"
+    limits = {index: int(bytes_ - WORK) for index, bytes_ in enumerate(free) if bytes_ > WORK}
     # Layers are dealt whole, so a part of each GPU stays free.
-    if len(limits) > 1 and need <= 0.9 * sum(limits.values()):
+    if spread and len(limits) > 1 and need <= 0.9 * sum(limits.values()):
         device = torch.device("cuda", min(limits))
         return Placement(
             [Place(device, limits)], f"{wanted}: its layers are dealt to GPUs {', '.join(map(str, limits))}"
@@ -76,13 +77,18 @@ def place(folder: Path, dtype: Dtype, key: str, jobs: int = 1) -> Placement:
     return choose(weight_bytes(folder, chosen), free_memory(gpus), jobs)
 
 
+def place_layerwise(folder: Path, dtype: "torch.dtype") -> Placement:
+    """The place for the folder's model, stored in `dtype` and computed in float32 one layer at a time."""
+    gpus = usable_gpus()
+    if not gpus:
+        return choose(0, [], 1)
+    need = layerwise_bytes(empty_model(folder), dtype.itemsize)
+    return choose(need, free_memory(gpus), 1, spread=False)
+
+
 def weight_bytes(folder: Path, dtype: "torch.dtype") -> float:
     """Of the folder's weights in a dtype, by its files."""
-    import torch
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    stored = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) * dtype.itemsize / stored.itemsize
+    return float(dtype.itemsize * sum(math.prod(entry.shape) for entry in entries(folder).values()))
 
 
 def free_memory(gpus: int) -> list[float]:
