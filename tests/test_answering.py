@@ -1,11 +1,13 @@
 """Held-out items dealt to several processes and devices: the same answers, and a clear end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,6 +16,7 @@ import torch
 from tests.helpers.children import fail, kill_itself, run_out_of_memory, square, stumble
 from tests.helpers.paths import ROOT
 from tests.helpers.workspace import CHATS, make_trained, write_records
+from tuneline.cli.machine import answering_facts, gpu_facts
 from tuneline.evaluate.answering import Questions, answer, dealt
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.general_prompts import PROMPTS
@@ -23,6 +26,7 @@ from tuneline.models.likelihood import answer_nll
 from tuneline.models.loading import load_adapter, load_model, load_narrow_adapter, load_tokenizer
 from tuneline.runtime.children import in_children
 from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.gpu import driver_version
 
 CPU = Place(torch.device("cpu"))
 PARAMS = Evaluate(max_new_tokens=6, max_thinking_tokens=8, batch_size=3, dtype="float32", constrain=None)
@@ -40,6 +44,7 @@ def questions(records, adapter=Path("models/adapter"), params=PARAMS) -> Questio
     return Questions(Path("models/base"), adapter, records, {}, params, "evaluate")
 
 
+@pytest.mark.story
 def test_two_processes_answer_as_one_does(trained):
     alone = answer(questions(trained), [CPU])
     both = answer(questions(trained), [CPU, CPU])
@@ -153,3 +158,32 @@ def test_an_adapter_in_the_bases_dtype_says_nearly_the_same(trained):
 
     row = load_prompter(load_tokenizer(base)).training_row(trained[0]["messages"])
     torch.testing.assert_close(answer_nll(narrow, row), answer_nll(wide, row), rtol=0.02, atol=0.05)
+
+
+DRIVER = """NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder)
+GCC version:  gcc version 12.2.0 (Debian 12.2.0-14+deb12u1)
+"""
+
+
+def test_the_plan_knows_the_gpus_and_where_answers_come_from(trained, monkeypatch, tmp_path):
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    assert (answering_facts(), gpu_facts()) == ({"answers, on": "cpu", "export compares, on": "cpu"}, {})
+    (tmp_path / "version").write_text(DRIVER)
+    monkeypatch.setattr("tuneline.runtime.gpu.DRIVER", tmp_path / "version")
+    assert driver_version() == "580.95.05"
+    for module in ("tuneline.models.devices.placement", "tuneline.runtime.gpu"):
+        monkeypatch.setattr(f"{module}.usable_gpus", lambda: 2)
+    monkeypatch.setattr("tuneline.models.devices.placement.pick_dtype", lambda *_: torch.bfloat16)
+    card = SimpleNamespace(name="NVIDIA GeForce RTX 4090", total_memory=25.25e9, major=8, minor=9)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: card)
+    monkeypatch.setattr("tuneline.models.devices.placement.free_memory", lambda _: [24.8e9, 20e9])
+    assert gpu_facts() == {
+        "GPU 0": "NVIDIA GeForce RTX 4090, 25.2 GB, 24.8 free, sm_89",
+        "GPU 1": "NVIDIA GeForce RTX 4090, 25.2 GB, 20.0 free, sm_89",
+    }
+    assert answering_facts() == {"answers, on": "cuda:0, cuda:1", "export compares, on": "cuda:0"}
+    monkeypatch.setattr("tuneline.models.devices.placement.free_memory", lambda _: [1e9, 1e9])
+    found = answering_facts()
+    assert all(
+        value.startswith("cpu (the model needs 1.5 GB of a GPU, free are 1.0, 1.0: ") for value in found.values()
+    )
