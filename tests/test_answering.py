@@ -21,8 +21,9 @@ from tuneline.evaluate.answering import Questions, answer, dealt
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.general_prompts import PROMPTS
 from tuneline.formats.records import read_heldout
-from tuneline.models.devices.placement import Place, choose, weight_bytes
-from tuneline.models.likelihood import answer_nll
+from tuneline.models.chat_format import load_prompter
+from tuneline.models.devices.placement import Place, choose, load_at, weight_bytes
+from tuneline.models.likelihood import answer_nll, unwrap_peft
 from tuneline.models.loading import load_adapter, load_model, load_narrow_adapter, load_tokenizer
 from tuneline.runtime.children import in_children
 from tuneline.runtime.errors import exit_with_sentence
@@ -122,8 +123,8 @@ def test_where_a_model_goes_by_free_memory():
     """13 GB of weights, as a base of 6 billion parameters has."""
     need = 12.5e9
 
-    def places(free, jobs=9):
-        found = choose(need, [gb * 1e9 for gb in free], jobs)
+    def places(free, jobs=9, **options):
+        found = choose(need, [gb * 1e9 for gb in free], jobs, **options)
         return [(str(one.device), one.limits) for one in found.places], found.sentence
 
     assert places([]) == ([("cpu", None)], "")
@@ -135,11 +136,45 @@ def test_where_a_model_goes_by_free_memory():
     found, said = places([1.0, 10.5, 10.5])
     assert found == [("cuda:1", {1: 9_000_000_000, 2: 9_000_000_000})]
     assert said.endswith("free are 1.0, 10.5, 10.5: its layers are dealt to GPUs 1, 2")
-    for free in ([11.5], [7.5, 7.5]):
-        found, said = places(free)
+    for free in ([11.5], [4.5, 11.5]):
+        found, said = places(free, main=16e9)
+        assert found == [(f"cuda:{len(free) - 1}", {len(free) - 1: 10_000_000_000})]
+        assert said.endswith(f"main memory, and is copied to GPU {len(free) - 1} for each token, which is slow")
+    for free, main in (([11.5], 9e9), ([7.5, 7.5], 9e9), ([4.0], 64e9)):
+        found, said = places(free, main=main)
         assert found == [("cpu", None)]
         assert said.startswith("the model needs 14.0 GB of a GPU, free are ")
         assert said.endswith(": the CPU computes, which is slow")
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_the_layers_that_do_not_fit_are_streamed_and_say_the_same(trained, monkeypatch, layers):
+    base, adapter = Path("models/base"), Path("models/adapter")
+    row = load_prompter(load_tokenizer(base)).training_row(trained[0]["messages"])
+    expected = answer_nll(load_at(CPU, base, torch.float32, adapter), row)
+    plain = load_at(CPU, base, torch.float32, adapter)
+    size = sum(4 * one.numel() for one in unwrap_peft(plain).model.layers[0].parameters())
+    outside = sum(4 * one.numel() for one in plain.parameters()) - 2 * size
+    # One has room besides: that which is there for a while.
+    network = load_at(Place(CPU.device, {0: outside + (layers + 1) * size}), base, torch.float32, adapter)
+    streamed = [layer for layer in unwrap_peft(network).model.layers if layer._forward_pre_hooks]
+    assert len(streamed) == 2 - layers
+    own = {name: one.data_ptr() for name, one in network.named_parameters()}
+    copied = []
+    to = torch.Tensor.to
+
+    def moved(self, *args, **kwargs):
+        """As from main memory to a card."""
+        if args != (CPU.device,) or self.data_ptr() not in own.values():
+            return to(self, *args, **kwargs)
+        copied.append(self.data_ptr())
+        return self.clone()
+
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    assert torch.equal(answer_nll(network, row), expected)
+    assert len(copied) == sum(len(list(layer.parameters())) for layer in streamed)
+    # What was there for a while is gone.
+    assert {name: one.data_ptr() for name, one in network.named_parameters()} == own
 
 
 def test_the_weights_are_counted_in_the_dtype_they_are_computed_in(llama_base):
@@ -154,8 +189,6 @@ def test_an_adapter_in_the_bases_dtype_says_nearly_the_same(trained):
     assert {one.dtype for one in wide.parameters()} == {torch.bfloat16, torch.float32}
     narrow = load_narrow_adapter(load_model(base, torch.bfloat16), adapter, torch.bfloat16)
     assert {one.dtype for one in narrow.parameters()} == {torch.bfloat16}
-    from tuneline.models.chat_format import load_prompter
-
     row = load_prompter(load_tokenizer(base)).training_row(trained[0]["messages"])
     torch.testing.assert_close(answer_nll(narrow, row), answer_nll(wide, row), rtol=0.02, atol=0.05)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from tuneline.base.perplexity import check, perplexities
 from tuneline.models.config import Base
-from tuneline.models.devices.placement import place
-from tuneline.models.loading import load_model, load_tokenizer, pick_dtype
+from tuneline.models.devices.placement import load_at, place
+from tuneline.models.loading import load_tokenizer, pick_dtype
 from tuneline.runtime.hashing import folder_sha256, write_sums
 
 
@@ -18,8 +18,9 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
     found = place(folder, "auto", "dtype")
     if found.sentence:
         print(f"base: {found.sentence}", flush=True)
-    device, limits = found.places[0]
-    model = load_model(folder, pick_dtype("auto", device), device, limits=limits)
+    (where,) = found.places
+    device = where.device
+    model = load_at(where, folder, pick_dtype("auto", device))
     measured = perplexities(model, load_tokenizer(folder))
     check(measured, params)
     write_sums(folder)

@@ -63,17 +63,13 @@ class Model(NamedTuple):
 def load(base: Path, params: Evaluate, adapter: Path | None, place: "Place") -> Model:
     """The base, with an adapter on top if one is given, set up for generation."""
     from tuneline.models.cpu_tuning import retain_freed_blocks
-    from tuneline.models.loading import load_adapter, load_model, load_narrow_adapter, load_tokenizer, pick_dtype
+    from tuneline.models.devices.placement import load_at
+    from tuneline.models.loading import load_tokenizer, pick_dtype
 
-    device = place.device
-    dtype = pick_dtype(params.dtype, device, DTYPE)
+    dtype = pick_dtype(params.dtype, place.device, DTYPE)
     retain_freed_blocks()
-    network = load_model(base, dtype, device, limits=place.limits)
-    if adapter is not None:
-        # On a CPU the time that it saves is not worth another result.
-        on_cpu = device.type == "cpu"
-        network = load_adapter(network, adapter) if on_cpu else load_narrow_adapter(network, adapter, dtype)
-    return Model(network, load_tokenizer(base), {"device": device.type, "dtype": str(dtype)})
+    network = load_at(place, base, dtype, adapter)
+    return Model(network, load_tokenizer(base), {"device": place.device.type, "dtype": str(dtype)})
 
 
 class Predictions(NamedTuple):

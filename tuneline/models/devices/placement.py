@@ -5,8 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psutil
+
 from tuneline.formats.safetensors_reader import entries
-from tuneline.models.loading import Dtype, empty_model, pick_device, pick_dtype
+from tuneline.models.devices.streaming import stream_layers
+from tuneline.models.loading import (
+    Dtype,
+    empty_model,
+    load_adapter,
+    load_model,
+    load_narrow_adapter,
+    pick_device,
+    pick_dtype,
+)
 from tuneline.runtime.children import in_children
 from tuneline.runtime.gpu import usable_gpus
 
@@ -18,17 +29,22 @@ WORK = 1.5 * GB
 """Bytes that a GPU has to have beside the weights: CUDA's libraries, keys and values, logits. It may not suffice for long
 prompts, and then the error says what to lower."""
 
+LEAST = 0.3
+"""Of a model: what a GPU has room for, or the CPU is left to compute alone."""
+
 
 class Place(NamedTuple):
     """Where one process computes."""
 
     device: "torch.device"
     limits: dict[int, int] | None = None
-    """Bytes by GPU, for a model whose layers are dealt to several of them."""
+    """Bytes by GPU, for a model that is larger than any: its layers are dealt to several, or some stay in main memory."""
 
     @property
     def name(self) -> str:
-        return str(self.device) if self.limits is None else f"GPUs {', '.join(map(str, self.limits))}"
+        if self.limits is None:
+            return str(self.device)
+        return f"GPUs {', '.join(map(str, self.limits))}" if len(self.limits) > 1 else f"{self.device} and main memory"
 
 
 class Placement(NamedTuple):
@@ -38,10 +54,11 @@ class Placement(NamedTuple):
     """What a user should know of it, without a name of the stage."""
 
 
-def choose(need: float, free: Sequence[float], jobs: int, *, spread: bool = True) -> Placement:
-    """Places for a model of `need` bytes, at most `jobs` of them, by the free bytes of each GPU.
+def choose(need: float, free: Sequence[float], jobs: int, *, main: float = 0.0, spread: bool = True) -> Placement:
+    """Places for a model of `need` bytes, at most `jobs` of them, by the free bytes of each GPU, and of `main` memory.
 
-    Without a GPU: the CPU. With those that are too small: several together, unless it may not be `spread`, or the CPU.
+    Without a GPU: the CPU. With those that are too small: several together or one with main memory, unless the model may not
+    be `spread`; or the CPU.
     """
     import torch
 
@@ -61,6 +78,11 @@ def choose(need: float, free: Sequence[float], jobs: int, *, spread: bool = True
         return Placement(
             [Place(device, limits)], f"{wanted}: its layers are dealt to GPUs {', '.join(map(str, limits))}"
         )
+    largest = max(limits, key=lambda index: limits[index], default=None)
+    if spread and largest is not None and limits[largest] >= LEAST * need and main >= need:
+        found = Place(torch.device("cuda", largest), {largest: limits[largest]})
+        how = f"the rest of its layers stays in main memory, and is copied to GPU {largest} for each token"
+        return Placement([found], f"{wanted}: {how}, which is slow")
     return Placement([Place(torch.device("cpu"))], f"{wanted}: the CPU computes, which is slow")
 
 
@@ -74,7 +96,22 @@ def place(folder: Path, dtype: Dtype, key: str, jobs: int = 1) -> Placement:
     if not gpus:
         return choose(0, [], jobs)
     chosen = pick_dtype(dtype, pick_device(), key)
-    return choose(weight_bytes(folder, chosen), free_memory(gpus), jobs)
+    main = float(psutil.virtual_memory().available)
+    return choose(weight_bytes(folder, chosen), free_memory(gpus), jobs, main=main)
+
+
+def load_at(place: Place, folder: Path, dtype: "torch.dtype", adapter: Path | None = None) -> Any:
+    """The folder's model at a place, with an adapter unmerged on top if one is given."""
+    streamed = place.limits is not None and len(place.limits) == 1
+    on_cpu = place.device.type == "cpu"
+    model = load_model(folder, dtype, None if streamed else place.device, limits=None if streamed else place.limits)
+    if adapter is not None:
+        # On a CPU the time that another dtype saves is not worth another result.
+        model = load_adapter(model, adapter) if on_cpu else load_narrow_adapter(model, adapter, dtype)
+    if streamed:
+        assert place.limits is not None
+        model = stream_layers(model, place.device, sum(place.limits.values()))
+    return model
 
 
 def place_layerwise(folder: Path, dtype: "torch.dtype") -> Placement:
