@@ -9,11 +9,11 @@ metrics/{predictions,general}.jsonl, metrics/{scores,intervals,per_class,confusi
 
 from pathlib import Path
 
+from tuneline.evaluate.answering import Questions, answer
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes, generation_record
-from tuneline.evaluate.general_prompts import predict_general
 from tuneline.evaluate.paths import Inputs, Outputs
-from tuneline.evaluate.predict import load, pair, predict, read_answers
+from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
 from tuneline.runtime.stage import Stage, run_stage
 
@@ -50,13 +50,11 @@ def main(stage: Stage) -> None:
     records = read_heldout(HELDOUT)
     base, base_general = pair(records, read_answers(BASE_ANSWERS)), read_answers(BASE_GENERAL)
     classes = allowed_classes(params, CLASSES, records)
-    model = load(BASE, params, ADAPTER)
-    tuned, run_info = predict(model, records, params, "evaluate", classes)
-    general = predict_general(model, params, "evaluate")
+    tuned, general, run_info = answer(Questions(BASE, ADAPTER, records, classes, params, "evaluate"))
     with stage.outputs(*OUTPUTS) as paths:
         rows, how = prediction_rows(records, base, tuned), generation_record(params, classes, tuned)
         metrics = write_results(rows, (base_general, general), how, INPUTS, Outputs(*paths))
-    stage.record_run_info(**model.run_info, **run_info)
+    stage.record_run_info(**run_info)
     print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.report}")
 
 

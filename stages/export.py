@@ -12,7 +12,6 @@ from pathlib import Path
 from tuneline.export.config import Export
 from tuneline.export.inputs import Inputs
 from tuneline.models.config import Base
-from tuneline.models.loading import pick_device
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.stage import Stage, run_stage
 
@@ -31,12 +30,13 @@ METRICS = Path("metrics/export.json")
 
 def main(stage: Stage) -> None:
     params, base = stage.load(Export), stage.load(Base)
-    from tuneline.export.folder import equivalence_sentence, export
+    from tuneline.export.folder import comparison_device, equivalence_sentence, export
 
+    device = comparison_device(INPUTS.base)
     with stage.outputs(MERGED, METRICS) as (folder, metrics):
-        report = export(folder, INPUTS, params, base)
+        report = export(folder, INPUTS, params, base, device)
         write_json(metrics, report)
-    stage.record_run_info(device=pick_device().type)
+    stage.record_run_info(device=device.type)
     print(f"export: {MERGED} {equivalence_sentence(report)}")
 
 

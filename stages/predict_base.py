@@ -9,10 +9,9 @@ classes alone, so ablations do not run it again.
 
 from pathlib import Path
 
+from tuneline.evaluate.answering import Questions, answer
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes
-from tuneline.evaluate.general_prompts import predict_general
-from tuneline.evaluate.predict import load, predict
 from tuneline.formats.records import read_heldout, write_jsonl
 from tuneline.runtime.stage import Stage, run_stage
 
@@ -27,13 +26,11 @@ def main(stage: Stage) -> None:
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
     classes = allowed_classes(params, CLASSES, records)
-    model = load(BASE, params)
-    answers, run_info = predict(model, records, params, "predict_base", classes)
-    general = predict_general(model, params, "predict_base")
+    answers, general, run_info = answer(Questions(BASE, None, records, classes, params, "predict_base"))
     with stage.outputs(ANSWERS, GENERAL) as (answers_path, general_path):
         write_jsonl(answers_path, answers)
         write_jsonl(general_path, general)
-    stage.record_run_info(**model.run_info, **run_info)
+    stage.record_run_info(**run_info)
     print(f"predict_base: {len(answers)} answers of the base in {ANSWERS}")
 
 

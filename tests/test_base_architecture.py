@@ -13,12 +13,16 @@ import stages.export
 from tests.helpers.published import publish
 from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
-from tuneline.base.architecture import examine, make_slice
+from tuneline.base.architecture import examine
 from tuneline.base.canonicalize import canonicalize
 from tuneline.models.config import Base
 from tuneline.models.layer_names import layer_name
 from tuneline.models.likelihood import logit_cap, logit_scale
+from tuneline.models.trial.random_slice import make_slice
+from tuneline.runtime.params import section_name
 from tuneline.train.checks import check_method
+from tuneline.train.collate import rows_packed
+from tuneline.train.sections import load_config
 
 TINY = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 WIDE = TINY | {"num_key_value_heads": 2, "head_dim": 8}
@@ -71,6 +75,27 @@ def test_a_slice_has_a_layer_of_each_kind_and_few_parameters():
     assert part.config.layer_types == ["sliding_attention"] * 5 + ["full_attention"]
     assert part.config.vocab_size == 512
     assert (config.num_hidden_layers, config.vocab_size) == (26, 262_208)
+
+
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize(("name", "packed"), [("LlamaConfig", True), ("NemotronConfig", False), ("DogeConfig", False)])
+def test_whether_rows_are_packed_is_tried_before_the_batches_are_made(params, name, packed, stage):
+    """Nothing in the last two's configs tells; and under ZeRO-3 no process ever has the whole model."""
+    params["deepspeed"]["zero_stage"] = stage
+    config = load_config(lambda section: section.model_validate(params[section_name(section)]))
+    before = torch.random.get_rng_state()
+    assert rows_packed(getattr(transformers, name)(**WIDE), config) is packed
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_model_that_no_slice_can_be_made_of_is_tried_whole_or_padded(params, monkeypatch):
+    monkeypatch.setattr("tuneline.models.trial.random_slice.LARGEST", 0)
+    found = []
+    for stage in (1, 3):
+        params["deepspeed"]["zero_stage"] = stage
+        config = load_config(lambda section: section.model_validate(params[section_name(section)]))
+        found.append(rows_packed(transformers.LlamaConfig(**WIDE), config))
+    assert found == [None, False]
 
 
 @pytest.mark.parametrize(

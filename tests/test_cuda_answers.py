@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from tests.helpers.commands import one_rank
 from tests.helpers.methods import METHODS
+from tests.helpers.tiny_models import canonical, make_tokenizer
 from tests.helpers.workspace import make_workspace
 from tuneline.models.loading import load_model, pick_device
 from tuneline.runtime import gpu
@@ -130,6 +132,28 @@ def test_a_checkpoint_of_freeze_holds_what_trains_alone(llama_base, tmp_path):
     names = set(torch.load(path, weights_only=False)["module"])
     assert "model.norm.weight" in names
     assert not any("layers.0." in name or "embed_tokens" in name for name in names)
+
+
+@pytest.mark.story
+def test_a_base_that_only_a_trial_finds_to_need_padding_trains_in_shards(tmp_path):
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 512}
+    tokenizer = make_tokenizer("chatml")
+    config = transformers.NemotronConfig(
+        vocab_size=len(tokenizer), num_attention_heads=4, num_key_value_heads=2, head_dim=8, eos_token_id=1, **shape
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "source")
+    tokenizer.save_pretrained(tmp_path / "source")
+    base = canonical(tmp_path / "source", tmp_path / "base", "float32")
+    jobs = []
+    for stage in (1, 3):
+        changes = {"lora": {"dropout": 0.0}, "train": {"max_steps": 2}, "deepspeed": {"zero_stage": stage}}
+        make_workspace(tmp_path / str(stage), base, changes)
+        jobs.append((tmp_path / str(stage), False))
+    assert {found["error"] for found in train_all(jobs)} == {""}
+    # LoRA begins as the base, so what the first step sees is the base's loss over its batch.
+    first, second = ((folder / "metrics/loss.csv").read_text().splitlines() for folder, _ in jobs)
+    assert len(first) == len(second) == 3
+    assert first[1].split(",")[:2] == second[1].split(",")[:2]
 
 
 def test_the_forward_pass_stays_under_autocast_where_the_caller_ends_it():

@@ -1,11 +1,9 @@
 """A rehearsal of what later stages ask of an architecture, on a slice of it, before any weight is read.
 
-The slice has the base's own layers, one or two of each kind, random, with a small vocabulary: enough to see whether the
-chunked loss is the model's own, whether a row keeps its states beside others, and what LoRA finds to adapt.
+The slice is enough to see whether the chunked loss is the model's own, whether a row keeps its states beside others, and
+what LoRA finds to adapt.
 """
 
-import copy
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -16,12 +14,8 @@ from tuneline.models.conversion.experts import expert_parameters, has_experts, r
 from tuneline.models.layer_names import linear_layers
 from tuneline.models.likelihood import answer_nll, head_weight
 from tuneline.models.packing import packing_is_exact, why_padded
+from tuneline.models.trial.random_slice import WORDS, make_slice
 
-WORDS = 512
-INNER = {"intermediate_size": 256, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}
-"""Widths of a slice, where nothing else depends on them."""
-LARGEST = 400_000_000
-"""Parameters of a slice that is still tried: some seconds and 1.6 GB."""
 TOLERANCE = 0.02
 """Nats, and part of the largest state, by which rounding may move what is the same."""
 
@@ -69,45 +63,6 @@ def examine(config: Any) -> Architecture:
     if not has_experts(model):
         check_lora(model, targets)
     return Architecture(padded, targets, bool(experts))
-
-
-def make_slice(config: Any) -> Any:
-    """A random model of the config's first layers, which has each kind of them; None where none can be made or it is large."""
-    part = copy.deepcopy(config)
-    count = config.num_hidden_layers
-    kinds = getattr(config, "layer_types", None) or ["a", "a"]
-    kept = min(count, max(2, *(list(kinds).index(kind) + 1 for kind in set(kinds))))
-    for name, value in vars(part).items():
-        if isinstance(value, list) and len(value) == count:
-            setattr(part, name, value[:kept])
-    part.num_hidden_layers = kept
-    if getattr(part, "num_kv_shared_layers", 0):
-        part.num_kv_shared_layers = 0
-    for name in ("vocab_size", "vocab_size_per_layer_input"):
-        if getattr(part, name, None):
-            setattr(part, name, WORDS)
-    part.pad_token_id, part.eos_token_id, part.bos_token_id = 0, 1, 2
-    narrow = copy.deepcopy(part)
-    for name, width in INNER.items():
-        if isinstance(getattr(narrow, name, None), int):
-            setattr(narrow, name, min(width, getattr(narrow, name)))
-    # What no slice shows is found on the whole model, after it was loaded.
-    for one in (narrow, part):
-        with suppress(Exception):
-            return _made(one)
-    return None
-
-
-def _made(config: Any) -> Any:
-    with torch.device("meta"):
-        size = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
-    if size > LARGEST:
-        return None
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).requires_grad_(False).eval()
-    with torch.no_grad():
-        model.base_model(input_ids=torch.arange(8)[None], use_cache=False)
-    return model
 
 
 def check_lora(model: Any, targets: list[str]) -> None:

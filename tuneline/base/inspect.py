@@ -5,7 +5,8 @@ from typing import Any
 
 from tuneline.base.perplexity import check, perplexities
 from tuneline.models.config import Base
-from tuneline.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
+from tuneline.models.devices.placement import load_at, place
+from tuneline.models.loading import load_tokenizer, pick_dtype
 from tuneline.runtime.hashing import folder_sha256, write_sums
 
 
@@ -14,13 +15,17 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
 
     Raises ValueError when a perplexity is over its limit.
     """
-    device = pick_device()
-    model = load_model(folder, pick_dtype("auto", device), device)
-    found = perplexities(model, load_tokenizer(folder))
-    check(found, params)
+    found = place(folder, "auto", "dtype")
+    if found.sentence:
+        print(f"base: {found.sentence}", flush=True)
+    (where,) = found.places
+    device = where.device
+    model = load_at(where, folder, pick_dtype("auto", device))
+    measured = perplexities(model, load_tokenizer(folder))
+    check(measured, params)
     write_sums(folder)
     report = {
-        **{f"perplexity_{language}": value for language, value in found.items()},
+        **{f"perplexity_{language}": value for language, value in measured.items()},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "model_type": model.config.model_type,
         "dtype": params.dtype,

@@ -53,19 +53,57 @@ def facts() -> dict[str, str]:
     import torch
 
     from tuneline.models.loading import has_bfloat16, pick_device, pick_dtype
-    from tuneline.runtime.gpu import usable_gpus
+    from tuneline.runtime.gpu import driver_version
 
     device = pick_device()
     memory = psutil.virtual_memory()
-    gpus = [torch.cuda.get_device_properties(index) for index in range(usable_gpus())]
+    gpus = gpu_facts()
     return {
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory.total / GB:.1f} GB, {memory.available / GB:.1f} free",
         "disk": f"{shutil.disk_usage('.').free / GB:.1f} GB free",
-        "GPUs": ", ".join(f"{gpu.name} ({gpu.total_memory / GB:.0f} GB)" for gpu in gpus) or "none",
+        **(gpus or {"GPUs": "none"}),
+        **({"driver": driver_version() or "does not say its version"} if gpus else {}),
         "CUDA": torch.version.cuda or "this torch has none",
         "bfloat16": "native" if has_bfloat16(device) else "emulated (slow), so float32 is used",
         "auto dtype": str(pick_dtype("auto", device)).removeprefix("torch."),
         "python": sys.version.split()[0],
         **library_versions("torch", "transformers", "peft", "deepspeed", "dvc"),
+    }
+
+
+def gpu_facts() -> dict[str, str]:
+    """Name, memory and architecture of each GPU that may be used."""
+    import torch
+
+    from tuneline.models.devices.placement import free_memory
+    from tuneline.runtime.gpu import usable_gpus
+
+    count = usable_gpus()
+    found = {}
+    for index, free in enumerate(free_memory(count) if count else []):
+        gpu = torch.cuda.get_device_properties(index)
+        memory = f"{gpu.total_memory / GB:.1f} GB, {free / GB:.1f} free"
+        found[f"GPU {index}"] = f"{gpu.name}, {memory}, sm_{gpu.major}{gpu.minor}"
+    return found
+
+
+def answering_facts() -> dict[str, str]:
+    """Where `predict_base`, `evaluate` and export's comparison would compute; nothing before there is a base."""
+    from tuneline.evaluate.config import Evaluate
+    from tuneline.evaluate.predict import DTYPE
+    from tuneline.export.layerwise_fp32 import stored_dtype
+    from tuneline.models.devices.placement import place, place_layerwise
+    from tuneline.models.loading import BASE
+    from tuneline.runtime.gpu import usable_gpus
+    from tuneline.runtime.params import load
+
+    if not (BASE / "config.json").is_file() or not any(BASE.glob("*.safetensors")):
+        return {}
+    answers = place(BASE, load(Evaluate).dtype, DTYPE, max(1, usable_gpus()))
+    compared = place_layerwise(BASE, stored_dtype(BASE))
+    rows = {"answers, on": answers, "export compares, on": compared}
+    return {
+        name: ", ".join(one.name for one in found.places) + (f" ({found.sentence})" if found.sentence else "")
+        for name, found in rows.items()
     }

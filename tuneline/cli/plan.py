@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneline.cli.machine import GB, Machine, described_machine, facts, this_machine
+from tuneline.cli.machine import GB, Machine, answering_facts, described_machine, facts, this_machine
 from tuneline.cli.prediction import Prediction, export_memory, parameter_facts, predict
 from tuneline.runtime.params import load
 from tuneline.runtime.stage import quiet_deprecations
@@ -91,7 +91,7 @@ def other_reasons(prediction: Prediction) -> list[str]:
     memory = export_memory(prediction.model_config, stored)
     # Base and merged model, each in the workspace and in DVC's cache.
     disk = 4.0 * stored * params["parameters"]
-    show("other stages", gigabytes({"export, memory": memory, "models, disk": disk}))
+    show("other stages", gigabytes({"export, memory": memory, "models, disk": disk}) | answering_facts())
     total, free = psutil.virtual_memory().total, shutil.disk_usage(".").free
     found = []
     if memory > total:

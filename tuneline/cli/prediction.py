@@ -178,18 +178,17 @@ def run_workload(train: Any, tokens: "Tokens", *, packed: bool) -> Workload:
 
 
 def export_memory(model_config: Any, stored_bytes: int) -> float:
-    """Bytes that `export` holds: the model as it is stored, and in float32 what lies outside its layers and one layer.
+    """Bytes that `export` holds of main memory.
 
     (File pages of the checkpoints come on top where memory is free, and are dropped where it is not.)
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    from tuneline.models.devices.placement import layerwise_bytes
+
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config)
-    layers = [sum(parameter.numel() for parameter in layer.parameters()) for layer in model.base_model.layers]
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return stored_bytes * total + 4.0 * (total - sum(layers) + max(layers))
+        return layerwise_bytes(AutoModelForCausalLM.from_config(model_config), stored_bytes)
 
 
 def parameter_facts(prediction: Prediction) -> dict[str, str]:

@@ -5,6 +5,7 @@ not about. The models' own answers are shown beside each other and not scored: t
 are loops, of which nothing can be forgotten.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from tuneline.evaluate.config import Evaluate
@@ -112,6 +113,10 @@ TOKENS = 96
 """Longest answer, whatever the task's own answers are like."""
 
 
+def question_of(prompt: GeneralPrompt) -> list[Message]:
+    return [{"role": "user", "content": prompt.question}]
+
+
 class General(TypedDict):
     """One line of base_general.jsonl and general.jsonl."""
 
@@ -125,18 +130,21 @@ class General(TypedDict):
     tokens: int
 
 
-def predict_general(model: "Model", params: Evaluate, label: str) -> list[General]:
-    """The model's answers to PROMPTS, and the NLL of the written ones."""
+def predict_general(
+    model: "Model", params: Evaluate, label: str, names: Sequence[str] = tuple(PROMPTS)
+) -> list[General]:
+    """The model's answers to PROMPTS, or those of these names, and the NLL of the written ones."""
     from tuneline.evaluate.predict import generate
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.likelihood import answer_nll
 
     prompter = load_prompter(model.tokenizer)
-    questions: list[list[Message]] = [[{"role": "user", "content": prompt.question}] for prompt in PROMPTS.values()]
+    chosen = [PROMPTS[name] for name in names]
+    questions = [question_of(prompt) for prompt in chosen]
     own = params.model_copy(update={"max_new_tokens": TOKENS})
     generated, _ = generate(model, prompter, questions, own, f"{label}: general")
     lines: list[General] = []
-    for (name, prompt), question, output in zip(PROMPTS.items(), questions, generated, strict=True):
+    for name, prompt, question, output in zip(names, chosen, questions, generated, strict=True):
         row = prompter.training_row([*question, {"role": "assistant", "content": prompt.answer}], "last_answer")
         nll = answer_nll(model.network, row)[:-1]
         lines.append(

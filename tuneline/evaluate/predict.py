@@ -19,6 +19,9 @@ from tuneline.runtime.progress import track
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
     from tuneline.models.chat_format import Reasoning, Tools
+    from tuneline.models.devices.placement import Place
+
+DTYPE = "evaluate.dtype"
 
 
 class Answer(TypedDict):
@@ -57,17 +60,16 @@ class Model(NamedTuple):
     """{"device", "dtype"}, for metrics/speed."""
 
 
-def load(base: Path, params: Evaluate, adapter: Path | None = None) -> Model:
-    """The base, with an adapter on top if one is given, set up for generation on this machine."""
+def load(base: Path, params: Evaluate, adapter: Path | None, place: "Place") -> Model:
+    """The base, with an adapter on top if one is given, set up for generation."""
     from tuneline.models.cpu_tuning import retain_freed_blocks
-    from tuneline.models.loading import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
+    from tuneline.models.devices.placement import load_at
+    from tuneline.models.loading import load_tokenizer, pick_dtype
 
-    device = pick_device()
-    dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
+    dtype = pick_dtype(params.dtype, place.device, DTYPE)
     retain_freed_blocks()
-    network = load_model(base, dtype, device)
-    network = network if adapter is None else load_adapter(network, adapter)
-    return Model(network, load_tokenizer(base), {"device": device.type, "dtype": str(dtype)})
+    network = load_at(place, base, dtype, adapter)
+    return Model(network, load_tokenizer(base), {"device": place.device.type, "dtype": str(dtype)})
 
 
 class Predictions(NamedTuple):
@@ -91,10 +93,7 @@ def predict(
     prompter = load_prompter(model.tokenizer)
     reader = AnswerReader(model.tokenizer, prompter)
     constraints = item_constraints(classes, model.tokenizer, prompter, records)
-    thinking = ["reasoning" in record["messages"][-1] and record["task"] not in classes for record in records]
-    questions = [record["messages"][:-1] for record in records]
-    # Calls may be wanted where no functions are listed.
-    tools: list[Tools | None] = [record.get("tools", [] if record["task"] == "tools" else None) for record in records]
+    questions, thinking, tools = _asked(records, classes)
     generated, times = generate(model, prompter, questions, params, label, constraints, thinking, tools)
     answers: list[Answer] = []
     shown = track(records, f"{label}: NLL", len(records), "items")
@@ -121,6 +120,28 @@ def predict(
             | _thoughts(output)
         )
     return Predictions(answers, _speed(times))
+
+
+def _asked(records: Sequence[Record], classes: Classes) -> "tuple[list[list[Message]], list[bool], list[Tools | None]]":
+    """Conversations up to the answer, whether it is thought about first, and what it may call."""
+    thinking = ["reasoning" in record["messages"][-1] and record["task"] not in classes for record in records]
+    # Calls may be wanted where no functions are listed.
+    tools: list[Tools | None] = [record.get("tools", [] if record["task"] == "tools" else None) for record in records]
+    return [record["messages"][:-1] for record in records], thinking, tools
+
+
+def prompt_lengths(prompter: Any, records: Sequence[Record], classes: Classes) -> list[int]:
+    """Tokens of each record's prompt, by which it finds its batch."""
+    return [len(prompt) for prompt in _prompts(prompter, *_asked(records, classes))]
+
+
+def _prompts(
+    prompter: Any, questions: Sequence[list[Message]], thinking: Sequence[bool], tools: "Sequence[Tools | None]"
+) -> list[Any]:
+    return [
+        prompter.generation_prompt(asked, way, own or None)
+        for asked, way, own in zip(questions, thinking, tools, strict=True)
+    ]
 
 
 def _thoughts(output: "Generated") -> dict[str, Any]:
@@ -155,10 +176,7 @@ def generate(
     ends = model.network.generation_config.eos_token_id
     answers, times = greedy(
         model.network,
-        [
-            prompter.generation_prompt(asked, way, own or None)
-            for asked, way, own in zip(questions, thinking, tools, strict=True)
-        ],
+        _prompts(prompter, questions, thinking, tools),
         stop_ids=sorted({*reader.stop_ids, *as_list(ends)}),
         pad_id=model.tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,

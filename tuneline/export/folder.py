@@ -23,7 +23,8 @@ from tuneline.models.chatglm.layout import original_config, write_chatglm
 from tuneline.models.config import Base
 from tuneline.models.conversion.saving import save_model
 from tuneline.models.cpu_tuning import retain_freed_blocks
-from tuneline.models.loading import UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer, pick_device
+from tuneline.models.devices.placement import place_layerwise
+from tuneline.models.loading import UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer
 from tuneline.models.original import check_original, write_original
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
@@ -55,8 +56,8 @@ def layout_of(base: Path, params: Export) -> str:
     return "chatglm3" if params.layout == "original" and (base / CHATGLM).is_dir() else params.layout
 
 
-def export(folder: Path, inputs: Inputs, params: Export, base: Base) -> dict[str, Any]:
-    """Write the whole folder; returns what is in metrics/export.json.
+def export(folder: Path, inputs: Inputs, params: Export, base: Base, device: torch.device) -> dict[str, Any]:
+    """Write the whole folder; returns what is in metrics/export.json. `device` compares it with the adapter.
 
     Raises ValueError when the merged model is not the adapter, or the base can't be written in the layout asked for.
     """
@@ -64,7 +65,7 @@ def export(folder: Path, inputs: Inputs, params: Export, base: Base) -> dict[str
     if layout:
         layout.check(inputs.base)
     merge_into(folder, inputs.base, inputs.adapter, params.dtype)
-    difference = check_equivalence(folder, inputs, params)
+    difference = check_equivalence(folder, inputs, params, device)
     report = {name: value if name == "tokens" else float(f"{value:.6g}") for name, value in difference.items()}
     if layout:
         layout.write(folder, inputs.base, folder / layout_of(inputs.base, params), params.dtype)
@@ -108,7 +109,7 @@ def _copy_adapter(adapter: Path, target: Path) -> None:
     path.write_text(to_json(config | {"base_model_name_or_path": ".."}), encoding="utf-8")
 
 
-def check_equivalence(folder: Path, inputs: Inputs, params: Export) -> Difference:
+def check_equivalence(folder: Path, inputs: Inputs, params: Export, device: torch.device) -> Difference:
     """Reload the folder with nothing else at hand, and measure it against base and adapter, in float32.
 
     Raises ValueError when a tensor or the answers are not the adapter's.
@@ -124,10 +125,9 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export) -> Differenc
         prompter.training_row(record["messages"], "last_answer", tools=record.get("tools"))
         for record in read_heldout(inputs.heldout)
     ]
-    device = pick_device()
     retain_freed_blocks()
     # One after the other: two models of 6 billion parameters do not fit into 24 GB.
-    tuned = load_tuned(inputs.base, inputs.adapter, stored_dtype(inputs.base)).to(device)
+    tuned = load_tuned(inputs.base, inputs.adapter, stored_dtype(inputs.base), device)
     adapter = states(tuned, rows, "export: adapter")
     del tuned
     difference = compare(adapter, states(load_merged(folder, dtype, device), rows, "export: merged"))
@@ -137,6 +137,14 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export) -> Differenc
             f"export.max_delta_nll = {params.max_delta_nll:g}; try export.dtype: float32"
         )
     return difference
+
+
+def comparison_device(base: Path) -> torch.device:
+    """A GPU with the memory for it, or the CPU; says so where GPUs are too small."""
+    found = place_layerwise(base, stored_dtype(base))
+    if found.sentence:
+        print(f"export: comparing the merged model with the adapter, {found.sentence}", flush=True)
+    return found.places[0].device
 
 
 def complete(folder: Path, inputs: Inputs, params: Export, base: Base, report: dict[str, Any]) -> None:

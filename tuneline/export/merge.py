@@ -21,9 +21,9 @@ EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0*
 """Relative error that a cast may bring; in float32, that adding up in another order may."""
 
 
-def load_tuned(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
+def load_tuned(base: Path, adapter: Path, dtype: torch.dtype, device: torch.device | None = None) -> Any:
     """Base and adapter, unmerged, stored as `dtype`; but what the adapter holds whole is float32, as it was trained."""
-    model = load_model(base, dtype)
+    model = load_model(base, dtype, device)
     whole = _whole_names(adapter, base)
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in whole:

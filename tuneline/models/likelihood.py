@@ -44,7 +44,9 @@ def answer_nll(model: Any, row: Encoded) -> torch.Tensor:
     """-log p of each supervised token of the row in nats, float32 [n], on the CPU. `model` is a plain or PEFT model."""
     states, targets = answer_states(model, row)
     plain = unwrap_peft(model)
-    return token_nll(states, head_weight(plain), targets, logit_cap(plain)).cpu()
+    head = head_weight(plain)
+    # Another GPU's, where the layers are dealt to several.
+    return token_nll(states.to(head.device), head, targets.to(head.device), logit_cap(plain)).cpu()
 
 
 @torch.inference_mode()
@@ -52,7 +54,7 @@ def answer_states(model: Any, row: Encoded) -> tuple[torch.Tensor, torch.Tensor]
     """(states [n, H], targets [n]) at the positions that predict a supervised token."""
     ids = torch.tensor([row.input_ids], device=model.device)
     hidden = head_states(unwrap_peft(model), _hidden(model, ids))
-    return supervised_positions(hidden, torch.tensor([row.labels], device=model.device))
+    return supervised_positions(hidden, torch.tensor([row.labels], device=hidden.device))
 
 
 def unwrap_peft(model: Any) -> Any:

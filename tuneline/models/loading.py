@@ -3,6 +3,7 @@
 torch and transformers are imported inside, so that `--help` of a stage stays instant.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,11 +33,17 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(
-    folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None, quantize: str | None = None
+    folder: Path,
+    dtype: "torch.dtype",
+    device: "torch.device | None" = None,
+    quantize: str | None = None,
+    limits: "Mapping[int, int] | None" = None,
 ) -> Any:
     """The folder's causal language model in `dtype`, in eval mode, frozen, its key-value cache left on.
 
-    `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the folder holds no weights.
+    It is read straight to `device`, or its layers are dealt to several GPUs: `limits` are bytes by GPU. Under ZeRO-3 DeepSpeed
+    shards it as it is read. `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the
+    folder holds no weights.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -50,10 +57,20 @@ def load_model(
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-        **_quantization(quantize, dtype),
+        **_quantization(quantize, dtype), **_destination(device, limits),
     )  # fmt: skip
-    model.requires_grad_(False).eval()
-    return model if device is None else model.to(device)
+    return model.requires_grad_(False).eval()
+
+
+def _destination(device: "torch.device | None", limits: "Mapping[int, int] | None") -> dict[str, Any]:
+    """Where from_pretrained reads weights to: main memory, unless said."""
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    if limits is not None:
+        return {"device_map": "auto", "max_memory": dict(limits)}
+    if device is None or device.type == "cpu" or is_deepspeed_zero3_enabled():
+        return {}
+    return {"device_map": {"": device}}
 
 
 def _quantization(quantize: str | None, dtype: "torch.dtype") -> dict[str, Any]:
@@ -86,6 +103,16 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     from tuneline.models.adapters.source import read_adapter
 
     return attach(model, read_adapter(folder, model.config.to_dict()), name)
+
+
+def load_narrow_adapter(model: Any, folder: Path, dtype: "torch.dtype") -> Any:
+    """load_adapter, and what is added is in `dtype`, too: PEFT makes it float32, and then computes in float32 with it."""
+    own = {id(parameter) for parameter in model.parameters()}
+    tuned = load_adapter(model, folder)
+    for parameter in tuned.parameters():
+        if id(parameter) not in own:
+            parameter.data = parameter.data.to(dtype)
+    return tuned
 
 
 def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None" = None) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 DEVICE = Path("/dev/nvidiactl")
 """What NVIDIA's driver makes."""
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Where it says its version."""
 
 
 def usable_gpus() -> int:
@@ -42,6 +44,13 @@ def _reason() -> str:
     except (RuntimeError, AssertionError) as error:
         return str(error).partition("\n")[0].partition(". ")[0]
     return "its driver does not answer"
+
+
+def driver_version() -> str | None:
+    """NVIDIA's driver, as `580.95.05`; None where it does not say."""
+    text = DRIVER.read_text(encoding="utf-8") if DRIVER.is_file() else ""
+    found = re.search(r"NVRM version:.*?\b(\d{3}\.\d+(\.\d+)?)", text)
+    return found[1] if found else None
 
 
 @cache

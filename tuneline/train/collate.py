@@ -8,8 +8,9 @@ import torch
 from tuneline.formats.example import IGNORE_INDEX
 from tuneline.models.packed_attention import NAME
 from tuneline.models.packing import Row, pack, why_padded
+from tuneline.models.trial.random_slice import packs
 from tuneline.train.methods import PROMPT_LEARNING
-from tuneline.train.sections import Method
+from tuneline.train.sections import Method, TrainingConfig
 
 
 class Collate(Protocol):
@@ -23,6 +24,18 @@ def supports_packing(config: Any, method: Method, neftune: float | None) -> bool
     its input; in a model with layers that are no attention, or whose attention torch's own kernel could not do (sinks, caps).
     """
     return why_padded(config) is None and method.tune.method not in PROMPT_LEARNING and not neftune
+
+
+def rows_packed(model_config: Any, config: TrainingConfig) -> bool | None:
+    """Whether a run packs rows, decided before its batches are made; None where only the whole model can tell.
+
+    A list of architectures is never whole, so a slice is tried. A base that ZeRO-3 shards is never whole, either.
+    """
+    method, train, deepspeed = config
+    if not supports_packing(model_config, method, train.neftune_alpha):
+        return False
+    found = packs(model_config)
+    return False if found is None and deepspeed.zero_stage == 3 else found
 
 
 def collator(model: Any, *, packed: bool) -> Collate:

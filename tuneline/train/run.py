@@ -31,7 +31,7 @@ from tuneline.runtime.stage import quiet_deprecations
 from tuneline.train import methods
 from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
-from tuneline.train.collate import collator, supports_packing
+from tuneline.train.collate import collator, rows_packed
 from tuneline.train.config.train import Train
 from tuneline.train.deepspeed_config import shards_in
 from tuneline.train.fused_lora import patch_lora_layers
@@ -75,8 +75,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         cpu_tuning.release_large_blocks()
     tokens = Tokens(paths.tokens)
     values = json.loads((paths.base / "config.json").read_text(encoding="utf-8"))
-    packed = supports_packing(AutoConfig.for_model(**values), method, params.neftune_alpha)
-    batches, validation = batches_of(params, tokens, packed=packed)
+    packed = rows_packed(AutoConfig.for_model(**values), config)
+    batches, validation = batches_of(params, tokens, packed=packed is not False)
     steps = len(batches) * params.micro_batch_size // params.batch_size
     arguments = training_arguments(config, paths.scratch, steps, device, validates=bool(validation))
     init_distributed(arguments)
@@ -84,10 +84,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype")
     with shards_in(dtype):
-        base = load_model(paths.base, dtype, quantize=method.lora.quantize)
-    # Shards of ZeRO-3 can't be tried before DeepSpeed gathers them.
-    whole = not any(hasattr(parameter, "ds_id") for parameter in base.parameters())
-    collate = collator(base, packed=packed and (not whole or packing_is_exact(base)))
+        base = load_model(paths.base, dtype, device, method.lora.quantize)
+    collate = collator(base, packed=packed is True or (packed is None and packing_is_exact(base)))
     model = prepare_model(base, method, params.gradient_checkpointing)
     autocast_forward(model, device, dtype)
     if paths.init is not None and resume is None:

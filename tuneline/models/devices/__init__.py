@@ -1,0 +1,1 @@
+"""Where a model is computed: which GPUs have the memory for it."""

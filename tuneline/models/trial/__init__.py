@@ -1,0 +1,1 @@
+"""Architectures tried on a small random slice, before a weight is read."""
