@@ -161,14 +161,16 @@ def seconds(kernel: Kernel, card: Card) -> float:
 def measure(setting: Setting, layers: int, issued: bool = False) -> Step:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    model, collate = prepared(setting, layers)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model, batch = built(setting, layers)
+        batch = on_device(model, collate, setting.lengths)
         counting = _counting(setting.lengths)
         with counting:
             model(**batch)["loss"].backward()
     if not issued:
         return Step(counting.kernels, None)
-    model, batch = built(setting, layers)
+    model, collate = prepared(setting, layers)
+    batch = on_device(model, collate, setting.lengths)
     return Step(counting.kernels, min(issue(model, batch) for _ in range(5)))
 
 
@@ -184,36 +186,44 @@ def issue(model: Any, batch: dict[str, Any]) -> float:
     return took
 
 
-def built(setting: Setting, layers: int) -> tuple[Any, dict[str, Any]]:
-    """The model as it trains, on the GPU, and a micro-batch, half of whose tokens are supervised."""
+def prepared(setting: Setting, layers: int) -> tuple[Any, Any]:
+    """(the model as it trains, without storage, its collate function)."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from tuneline.train.collate import collator
-    from tuneline.train.loss_forward import install_loss_forward
     from tuneline.train.run import prepare_model
     from tuneline.train.trainer.autocast import autocast_forward
 
     torch.backends.cuda.enable_cudnn_sdp(False)
-    device, config, method = torch.device("cuda"), build_config("6B", smoke=False), lora_method()
+    config, method = build_config("6B", smoke=False), lora_method()
     config.num_hidden_layers = layers
     method = method._replace(lora=method.lora.model_copy(update={"dropout": setting.dropout}))
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
         collate = collator(base, packed=True)
         model = prepare_model(base, method, setting.checkpointing).train()
+    autocast_forward(model, torch.device("cuda"), torch.bfloat16)
+    return model, collate
+
+
+def on_device(model: Any, collate: Any, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """A micro-batch on the GPU, half of it supervised; the model gets its storage there, too."""
+    import torch
+
+    from tuneline.train.loss_forward import install_loss_forward
+
+    device, supervised = torch.device("cuda"), sum(lengths) // 2
     give_storage(model, device)
-    supervised = sum(setting.lengths) // 2
     # Which positions are supervised is data, and there is none.
     install_loss_forward(
-        base,
+        model.get_base_model(),
         lambda hidden, labels: (hidden.reshape(-1, hidden.shape[-1])[:supervised], labels.reshape(-1)[:supervised]),
     )
-    autocast_forward(model, device, torch.bfloat16)
-    rows = [torch.zeros(length, dtype=torch.long) for length in setting.lengths]
-    batch = collate([(row, row, supervised) for row in rows])
+    rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
+    batch = collate([(row, row, 1) for row in rows])
     del batch["step_tokens"]
-    return model, {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
+    return {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
 
 
 def give_storage(model: Any, device: Any) -> None:
