@@ -11,6 +11,8 @@ import torch
 
 from tuneline.models.chunked_loss import compute_dtype
 from tuneline.train.fused.dropout import draw, draw_again, drop
+from tuneline.train.fused.products import product
+from tuneline.train.fused.shared_input import join_siblings
 from tuneline.train.fused_experts import FusedExperts, is_fusible
 
 
@@ -18,15 +20,15 @@ def patch_lora_layers(model: Any) -> None:
     """Give every LoRA layer that is nothing more the fused forward pass; others keep PEFT's."""
     from peft.tuners.lora import Linear, ParamWrapper
 
-    fused = []
+    fused: dict[Any, _Forward] = {}
     for name, module in model.named_modules():
         if isinstance(module, Linear | ParamWrapper) and _is_plain(module):
-            module.forward = _Forward(module)
-            fused.append(module.forward)
+            fused[module] = module.forward = _Forward(module)
         elif isinstance(module, ParamWrapper) and not name.endswith(".base_layer") and is_fusible(module):
             module.forward = FusedExperts(module)
     if fused:
-        model.register_forward_pre_hook(lambda *_: _cast_all(fused))
+        join_siblings(model, fused)
+        model.register_forward_pre_hook(lambda *_: _cast_all(list(fused.values())))
 
 
 class _Cast(NamedTuple):
@@ -35,6 +37,22 @@ class _Cast(NamedTuple):
     down: torch.Tensor
     up: torch.Tensor
     versions: tuple[int, int]
+
+
+class Inputs(NamedTuple):
+    """What a layer computes with beside x."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    a: torch.Tensor
+    b: torch.Tensor
+    down: torch.Tensor
+    """A in the dtype of computation."""
+    up: torch.Tensor
+    """s B in the dtype of computation."""
+    scaling: float
+    share: float
+    """Of x that dropout takes away."""
 
 
 class _Forward:
@@ -46,15 +64,22 @@ class _Forward:
     def trained(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.layer.lora_A["default"].weight, self.layer.lora_B["default"].weight
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    @property
+    def share(self) -> float:
+        dropout = self.layer.lora_dropout["default"]
+        return float(dropout.p) if isinstance(dropout, torch.nn.Dropout) and dropout.training else 0.0
+
+    def inputs(self) -> Inputs:
         base, (a, b), scaling = self.layer.base_layer, self.trained, self.layer.scaling["default"]
-        dropout, kind = self.layer.lora_dropout["default"], compute_dtype(base.weight)
-        share = dropout.p if isinstance(dropout, torch.nn.Dropout) and dropout.training else 0.0
-        cast = self.cast
+        kind, cast = compute_dtype(base.weight), self.cast
         if cast is None or cast.down.dtype != kind or cast.versions != (a._version, b._version):
             cast = _Cast(a.detach().to(kind), (b.detach() * scaling).to(kind), (0, 0))
-        given = (base.weight, base.bias, a, b, cast.down, cast.up, scaling, share)
-        result: torch.Tensor = _LoraLinear.apply(x, *given)
+        bias = base.bias if base.bias is None else base.bias.to(kind)
+        return Inputs(base.weight.to(kind), bias, a, b, cast.down, cast.up, scaling, self.share)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        given = self.inputs()
+        result: torch.Tensor = _LoraLinear.apply(x, given, given.a, given.b)
         return result
 
 
@@ -98,26 +123,17 @@ def _is_plain(layer: Any) -> bool:
 
 
 class _LoraLinear(torch.autograd.Function):
-    """`down` and `up` are A and s B in the dtype of computation; `share` is that of x which dropout takes away."""
-
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        down: torch.Tensor,
-        up: torch.Tensor,
-        scaling: float,
-        share: float,
-    ) -> torch.Tensor:
-        kind = down.dtype
-        flat, weight = x.reshape(-1, x.shape[-1]).to(kind), weight.to(kind)
+    def forward(ctx: Any, x: torch.Tensor, given: Inputs, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        weight, bias, _, _, down, up, scaling, share = given
+        flat = x.reshape(-1, x.shape[-1]).to(down.dtype)
         left, mask, offset = draw(flat, share) if share else (flat, None, None)
         inner = left @ down.T
-        y = torch.nn.functional.linear(flat, weight, bias if bias is None else bias.to(kind)).addmm_(inner, up.T)
+        if flat.is_cuda:
+            # The larger product has time to read what it adds to; the smaller one is as fast as memory is.
+            y = torch.nn.functional.linear(inner, up, bias).addmm_(flat, weight.T)
+        else:
+            y = torch.nn.functional.linear(flat, weight, bias).addmm_(inner, up.T)
         ctx.save_for_backward(flat, inner, weight, down, up, mask)
         ctx.scaling, ctx.kinds, ctx.share, ctx.offset = scaling, (x.dtype, a.dtype, b.dtype), share, offset
         return y.reshape(*x.shape[:-1], -1)
@@ -132,21 +148,13 @@ class _LoraLinear(torch.autograd.Function):
         if ctx.share:
             left, mask = draw_again(flat, ctx.share, mask, ctx.offset)
         if ctx.needs_input_grad[0]:
-            if mask is None:
-                of_x = (out @ weight).addmm_(through, down)
-            else:
+            if mask is not None:
                 of_x = drop(through @ down, mask, ctx.share).addmm_(out, weight)
+            elif out.is_cuda:
+                of_x = (through @ down).addmm_(out, weight)
+            else:
+                of_x = (out @ weight).addmm_(through, down)
             of_x = of_x.reshape(*gradient.shape[:-1], -1).to(ctx.kinds[0])
         of_a = product(through.T, left, ctx.kinds[1])
         of_b = product(out.T, inner, ctx.kinds[2], ctx.scaling)
-        return of_x, None, None, of_a, of_b, None, None, None, None
-
-
-def product(left: torch.Tensor, right: torch.Tensor, kind: torch.dtype, scale: float = 1.0) -> torch.Tensor:
-    """scale * left @ right in the wider dtype `kind`; on a GPU one kernel, which does not round before."""
-    if left.is_cuda and left.dtype != kind:
-        # With beta 0 the first argument gives its place alone.
-        empty = left.new_empty(left.shape[0], right.shape[1], dtype=kind)
-        return torch.addmm(empty, left, right, beta=0, alpha=scale, out_dtype=kind)
-    result = (left @ right).to(kind)
-    return result if scale == 1.0 else result * scale
+        return of_x, None, of_a, of_b

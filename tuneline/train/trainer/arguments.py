@@ -56,7 +56,7 @@ def training_arguments(
 
 
 def has_fused_adamw(config: TrainingConfig, device: torch.device) -> bool:
-    """Whether AdamW's step is one kernel: on GPUs; a CPU, and what is offloaded to it, keeps to the bytes that it always made."""
+    """Whether AdamW's step is one kernel: on GPUs; a CPU, and what is offloaded to it, keeps its bytes."""
     return device.type == "cuda" and config.deepspeed.offload == "none"
 
 
