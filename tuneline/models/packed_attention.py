@@ -41,7 +41,7 @@ def packed_attention(
     more = [name for name in ("s_aux", "softcap", "position_bias") if unused.get(name) is not None]
     assert not more, f"{type(module).__name__} attends with {more}, which supports_packing should have ruled out"
     assert sum(lengths) == query.shape[2], f"lengths {lengths} of {query.shape[2]} positions"
-    flash = query.is_cuda and flash_fits(query, key, value)
+    flash = flash_fits(query, key, value)
     windowed = sliding_window is not None and max(lengths) > sliding_window
     if flash and not dropout and (len(lengths) > 1 or windowed):
         offsets = row_offsets(lengths, query.device) if offsets is None else offsets
@@ -53,7 +53,7 @@ def packed_attention(
         grouped = False
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):
-        q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
+        q, k, v = (tensor.narrow(2, start, end - start) for tensor in (query, key, value))
         mask = None
         if sliding_window is not None and end - start > sliding_window:
             mask = sliding_window_mask(end - start, sliding_window, query.device)
@@ -69,8 +69,10 @@ def packed_attention(
 
 def flash_fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
     """Whether FlashAttention takes these on their GPU, by torch's own judgement: half precision, sm_80 and newer, d to 256."""
+    if not query.is_cuda or query.shape[-1] % 8:
+        return False
     params = torch.backends.cuda.SDPAParams(query, key, value, None, 0.0, True, query.shape[1] != key.shape[1])
-    return query.shape[-1] % 8 == 0 and torch.backends.cuda.can_use_flash_attention(params)
+    return bool(torch.backends.cuda.can_use_flash_attention(params))
 
 
 def row_offsets(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
@@ -89,13 +91,13 @@ def attend_at_once(
 ) -> torch.Tensor:
     """Causal attention of all rows [1, N, heads, d] in one kernel, which counts a window without the position itself."""
     window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
-    q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
+    q, k, v = (one.squeeze(0).transpose(0, 1) for one in (query, key, value))
     longest, grouped = max(lengths), q.shape[1] != k.shape[1]
     attended = varlen_attn(
         q, k, v, offsets, offsets, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped
     )
     assert isinstance(attended, torch.Tensor), "only asked for what is attended"
-    return attended[None]
+    return attended.unsqueeze(0)
 
 
 def matmul_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -112,7 +114,7 @@ def matmul_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling:
 def sliding_window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
     """Which position sees which, bool [T, T]."""
     places = torch.arange(length, device=device)
-    behind = places[:, None] - places
+    behind = places.unsqueeze(1) - places
     return (behind >= 0) & (behind < window)
 
 

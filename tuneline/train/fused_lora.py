@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tuneline.models.chunked_loss import compute_dtype
+from tuneline.train.fused import device
 from tuneline.train.fused.dropout import draw, draw_again, drop
 from tuneline.train.fused.products import product
 from tuneline.train.fused.shared_input import join_siblings
@@ -94,10 +95,10 @@ def _cast_all(layers: list[_Forward]) -> None:
         a, weight = one.trained[0], one.layer.base_layer.weight
         if weight.dtype != a.dtype:
             groups.setdefault((weight.dtype, a.device), []).append(one)
-    for (kind, device), group in groups.items():
+    for (kind, place), group in groups.items():
         trained = [one.trained for one in group]
         for one, (a, b) in zip(group, trained, strict=True):
-            if one.cast is None or (one.cast.down.dtype, one.cast.down.device) != (kind, device):
+            if one.cast is None or (one.cast.down.dtype, one.cast.down.device) != (kind, place):
                 made = [torch.empty_like(factor, dtype=kind, requires_grad=False) for factor in (a, b)]
                 one.cast = _Cast(made[0], made[1], (0, 0))
             one.cast = one.cast._replace(versions=(a._version, b._version))
@@ -129,7 +130,7 @@ class _LoraLinear(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1]).to(down.dtype)
         left, mask, offset = draw(flat, share) if share else (flat, None, None)
         inner = left @ down.T
-        if flat.is_cuda:
+        if device.on_gpu(flat):
             # The larger product has time to read what it adds to; the smaller one is as fast as memory is.
             y = torch.nn.functional.linear(inner, up, bias).addmm_(flat, weight.T)
         else:
@@ -150,7 +151,7 @@ class _LoraLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if mask is not None:
                 of_x = drop(through @ down, mask, ctx.share).addmm_(out, weight)
-            elif out.is_cuda:
+            elif device.on_gpu(out):
                 of_x = (through @ down).addmm_(out, weight)
             else:
                 of_x = (out @ weight).addmm_(through, down)

@@ -3,21 +3,23 @@
 It rounds once, at its end, where they round before the weight, too. A CPU keeps the model's own way.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch.nn.functional import rms_norm
 
+from tuneline.train.fused import device
+
 
 def patch_norms(model: Any) -> None:
     """Give every norm that is tried and found to be RMSNorm torch's kernel, on GPUs and while its weight is frozen."""
-    found: dict[type, bool] = {}
     for module in list(model.modules()):
-        kind = type(module)
-        if kind.__name__.endswith("RMSNorm") and found.setdefault(kind, is_rms_norm(kind)):
+        if type(module).__name__.endswith("RMSNorm") and is_rms_norm(type(module)):
             module.forward = _Forward(module)
 
 
+@cache
 def is_rms_norm(kind: type) -> bool:
     """Whether a module of this class computes x / sqrt(mean(x²) + eps) * weight: Gemma's adds 1 to its weight."""
     with torch.no_grad(), torch.device("cpu"):
@@ -37,11 +39,11 @@ class _Forward:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.module.weight
-        if not x.is_cuda or weight.requires_grad or weight.dtype != x.dtype:
+        if not device.on_gpu(x) or weight.requires_grad or weight.dtype != x.dtype:
             result: torch.Tensor = self.own(x)
             return result
         # Autocast would have it in float32, which is how it computes within its kernel.
-        with torch.autocast("cuda", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return rms_norm(x, weight.shape, weight, self.eps)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from tuneline.train.fused import device
+
 NAME = "apply_rotary_pos_emb"
 
 
@@ -41,7 +43,7 @@ class _Apply:
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *more: Any, **named: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not q.is_cuda or more or named:
+        if not device.on_gpu(q) or more or named:
             result: tuple[torch.Tensor, torch.Tensor] = self.own(q, k, cos, sin, *more, **named)
             return result
         if self.last[0] is not cos:

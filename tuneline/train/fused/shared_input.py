@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tuneline.train.fused import device
 from tuneline.train.fused.dropout import draw, draw_again, drop
 from tuneline.train.fused.products import product
 
@@ -60,7 +61,7 @@ class Together:
         return made
 
     def fits(self, x: torch.Tensor) -> bool:
-        return x.is_cuda and len({one.share for one in self.alone}) == 1
+        return device.on_gpu(x) and len({one.share for one in self.alone}) == 1
 
 
 class _Together(torch.autograd.Function):
