@@ -1,19 +1,16 @@
 """Tokens a second that a GPU can reach at most, from what a training step does: launches, bytes moved and products.
 
-    python -m benchmarks.gpu_roofline [--layers 28] [--only "1 x 1024"] [--issue] [--kernels] [--out FILE]
+    python -m benchmarks.gpu_roofline [--layers 28] [--only "1 x 1024"] [--kernels] [--out FILE]
 
 ChatGLM3-6B's shape (as Glm), LoRA r 16 on all linear layers, bfloat16: forward and backward of one micro-batch by the trainer's
 own model on tensors without data (torch's FakeTensorMode). A kernel takes max(bytes / bandwidth, operations / rate of products,
 3 us); a step takes what is longer, all kernels or issuing them at 10 us each. So these are estimates.
 
 Needs torch's CUDA build and a GPU, of which nothing is asked but its name; or in its place a driver that has devices and
-computes nothing, loaded before torch (LD_PRELOAD). `--issue` measures the processor's time to issue a micro-batch with tensors
-of the device, which with such a driver is all that takes time; it is worth something on an idle machine alone.
+computes nothing, loaded before torch (LD_PRELOAD).
 """
 
-import math
 import sys
-import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
@@ -46,12 +43,10 @@ SHORTEST = 3e-6
 ISSUED = 10e-6
 """Seconds from one launch to the next of Python, torch and the driver: 60 ms were measured for 5,400 launches on an idle EPYC
 core with a driver that does nothing, of which a GPU machine's core takes 0.7; and 2.2 us a launch are the real driver's."""
-LISTED = 64
-"""Tensors that one kernel of torch's foreach functions takes."""
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 VIEWS = (
-    "prim", "view", "transpose", "permute", "slice.", "expand", "unsqueeze", "squeeze", "select.", "detach", "alias", "split", "t.",
-    "as_strided", "_unsafe_view", "empty", "new_empty", "chunk", "sym_", "unbind", "_reshape_alias", "lift",
+    "prim", "view", "transpose", "permute", "slice.", "expand", "unsqueeze", "squeeze", "select.", "detach", "alias", "split",
+    "t.", "as_strided", "_unsafe_view", "empty", "new_empty", "chunk", "sym_", "unbind", "_reshape_alias", "lift",
 )  # fmt: skip
 
 
@@ -76,78 +71,57 @@ SETTINGS = [
 
 class Kernel(NamedTuple):
     name: str
-    launches: int
     size: int
     """Bytes read and written."""
     operations: float
     dtype: str
 
 
-class Step(NamedTuple):
-    kernels: list[Kernel]
-    issued: float | None
-    """Seconds of the processor for forward and backward, if measured."""
-
-    @property
-    def launches(self) -> int:
-        return sum(kernel.launches for kernel in self.kernels)
-
-
 def main() -> None:
+    import torch
+
     parser = argument_parser(__doc__)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--only", default="", help="settings with this in their name")
-    parser.add_argument(
-        "--issue", action="store_true", help="measure the time to issue a micro-batch, for a column of its own"
-    )
     parser.add_argument("--kernels", action="store_true", help="also how often each operation is launched")
     parser.add_argument("--out", type=Path, help="Markdown goes there, too")
     options = parser.parse_args()
-    if reason := why_not():
-        sys.exit(f"benchmarks.gpu_roofline: {reason}")
+    if not torch.cuda.is_available():
+        sys.exit(
+            f"benchmarks.gpu_roofline: torch {torch.__version__} has no GPU, nor a driver in its place: see --help"
+        )
     settings = [setting for setting in SETTINGS if options.only in setting.name]
     cells = (columns(setting, options) for setting in settings)
-    titles = ("micro-batch", "launches", "GB moved", "TFLOP", "float32", "ms measured to issue", *CARDS)
+    titles = ("micro-batch", "launches", "GB moved", "TFLOP", "float32", *CARDS)
     note = "Estimates. Cards: tokens/s; what limits it and, where that is issuing, what the kernels alone would give."
     text = show(chain([f"{machine_line('transformers', 'peft')}\n\n{note}\n"], table(titles, cells)))
     if options.out:
         options.out.write_text(f"{text}\n", encoding="utf-8")
 
 
-def why_not() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        return f"torch {torch.__version__} has no GPU, nor a driver that computes nothing: see `--help`"
-    return ""
-
-
 def columns(setting: Setting, options: Namespace) -> list[str]:
-    step = measure(setting, options.layers, options.issue)
+    kernels = measure(setting, options.layers)
     if options.kernels:
-        counted: Counter[str] = Counter()
-        for kernel in step.kernels:
-            counted[kernel.name] += kernel.launches
+        counted = Counter(kernel.name for kernel in kernels)
         print(*(f"{count:6} {name}" for name, count in counted.most_common()), sep="\n", file=sys.stderr)
-    products = sum(kernel.operations for kernel in step.kernels)
-    wide = sum(kernel.operations for kernel in step.kernels if kernel.dtype == "float32")
-    size = sum(kernel.size for kernel in step.kernels)
-    rates = [rate(step, sum(setting.lengths), card) for card in CARDS.values()]
+    products = sum(kernel.operations for kernel in kernels)
+    wide = sum(kernel.operations for kernel in kernels if kernel.dtype == "float32")
+    size = sum(kernel.size for kernel in kernels)
+    rates = [rate(kernels, sum(setting.lengths), card) for card in CARDS.values()]
     return [
         setting.name,
-        f"{step.launches:,}",
+        f"{len(kernels):,}",
         f"{size / 1e9:.0f}",
         f"{products / 1e12:.2f}",
         f"{wide / products:.1%}",
-        "" if step.issued is None else f"{step.issued * 1e3:.0f}",
         *rates,
     ]
 
 
-def rate(step: Step, tokens: int, card: Card) -> str:
+def rate(kernels: list[Kernel], tokens: int, card: Card) -> str:
     """Tokens/s of a card, and by what it is limited."""
-    computed = sum(seconds(kernel, card) for kernel in step.kernels)
-    issued = step.launches * ISSUED
+    computed = sum(seconds(kernel, card) for kernel in kernels)
+    issued = len(kernels) * ISSUED
     if issued > computed:
         return f"{tokens / issued:,.0f} (issuing; {tokens / computed:,.0f})"
     return f"{tokens / computed:,.0f}"
@@ -155,10 +129,11 @@ def rate(step: Step, tokens: int, card: Card) -> str:
 
 def seconds(kernel: Kernel, card: Card) -> float:
     products = card.float32 if kernel.dtype == "float32" else card.products
-    return max(kernel.size / card.bandwidth, kernel.operations / products, kernel.launches * SHORTEST)
+    return max(kernel.size / card.bandwidth, kernel.operations / products, SHORTEST)
 
 
-def measure(setting: Setting, layers: int, issued: bool = False) -> Step:
+def measure(setting: Setting, layers: int) -> list[Kernel]:
+    """The kernels of forward and backward of one micro-batch."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model, collate = prepared(setting, layers)
@@ -167,23 +142,8 @@ def measure(setting: Setting, layers: int, issued: bool = False) -> Step:
         counting = _counting(setting.lengths)
         with counting:
             model(**batch)["loss"].backward()
-    if not issued:
-        return Step(counting.kernels, None)
-    model, collate = prepared(setting, layers)
-    batch = on_device(model, collate, setting.lengths)
-    return Step(counting.kernels, min(issue(model, batch) for _ in range(5)))
-
-
-def issue(model: Any, batch: dict[str, Any]) -> float:
-    """Seconds of this process's CPU for forward and backward; backward runs in a thread of its own."""
-    import torch
-
-    start = time.process_time()
-    model(**batch)["loss"].backward()
-    took = time.process_time() - start
-    torch.cuda.synchronize()
-    model.zero_grad()
-    return took
+    kernels: list[Kernel] = counting.kernels
+    return kernels
 
 
 def prepared(setting: Setting, layers: int) -> tuple[Any, Any]:
@@ -262,8 +222,7 @@ def _counting(lengths: tuple[int, ...]) -> Any:
             if name.startswith(VIEWS) or not (given or made):
                 return result
             size = sum(one.numel() * one.element_size() for one in [*given, *made])
-            launches = math.ceil(len(args[0]) / LISTED) if name.startswith("_foreach") else 1
-            self.kernels.append(Kernel(name, launches, size, *operations(name, list(on_gpu(args)), lengths)))
+            self.kernels.append(Kernel(name, size, *operations(name, list(on_gpu(args)), lengths)))
             return result
 
     return Counting()

@@ -4,7 +4,6 @@ silu(gate) is computed again there, in the time that putting the two gradients t
 less of 1,024 tokens. A CPU keeps the model's own way.
 """
 
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +21,6 @@ def patch_gates(model: Any) -> None:
             module.forward = _Forward(module)
 
 
-@cache
 def is_gated(kind: Any, activation: Any) -> bool:
     """Whether an MLP of this class, with this class's activation, is silu(first half) * second half but for its layers."""
     with torch.no_grad(), torch.device("cpu"):

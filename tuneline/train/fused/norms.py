@@ -3,7 +3,6 @@
 It rounds once, at its end, where they round before the weight, too. A CPU keeps the model's own way.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ def patch_norms(model: Any) -> None:
             module.forward = _Forward(module)
 
 
-@cache
 def is_rms_norm(kind: type) -> bool:
     """Whether a module of this class computes x / sqrt(mean(x²) + eps) * weight: Gemma's adds 1 to its weight."""
     with torch.no_grad(), torch.device("cpu"):
