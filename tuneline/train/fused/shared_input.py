@@ -19,7 +19,7 @@ def join_siblings(model: Any, fused: dict[Any, Any]) -> None:
     """Join those of the fused layers (layer to its forward pass) that are known to have the same input."""
     for module in model.modules():
         for names in SIBLINGS:
-            layers = [getattr(module, name, None) for name in names]
+            layers: list[Any] = [getattr(module, name, None) for name in names]
             if all(layer in fused for layer in layers):
                 together = Together([fused[layer] for layer in layers])
                 for index, layer in enumerate(layers):
