@@ -5,7 +5,9 @@ import re
 import subprocess
 
 import pytest
+import torch
 
+from benchmarks.gpu_roofline import Card, Kernel, operations, rate, seconds
 from benchmarks.harness import ChildError, call_in_child, interleaved, show, table
 from benchmarks.methods import COLUMNS, USUAL, scores
 from benchmarks.train_report import after_first, ratios, summarize, throughput, workload
@@ -169,3 +171,27 @@ def test_ratios_to_the_goals():
     assert "| tokens/s, of TRL's | 2.00 | 3.00 | not met |" in lines
     assert "| 4 GB, of the peak memory | 2.00 | 1.00 | met |" in lines
     assert "| mean loss over the same rows, less TRL's | +0.00% | ± 1 % | met |" in lines
+
+
+def test_a_step_on_a_gpu_takes_its_kernels_or_their_launches():
+    card = Card(products=1e12, float32=1e11, bandwidth=1e9)
+    product, sum_of = Kernel("mm", 1000, 1e9, "bfloat16"), Kernel("add", 1_000_000, 0.0, "")
+    small = Kernel("neg", 8, 0.0, "")
+    assert [seconds(one, card) for one in (product, sum_of, small)] == pytest.approx([1e-3, 1e-3, 3e-6])
+    assert seconds(product._replace(dtype="float32"), card) == pytest.approx(1e-2)
+    assert rate([product, sum_of], 20, card) == "10,000"
+    # 100 microseconds to launch ten kernels that take 30.
+    assert rate([small] * 10, 100, card) == "1,000,000 (issuing; 3,333,333)"
+
+
+def test_operations_of_products_and_of_causal_attention():
+    left, right = torch.empty(3, 4, dtype=torch.bfloat16), torch.empty(4, 5, dtype=torch.bfloat16)
+    assert operations("mm.default", [left, right], (3,)) == (120, "bfloat16")
+    assert operations("addmm_.default", [torch.empty(3, 5), left, right], (3,)) == (120, "bfloat16")
+    query = torch.empty(1, 2, 10, 8)
+    forward = operations("_scaled_dot_product_flash_attention.default", [query] * 3, (10,))
+    assert forward == (4 * 2 * 8 * 100 / 2, "float32")
+    in_line = torch.empty(10, 2, 8)
+    backward = operations("torch_attn._varlen_attn_backward.default", [in_line] * 4, (6, 4))
+    assert backward == (2.5 * 4 * 2 * 8 * (36 + 16) / 2, "float32")
+    assert operations("mul.Tensor", [left, left], (3,)) == (0, "")

@@ -21,6 +21,7 @@ from tuneline.runtime.gpu import has_kernels, usable_gpus
 from tuneline.runtime.params import section_name
 from tuneline.train.checks import check
 from tuneline.train.sections import load_config
+from tuneline.train.trainer.arguments import grow_segments, has_fused_adamw
 from tuneline.train.trainer.autocast import autocast_forward
 
 TRAIN = """
@@ -229,6 +230,28 @@ def test_a_gpu_that_the_driver_knows_nothing_of(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(ValueError, match="cannot use this machine's GPU"):
         usable_gpus()
+
+
+def test_adamw_is_one_kernel_on_a_gpu_alone(params):
+    config = load_config(lambda section: section.model_validate(params[section_name(section)]))
+    assert has_fused_adamw(config, torch.device("cuda"))
+    assert not has_fused_adamw(config, torch.device("cpu"))
+    params["deepspeed"]["offload"] = "optimizer"
+    config = load_config(lambda section: section.model_validate(params[section_name(section)]))
+    assert not has_fused_adamw(config, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_memory_of_gpus_grows_unless_the_user_says_otherwise(monkeypatch, name):
+    for one in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(one, "")
+        monkeypatch.delenv(one)
+    monkeypatch.setenv(name, "max_split_size_mb:64")
+    grow_segments()
+    assert os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF")) == "max_split_size_mb:64"
+    monkeypatch.delenv(name)
+    grow_segments()
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
 
 def test_attention_never_goes_to_cudnn(llama_base):

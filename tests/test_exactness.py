@@ -7,6 +7,7 @@ import torch
 import transformers
 
 import tuneline.models.packed_attention
+import tuneline.train.fused.device
 from tests.helpers.families import FAMILIES, HEADS, SHAPE
 from tests.helpers.methods import method
 from tuneline.models.packing import packing_is_exact
@@ -92,6 +93,49 @@ def test_rows_in_one_line_give_the_loss_and_gradients_of_rows_alone(
     batch.pop("step_tokens")
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
         loss = tuned(**batch)["loss"]
+    assert float(loss.detach()) == pytest.approx(wanted, rel=tolerance)
+    rounding = 0.0 if dtype == torch.float32 else distance(plain(family, dtype)[1], gradients)
+    assert distance(flat(torch.autograd.grad(loss, trained)), gradients) <= 1.2 * rounding + tolerance
+
+
+def varlen_attn(q, k, v, offsets, offsets_k, longest, longest_k, *, scale, window_size, enable_gqa):
+    """What torch.nn.attention.varlen says of itself: rows [N, heads, d], a window of so many positions before each."""
+    assert offsets is offsets_k and offsets.dtype == torch.int32
+    assert longest == longest_k == int(offsets.diff().max()) and offsets[-1] == len(q) == len(k) == len(v)
+    assert enable_gqa == (q.shape[1] != k.shape[1]) and window_size[1] == 0
+    k, v = (one.repeat_interleave(q.shape[1] // k.shape[1], 1) for one in (k, v))
+    rows = []
+    for start, end in itertools.pairwise(offsets.tolist()):
+        places = torch.arange(end - start)
+        behind = places[:, None] - places
+        seen = (behind >= 0) & ((behind <= window_size[0]) | (window_size[0] < 0))
+        scores = torch.einsum("ihd,jhd->hij", q[start:end], k[start:end]) * (scale or q.shape[-1] ** -0.5)
+        rows.append(torch.einsum("hij,jhd->ihd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v[start:end]))
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_ways_of_a_gpu_give_the_same(family, dtype, tolerance, checkpointing, monkeypatch):
+    """Rows in one call, norms, positions, gates and layers with the same input as on a GPU, computed by a CPU."""
+    calls = []
+    monkeypatch.setattr(tuneline.train.fused.device, "on_gpu", lambda x: True)
+    monkeypatch.setattr(tuneline.models.packed_attention, "flash_fits", lambda *_: True)
+    monkeypatch.setattr(
+        tuneline.models.packed_attention,
+        "varlen_attn",
+        lambda *given, **named: calls.append(1) or varlen_attn(*given, **named),
+    )
+    wanted, gradients = plain(family, torch.float32, weights=dtype)
+    model = made(family, dtype)
+    tuned = prepare_model(model, LORA, checkpointing).train()
+    trained = wake(tuned)
+    batch = collator(model, packed=True)(rows())
+    batch.pop("step_tokens")
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        loss = tuned(**batch)["loss"]
+    assert len(calls) == SHAPE["num_hidden_layers"]
     assert float(loss.detach()) == pytest.approx(wanted, rel=tolerance)
     rounding = 0.0 if dtype == torch.float32 else distance(plain(family, dtype)[1], gradients)
     assert distance(flat(torch.autograd.grad(loss, trained)), gradients) <= 1.2 * rounding + tolerance

@@ -5,10 +5,12 @@ import sys
 
 import pytest
 
+import tuneline.train.trainer.progress as curve_module
 from tests.helpers.paths import ROOT
 from tuneline.runtime import progress
 from tuneline.runtime.progress import ProgressBar, clock, track
 from tuneline.runtime.stage import announcement, numbered, stage_names
+from tuneline.train.trainer.progress import Progress, curve_rows
 
 
 class Terminal(io.StringIO):
@@ -89,3 +91,46 @@ def test_a_stage_says_how_long_it_took_last_time(monkeypatch, tmp_path):
         (tmp_path / f"metrics/speed/{name}.json").write_text(f'{{"wall_seconds": {seconds}}}')
     assert announcement("one") == "stage 1 of 2: one (5 s last time, 1 min 05 s to the end if all stages run)"
     assert announcement("two") == "stage 2 of 2: two (1 min 00 s last time)"
+
+
+class State:
+    def __init__(self, max_steps: int) -> None:
+        self.global_step, self.max_steps, self.log_history = 0, max_steps, []
+
+
+def log(progress_of: Progress, state: State, step: int, **values: float) -> None:
+    state.global_step = step
+    state.log_history.append({"step": step, **values})
+    progress_of.on_log(None, state, None)
+
+
+def test_the_curve_grows_by_what_is_new(tmp_path, monkeypatch):
+    """Whatever was logged before, a log reads and writes its own rows alone."""
+    read: list[int] = []
+    monkeypatch.setattr(curve_module, "curve_rows", lambda history: read.append(len(history)) or curve_rows(history))
+    curve, state = tmp_path / "metrics/loss.csv", State(4)
+    first = Progress(curve, [10, 20, 30, 40])
+    first.on_train_begin(None, state, None)
+    log(first, state, 1, loss=3.25, learning_rate=0.001, grad_norm=1.5)
+    log(first, state, 2, loss=2.0, learning_rate=0.0005)
+    log(first, state, 2, eval_loss=2.5)
+    log(first, state, 2, train_runtime=1.0)
+    log(first, state, 3, eval_loss=1 / 3)
+    log(first, state, 4, loss=1.0)
+    assert read == [1] * 6
+    text = "step,loss,learning_rate,grad_norm,validation_loss\n1,3.25,0.001,1.5,\n2,2.0,0.0005,,2.5\n3,,,,0.333333\n4,1.0,,,\n"
+    assert curve.read_text() == text
+    assert first.bar is not None and "step 4 of 4, loss 1.000" in first.bar._notes
+    # A resume forgets what came after its checkpoint.
+    del state.log_history[-2:]
+    state.global_step = 2
+    again = Progress(curve, [10, 20, 30, 40])
+    again.on_train_begin(None, state, None)
+    assert again.bar is not None and (again.bar.done, again.bar.total) == (30, 100)
+    log(again, state, 3, loss=1.5)
+    again.on_step_end(None, state, None)
+    assert again.bar.done == 60
+    assert curve.read_text() == "".join(text.splitlines(keepends=True)[:3]) + "3,1.5,,,\n"
+    curve.unlink()
+    log(again, state, 4, loss=0.5)
+    assert curve.read_text().splitlines()[1:] == ["1,3.25,0.001,1.5,", "2,2.0,0.0005,,2.5", "3,1.5,,,", "4,0.5,,,"]

@@ -7,6 +7,7 @@ import torch
 
 from tuneline.models.chunked_loss import summed_loss, supervised_positions
 from tuneline.models.likelihood import head_states, head_weight, logit_cap
+from tuneline.models.packed_attention import row_offsets
 from tuneline.train.router_loss import asks_for_router_loss, router_loss
 
 Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -38,7 +39,11 @@ def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> N
         **unused: Any,
     ) -> dict[str, torch.Tensor]:
         assert labels is not None, "a batch of training has labels"
-        where = {} if lengths is None else {"position_ids": position_ids, "lengths": lengths}
+        where: dict[str, Any] = {}
+        if lengths is not None:
+            where = {"position_ids": position_ids, "lengths": lengths}
+        if lengths is not None and labels.is_cuda:
+            where["offsets"] = row_offsets(lengths, labels.device)
         output = model.base_model(
             input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False, **where
         )

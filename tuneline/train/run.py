@@ -34,13 +34,16 @@ from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, rows_packed
 from tuneline.train.config.train import Train
 from tuneline.train.deepspeed_config import shards_in
+from tuneline.train.fused.gates import patch_gates
+from tuneline.train.fused.norms import patch_norms
+from tuneline.train.fused.rotary import patch_rotary
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.process_arguments import Paths, from_arguments
 from tuneline.train.sections import Method, TrainingConfig
 from tuneline.train.start import load_start
-from tuneline.train.trainer.arguments import init_distributed, training_arguments
+from tuneline.train.trainer.arguments import grow_segments, init_distributed, training_arguments
 from tuneline.train.trainer.autocast import autocast_forward
 from tuneline.train.trainer.callbacks import GracefulStopCallback, ManifestCallback
 from tuneline.train.trainer.connection import connection_errors
@@ -57,6 +60,7 @@ def main() -> None:
     command = from_arguments(description=__doc__)
     if command.parent:
         exit_with_parent(command.parent)
+    grow_segments()
     logging.set_verbosity_error()
     # It says that it takes DeepSpeed's accumulation steps, as it should.
     getLogger("accelerate").setLevel(ERROR)
@@ -137,6 +141,9 @@ def prepare_model(model: Any, method: Method, checkpointing: bool) -> Any:
     if checkpointing:
         enable_checkpointing(model)
     patch_lora_layers(tuned)
+    patch_norms(tuned)
+    patch_rotary(tuned)
+    patch_gates(tuned)
     return tuned
 
 

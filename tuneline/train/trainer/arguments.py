@@ -35,7 +35,7 @@ def training_arguments(
         ),
         max_grad_norm=params.max_grad_norm,
         neftune_noise_alpha=params.neftune_alpha,
-        optim="adamw_torch",
+        optim="adamw_torch_fused" if has_fused_adamw(config, device) else "adamw_torch",
         save_strategy="steps",
         save_steps=params.save_steps,
         save_total_limit=3 if validates else 2,
@@ -53,6 +53,20 @@ def training_arguments(
         remove_unused_columns=False,
         deepspeed=deepspeed_config(config.deepspeed),
     )
+
+
+def has_fused_adamw(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether AdamW's step is one kernel: on GPUs; a CPU, and what is offloaded to it, keeps its bytes."""
+    return device.type == "cuda" and config.deepspeed.offload == "none"
+
+
+def grow_segments() -> None:
+    """Let torch's memory on GPUs be pieces that grow, unless the user has set it up; to be called before CUDA starts.
+
+    Micro-batches nearly all differ in length, and blocks of fixed size would be left unused between them.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def init_distributed(arguments: TrainingArguments) -> None:

@@ -1,7 +1,7 @@
 """Progress of training in tokens, with step, loss and tokens/s, and the loss curve, written as training goes on."""
 
-import csv
 import time
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,62 @@ COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 
 
 class Progress(TrainerCallback):
-    """The first process's bar, and the loss curve written anew at each log, so that it survives a resume."""
+    """The first process's bar, and the loss curve: written anew at a start, so that it survives a resume, then row by row."""
 
     def __init__(self, curve: Path, tokens_per_step: list[int]) -> None:
         self.curve = curve
-        self.tokens_per_step = tokens_per_step
+        self.tokens_until = list(accumulate(tokens_per_step, initial=0))
+        """Tokens of the first n steps."""
         self.bar: ProgressBar | None = None
         self.started = 0.0
         self.first_step = 0
+        self.logged = 0
+        """Entries of Trainer's history that the curve has."""
+        self.last: dict[str, float] = {}
+        """The curve's last row, which validation may still add to."""
+        self.last_at = 0
+        """Where in the file it begins."""
+        self.loss: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
-        done = sum(self.tokens_per_step[: state.global_step])
-        self.bar = ProgressBar("train", sum(self.tokens_per_step), "tokens", done)
+        self.bar = ProgressBar("train", self.tokens_until[-1], "tokens", self.tokens_until[state.global_step])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.bar is not None
-        self.bar.update(sum(self.tokens_per_step[: state.global_step]) - self.bar.done)
+        self.bar.update(self.tokens_until[state.global_step] - self.bar.done)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        rows = curve_rows(state.log_history)
-        losses = [row["loss"] for row in rows if "loss" in row]
-        if losses and self.bar is not None:
+        first = not (self.logged and self.curve.exists())
+        if first:
+            self.logged, self.last = 0, {}
+        rows = curve_rows(state.log_history[self.logged :])
+        self.logged = len(state.log_history)
+        self.loss = next((row["loss"] for row in reversed(rows) if "loss" in row), self.loss)
+        if self.loss is not None and self.bar is not None:
             step = f"{state.global_step} of {state.max_steps}"
             self.bar.note(
-                **{"step": step, "loss": f"{losses[-1]:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
+                **{"step": step, "loss": f"{self.loss:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
             )
-        with atomic_output(self.curve) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows([[_short(row[column]) if column in row else "" for column in COLUMNS] for row in rows])
+        if first:
+            with atomic_output(self.curve) as partial:
+                partial.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+            self.last_at = self.curve.stat().st_size
+        if rows:
+            self.write(rows)
+
+    def write(self, rows: list[dict[str, float]]) -> None:
+        """Put rows at the end of the curve, the first into its last row if both are of one step."""
+        if self.last and self.last["step"] == rows[0]["step"]:
+            rows[0] = self.last | rows[0]
+        with self.curve.open("r+", newline="", encoding="utf-8") as file:
+            file.seek(self.last_at)
+            if self.last and self.last["step"] != rows[0]["step"]:
+                file.write(_line(self.last))
+            file.write("".join(map(_line, rows[:-1])))
+            self.last, self.last_at = rows[-1], file.tell()
+            file.write(_line(self.last))
+            file.truncate()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
@@ -51,7 +77,7 @@ class Progress(TrainerCallback):
 
     def tokens_per_second(self, state: Any) -> float:
         """Real tokens (no padding) per second since this start, over all processes."""
-        done = sum(self.tokens_per_step[self.first_step : state.global_step])
+        done = self.tokens_until[state.global_step] - self.tokens_until[self.first_step]
         return done / max(time.monotonic() - self.started, 1e-9)
 
 
@@ -63,6 +89,10 @@ def curve_rows(history: list[dict[str, float]]) -> list[dict[str, float]]:
             named = {"validation_loss" if name == "eval_loss" else name: value for name, value in entry.items()}
             rows.setdefault(entry["step"], {}).update(named)
     return [rows[step] for step in sorted(rows)]
+
+
+def _line(row: dict[str, float]) -> str:
+    return ",".join(str(_short(row[column])) if column in row else "" for column in COLUMNS) + "\n"
 
 
 def _short(value: float) -> float | int:

@@ -53,6 +53,7 @@ class SupervisedTrainer(Trainer):
             loraplus_weight_decay=self.args.weight_decay,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
             eps=self.args.adam_epsilon,
+            **({"fused": True} if self.args.optim == "adamw_torch_fused" else {}),
         )
         # DeepSpeed shards each group, and an empty one can't be.
         self.optimizer.param_groups = [group for group in self.optimizer.param_groups if group["params"]]

@@ -1,0 +1,1 @@
+"""Forward and backward passes of several small operations as few large ones."""
