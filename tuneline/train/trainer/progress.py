@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from tuneline.runtime.atomic import atomic_output
 from tuneline.runtime.progress import ProgressBar
+from tuneline.train.trainer.loss_scaling import LossScaling
 
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 
@@ -16,8 +17,8 @@ COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 class Progress(TrainerCallback):
     """The first process's bar, and the loss curve written anew at each log, so that it survives a resume."""
 
-    def __init__(self, curve: Path, tokens_per_step: list[int]) -> None:
-        self.curve = curve
+    def __init__(self, curve: Path, tokens_per_step: list[int], scaling: LossScaling | None = None) -> None:
+        self.curve, self.scaling = curve, scaling
         self.tokens_per_step = tokens_per_step
         self.bar: ProgressBar | None = None
         self.started = 0.0
@@ -37,9 +38,10 @@ class Progress(TrainerCallback):
         losses = [row["loss"] for row in rows if "loss" in row]
         if losses and self.bar is not None:
             step = f"{state.global_step} of {state.max_steps}"
-            self.bar.note(
-                **{"step": step, "loss": f"{losses[-1]:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
-            )
+            notes = {"step": step, "loss": f"{losses[-1]:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
+            if self.scaling is not None and self.scaling.overflows:
+                notes["overflows"] = str(self.scaling.overflows)
+            self.bar.note(**notes)
         with atomic_output(self.curve) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
