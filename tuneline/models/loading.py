@@ -41,10 +41,13 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    from tuneline.models.gpu.attention import repeat_where_no_kernel_takes_groups
+
     restyle_library_bars()
     # Hopper and Blackwell would take it for every call: wrong answers with few key heads (pytorch#193893), not a number in
     # its backward pass with a mask (pytorch#196678), and a plan to be made for each new length.
     torch.backends.cuda.enable_cudnn_sdp(False)
+    repeat_where_no_kernel_takes_groups()
     _need(folder / "config.json", folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")

@@ -11,6 +11,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from tuneline.models.gpu.attention import repeated, takes_groups
+
 NAME = "tuneline_rows"
 SHORT = 512
 """Up to this length a CPU is faster with two products than with torch's kernel: 1.4 to 2 times (benchmarks/LOG.md)."""
@@ -47,6 +49,9 @@ def packed_attention(
             rows.append(matmul_attention(q, k, v, scaling or q.shape[-1] ** -0.5))
             continue
         grouped = q.shape[1] != k.shape[1]
+        if grouped and not takes_groups(q, mask):
+            k, v = (repeated(one, q.shape[1] // one.shape[1]) for one in (k, v))
+            grouped = False
         rows.append(
             scaled_dot_product_attention(q, k, v, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped)
         )
