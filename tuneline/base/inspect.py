@@ -15,7 +15,7 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
     Raises ValueError when a perplexity is over its limit.
     """
     device = pick_device()
-    model = load_model(folder, pick_dtype("auto", device), device)
+    model = load_model(folder, pick_dtype("auto", device, base=folder), device)
     found = perplexities(model, load_tokenizer(folder))
     check(found, params)
     write_sums(folder)

@@ -14,7 +14,7 @@ class Machine(NamedTuple):
     device: Any
     """torch.device."""
     dtype: str
-    """Of `auto`: bfloat16 or float32."""
+    """Of `auto`: bfloat16, float16 or float32."""
     gpus: int
     memory: float
     """Bytes that a process can have: free on its GPU, or free in main memory over all processes."""
@@ -22,15 +22,18 @@ class Machine(NamedTuple):
     """Whether it is another machine than this one, of which only the GPUs are known."""
 
 
-def described_machine(gpu_memory: float, gpus: int) -> Machine:
-    """A machine with that many GPUs of `gpu_memory` GB that compute in bfloat16 (Ampere and later)."""
+def described_machine(gpu_memory: float, gpus: int, capability: float = 8.0) -> Machine:
+    """A machine with that many GPUs of `gpu_memory` GB and of a compute capability; from 8.0 on they have bfloat16."""
     import torch
+
+    from tuneline.models.loading import auto_dtype
 
     if gpu_memory <= 0 or gpus < 1:
         raise ValueError(
             f"--gpu-memory is {gpu_memory:g} and --gpus is {gpus}, expected GB above 0 and a number above 0"
         )
-    return Machine(torch.device("cuda"), "bfloat16", gpus, gpu_memory * GB, described=True)
+    dtype = auto_dtype("cuda", bfloat16=capability >= 8)
+    return Machine(torch.device("cuda"), dtype, gpus, gpu_memory * GB, described=True)
 
 
 def this_machine() -> Machine:
@@ -58,14 +61,16 @@ def facts() -> dict[str, str]:
     device = pick_device()
     memory = psutil.virtual_memory()
     gpus = [torch.cuda.get_device_properties(index) for index in range(usable_gpus())]
+    auto = str(pick_dtype("auto", device)).removeprefix("torch.")
     return {
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory.total / GB:.1f} GB, {memory.available / GB:.1f} free",
         "disk": f"{shutil.disk_usage('.').free / GB:.1f} GB free",
-        "GPUs": ", ".join(f"{gpu.name} ({gpu.total_memory / GB:.0f} GB)" for gpu in gpus) or "none",
+        "GPUs": ", ".join(f"{gpu.name} ({gpu.total_memory / GB:.0f} GB, {gpu.major}.{gpu.minor})" for gpu in gpus)
+        or "none",
         "CUDA": torch.version.cuda or "this torch has none",
-        "bfloat16": "native" if has_bfloat16(device) else "emulated (slow), so float32 is used",
-        "auto dtype": str(pick_dtype("auto", device)).removeprefix("torch."),
+        "bfloat16": "native" if has_bfloat16(device) else f"emulated (slow), so {auto} is used",
+        "auto dtype": auto,
         "python": sys.version.split()[0],
         **library_versions("torch", "transformers", "peft", "deepspeed", "dvc"),
     }

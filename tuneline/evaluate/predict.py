@@ -63,7 +63,7 @@ def load(base: Path, params: Evaluate, adapter: Path | None = None) -> Model:
     from tuneline.models.loading import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
 
     device = pick_device()
-    dtype = pick_dtype(params.dtype, device, "evaluate.dtype")
+    dtype = pick_dtype(params.dtype, device, "evaluate.dtype", base)
     retain_freed_blocks()
     network = load_model(base, dtype, device)
     network = network if adapter is None else load_adapter(network, adapter)

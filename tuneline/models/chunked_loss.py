@@ -18,7 +18,7 @@ CHUNK = 512
 BLOCK = 8
 """Of them, how many a CPU takes from logits to exponentials at a time: their 8 MB stay in its cache."""
 FULL = 256.0
-"""In float16, which ends at 65,504, exponentials are made to have this sum: that of 262,144 words, times weights, could pass it."""
+"""What exponentials are made to sum to in float16, which ends at 65,504: of 262,144 words their products could pass it."""
 
 
 def supervised_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

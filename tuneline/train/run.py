@@ -82,7 +82,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     init_distributed(arguments)
     make_deterministic(params, device)
     set_seed(params.seed)
-    dtype = pick_dtype(params.dtype, device, "train.dtype")
+    dtype = pick_dtype(params.dtype, device, "train.dtype", values)
     with shards_in(dtype):
         base = load_model(paths.base, dtype, quantize=method.lora.quantize)
     # Shards of ZeRO-3 can't be tried before DeepSpeed gathers them.

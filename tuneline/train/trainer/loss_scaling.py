@@ -1,4 +1,4 @@
-"""Dynamic loss scaling of float16 (Micikevicius et al. 2017, arXiv:1710.03740): small gradients of a loss times 65,536 are no zeros.
+"""Dynamic loss scaling for float16 (Micikevicius et al. 2017, arXiv:1710.03740), so that small gradients are no zeros.
 
 DeepSpeed takes the adapter for what it is, float32, and is only given a scaler to multiply the loss with, which it asks after
 each step. Its own modes do otherwise (deepspeed 0.19.8): fp16 casts the adapter, and torch_autocast sends gradients in

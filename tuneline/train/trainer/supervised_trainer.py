@@ -160,9 +160,7 @@ class SupervisedTrainer(Trainer):
         trained = [parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad]
         found = torch.nn.utils.get_total_norm(trained, float("inf")) if norm is None else torch.as_tensor(norm)
         if not torch.isfinite(found):
-            raise ValueError(
-                f"the gradients of step {self.state.global_step + 1} are not finite: {self._remedy()}"
-            )
+            raise ValueError(f"the gradients of step {self.state.global_step + 1} are not finite: {self._remedy()}")
         return norm
 
     def get_train_dataloader(self) -> DataLoader[Any]:
