@@ -1,6 +1,7 @@
 """The machine that a plan is for: this one, or one described by its GPUs."""
 
 import os
+import re
 import shutil
 import sys
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 from tuneline.runtime.machine import library_versions
 
 GB = 1e9
+BFLOAT16 = (8, 0)
+"""Compute capability that GPUs compute in bfloat16 from (Ampere)."""
 
 
 class Machine(NamedTuple):
@@ -22,7 +25,7 @@ class Machine(NamedTuple):
     """Whether it is another machine than this one, of which only the GPUs are known."""
 
 
-def described_machine(gpu_memory: float, gpus: int, capability: float = 8.0) -> Machine:
+def described_machine(gpu_memory: float, gpus: int, capability: str = "8.0") -> Machine:
     """A machine with that many GPUs of `gpu_memory` GB and of a compute capability; from 8.0 on they have bfloat16."""
     import torch
 
@@ -32,7 +35,11 @@ def described_machine(gpu_memory: float, gpus: int, capability: float = 8.0) -> 
         raise ValueError(
             f"--gpu-memory is {gpu_memory:g} and --gpus is {gpus}, expected GB above 0 and a number above 0"
         )
-    dtype = auto_dtype("cuda", bfloat16=capability >= 8)
+    found = re.fullmatch(r"(\d+)\.(\d)", capability)
+    if found is None:
+        raise ValueError(f"--capability is {capability!r}, expected a compute capability such as 7.5")
+    gpu = (int(found[1]), int(found[2]))
+    dtype = auto_dtype(gpu, bfloat16=gpu >= BFLOAT16)
     return Machine(torch.device("cuda"), dtype, gpus, gpu_memory * GB, described=True)
 
 

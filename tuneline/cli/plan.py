@@ -25,8 +25,8 @@ def plan(
     gpu_memory: Annotated[float | None, typer.Option(help="GB of a GPU of another machine than this one.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs of that machine.")] = 1,
     capability: Annotated[
-        float, typer.Option(help="Their compute capability: 7.0 (V100) and 7.5 (T4, RTX 2080) have float16 alone.")
-    ] = 8.0,
+        str, typer.Option(help="Their compute capability: 7.0 (V100) and 7.5 (T4, RTX 2080) have no bfloat16.")
+    ] = "8.0",
     time: Annotated[bool, typer.Option(help="Run two steps, and say how long training will take.")] = True,
 ) -> None:
     """Predict parameters, steps, memory and time of the current params, before they are paid for.

@@ -27,6 +27,8 @@ UNMERGED_ADAPTER_DIR = "adapter"
 """In the merged folder: an adapter that can't be merged."""
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+FAST_FLOAT16 = (7, 0)
+"""Compute capability that products in float16 are fast from: tensor cores (Volta)."""
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -157,7 +159,7 @@ def pick_device() -> "torch.device":
 def pick_dtype(
     name: Dtype, device: "torch.device", key: str = "dtype", base: Path | Mapping[str, Any] | None = None
 ) -> "torch.dtype":
-    """The dtype of computation: `auto` is bfloat16 where the hardware computes in it, on other GPUs float16, else float32.
+    """The dtype of computation: `auto` is bfloat16 where the hardware computes in it, float16 on older GPUs, else float32.
 
     base: the folder of what is computed, or its config; where float16 is too small for it, `auto` is float32. Raises ValueError
     for float16 then, and on a CPU, where it was measured 160 times slower than float32; both name the parameter `key`.
@@ -172,18 +174,21 @@ def pick_dtype(
         )
     if name == "float16" and fault:
         raise ValueError(f"{key} is float16, expected auto, bfloat16 or float32 for this base: {fault}")
-    chosen = getattr(torch, auto_dtype(device.type, fault, bfloat16=has_bfloat16(device)) if name == "auto" else name)
-    if name == "auto" and device.type == "cuda" and chosen == torch.float32:
-        _say(f"{key} auto is float32 on this GPU, which has no bfloat16: {fault}")
+    if name == "auto":
+        gpu = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+        name = auto_dtype(gpu, fault, bfloat16=has_bfloat16(device))
+        if gpu and fault and name == "float32":
+            _say(f"{key} auto is float32 on this GPU, which has no bfloat16: {fault}")
+    chosen = getattr(torch, name)
     assert isinstance(chosen, torch.dtype)
     return chosen
 
 
-def auto_dtype(device: str, fault: str | None = None, *, bfloat16: bool) -> str:
-    """What `auto` is on a device ("cpu", "cuda") with or without bfloat16, for a base with or without a fault in float16."""
+def auto_dtype(gpu: tuple[int, int] | None, fault: str | None = None, *, bfloat16: bool) -> Dtype:
+    """What `auto` is on a GPU of that compute capability, or on a CPU, for a base with or without a fault in float16."""
     if bfloat16:
         return "bfloat16"
-    return "float16" if device == "cuda" and fault is None else "float32"
+    return "float16" if gpu is not None and gpu >= FAST_FLOAT16 and fault is None else "float32"
 
 
 @cache
