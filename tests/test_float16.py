@@ -55,7 +55,7 @@ for folder, options in json.loads(sys.argv[1]):
         training.train(load_config(load), PATHS, Path(resume) if resume else None, [Callback()])
     except ValueError as error:
         found["error"] = str(error)
-    Path("found.json").write_text(json.dumps(found | {"dtypes": sorted(found["dtypes"])}))
+    Path(f"found_{os.environ['RANK']}.json").write_text(json.dumps(found | {"dtypes": sorted(found["dtypes"])}))
 """
 """Trains in each folder with options: dtype, initial scale, interval of its growth, checkpoint to resume from."""
 SHORT = {"max_steps": 4, "save_steps": 2, "learning_rate": 0.01}
@@ -64,15 +64,19 @@ HUGE = 2.0**40
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def train_all(jobs: list[tuple[Path, dict]]) -> list[dict]:
+def train_all(jobs: list[tuple[Path, dict]], processes: int = 1) -> list[dict]:
     """What each training found, with its curve, what metrics/speed says of it, and its adapter."""
-    env = os.environ | one_rank() | {"DS_ACCELERATOR": "cpu"}
+    env = os.environ | one_rank() | {"DS_ACCELERATOR": "cpu", "WORLD_SIZE": str(processes)}
     command = [sys.executable, "-c", TRAIN, json.dumps([(str(folder), options) for folder, options in jobs])]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-4000:]
+    started = [
+        subprocess.Popen(command, env=env | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in map(str, range(processes))
+    ]
+    for process in started:
+        assert process.wait() == 0, process.stderr.read()[-4000:]
     found = []
     for folder, _ in jobs:
-        one = json.loads((folder / "found.json").read_text())
+        one = json.loads((folder / "found_0.json").read_text())
         if not one["error"]:
             one["speed"] = json.loads((folder / "scratch/run_info.json").read_text())
             one["curve"] = (folder / "metrics/loss.csv").read_text()
@@ -143,7 +147,7 @@ def test_a_resumed_run_has_the_scale_and_the_same_bytes(llama_base, tmp_path):
         second.append((folder, options | {"resume": "scratch/checkpoint-6"}))
     before = train_all(first)
     for folder, _ in second:
-        (folder / "found.json").unlink()
+        (folder / "found_0.json").unlink()
     for whole, again in zip(before[::2], train_all(second), strict=True):
         assert whole["error"] == again["error"] == ""
         assert len(again["rates"]) == 3
@@ -169,6 +173,23 @@ def test_values_that_are_no_numbers_end_training_and_are_never_saved(llama_base,
             "train.learning_rate (1e+30) or set train.dtype: float32"
         )
         assert [path.name for path in (folder / "scratch").glob("checkpoint-*")] == ["checkpoint-1"]
+
+
+@pytest.mark.story
+def test_two_processes_overflow_and_end_together(llama_base, tmp_path):
+    """One of them may have a loss that is finite, and must not wait for the other."""
+    jobs = []
+    for stage, rate in ((0, 0.01), (1, 0.01), (3, 0.01), (1, 1e30)):
+        folder = tmp_path / f"{stage}-{rate:g}"
+        changes = {"train": SHORT | {"learning_rate": rate, "warmup_ratio": 0.0}, "deepspeed": {"zero_stage": stage}}
+        make_workspace(folder, llama_base, changes)
+        jobs.append((folder, {"initial": HUGE}))
+    *found, ended = train_all(jobs, processes=2)
+    for one in found:
+        assert one["error"] == ""
+        assert one["speed"]["overflows"] > 10
+        assert losses(one) == pytest.approx(losses(found[0]), abs=1e-3)
+    assert ended["error"].startswith("step 2: the loss in float16 is not finite")
 
 
 def test_gradients_that_overflow_at_the_lowest_scale_end_training(monkeypatch):

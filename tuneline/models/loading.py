@@ -166,6 +166,8 @@ def pick_dtype(
     """
     import torch
 
+    if isinstance(base, Path):
+        _need(base / "config.json", base)
     config = json.loads((base / "config.json").read_text(encoding="utf-8")) if isinstance(base, Path) else base
     fault = None if config is None else float16_fault(config)
     if name == "float16" and device.type == "cpu":
