@@ -85,7 +85,7 @@ lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 stage-table: $(READY) ## write the READMEs' table of stages from dvc.yaml
 	python -m tuneline.cli.stage_table
 
-card-table: $(READY) ## write the table of cards in docs/gpus.md from compute capabilities and torch's builds
+card-table: $(READY) ## write the table of cards in docs/float16.md from compute capabilities and torch's builds
 	python -m tuneline.cli.card_table
 
 clean: ## remove the environment and all caches but DVC's

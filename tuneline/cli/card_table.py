@@ -1,4 +1,4 @@
-"""The table of cards in docs/gpus.md and docs/gpus.zh.md, generated from compute capabilities and torch's list of its builds.
+"""The table of cards in docs/float16.md and docs/float16.zh.md, generated from compute capabilities and torch's list of its builds.
 
 python -m tuneline.cli.card_table      (`make card-table`)
 """
@@ -29,12 +29,12 @@ CARDS = {
 DEFAULT, OLDER = "13.0", "12.6"
 """CUDA versions: of the build that requirements.lock resolves to, and of the last one with kernels for Pascal and Volta."""
 WORDS = {
-    "gpus.md": {
+    "float16.md": {
         "head": ("card", "compute capability", "`dtype: auto`", "attention", "torch"),
         "flash": "flash; with a mask memory-efficient", "efficient": "memory-efficient", "default": "default",
         "older": f"only `cu{OLDER.replace('.', '')}`", "none": "no build",
     },
-    "gpus.zh.md": {
+    "float16.zh.md": {
         "head": ("显卡", "计算能力", "`dtype: auto`", "注意力内核", "torch"),
         "flash": "flash；带掩码时 memory-efficient", "efficient": "memory-efficient", "default": "默认版本",
         "older": f"只有 `cu{OLDER.replace('.', '')}`", "none": "没有版本",
