@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro exp test fast test-all check format demo plan bench lock stage-table clean
+.PHONY: help setup repro exp test fast test-all check format demo plan bench lock stage-table card-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -84,6 +84,9 @@ lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 
 stage-table: $(READY) ## write the READMEs' table of stages from dvc.yaml
 	python -m tuneline.cli.stage_table
+
+card-table: $(READY) ## write the table of cards in docs/float16.md from compute capabilities and torch's builds
+	python -m tuneline.cli.card_table
 
 clean: ## remove the environment and all caches but DVC's
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -84,7 +84,7 @@ class Models:
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
         self.context = int(config["max_position_embeddings"])
         """Tokens of prompt and reply together."""
-        self._dtype = pick_dtype("auto", self.device)
+        self._dtype = pick_dtype("auto", self.device, base=config)
         self._forward_lock, self._load_lock = FairLock(), threading.Lock()
         self._thread = threading.local()
         self._loaded: dict[str, ActiveModel] = {}

@@ -65,3 +65,34 @@ def test_a_trainable_head_gets_the_plain_losss_gradient(rows, cap):
     found = torch.autograd.grad(summed_loss(states, head, targets, cap) * 0.5, (states, head))
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_float16_holds_the_loss_of_a_large_vocabulary_and_of_large_logits(even):
+    """Of 150,000 words as likely as one another, exponentials times weights have sums beyond float16's 65,504."""
+    words, width = 150_000, 8
+    torch.manual_seed(3)
+    head = (torch.rand(words, width) * 0.1 + 0.85).half() if even else (torch.randn(words, width) * 20).half()
+    states = (torch.full((5, width), 0.01) if even else torch.randn(5, width) * 100).half().requires_grad_()
+    targets = torch.randint(0, words, (5,))
+    loss = summed_loss(states, head, targets)
+    (loss * 100).backward()
+    logits = (states.detach().float() @ head.float().T).half().float().requires_grad_()
+    assert even or logits.abs().max() > 10_000
+    plain = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    (plain * 100).backward()
+    torch.testing.assert_close(loss, plain, rtol=1e-3, atol=1e-3)
+    wanted = logits.grad @ head.float()
+    # float16 keeps 11 bits of what is multiplied, weights in the main.
+    torch.testing.assert_close(states.grad.float(), wanted, rtol=5e-3, atol=0.1 * float(head.abs().max()))
+
+
+def test_gradients_below_float16s_smallest_number_wait_for_the_scale():
+    head = (torch.eye(2) * 0.02).half()
+    states = torch.tensor([[700.0, 0.0]]).half().requires_grad_()
+    (summed_loss(states, head, torch.tensor([0])) * 2.0**16).backward()
+    exact = torch.tensor([[700.0, 0.0]], requires_grad=True)
+    plain = torch.nn.functional.cross_entropy(exact @ head.float().T, torch.tensor([0]))
+    (found,) = torch.autograd.grad(plain, exact)
+    assert 0 < found[0, 1] < 2.0**-25
+    torch.testing.assert_close(states.grad[0, 1].float(), found[0, 1] * 2.0**16, rtol=0.02, atol=0)

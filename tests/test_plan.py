@@ -12,10 +12,13 @@ from benchmarks.plan import Point, compare
 from tests.helpers.chatglm3 import REAL
 from tests.helpers.methods import method
 from tuneline.cli.app import app
+from tuneline.cli.machine import Machine, described_machine
 from tuneline.cli.memory import StepMemory, measure_step
-from tuneline.cli.prediction import export_memory, on_gpu, per_process, read_config
+from tuneline.cli.prediction import dtype_of, export_memory, on_gpu, per_process, read_config
+from tuneline.models.chatglm.config import native_config, shape_of
 from tuneline.runtime.hashing import write_sums
 from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.config.train import Train
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,34 @@ def test_chatglm3_without_weights_on_a_24_gb_card(run):
     assert "12.49 GB" in shown, "6.24 billion weights of two bytes"
     assert "this machine" not in shown
     assert "it fits" in shown
+
+
+def test_a_card_without_bfloat16_is_planned_in_float16(run, workspace):
+    workspace(train={"dtype": "auto"})
+    status, shown = run("--config", "chatglm3.json", "--gpu-memory", "16", "--capability", "7.0")
+    assert status == 0, shown
+    assert "the run: glm, lora, float16 on cuda" in shown
+    assert "12.49 GB" in shown
+
+
+def test_the_dtype_of_a_plan_is_what_its_card_and_base_allow(params):
+    shape = native_config(shape_of(REAL), "bfloat16", 0, [2])
+    train = Train.model_validate(params["train"] | {"dtype": "auto"})
+    gemma = Gemma3TextConfig()
+    for capability, config, dtype in (
+        ("8.6", shape, "bfloat16"), ("7.5", shape, "float16"), ("6.1", shape, "float32"), ("7.5", gemma, "float32"),
+        ("8.0", gemma, "bfloat16"),
+    ):  # fmt: skip
+        assert dtype_of(train, described_machine(16, 1, capability), config) == dtype
+    half = train.model_copy(update={"dtype": "float16"})
+    assert dtype_of(half, described_machine(16, 1), shape) == "float16"
+    with pytest.raises(ValueError, match=r"train\.dtype is float16, expected auto, bfloat16 or float32 for this base"):
+        dtype_of(half, described_machine(16, 1), gemma)
+    cpu = Machine(torch.device("cpu"), "float32", 0, 1e10, described=False)
+    with pytest.raises(ValueError, match=r"train\.dtype is float16 and the device is a CPU"):
+        dtype_of(half, cpu, shape)
+    with pytest.raises(ValueError, match="--capability is 'seven', expected a compute capability such as 7.5"):
+        described_machine(16, 1, "seven")
 
 
 def test_what_does_not_fit_says_only_what_can_still_be_changed(run, workspace):

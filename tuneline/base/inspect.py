@@ -19,8 +19,7 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
     if found.sentence:
         print(f"base: {found.sentence}", flush=True)
     (where,) = found.places
-    device = where.device
-    model = load_at(where, folder, pick_dtype("auto", device))
+    model = load_at(where, folder, pick_dtype("auto", where.device, base=folder))
     measured = perplexities(model, load_tokenizer(folder))
     check(measured, params)
     write_sums(folder)

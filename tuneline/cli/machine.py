@@ -1,6 +1,7 @@
 """The machine that a plan is for: this one, or one described by its GPUs."""
 
 import os
+import re
 import shutil
 import sys
 from typing import Any, NamedTuple
@@ -8,13 +9,15 @@ from typing import Any, NamedTuple
 from tuneline.runtime.machine import library_versions
 
 GB = 1e9
+BFLOAT16 = (8, 0)
+"""Compute capability that GPUs compute in bfloat16 from (Ampere)."""
 
 
 class Machine(NamedTuple):
     device: Any
     """torch.device."""
     dtype: str
-    """Of `auto`: bfloat16 or float32."""
+    """Of `auto`: bfloat16, float16 or float32."""
     gpus: int
     memory: float
     """Bytes that a process can have: free on its GPU, or free in main memory over all processes."""
@@ -22,15 +25,22 @@ class Machine(NamedTuple):
     """Whether it is another machine than this one, of which only the GPUs are known."""
 
 
-def described_machine(gpu_memory: float, gpus: int) -> Machine:
-    """A machine with that many GPUs of `gpu_memory` GB that compute in bfloat16 (Ampere and later)."""
+def described_machine(gpu_memory: float, gpus: int, capability: str = "8.0") -> Machine:
+    """A machine with that many GPUs of `gpu_memory` GB and of a compute capability; from 8.0 on they have bfloat16."""
     import torch
+
+    from tuneline.models.gpu.float16 import auto_dtype
 
     if gpu_memory <= 0 or gpus < 1:
         raise ValueError(
             f"--gpu-memory is {gpu_memory:g} and --gpus is {gpus}, expected GB above 0 and a number above 0"
         )
-    return Machine(torch.device("cuda"), "bfloat16", gpus, gpu_memory * GB, described=True)
+    found = re.fullmatch(r"(\d+)\.(\d)", capability)
+    if found is None:
+        raise ValueError(f"--capability is {capability!r}, expected a compute capability such as 7.5")
+    gpu = (int(found[1]), int(found[2]))
+    dtype = auto_dtype(gpu, bfloat16=gpu >= BFLOAT16)
+    return Machine(torch.device("cuda"), dtype, gpus, gpu_memory * GB, described=True)
 
 
 def this_machine() -> Machine:
@@ -58,6 +68,7 @@ def facts() -> dict[str, str]:
     device = pick_device()
     memory = psutil.virtual_memory()
     gpus = gpu_facts()
+    auto = str(pick_dtype("auto", device)).removeprefix("torch.")
     return {
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory.total / GB:.1f} GB, {memory.available / GB:.1f} free",
@@ -65,8 +76,8 @@ def facts() -> dict[str, str]:
         **(gpus or {"GPUs": "none"}),
         **({"driver": driver_version() or "does not say its version"} if gpus else {}),
         "CUDA": torch.version.cuda or "this torch has none",
-        "bfloat16": "native" if has_bfloat16(device) else "emulated (slow), so float32 is used",
-        "auto dtype": str(pick_dtype("auto", device)).removeprefix("torch."),
+        "bfloat16": "native" if has_bfloat16(device) else f"emulated (slow), so {auto} is used",
+        "auto dtype": auto,
         "python": sys.version.split()[0],
         **library_versions("torch", "transformers", "peft", "deepspeed", "dvc"),
     }

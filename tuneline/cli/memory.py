@@ -51,7 +51,7 @@ def measure_step(
 ) -> StepMemory:
     """One optimizer step of a model of this transformers config: rows of these lengths, `supervised` of the tokens with loss.
 
-    dtype: of the frozen base and of the forward pass ("bfloat16", "float32").
+    dtype: of the frozen base and of the forward pass ("bfloat16", "float16", "float32").
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -24,6 +24,9 @@ def plan(
     ] = None,
     gpu_memory: Annotated[float | None, typer.Option(help="GB of a GPU of another machine than this one.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs of that machine.")] = 1,
+    capability: Annotated[
+        str, typer.Option(help="Their compute capability: 7.0 (V100) and 7.5 (T4, RTX 2080) have no bfloat16.")
+    ] = "8.0",
     time: Annotated[bool, typer.Option(help="Run two steps, and say how long training will take.")] = True,
 ) -> None:
     """Predict parameters, steps, memory and time of the current params, before they are paid for.
@@ -36,7 +39,7 @@ def plan(
         show("this machine", facts())
         machine = this_machine()
     else:
-        machine = described_machine(gpu_memory, gpus)
+        machine = described_machine(gpu_memory, gpus, capability)
     check_sections(load)
     prediction = predict(config, machine)
     title = f"{prediction.model_config.model_type}, {prediction.config.method.tune.method}, {prediction.dtype}"
@@ -72,7 +75,7 @@ def advice(prediction: Prediction) -> list[str]:
         "train.gradient_checkpointing: true": not train.gradient_checkpointing,
         "lora.quantize: nf4": method.tune.method == "lora"
         and not method.lora.quantize
-        and prediction.dtype == "bfloat16",
+        and prediction.dtype != "float32",
         "deepspeed.zero_stage: 3": prediction.processes > 1 and deepspeed.zero_stage < 3,
         "tune.method: lora": method.tune.method == "full",
         "a smaller tokenize.max_tokens": True,

@@ -10,6 +10,7 @@ from tuneline.cli.machine import GB, Machine
 from tuneline.runtime.params import load
 from tuneline.tokenize.config import Tokenize
 from tuneline.train.config.deepspeed import DeepSpeed
+from tuneline.train.config.train import Train
 from tuneline.train.sections import Method, TrainingConfig, load_config
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     """
     from tuneline.cli.memory import measure_step
     from tuneline.formats.token_file import Tokens
-    from tuneline.models.loading import BASE, pick_dtype
+    from tuneline.models.loading import BASE
     from tuneline.train.batching import accumulation
     from tuneline.train.collate import supports_packing
     from tuneline.train.methods import validate
@@ -71,11 +72,10 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     config = load_config(load)
     method, train, deepspeed = config
     validate(method, train)
-    dtype = machine.dtype if train.dtype == "auto" else train.dtype
-    pick_dtype(train.dtype, machine.device, "train.dtype")
     processes = count_processes(config, machine)
     accumulation(train.batch_size, train.micro_batch_size, processes)
     model_config = read_config(architecture or BASE / "config.json")
+    dtype = dtype_of(train, machine, model_config)
     packed = supports_packing(model_config, method, train.neftune_alpha)
     workload = None if architecture else run_workload(train, Tokens(TOKENS), packed=packed)
     longest = load(Tokenize).max_tokens
@@ -90,6 +90,17 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     if machine.device.type == "cuda":
         parts |= on_gpu(deepspeed, model_config.get_text_config().hidden_size)
     return Prediction(model_config, config, dtype, processes, workload, parts, packed)
+
+
+def dtype_of(train: Train, machine: Machine, model_config: Any) -> str:
+    """What would be computed in on the machine. Raises ValueError for a dtype that it, or the model, can't be computed in."""
+    from tuneline.models.gpu.float16 import float16_fault
+    from tuneline.models.loading import pick_dtype
+
+    values = model_config.to_dict()
+    if train.dtype != "auto":
+        return str(pick_dtype(train.dtype, machine.device, "train.dtype", values)).removeprefix("torch.")
+    return "float32" if machine.dtype == "float16" and float16_fault(values) else machine.dtype
 
 
 def count_processes(config: TrainingConfig, machine: Machine) -> int:

@@ -66,7 +66,7 @@ def load(base: Path, params: Evaluate, adapter: Path | None, place: "Place") -> 
     from tuneline.models.devices.placement import load_at
     from tuneline.models.loading import load_tokenizer, pick_dtype
 
-    dtype = pick_dtype(params.dtype, place.device, DTYPE)
+    dtype = pick_dtype(params.dtype, place.device, DTYPE, base)
     retain_freed_blocks()
     network = load_at(place, base, dtype, adapter)
     return Model(network, load_tokenizer(base), {"device": place.device.type, "dtype": str(dtype)})

@@ -17,6 +17,8 @@ CHUNK = 512
 """Positions multiplied at a time: 270 MB of bfloat16 logits at 262,144 words. Small chunks multiply slowly."""
 BLOCK = 8
 """Of them, how many a CPU takes from logits to exponentials at a time: their 8 MB stay in its cache."""
+FULL = 256.0
+"""What exponentials are made to sum to in float16, which ends at 65,504: of 262,144 words their products could pass it."""
 
 
 def supervised_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +67,8 @@ def _capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
 def token_nll_and_sums(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(-log p(target) in nats, sums of exponentials), float32 [c] each, of logits [c, V] and targets [c].
 
-    The exponentials take the logits' place, in their dtype; exponentials / sums are the probabilities.
+    The exponentials take the logits' place, in their dtype; exponentials / sums are the probabilities. In float16 all sums
+    are FULL.
     """
     block = len(logits) if logits.is_cuda else BLOCK
     buffer = logits.new_empty(0 if logits.dtype == torch.float32 else block, logits.shape[1], dtype=torch.float32)
@@ -75,9 +78,12 @@ def token_nll_and_sums(logits: torch.Tensor, targets: torch.Tensor) -> tuple[tor
         right = values.gather(1, wanted[:, None])[:, 0]
         highest = values.amax(1)
         total = values.sub_(highest[:, None]).exp_().sum(1)
+        nll.append(total.log() + highest - right)
+        if logits.dtype == torch.float16:
+            values.mul_((FULL / total)[:, None])
+            total = torch.full_like(total, FULL)
         if len(buffer):
             part.copy_(values)
-        nll.append(total.log() + highest - right)
         sums.append(total)
     return torch.cat(nll), torch.cat(sums)
 
@@ -88,7 +94,9 @@ class _HeadLoss(torch.autograd.Function):
         ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, cap: float | None
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=states.device)
-        gradient = torch.empty_like(states)
+        # Before the loss is scaled, float16 would lose what is small.
+        kept = torch.float32 if states.dtype == torch.float16 else states.dtype
+        gradient = torch.empty_like(states, dtype=kept)
         head_gradient = (
             torch.zeros(head.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
         )
@@ -114,6 +122,7 @@ class _HeadLoss(torch.autograd.Function):
                 head_gradient += (exponentials.float() / sums[:, None]).T @ wide
                 head_gradient.index_add_(0, wanted, -wide if learnt is None else -learnt * wide)
         ctx.save_for_backward(gradient, head_gradient if head_gradient is None else head_gradient.to(head.dtype))
+        ctx.kind = states.dtype
         return total
 
     @staticmethod
@@ -121,7 +130,7 @@ class _HeadLoss(torch.autograd.Function):
         gradient, head_gradient = ctx.saved_tensors
         scale = grad_outputs[0]
         return (
-            gradient * scale.to(gradient.dtype),
+            (gradient * scale.to(gradient.dtype)).to(ctx.kind),
             None if head_gradient is None else head_gradient * scale.to(head_gradient.dtype),
             None,
             None,

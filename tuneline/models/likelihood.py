@@ -41,12 +41,21 @@ def head_states(model: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def answer_nll(model: Any, row: Encoded) -> torch.Tensor:
-    """-log p of each supervised token of the row in nats, float32 [n], on the CPU. `model` is a plain or PEFT model."""
+    """-log p of each supervised token of the row in nats, float32 [n], on the CPU. `model` is a plain or PEFT model.
+
+    Raises ValueError when float16 is too small for the model: they are no numbers then.
+    """
     states, targets = answer_states(model, row)
     plain = unwrap_peft(model)
     head = head_weight(plain)
     # Another GPU's, where the layers are dealt to several.
-    return token_nll(states.to(head.device), head, targets.to(head.device), logit_cap(plain)).cpu()
+    nll = token_nll(states.to(head.device), head, targets.to(head.device), logit_cap(plain)).cpu()
+    if states.dtype == torch.float16 and not torch.isfinite(nll).all():
+        raise ValueError(
+            "float16 is too small for what this model computes, its probabilities are no numbers: set train.dtype and "
+            "evaluate.dtype to float32; `base`, which has no such parameter, computes on the CPU with DS_ACCELERATOR=cpu"
+        )
+    return nll
 
 
 @torch.inference_mode()

@@ -3,10 +3,15 @@
 torch and transformers are imported inside, so that `--help` of a stage stays instant.
 """
 
+import json
+import os
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneline.models.gpu.float16 import auto_dtype, float16_fault
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
 
@@ -48,10 +53,15 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    from tuneline.models.gpu.attention import repeat_where_no_kernel_takes_groups
+
     restyle_library_bars()
     # Hopper and Blackwell would take it for every call: wrong answers with few key heads (pytorch#193893), not a number in
     # its backward pass with a mask (pytorch#196678), and a plan to be made for each new length.
     torch.backends.cuda.enable_cudnn_sdp(False)
+    # Parts of a float16 product would be summed in float16, which ends at 65,504.
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    repeat_where_no_kernel_takes_groups()
     _need(folder / "config.json", folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
@@ -163,8 +173,6 @@ def _with_changed(model: Any, path: Path) -> Any:
 
 def pick_device() -> "torch.device":
     """The GPU of this process when there is one, else the CPU. Raises ValueError for a GPU that torch cannot use."""
-    import os
-
     import torch
 
     if usable_gpus():
@@ -172,22 +180,41 @@ def pick_device() -> "torch.device":
     return torch.device("cpu")
 
 
-def pick_dtype(name: Dtype, device: "torch.device", key: str = "dtype") -> "torch.dtype":
-    """The dtype of computation: `auto` is bfloat16 where the hardware computes in it, else float32.
+def pick_dtype(
+    name: Dtype, device: "torch.device", key: str = "dtype", base: Path | Mapping[str, Any] | None = None
+) -> "torch.dtype":
+    """The dtype of computation: `auto` is bfloat16 where the hardware computes in it, float16 on older GPUs, else float32.
 
-    float16 on a CPU is refused, naming the parameter `key`: it was measured 160 times slower than float32.
+    base: the folder of what is computed, or its config; where float16 is too small for it, `auto` is float32. Raises ValueError
+    for float16 then, and on a CPU, where it was measured 160 times slower than float32; both name the parameter `key`.
     """
     import torch
 
+    if isinstance(base, Path):
+        _need(base / "config.json", base)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8")) if isinstance(base, Path) else base
+    fault = None if config is None else float16_fault(config)
     if name == "float16" and device.type == "cpu":
         raise ValueError(
             f"{key} is float16 and the device is a CPU, expected auto, bfloat16 or float32 (160 times faster)"
         )
+    if name == "float16" and fault:
+        raise ValueError(f"{key} is float16, expected auto, bfloat16 or float32 for this base: {fault}")
     if name == "auto":
-        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+        gpu = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+        name = auto_dtype(gpu, fault, bfloat16=has_bfloat16(device))
+        if gpu and fault and name == "float32":
+            _say(f"{key} auto is float32 on this GPU, which has no bfloat16: {fault}")
     chosen = getattr(torch, name)
     assert isinstance(chosen, torch.dtype)
     return chosen
+
+
+@cache
+def _say(sentence: str) -> None:
+    """Once, and by one process of several."""
+    if os.environ.get("RANK", "0") == "0":
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def device_name(device: "torch.device") -> str:

@@ -13,6 +13,8 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from tuneline.models.gpu.attention import repeated
+
 NAME = "tuneline_rows"
 SHORT = 512
 """Up to this length a CPU is faster with two products than with torch's kernel: 1.4 to 2 times (benchmarks/LOG.md)."""
@@ -49,7 +51,7 @@ def packed_attention(
     grouped = query.shape[1] != key.shape[1]
     if grouped and query.is_cuda and (windowed or not flash):
         # Of torch's kernels only FlashAttention's takes groups, and it takes no mask; what is left keeps all scores.
-        key, value = (one.repeat_interleave(query.shape[1] // key.shape[1], 1) for one in (key, value))
+        key, value = (repeated(one, query.shape[1] // one.shape[1]) for one in (key, value))
         grouped = False
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):

@@ -41,15 +41,13 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
     accumulation(train.batch_size, train.micro_batch_size, processes)
     device = pick_device()
-    dtype = pick_dtype(train.dtype, device, "train.dtype")
-    if train.dtype == "float16":
-        raise ValueError(
-            "train.dtype is float16, expected auto, bfloat16 or float32: without loss scaling it loses gradients"
-        )
+    pick_dtype(train.dtype, device, "train.dtype")
     for path in (tokens, base / SUMS):
         if not path.is_file():
             raise ValueError(f"{path} is missing: run `dvc repro`, which makes it")
-    check_method(method.tune.method, json.loads((base / "config.json").read_text(encoding="utf-8")))
+    values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    dtype = pick_dtype(train.dtype, device, "train.dtype", values)
+    check_method(method.tune.method, values)
     if train.early_stopping is not None and not (train.eval_fraction or has_validation(tokens)):
         raise ValueError(
             f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "

@@ -48,6 +48,7 @@ from tuneline.train.trainer.autocast import autocast_forward
 from tuneline.train.trainer.callbacks import GracefulStopCallback, ManifestCallback
 from tuneline.train.trainer.connection import connection_errors
 from tuneline.train.trainer.heartbeat import hosts_watched
+from tuneline.train.trainer.loss_scaling import LossScaling
 from tuneline.train.trainer.progress import Progress
 from tuneline.train.trainer.reporting import report_callbacks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
@@ -86,7 +87,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     init_distributed(arguments)
     make_deterministic(params, device)
     set_seed(params.seed)
-    dtype = pick_dtype(params.dtype, device, "train.dtype")
+    dtype = pick_dtype(params.dtype, device, "train.dtype", values)
     with shards_in(dtype):
         base = load_model(paths.base, dtype, device, method.lora.quantize)
     collate = collator(base, packed=packed is True or (packed is None and packing_is_exact(base)))
@@ -97,10 +98,11 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         with gathered(model, modifier=0):
             load_start(model, paths.init, method)
     initial = save_initial(model, method, paths.scratch)
-    progress = Progress(paths.curve, tokens_per_step(tokens, batches, steps))
+    scaling = LossScaling() if dtype == torch.float16 else None
+    progress = Progress(paths.curve, tokens_per_step(tokens, batches, steps), scaling)
     trainer = SupervisedTrainer(
         model=model, args=arguments, tokens=tokens, batches=batches, validation=validation, collate=collate,
-        loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None,
+        loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None, scaling=scaling,
     )  # fmt: skip
     stop = GracefulStopCallback()
     trainer.remove_callback(PrinterCallback)
@@ -122,6 +124,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         info = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}
         info |= {"device": device_name(device), "peak_memory_gb": _peak(device), "resumed": resume is not None}
         info |= {"deterministic": device.type == "cpu" or params.deterministic}
+        if scaling is not None:
+            info |= {"loss_scale": scaling.scale, "overflows": scaling.overflows}
         (paths.scratch / RUN_INFO).write_text(json.dumps(info | machine_info()), encoding="utf-8")
 
 

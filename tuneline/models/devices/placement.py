@@ -95,7 +95,7 @@ def place(folder: Path, dtype: Dtype, key: str, jobs: int = 1) -> Placement:
     gpus = usable_gpus()
     if not gpus:
         return choose(0, [], jobs)
-    chosen = pick_dtype(dtype, pick_device(), key)
+    chosen = pick_dtype(dtype, pick_device(), key, folder)
     main = float(psutil.virtual_memory().available)
     return choose(weight_bytes(folder, chosen), free_memory(gpus), jobs, main=main)
 

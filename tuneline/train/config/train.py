@@ -38,7 +38,7 @@ class Train(Section):
     micro_batch_size: int = Field(gt=0)
     """Rows per forward pass of one process."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
-    """Of the forward pass; `auto` is bfloat16 where the hardware has it, else float32."""
+    """Of the forward pass; `auto` is bfloat16 where the hardware has it, float16 on older GPUs, else float32."""
     gradient_checkpointing: bool
     deterministic: bool
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""

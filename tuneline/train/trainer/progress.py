@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from tuneline.runtime.atomic import atomic_output
 from tuneline.runtime.progress import ProgressBar
+from tuneline.train.trainer.loss_scaling import LossScaling
 
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 
@@ -16,8 +17,8 @@ COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 class Progress(TrainerCallback):
     """The first process's bar, and the loss curve: written anew at a start, so that it survives a resume, then row by row."""
 
-    def __init__(self, curve: Path, tokens_per_step: list[int]) -> None:
-        self.curve = curve
+    def __init__(self, curve: Path, tokens_per_step: list[int], scaling: LossScaling | None = None) -> None:
+        self.curve, self.scaling = curve, scaling
         self.tokens_until = list(accumulate(tokens_per_step, initial=0))
         """Tokens of the first n steps."""
         self.bar: ProgressBar | None = None
@@ -48,9 +49,10 @@ class Progress(TrainerCallback):
         self.loss = next((row["loss"] for row in reversed(rows) if "loss" in row), self.loss)
         if self.loss is not None and self.bar is not None:
             step = f"{state.global_step} of {state.max_steps}"
-            self.bar.note(
-                **{"step": step, "loss": f"{self.loss:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
-            )
+            notes = {"step": step, "loss": f"{self.loss:.3f}", "tokens/s": f"{self.tokens_per_second(state):.0f}"}
+            if self.scaling is not None and self.scaling.overflows:
+                notes["overflows"] = str(self.scaling.overflows)
+            self.bar.note(**notes)
         if first:
             with atomic_output(self.curve) as partial:
                 partial.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")

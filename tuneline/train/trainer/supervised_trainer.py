@@ -17,6 +17,7 @@ from tuneline.runtime.errors import sentence
 from tuneline.train.batching import MicroBatch
 from tuneline.train.collate import Collate
 from tuneline.train.trainer.dataset import FixedBatchSampler, TokenDataset
+from tuneline.train.trainer.loss_scaling import LossScaling
 
 
 class SupervisedTrainer(Trainer):
@@ -33,10 +34,12 @@ class SupervisedTrainer(Trainer):
         validation: list[MicroBatch],
         collate: Collate,
         loraplus_lr_ratio: float | None = None,
+        scaling: LossScaling | None = None,
         **kwargs: Any,
     ) -> None:
+        """scaling: of the loss, for float16."""
         self.rows, self.batches, self.collate = TokenDataset(tokens), FixedBatchSampler(batches), collate
-        self.validation, self.loraplus_lr_ratio = validation, loraplus_lr_ratio
+        self.validation, self.loraplus_lr_ratio, self.scaling = validation, loraplus_lr_ratio, scaling
         super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -66,6 +69,8 @@ class SupervisedTrainer(Trainer):
             engine.save_checkpoint = partial(engine.save_checkpoint, exclude_frozen_parameters=True)
             load = engine.load_checkpoint
             engine.load_checkpoint = lambda *given, **named: load(*given, **named | {"load_module_strict": False})
+            if self.scaling is not None:
+                self.scaling.attach(engine)
         return super().create_scheduler(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -120,6 +125,8 @@ class SupervisedTrainer(Trainer):
         """Also the loss summed since it was last logged, of each process: Trainer forgets it, and the curve would differ."""
         super()._save_rng_state(output_dir)
         since = {"loss": self._tr_loss.item(), "logged_step": self._globalstep_last_logged}
+        if self.scaling is not None:
+            since["scaling"] = self.scaling.state()
         (Path(output_dir) / f"loss_{self.args.process_index}.json").write_text(json.dumps(since), encoding="utf-8")
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -129,6 +136,21 @@ class SupervisedTrainer(Trainer):
             since = json.loads(path.read_text(encoding="utf-8"))
             self._tr_loss.fill_(since["loss"])
             self._globalstep_last_logged = since["logged_step"]
+            if self.scaling is not None:
+                self.scaling.restore(since["scaling"])
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Trainer's; under loss scaling a step whose scaled gradients overflow is done again."""
+        usual = super().training_step
+        if self.scaling is None:
+            return usual(model, inputs, *args, **kwargs)
+        try:
+            return self.scaling.step(self.accelerator, inputs, lambda batch: usual(model, batch, *args, **kwargs))
+        except ValueError as error:
+            raise ValueError(f"step {self.state.global_step + 1}: {error}; {self._remedy()}") from None
+
+    def _remedy(self) -> str:
+        return f"lower train.learning_rate ({self.args.learning_rate:g}) or set train.dtype: float32"
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Raises ValueError when gradients are not finite, before a checkpoint can hold what they made.
@@ -139,10 +161,7 @@ class SupervisedTrainer(Trainer):
         trained = [parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad]
         found = torch.nn.utils.get_total_norm(trained, float("inf")) if norm is None else torch.as_tensor(norm)
         if not torch.isfinite(found):
-            raise ValueError(
-                f"the gradients of step {self.state.global_step + 1} are not finite: lower train.learning_rate "
-                f"({self.args.learning_rate:g}) or set train.dtype: float32"
-            )
+            raise ValueError(f"the gradients of step {self.state.global_step + 1} are not finite: {self._remedy()}")
         return norm
 
     def get_train_dataloader(self) -> DataLoader[Any]:

@@ -1,0 +1,1 @@
+"""What GPUs differ in: attention kernels, dtypes, wheels."""
