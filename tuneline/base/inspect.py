@@ -30,7 +30,7 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
         "dtype": params.dtype,
         "sha256": folder_sha256(folder),
     }
-    return report, {"device": device.type, "computed_in": str(model.dtype)}
+    return report, {"device": where.device.type, "computed_in": str(model.dtype)}
 
 
 def notice(folder: Path) -> str:
