@@ -1,4 +1,4 @@
-"""Builds driver.c into one library: what torch's libraries ask NVIDIA's for, and driver.c does not answer, does nothing.
+"""Builds driver.c and nvml.c: what torch's libraries ask NVIDIA's for, and driver.c does not answer, does nothing.
 
 python -m tests.no_gpu.build <site-packages of torch's CUDA build> <folder>
 """
@@ -8,27 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("driver.c")
-NAME = "libcuda.so.1"
-"""The driver's own name, by which torch looks for it; it is there already when it was loaded before all others."""
+HERE = Path(__file__).parent
+NAMES = {"driver": "libcuda.so.1", "nvml": "libnvidia-ml.so.1"}
+"""Libraries by the names under which torch looks for them, and finds them where they were loaded before all others."""
 ASKED_BY = ("libtorch_cuda.so", "libc10_cuda.so", "libtorch_python.so")
-ANSWERED = re.compile(r"(__cuda|cuda|cublas|nccl)\w+")
-"""The libraries that it takes the place of: CUDA's runtime, cuBLAS and NCCL. Others load, and are of no use without a GPU."""
+ANSWERED = re.compile(r"(__cuda|cuda|cublas|nccl)[A-Z]\w+")
+"""CUDA's runtime, cuBLAS and NCCL. Others load, and are of no use without a GPU."""
 PRODUCT = re.compile(r"cublas\w*(gemm|Gemm|Matmul)\w*")
 
 
-def build(packages: Path, folder: Path) -> Path:
-    """The library, in `folder`. Raises CalledProcessError when there is no gcc, or no headers beside torch."""
-    headers = [packages / "nvidia/cu13/include", packages / "nvidia/nccl/include", packages / "triton/backends/nvidia/include"]
-    include = [f"-I{one}" for one in headers]
-    compiled, library = folder / "driver.o", folder / NAME
-    run("gcc", "-c", "-fPIC", "-O1", "-w", *include, SOURCE, "-o", compiled)
-    wanted = set().union(*(symbols(packages / "torch/lib" / name, "--undefined-only") for name in ASKED_BY))
-    missing = sorted(name for name in wanted - symbols(compiled, "--defined-only", "--extern-only") if ANSWERED.fullmatch(name))
-    rest = folder / "rest.c"
-    rest.write_text("extern _Atomic long no_gpu_products;\n" + "".join(map(definition, missing)))
-    run("gcc", "-shared", "-fPIC", "-O1", "-w", f"-Wl,-soname,{NAME}", compiled, rest, "-o", library, "-lpthread", "-ldl")
-    return library
+def build(packages: Path, folder: Path) -> list[Path]:
+    """The libraries, in `folder`. Raises CalledProcessError when there is no gcc, or no headers beside torch."""
+    headers = ("nvidia/cu13/include", "nvidia/nccl/include", "triton/backends/nvidia/include")
+    compiled, rest = folder / "driver.o", folder / "rest.c"
+    run("gcc", "-c", "-fPIC", "-O1", "-w", *(f"-I{packages / one}" for one in headers), HERE / "driver.c", "-o", compiled)
+    asked = set().union(*(symbols(packages / "torch/lib" / name, "--undefined-only") for name in ASKED_BY))
+    missing = asked - symbols(compiled, "--defined-only", "--extern-only")
+    functions = (definition(name) for name in sorted(missing) if ANSWERED.fullmatch(name))
+    rest.write_text("extern _Atomic long no_gpu_products;\n" + "".join(functions))
+    sources = {"driver": [compiled, rest], "nvml": [HERE / "nvml.c"]}
+    for which, name in NAMES.items():
+        run("gcc", "-shared", "-fPIC", "-O1", "-w", f"-Wl,-soname,{name}", *sources[which], "-o", folder / name)
+    return [folder / name for name in NAMES.values()]
 
 
 def definition(name: str) -> str:
@@ -49,4 +50,4 @@ def run(*words: str | Path) -> str:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1]), Path(sys.argv[2])))
+    print(*build(Path(sys.argv[1]), Path(sys.argv[2])), sep=":")

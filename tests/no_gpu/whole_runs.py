@@ -1,0 +1,82 @@
+"""Trains in each folder on a card that is none; then, where asked for, asks the base and the tuned model, and exports it.
+
+python -m tests.no_gpu.whole_runs '[["folder", true], …]'      writes seen.json into each folder
+"""
+
+import ctypes
+import json
+import os
+import sys
+import traceback
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+import tuneline.train.run as training
+from tests.helpers.stages import PATHS, load_config, run_main
+from tests.no_gpu.host_kernels import HostKernels
+from tuneline.runtime.params import load
+from tuneline.train import checks
+from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
+
+COUNTERS = ("launches", "products", "waits", "copies_to_host")
+LATER = ("predict_base", "evaluate", "export")
+
+
+def counters() -> dict[str, int]:
+    driver = ctypes.CDLL(None)
+    return {name: ctypes.c_long.in_dll(driver, f"no_gpu_{name}").value for name in COUNTERS}
+
+
+def train() -> dict[str, Any]:
+    """What the last micro-batch cost, and the allocator's peak of the run in bytes."""
+    costs: list[dict[str, int]] = []
+    step = SupervisedTrainer.training_step
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = counters()
+        result = step(self, *args, **kwargs)
+        costs.append({name: count - before[name] for name, count in counters().items()})
+        return result
+
+    SupervisedTrainer.training_step = counted
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        config = load_config(load)
+        checks.check(config, PATHS.tokens, PATHS.base)
+        training.train(config, PATHS, None)
+    finally:
+        SupervisedTrainer.training_step = step
+    Path("models/adapter/lineage.json").write_text(json.dumps({"params": config.to_params()}))
+    return costs[-1] | {"peak": torch.cuda.max_memory_allocated()}
+
+
+def work(later: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with HostKernels() as kernels:
+        try:
+            found["train"] = train()
+            for name in LATER if later else ():
+                run_main(import_module(f"stages.{name}"))
+        except ValueError as error:
+            found["refused"] = str(error)
+        except Exception:
+            found["failed"] = traceback.format_exc()
+    return found | {"without": sorted(kernels.without), "operators": sorted(kernels.operators)}
+
+
+def main() -> None:
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")
+    for folder, later in json.loads(sys.argv[1]):
+        os.chdir(folder)
+        Path("scratch").mkdir(exist_ok=True)
+        Path("seen.json").write_text(json.dumps(work(later)))
+
+
+if __name__ == "__main__":
+    main()
