@@ -34,6 +34,11 @@ class HostKernels(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
+        # In inference mode compound operators arrive whole, some of which only sometimes share memory.
+        with self:
+            parts = func.decompose(*args, **kwargs)
+        if parts is not NotImplemented:
+            return parts
         if name in INDEXED:
             args = (args[0], [places for index in args[1] for places in as_places(index)], *args[2:])
         if name in SIZED_BY_VALUES and args[0].is_cuda:
@@ -117,11 +122,9 @@ def on_host(value: Any) -> Any:
     if not isinstance(value, torch.Tensor) or not value.is_cuda:
         return value
     storage = value.untyped_storage()
-    size = storage.nbytes()
-    if size == 0:
-        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype)
-    memory = (ctypes.c_char * size).from_address(storage.data_ptr())
-    plain = torch.frombuffer(memory, dtype=torch.uint8, count=size)
-    place = torch.empty(0, dtype=value.dtype).set_(plain.untyped_storage(), value.storage_offset(), value.size(), value.stride())
-    return place
-
+    count = storage.nbytes() // value.itemsize
+    if count == 0:
+        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="cpu")
+    memory = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
+    whole = torch.frombuffer(memory, dtype=value.dtype, count=count)
+    return whole.as_strided(value.size(), value.stride(), value.storage_offset())

@@ -1,6 +1,9 @@
-"""Trains in each folder on a card that is none; then, where asked for, asks the base and the tuned model, and exports it.
+"""Runs stages in each folder on a card that is none, and writes into <stage>.seen.json there how that went.
 
-python -m tests.no_gpu.whole_runs '[["folder", true], …]'      writes seen.json into each folder
+python -m tests.no_gpu.whole_runs '[["folder", ["train"]], …]'
+
+seen: {"cost": of training's last micro-batch and the allocator's peak, "refused": a ValueError's sentence, "failed": a traceback,
+"without": operators that have no CPU kernel}. Training is DeepSpeed's to keep, so other stages need a process of their own.
 """
 
 import ctypes
@@ -24,7 +27,6 @@ from tuneline.train import checks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
 
 COUNTERS = ("launches", "products", "waits", "copies_to_host")
-LATER = ("predict_base", "evaluate", "export")
 
 
 def counters() -> dict[str, int]:
@@ -55,27 +57,26 @@ def train() -> dict[str, Any]:
     return costs[-1] | {"peak": torch.cuda.max_memory_allocated()}
 
 
-def work(later: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def work(stage: str) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
     with HostKernels() as kernels:
         try:
-            found["train"] = train()
-            for name in LATER if later else ():
-                run_main(import_module(f"stages.{name}"))
+            seen["cost"] = train() if stage == "train" else run_main(import_module(f"stages.{stage}")) and None
         except ValueError as error:
-            found["refused"] = str(error)
+            seen["refused"] = str(error)
         except Exception:
-            found["failed"] = traceback.format_exc()
-    return found | {"without": sorted(kernels.without), "operators": sorted(kernels.operators)}
+            seen["failed"] = traceback.format_exc()
+    return seen | {"without": sorted(kernels.without)}
 
 
 def main() -> None:
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore")
-    for folder, later in json.loads(sys.argv[1]):
+    for folder, stages in json.loads(sys.argv[1]):
         os.chdir(folder)
         Path("scratch").mkdir(exist_ok=True)
-        Path("seen.json").write_text(json.dumps(work(later)))
+        for stage in stages:
+            Path(f"{stage}.seen.json").write_text(json.dumps(work(stage)))
 
 
 if __name__ == "__main__":
