@@ -6,6 +6,7 @@ computes the values there.
 """
 
 import ctypes
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,10 +36,9 @@ class HostKernels(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func._schema.name
         # In inference mode compound operators arrive whole, some of which only sometimes share memory.
-        with self:
-            parts = func.decompose(*args, **kwargs)
-        if parts is not NotImplemented:
-            return parts
+        if torch.is_inference_mode_enabled() and is_compound(func):
+            with self:
+                return func.decompose(*args, **kwargs)
         if name in INDEXED:
             args = (args[0], [places for index in args[1] for places in as_places(index)], *args[2:])
         if name in SIZED_BY_VALUES and args[0].is_cuda:
@@ -74,6 +74,12 @@ def sized_by_values(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*tree_map(on_host, args), **tree_map(on_host, kwargs))
 
 
+@cache
+def is_compound(func: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+@cache
 def is_view(func: Any) -> bool:
     """Whether a result shares an argument's memory and nothing is written."""
     infos = [one.alias_info for one in (*func._schema.arguments, *func._schema.returns) if one.alias_info]

@@ -22,6 +22,7 @@ from transformers.utils import logging
 import tuneline.train.run as training
 from tests.helpers.stages import PATHS, load_config, run_main
 from tests.no_gpu.host_kernels import HostKernels
+from tuneline.evaluate import general_prompts
 from tuneline.runtime.params import load
 from tuneline.train import checks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
@@ -72,6 +73,7 @@ def work(stage: str) -> dict[str, Any]:
 def main() -> None:
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore")
+    general_prompts.TOKENS = 3
     for folder, stages in json.loads(sys.argv[1]):
         os.chdir(folder)
         Path("scratch").mkdir(exist_ok=True)
