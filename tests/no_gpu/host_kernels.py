@@ -21,7 +21,7 @@ SIZED_BY_VALUES = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "at
 """A card is asked how large the result is, which the host waits for; here the host knows."""
 INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 """The same where a mask chooses."""
-ATTENTION = "aten::_scaled_dot_product_"
+ATTENTION = ("aten::_scaled_dot_product_", "aten::_flash_attention_")
 
 
 class HostKernels(TorchDispatchMode):
@@ -39,6 +39,9 @@ class HostKernels(TorchDispatchMode):
         if torch.is_inference_mode_enabled() and is_compound(func):
             with self:
                 return func.decompose(*args, **kwargs)
+        if func.namespace == "torch_attn":
+            with self:
+                return whole_lines(func, args, kwargs)
         if name in INDEXED:
             args = (args[0], [places for index in args[1] for places in as_places(index)], *args[2:])
         if name in SIZED_BY_VALUES and args[0].is_cuda:
@@ -56,6 +59,13 @@ class HostKernels(TorchDispatchMode):
         except NotImplementedError:
             self.without.add(name)
             return result
+
+
+def whole_lines(func: Any, args: Any, kwargs: Any) -> Any:
+    """torch.nn.attention.varlen's operator by what it calls, which is what a mode can see."""
+    from torch.nn.attention import varlen
+
+    return getattr(varlen, func._opname)._init_fn(*args, **kwargs)
 
 
 def as_places(index: Any) -> list[Any]:
