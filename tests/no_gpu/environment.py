@@ -9,7 +9,7 @@ from tests.helpers.commands import one_rank
 from tests.helpers.paths import ROOT
 
 VENV = Path(os.environ.get("CUDA_VENV") or ROOT / ".cuda")
-"""An environment with requirements.lock as the package index gives it, where torch is its CUDA build (`make cuda`)."""
+"""An environment with requirements.lock as the package index gives it, where torch is its CUDA build (`make test-cuda`)."""
 
 
 def missing() -> str | None:
