@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 # torch's CUDA build beside everything else, for tests of GPUs without one; CUDA_VENV=.venv where .venv has that build.
 export CUDA_VENV ?= $(abspath .cuda)
-CUDA_READY := $(CUDA_VENV)/.ready
+CUDA_READY := $(CUDA_VENV)/.cuda-ready
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
@@ -34,10 +34,10 @@ $(READY): requirements.lock
 	@$(BIN)/python -m tuneline.cli.plots_page
 	@touch $(READY)
 
-# From a package index alone: a folder of wheels that pip knows may hold torch's CPU build.
+# An index gives torch's CUDA build; a folder of wheels that pip is set to may hold the CPU's alone.
 $(CUDA_READY): requirements.lock | $(READY)
 	@echo "test-cuda: the same libraries with torch's CUDA build in $(CUDA_VENV), once (5 GB)"
-	@$(PYTHON) -m venv --clear $(CUDA_VENV)
+	@test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
 	@$(BIN)/uv pip install --quiet --python $(CUDA_VENV)/bin/python -r requirements.lock
 	@$(CUDA_VENV)/bin/python -c "import torch; assert torch.version.cuda, f'torch {torch.__version__} is a CPU build'"
 	@touch $(CUDA_READY)
@@ -62,7 +62,8 @@ test: $(READY) ## every test but the long matrices (about 13 minutes on 2 cores)
 fast: $(READY) ## the tests that take seconds
 	pytest -m "not story and not matrix and not hosts" $(WORKERS)
 
-test-all: $(READY) $(CUDA_READY) ## every test
+test-all: $(READY) ## every test
+	-@$(MAKE) --no-print-directory $(CUDA_READY)
 	pytest $(WORKERS)
 
 test-cuda: $(READY) $(CUDA_READY) ## GPUs without one: torch's CUDA build, and a driver that computes nothing (gcc; 5 GB)

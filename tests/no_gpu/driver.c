@@ -50,14 +50,18 @@ static int devices(void) {
 }
 static _Thread_local int current;
 
-cudaError_t cudaGetDeviceCount(int *count) { *count = devices(); return *count ? cudaSuccess : cudaErrorNoDevice; }
+static int version(void) { return (int)setting("NO_GPU_DRIVER", CUDART_VERSION); }
+cudaError_t cudaGetDeviceCount(int *count) {
+  *count = version() < CUDART_VERSION ? 0 : devices();
+  return version() < CUDART_VERSION ? cudaErrorInsufficientDriver : *count ? cudaSuccess : cudaErrorNoDevice;
+}
 cudaError_t cudaGetDevice(int *device) { *device = current; return cudaSuccess; }
 cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= devices()) return cudaErrorInvalidDevice;
   current = device;
   return cudaSuccess;
 }
-cudaError_t cudaDriverGetVersion(int *version) { *version = (int)setting("NO_GPU_DRIVER", CUDART_VERSION); return cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int *found) { *found = version(); return cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int *version) { *version = CUDART_VERSION; return cudaSuccess; }
 const char *cudaGetErrorString(cudaError_t error) { return error == cudaErrorMemoryAllocation ? "out of memory" : "an error"; }
 const char *cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
@@ -243,7 +247,7 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function
   return cudaSuccess;
 }
 CUresult cuInit(unsigned flags) { return CUDA_SUCCESS; }
-CUresult cuDriverGetVersion(int *version) { cudaDriverGetVersion(version); return CUDA_SUCCESS; }
+CUresult cuDriverGetVersion(int *found) { *found = version(); return CUDA_SUCCESS; }
 CUresult cuDeviceGetCount(int *count) { *count = devices(); return CUDA_SUCCESS; }
 CUresult cuDeviceGet(CUdevice *device, int number) { *device = number; return CUDA_SUCCESS; }
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) { cudaDeviceGetAttribute(value, (enum cudaDeviceAttr)attribute, device); return CUDA_SUCCESS; }

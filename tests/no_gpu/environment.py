@@ -16,7 +16,7 @@ def missing() -> str | None:
     """Why this machine has no such environment."""
     from shutil import which
 
-    if not (VENV / "bin/python").exists():
+    if not list(VENV.glob("lib/python3.*/site-packages/torch/lib/libtorch_cuda.so")):
         return f"no environment with torch's CUDA build at {VENV} (`make test-cuda` makes it, 5 GB; CUDA_VENV names another)"
     absent = [name for name in ("gcc", "nm") if which(name) is None]
     return f"no {' and '.join(absent)}" if absent else None
