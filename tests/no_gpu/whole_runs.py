@@ -2,11 +2,12 @@
 
 python -m tests.no_gpu.whole_runs '[["folder", ["train"]], …]'
 
-seen: {"cost": of training's last micro-batch and the allocator's peak, "refused": a ValueError's sentence, "failed": a traceback,
+seen: {"cost": of training's last step, "refused": a ValueError's sentence, "failed": a traceback,
 "without": operators that have no CPU kernel}. Training is DeepSpeed's to keep, so other stages need a process of their own.
 """
 
 import ctypes
+import gc
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 from transformers.utils import logging
 
 import tuneline.train.run as training
@@ -25,7 +27,6 @@ from tests.no_gpu.host_kernels import HostKernels
 from tuneline.evaluate import general_prompts
 from tuneline.runtime.params import load
 from tuneline.train import checks
-from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
 
 COUNTERS = ("launches", "products", "waits", "copies_to_host")
 
@@ -35,27 +36,30 @@ def counters() -> dict[str, int]:
     return {name: ctypes.c_long.in_dll(driver, f"no_gpu_{name}").value for name in COUNTERS}
 
 
-def train() -> dict[str, Any]:
-    """What the last micro-batch cost, and the allocator's peak of the run in bytes."""
-    costs: list[dict[str, int]] = []
-    step = SupervisedTrainer.training_step
+class Cost(TrainerCallback):
+    """What a step has cost: kernels, products, waits, copies to the host, and the allocator's peak so far in bytes."""
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = counters()
-        result = step(self, *args, **kwargs)
-        costs.append({name: count - before[name] for name, count in counters().items()})
-        return result
+    def __init__(self) -> None:
+        self.before = self.last = counters()
 
-    SupervisedTrainer.training_step = counted
+    def on_step_begin(self, *given: Any, **named: Any) -> None:
+        self.before = counters()
+
+    def on_step_end(self, *given: Any, **named: Any) -> None:
+        self.last = {name: count - self.before[name] for name, count in counters().items()}
+        self.last["peak"] = torch.cuda.max_memory_allocated()
+
+
+def train() -> dict[str, int]:
+    """The cost of the last step."""
+    gc.collect()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    try:
-        config = load_config(load)
-        checks.check(config, PATHS.tokens, PATHS.base)
-        training.train(config, PATHS, None)
-    finally:
-        SupervisedTrainer.training_step = step
+    config, cost = load_config(load), Cost()
+    checks.check(config, PATHS.tokens, PATHS.base)
+    training.train(config, PATHS, None, [cost])
     Path("models/adapter/lineage.json").write_text(json.dumps({"params": config.to_params()}))
-    return costs[-1] | {"peak": torch.cuda.max_memory_allocated()}
+    return cost.last
 
 
 def work(stage: str) -> dict[str, Any]:
