@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
+# torch's CUDA build beside everything else, for tests of GPUs without one; CUDA_VENV=.venv where .venv has that build.
+export CUDA_VENV ?= $(abspath .cuda)
+CUDA_READY := $(CUDA_VENV)/.cuda-ready
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro exp test fast test-all check format demo plan bench lock stage-table card-table clean
+.PHONY: help setup repro exp test fast test-all test-cuda check format demo plan bench lock stage-table card-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -31,6 +34,14 @@ $(READY): requirements.lock
 	@$(BIN)/python -m tuneline.cli.plots_page
 	@touch $(READY)
 
+# An index gives torch's CUDA build; a folder of wheels that pip is set to may hold the CPU's alone.
+$(CUDA_READY): requirements.lock | $(READY)
+	@echo "test-cuda: the same libraries with torch's CUDA build in $(CUDA_VENV), once (5 GB)"
+	@test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
+	@$(BIN)/uv pip install --quiet --python $(CUDA_VENV)/bin/python -r requirements.lock
+	@$(CUDA_VENV)/bin/python -c "import torch; assert torch.version.cuda, f'torch {torch.__version__} is a CPU build'"
+	@touch $(CUDA_READY)
+
 repro: $(READY) ## run the pipeline: only what changed (RECIPE=name: a recipe, beside the project)
 ifdef RECIPE
 	@tuneline recipe $(RECIPE) $(SET)
@@ -52,7 +63,11 @@ fast: $(READY) ## the tests that take seconds
 	pytest -m "not story and not matrix and not hosts" $(WORKERS)
 
 test-all: $(READY) ## every test
+	-@$(MAKE) --no-print-directory $(CUDA_READY)
 	pytest $(WORKERS)
+
+test-cuda: $(READY) $(CUDA_READY) ## GPUs without one: torch's CUDA build, and a driver that computes nothing (gcc; 5 GB)
+	pytest -m cuda -n 0
 
 test-hosts: $(READY) ## training over two hosts: network namespaces with OpenSSH servers (Debian: openssh-server, pdsh; root)
 	pytest -m hosts -n 0
@@ -89,5 +104,5 @@ card-table: $(READY) ## write the table of cards in docs/float16.md from compute
 	python -m tuneline.cli.card_table
 
 clean: ## remove the environment and all caches but DVC's
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .cuda .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -56,6 +56,15 @@ def llama_base(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cuda_libraries(tmp_path_factory) -> list[Path]:
+    """The driver whose devices compute nothing, for torch's CUDA build."""
+    from tests.no_gpu.build import build
+    from tests.no_gpu.environment import packages
+
+    return build(packages(), tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session")
 def real_shape():
     """ChatGLM3-6B without its weights."""
     import torch
