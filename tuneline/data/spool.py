@@ -1,12 +1,13 @@
-"""The spool: a temporary file of all parsed records, written by the first pass of `convert` and read by the second.
+"""The spool: temporary files of all parsed records, written by the first pass of `convert` and read by the others.
 
-A line of the spool, parted by tabs: normalised instruction and question, earlier questions, answers, the record as JSON.
-What stays in memory of a record is its key.
+One holds the records as lines of JSON, which are copied to the outputs as they are, the other a line of texts for each:
+normalised instruction and question, earlier questions, answers, parted by tabs. What stays in memory of a record is its key.
 """
 
 import hashlib
 import os
 import struct
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 KEYS = np.dtype(
     [("content", ">u8", 2), ("raw", ">u8"), ("both", ">u8"), ("instruction", ">u8"), ("question", ">u8"),
-     ("answer", ">u8"), ("source", "<u2"), ("asking", "u1"), ("bytes", "<u4")]
+     ("answer", ">u8"), ("source", "<u2"), ("asking", "u1"), ("texts", "<u4"), ("record", "<u4")]
 )  # fmt: skip
-"""The key of a record, 63 bytes: beginnings of sha256 hashes, number of its source, length of its line in the spool.
+"""The key of a record, 67 bytes: beginnings of sha256 hashes, number of its source, lengths of its lines in the spool.
 
 `content` is of the normalised messages without system prompt, `raw` of the raw text; `instruction` and `question` are
 of the normalised instruction and of what follows it, 0 where there is no instruction, `both` of the two together, the
 last two with earlier questions of the dialogue;
 `answer` of the last answer, 0 unless the task is qa. `asking` is the number of exchanges that ask something.
 """
-_KEY = struct.Struct("<16s8s8s8s8s8sHBI")
+_KEY = struct.Struct("<16s8s8s8s8s8sHBII")
 """The same for one key, its hashes as bytes."""
 _NO_HASH = bytes(8)
 BOTH, INSTRUCTION, QUESTION = 0, 1, 2
@@ -49,10 +50,18 @@ class ComparedTexts(NamedTuple):
     """None for labels and for extraction."""
 
 
-def to_spool_line(
+class Spooled(NamedTuple):
+    """What the spool holds of a record."""
+
+    key: bytes
+    texts: bytes
+    record: bytes
+
+
+def to_spool(
     conversation: Conversation, source: str, source_number: int, origin: str, raw: str, seed: bytes
-) -> tuple[bytes, bytes]:
-    """Key and spool line of a record. `raw` is its raw text; `seed` is hashed with its question."""
+) -> Spooled:
+    """Key and lines of a record. `raw` is its raw text; `seed` is hashed with its question."""
     messages = conversation.messages
     normalised = [normalise(message["content"]) for message in messages]
     content = without_system = turns_digest(messages, normalised, conversation.tools)
@@ -77,7 +86,8 @@ def to_spool_line(
     # Labels and lists of entities are equal without being copied, and so are calls.
     is_free = conversation.task in ("qa", "tools")
     answers = BETWEEN.join([text for role, text in texts if role == "assistant" and text]) if is_free else b""
-    line = b"\t".join((instruction, question, earlier, answers, to_line(record))) + b"\n"
+    compared = b"\t".join((instruction, question, earlier, answers)) + b"\n"
+    line = to_line(record) + b"\n"
     # Dialogues that end in the same words are about different things.
     salt = seed + earlier + BETWEEN if earlier else seed
     # struct cuts each digest to its beginning.
@@ -90,50 +100,73 @@ def to_spool_line(
         _sha256(texts[-1][1]) if conversation.task == "qa" else _NO_HASH,
         source_number,
         min(len(asking_exchanges(messages)), 255),
+        len(compared),
         len(line),
     )
-    return key, line
+    return Spooled(key, compared, line)
 
 
 def _sha256(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def record_line(line: bytes) -> bytes:
-    """The record of a line of the spool, as a line of JSON."""
-    return line[line.rindex(b"\t") + 1 :]
-
-
 def record_of(line: bytes) -> dict[str, Any]:
-    """The record of a line of the spool."""
-    record: dict[str, Any] = orjson.loads(record_line(line))
+    """The record of its line."""
+    record: dict[str, Any] = orjson.loads(line)
     return record
 
 
-class LineReader:
-    """Lines of a spool that is written: each by its number, while another reads them in order."""
+class Spool:
+    """The files of a spool: written batch after batch, then read by the numbers of the rows."""
 
-    def __init__(self, spool: IO[bytes], keys: "NDArray[Any]") -> None:
-        spool.flush()
-        spool.seek(0)
-        self.spool = spool
-        self.sizes = keys["bytes"]
-        self.ends = np.cumsum(keys["bytes"], dtype=np.int64)
+    def __init__(self, texts: IO[bytes], records: IO[bytes]) -> None:
+        """Two files that are empty and can be read and written."""
+        self._texts, self._records = texts, records
+        self._text_ends = self._record_ends = np.zeros(1, dtype=np.int64)
 
-    def line(self, number: int) -> bytes:
-        size = int(self.sizes[number])
-        return os.pread(self.spool.fileno(), size, int(self.ends[number]) - size)
+    def add(self, texts: bytes, records: bytes) -> None:
+        """Lines of the next records."""
+        self._texts.write(texts)
+        self._records.write(records)
+
+    def finish(self, keys: "NDArray[Any]") -> None:
+        """All lines are there; `keys` are those of all records."""
+        self._texts.flush()
+        self._records.flush()
+        self._text_ends, self._record_ends = (
+            np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(keys[name], dtype=np.int64)])
+            for name in ("texts", "record")
+        )
+
+    def record(self, row: int) -> bytes:
+        """The record of a row as a line."""
+        return self.records(row, row + 1)
+
+    def records(self, begin: int, end: int) -> bytes:
+        """The lines of neighbouring rows."""
+        return _between(self._records, self._record_ends, begin, end)
+
+    def texts(self, row: int, part: int) -> ComparedTexts:
+        """What of a row is compared with the held-out items."""
+        return next(compared_texts(self.text_lines(row, row + 1), [part]))
+
+    def text_lines(self, begin: int, end: int) -> bytes:
+        """What compared_texts reads of neighbouring rows."""
+        return _between(self._texts, self._text_ends, begin, end)
 
 
-def compared_texts(line: bytes, part: int) -> ComparedTexts:
-    """What of a row is compared with the held-out items."""
-    instruction, question, earlier, answers, _ = line.split(b"\t", 4)
-    if part == INSTRUCTION:
-        question = instruction
-    elif part == BOTH and instruction:
-        question = instruction + b" " + question
-    return ComparedTexts(question.decode(), _parted(earlier), _parted(answers))
+def _between(file: IO[bytes], ends: "NDArray[np.int64]", begin: int, end: int) -> bytes:
+    return os.pread(file.fileno(), int(ends[end] - ends[begin]), int(ends[begin]))
 
 
-def _parted(texts: bytes) -> list[str]:
-    return texts.decode().split(BETWEEN.decode()) if texts else []
+def compared_texts(lines: bytes, parts: list[int]) -> Iterator[ComparedTexts]:
+    """What of each row is compared with the held-out items; `parts` says which part of its question."""
+    for line, part in zip(lines.decode().split("\n"), parts, strict=False):
+        instruction, question, earlier, answers = line.split("\t")
+        if instruction:
+            question = (f"{instruction} {question}", instruction, question)[part]
+        yield ComparedTexts(question, _parted(earlier), _parted(answers))
+
+
+def _parted(texts: str) -> list[str]:
+    return texts.split(BETWEEN.decode()) if texts else []
