@@ -6,6 +6,7 @@ duplicates and the held-out items are decided; the second pass reads the spool a
 
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tuneline.data.heldout import Split, split_items
 from tuneline.data.leaks.contamination import HeldoutIndex, Leak
 from tuneline.data.leaks.limit import check_leak_rates
 from tuneline.data.leaks.search import build_index, find_leaks
-from tuneline.data.normalize import read_batch
+from tuneline.data.normalize import read_to_spool
 from tuneline.data.remarks import remarks
 from tuneline.data.shared_answers import count_same_answers
 from tuneline.data.spool import KEYS, Spool, record_of
@@ -38,7 +39,7 @@ SHOWN = 200
 def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, removed: Path) -> dict[str, Any]:
     """Raw files to training, held-out, rejected and removed items; returns the counts of metrics/convert_details.json.
 
-    The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too many rejects, too few
+    The spool is a temporary folder beside `train`. Raises ValueError for what can't be read, too many rejects, too few
     questions, a source with too many leaks, any leak when data.leak_policy is fail, and when no training row is left.
     """
     counts = [SourceCounts() for _ in params.all_sources]
@@ -46,14 +47,14 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         train_file, heldout_file, rejects_file, removed_file = (
             stack.enter_context(path.open("wb")) for path in (train, heldout, rejects, removed)
         )
-        spool = Spool(*(stack.enter_context(tempfile.TemporaryFile(dir=train.parent)) for _ in range(2)))
+        spool = stack.enter_context(Spool(train.with_name(".spool")))
         pool = stack.enter_context(Workers(workers()))
         keys = read_sources(params, raw, train.parent, spool, rejects_file, counts, pool)
         check_rejects(params, counts)
         split = split_items(params, keys)
         count_same_answers(spool, keys, split, counts)
         index, heldout_records = build_index(spool, keys, split, params, counts)
-        leaks = find_leaks(spool, split, index, train.parent, pool)
+        leaks = find_leaks(spool, split, index, pool)
         check_leak_rates(
             params, keys["source"], split.training, leaks, index, lambda row: spool.texts(row, int(split.parts[row]))
         )
@@ -93,8 +94,9 @@ def read_sources(
         tempfile.TemporaryFile(dir=folder) as file,
         ProgressBar("convert: reading", None, "items") as bar,
     ):
-        for batch in pool.map(read_batch, batch_jobs(params, raw, counts, folder)):
-            spool.add(batch.texts, batch.records)
+        for batch in pool.map(partial(read_to_spool, spool.folder), batch_jobs(params, raw, counts, folder)):
+            if batch.part:
+                spool.add(batch.part, len(batch.keys) // KEYS.itemsize)
             rejects.write(batch.rejects)
             file.write(batch.keys)
             counts[batch.source_number].add(batch)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import starmap
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.data.answer_faults import fault_of
@@ -33,7 +34,7 @@ from tuneline.data.preference import good_side
 from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
-from tuneline.data.spool import Spooled, record_of, to_spool
+from tuneline.data.spool import Part, Spooled, record_of, to_spool, write_part
 from tuneline.data.tools.pairs import MESSAGES as CALLED
 from tuneline.data.tools.pairs import called_answer, take_tools
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
@@ -69,10 +70,12 @@ class BatchResult:
     """spool.KEYS, one for each record."""
     texts: bytes
     records: bytes
-    """Lines of the spool, one in both for each record."""
+    """Lines of the spool, one in both for each record; empty when they are in it."""
     rejects: bytes
     """Lines of rejects.jsonl."""
     items: int
+    part: Part | None = None
+    """Where the lines lie in the spool."""
     reasons: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
@@ -109,6 +112,14 @@ def read_batch(job: BatchJob) -> BatchResult:
     if spooled:
         result.keys, result.texts, result.records = map(b"".join, zip(*spooled, strict=True))
     result.rejects = b"".join(rejects)
+    return result
+
+
+def read_to_spool(folder: Path, job: BatchJob) -> BatchResult:
+    """The same with its lines in the spool in this folder: through a pipe they would wait for the first process."""
+    result = read_batch(job)
+    result.part = write_part(folder, result.texts, result.records)
+    result.texts = result.records = b""
     return result
 
 

@@ -1,13 +1,16 @@
 """The spool: temporary files of all parsed records, written by the first pass of `convert` and read by the others.
 
-One holds the records as lines of JSON, which are copied to the outputs as they are, the other a line of texts for each:
-normalised instruction and question, earlier questions, answers, parted by tabs. What stays in memory of a record is its key.
+Each process has two: one of records as lines of JSON, which are copied to the outputs as they are, one with a line of texts
+for each: normalised instruction and question, earlier questions, answers, parted by tabs. What stays in memory of a record
+is its key.
 """
 
 import hashlib
 import os
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +19,7 @@ import orjson
 from tuneline.data.turns.conversation import Conversation
 from tuneline.data.turns.scored_turn import asking_exchanges
 from tuneline.formats.records import Record, normalise, record_id, to_line, turns_digest
+from tuneline.runtime.atomic import remove
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,27 +120,60 @@ def record_of(line: bytes) -> dict[str, Any]:
     return record
 
 
+class Part(NamedTuple):
+    """Where the lines of a batch lie: in the two files of a process, from these bytes on."""
+
+    process: int
+    texts: int
+    record: int
+
+
+def write_part(folder: Path, texts: bytes, records: bytes) -> Part:
+    """Add the lines of a batch to the files of this process."""
+    process = os.getpid()
+    return Part(process, _append(folder / f"{process}.texts", texts), _append(folder / f"{process}.record", records))
+
+
+def _append(path: Path, lines: bytes) -> int:
+    with path.open("ab") as file:
+        place = file.tell()
+        file.write(lines)
+    return place
+
+
 class Spool:
-    """The files of a spool: written batch after batch, then read by the numbers of the rows."""
+    """The parts of a spool in a folder of their own, read by the numbers of the rows."""
 
-    def __init__(self, texts: IO[bytes], records: IO[bytes]) -> None:
-        """Two files that are empty and can be read and written."""
-        self._texts, self._records = texts, records
-        self._text_ends = self._record_ends = np.zeros(1, dtype=np.int64)
+    def __init__(self, folder: Path) -> None:
+        """The folder's name is fixed, so what a killed run left in it is cleared by the next one."""
+        self.folder = folder
+        self._parts: list[Part] = []
+        self._begins = [0]
+        """First row of each part, and the number of all rows."""
+        self._ends: dict[str, NDArray[np.int64]] = {}
+        self._files: dict[str, IO[bytes]] = {}
 
-    def add(self, texts: bytes, records: bytes) -> None:
-        """Lines of the next records."""
-        self._texts.write(texts)
-        self._records.write(records)
+    def __enter__(self) -> "Spool":
+        remove(self.folder)
+        self.folder.mkdir()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+        remove(self.folder)
+
+    def add(self, part: Part, rows: int) -> None:
+        """The part that follows, which has so many rows."""
+        self._parts.append(part)
+        self._begins.append(self._begins[-1] + rows)
 
     def finish(self, keys: "NDArray[Any]") -> None:
-        """All lines are there; `keys` are those of all records."""
-        self._texts.flush()
-        self._records.flush()
-        self._text_ends, self._record_ends = (
-            np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(keys[name], dtype=np.int64)])
-            for name in ("texts", "record")
-        )
+        """All parts are there; `keys` are those of all records."""
+        for name in ("texts", "record"):
+            ends = np.zeros(len(keys) + 1, dtype=np.int64)
+            np.cumsum(keys[name], out=ends[1:])
+            self._ends[name] = ends
 
     def record(self, row: int) -> bytes:
         """The record of a row as a line."""
@@ -144,7 +181,7 @@ class Spool:
 
     def records(self, begin: int, end: int) -> bytes:
         """The lines of neighbouring rows."""
-        return _between(self._records, self._record_ends, begin, end)
+        return self._lines("record", begin, end)
 
     def texts(self, row: int, part: int) -> ComparedTexts:
         """What of a row is compared with the held-out items."""
@@ -152,11 +189,25 @@ class Spool:
 
     def text_lines(self, begin: int, end: int) -> bytes:
         """What compared_texts reads of neighbouring rows."""
-        return _between(self._texts, self._text_ends, begin, end)
+        return self._lines("texts", begin, end)
 
+    def _lines(self, name: str, begin: int, end: int) -> bytes:
+        found = []
+        ends = self._ends[name]
+        number = bisect_right(self._begins, begin) - 1
+        while begin < end:
+            part, first = self._parts[number], self._begins[number]
+            stop = min(end, self._begins[number + 1])
+            place = getattr(part, name) + int(ends[begin] - ends[first])
+            found.append(os.pread(self._file(part, name), int(ends[stop] - ends[begin]), place))
+            number, begin = number + 1, stop
+        return b"".join(found)
 
-def _between(file: IO[bytes], ends: "NDArray[np.int64]", begin: int, end: int) -> bytes:
-    return os.pread(file.fileno(), int(ends[end] - ends[begin]), int(ends[begin]))
+    def _file(self, part: Part, name: str) -> int:
+        path = f"{part.process}.{name}"
+        if path not in self._files:
+            self._files[path] = (self.folder / path).open("rb")
+        return self._files[path].fileno()
 
 
 def compared_texts(lines: bytes, parts: list[int]) -> Iterator[ComparedTexts]:

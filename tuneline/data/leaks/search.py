@@ -121,12 +121,12 @@ def _validation_rows(keys: "NDArray[Any]", split: Split, params: Data) -> list[i
     return rows
 
 
-def find_leaks(spool: Spool, split: Split, index: HeldoutIndex, folder: Path, pool: Workers) -> dict[int, Leak]:
-    """Leaks by row number. `folder` has room for the index."""
+def find_leaks(spool: Spool, split: Split, index: HeldoutIndex, pool: Workers) -> dict[int, Leak]:
+    """Leaks by row number. The index is shared in the spool's folder."""
     equal = _equal_items(split, index.rows)
     repeats = _repeats(split)
     leaks: dict[int, list[Leak]] = {}
-    for found in _look_up_all(spool, index, split, equal, repeats, folder, pool):
+    for found in _look_up_all(spool, index, split, equal, repeats, pool):
         index.questions.add(found.questions)
         index.answers.add(found.answers)
         leaks |= {row: [Leak(item, "equal", 1.0)] for row, item in found.equal.items()}
@@ -169,11 +169,11 @@ def _with_repeats(candidates: dict[int, Numbers], split: Split, repeats: "NDArra
 
 def _look_up_all(
     spool: Spool, index: HeldoutIndex, split: Split, equal: "NDArray[np.int64]", repeats: "NDArray[np.bool_]",
-    folder: Path, pool: Workers,
+    pool: Workers,
 ) -> Iterator[Found]:  # fmt: skip
     """What each batch of rows shares, in order, with few batches in flight."""
     with (
-        tempfile.TemporaryDirectory(dir=folder) as name,
+        tempfile.TemporaryDirectory(dir=spool.folder) as name,
         ProgressBar("convert: leaks", len(equal), "items") as bar,
     ):
         shared = Path(name)
