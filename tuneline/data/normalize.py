@@ -100,8 +100,9 @@ def read_batch(job: BatchJob) -> BatchResult:
     spooled: list[Spooled] = []
     rejects: list[bytes] = []
     seed = f"{job.params.seed}\n".encode()
+    path = printable(job.file.path)
     for raw in starmap(RawRecord, job.raw_records):
-        origin = printable(f"{job.file.path}:{raw.place}")
+        origin = f"{path}:{raw.place if raw.place.isascii() else printable(raw.place)}"
         try:
             spooled.append(_spooled(job, raw, origin, seed, result))
         except RejectedRecordError as error:

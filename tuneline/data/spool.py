@@ -82,14 +82,17 @@ def to_spool(
         record["references"] = conversation.references
     if conversation.tools:
         record["tools"] = conversation.tools
-    texts = [(message["role"], text.encode()) for message, text in zip(messages, normalised, strict=True)]
-    questions = [text for role, text in texts if role == "user"]
+    encoded = [text.encode() for text in normalised]
+    by_role = zip(messages, encoded, strict=True)
+    questions = [text for message, text in by_role if message["role"] == "user"]
     instruction = normalise(conversation.instruction).encode() if conversation.instruction else b""
     question = questions[-1] if conversation.question is None else normalise(conversation.question).encode()
     earlier = BETWEEN.join(questions[:-1])
+    answers = b""
     # Labels and lists of entities are equal without being copied, and so are calls.
-    is_free = conversation.task in ("qa", "tools")
-    answers = BETWEEN.join([text for role, text in texts if role == "assistant" and text]) if is_free else b""
+    if conversation.task in ("qa", "tools"):
+        by_role = zip(messages, encoded, strict=True)
+        answers = BETWEEN.join([text for message, text in by_role if text and message["role"] == "assistant"])
     compared = b"\t".join((instruction, question, earlier, answers)) + b"\n"
     line = to_line(record) + b"\n"
     # Dialogues that end in the same words are about different things.
@@ -101,7 +104,7 @@ def to_spool(
         _sha256(salt + instruction + b" " + question if instruction else salt + question),
         _sha256(seed + instruction) if instruction else _NO_HASH,
         _sha256(salt + question) if instruction else _NO_HASH,
-        _sha256(texts[-1][1]) if conversation.task == "qa" else _NO_HASH,
+        _sha256(encoded[-1]) if conversation.task == "qa" else _NO_HASH,
         source_number,
         min(len(asking_exchanges(messages)), 255),
         len(compared),
