@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from io import BufferedReader, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
@@ -63,7 +64,9 @@ class _Text(TextIOWrapper):
 
     def _own(self, line: str) -> str:
         """The line, or of one in UTF-8 its bytes as bytes that do not decode: it is rejected, not learnt as other text."""
-        if self.other is None or not is_utf8(line[:PROBED].encode(self.other, errors="surrogateescape")):
+        if self.other is None or not _may_begin_utf8(line[:1], self.other):
+            return line
+        if not is_utf8(line[:PROBED].encode(self.other, errors="surrogateescape")):
             return line
         encoded = line.encode(self.other, errors="surrogateescape")
         return encoded.decode("ascii", errors="surrogateescape") if is_utf8_text(encoded) else line
@@ -73,6 +76,12 @@ class _Text(TextIOWrapper):
             self.repairs["byte_order_mark"] += text.count(MARK)
             return text.replace(MARK, "")
         return text
+
+
+@lru_cache(maxsize=8192)
+def _may_begin_utf8(character: str, encoding: str) -> bool:
+    """Whether the bytes of a character in another encoding may begin a line of UTF-8."""
+    return is_utf8(character.encode(encoding, errors="surrogateescape"))
 
 
 def read_whole(file: TextIO) -> RawRecord:
