@@ -31,7 +31,9 @@ TOOL = st.fixed_dictionaries({"name": st.just("text")}, optional={
     "type": st.sampled_from(["text", "function"]), "description": st.just("text"),
     "parameters": st.dictionaries(st.sampled_from("AB"), st.dictionaries(st.sampled_from(["type", "note"]), st.just("text"))),
 })  # fmt: skip
-TOOLS = st.lists(st.one_of(TOOL, st.fixed_dictionaries({"function": TOOL}, optional={"strict": st.just("text")})), max_size=2)
+TOOLS = st.lists(
+    st.one_of(TOOL, st.fixed_dictionaries({"function": TOOL}, optional={"strict": st.just("text")})), max_size=2
+)
 VALUES = st.one_of(
     TOOLS,
     st.just("text"), st.just("text"), st.just(""), st.just(None), st.just("nan"), st.integers(0, 3),

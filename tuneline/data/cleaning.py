@@ -9,6 +9,7 @@ from functools import cache
 from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
+from tuneline.formats.json_values import is_broken
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
 _TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
@@ -86,17 +87,6 @@ def notices(conversation: Conversation) -> list[str]:
     ):
         return [MASKED]
     return []
-
-
-def is_broken(text: str) -> bool:
-    """Whether characters are lost (U+FFFD), null, or half of a surrogate pair."""
-    if "\ufffd" in text or "\x00" in text:
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _fill_placeholders(text: str, values: dict[str, str], unfilled: Counter[str]) -> str:
