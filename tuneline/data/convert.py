@@ -47,7 +47,7 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         train_file, heldout_file, rejects_file, removed_file = (
             stack.enter_context(path.open("wb")) for path in (train, heldout, rejects, removed)
         )
-        spool = stack.enter_context(Spool(train.with_name(".spool")))
+        spool = stack.enter_context(Spool(train.with_name(".spool.partial")))
         pool = stack.enter_context(Workers(workers()))
         keys = read_sources(params, raw, train.parent, spool, rejects_file, counts, pool)
         check_rejects(params, counts)

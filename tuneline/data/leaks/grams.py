@@ -16,7 +16,7 @@ IS_TEXT = np.array([chr(code).isalnum() for code in range(0x10000)])
 """By code: whether a character is part of an n-gram. The last entry stands for all codes above."""
 IS_TEXT[-1] = True
 IS_LATIN = np.array([chr(code).isalnum() and not chr(code).isdigit() for code in range(0x250)])
-CHARACTERS = 2**17
+CHARACTERS = 2**15
 """Characters that are hashed at a time: their arrays stay in the processor's cache."""
 
 
