@@ -87,7 +87,7 @@ def read_questions(params: Data, raw: Path, path: str, draw: str) -> list[list[s
     section = params.model_copy(update={"sources": [source]})
     texts: dict[str, list[str]] = {}
     for job in batch_jobs(section, raw, [SourceCounts()]):
-        for line in read_batch(job).spool.splitlines():
+        for line in read_batch(job).records.splitlines():
             messages: list[str] = [turn["content"] for turn in record_of(line)["messages"] if turn["role"] != "system"]
             texts.setdefault(messages[-2], messages)
     return sorted(texts.values(), key=lambda messages: _order(draw + messages[-2]))

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from chat.i18n.texts import Text
+from tuneline.formats.tool_definitions import tool_definition
 from tuneline.runtime.errors import sentence
 
 MAX_TOOLS = 128
@@ -45,14 +46,13 @@ def _definition(number: int, entry: Any) -> dict[str, Any]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
-    function = entry.get("function", entry) if isinstance(entry, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
-        raise DefinitionsError(
-            Text(f"第 {number} 个工具没有 name", f'tool {number} has no name, expected {{"name": …, "parameters": …}}')
-        )
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
     try:
-        Draft202012Validator.check_schema(parameters)
+        definition = tool_definition(entry)
+    except ValueError as error:
+        raise DefinitionsError(Text(f"第 {number} 个工具有误：{error}", f"tool {number} {error}")) from None
+    function = definition["function"]
+    try:
+        Draft202012Validator.check_schema(function.get("parameters") or {})
     except SchemaError as error:
         raise DefinitionsError(
             Text(
@@ -60,5 +60,4 @@ def _definition(number: int, entry: Any) -> dict[str, Any]:
                 f"parameters of tool {function['name']} are no JSON Schema: {error.message}",
             )
         ) from None
-    kept = {"name": function["name"], "description": str(function.get("description") or ""), "parameters": parameters}
-    return {"type": "function", "function": kept}
+    return definition

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tuneline.data.leaks.contamination import HeldoutIndex, closest_leaks
-from tuneline.data.leaks.rarity import GRAM, RareGrams
+from tuneline.data.leaks.grams import GRAM
+from tuneline.data.leaks.rarity import RareGrams
 from tuneline.data.spool import ComparedTexts
 from tuneline.formats.records import normalise
 
@@ -36,11 +37,11 @@ def leaks(heldout: list, rows: list, dialogues: bool = False) -> dict:
     index = HeldoutIndex([str(number) for number in range(count)], items, list(range(count)), count, len(texts))
     found = {}
     numbers = np.arange(len(others))
-    questions = index.questions.look_up([row.question for row in others], numbers)
+    questions = index.questions.lookup.look_up([row.question for row in others], numbers)
     index.questions.add(questions.pairs)
     answers = [(number, text) for number, row in enumerate(others) for text in row.answers]
     index.answers.add(
-        index.answers.look_up(
+        index.answers.lookup.look_up(
             [text for _, text in answers], np.array([number for number, _ in answers], dtype=int)
         ).pairs
     )
@@ -126,7 +127,7 @@ def test_rare_grams_are_those_of_a_plain_count():
     index = RareGrams(items, limit)
     for begin in range(0, len(rows), 7):
         numbers = np.arange(begin, min(begin + 7, len(rows)))
-        index.add(index.look_up(rows[begin : begin + 7], numbers).pairs)
+        index.add(index.lookup.look_up(rows[begin : begin + 7], numbers).pairs)
     expected = set()
     for number, item in enumerate(items):
         grams = {item[start : start + GRAM] for start in range(len(item) - GRAM + 1)}

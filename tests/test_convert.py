@@ -331,7 +331,7 @@ def test_a_killed_worker_is_one_sentence(workspace, monkeypatch):
     write(Path("data/raw/a.jsonl"), lines(*made_up(3000)))
     workspace(data={"sources": [{"path": "a.jsonl"}]})
     monkeypatch.setenv("TUNELINE_WORKERS", "2")
-    monkeypatch.setattr("tuneline.data.convert.read_batch", end_at_once)
+    monkeypatch.setattr("tuneline.data.convert.read_to_spool", end_at_once)
     with pytest.raises(ValueError, match="a worker process was killed, most likely for want of memory"):
         run_main(stages.convert)
     assert list(Path("data/processed").iterdir()) == []

@@ -1,6 +1,7 @@
 """Other formats, formats that are named, and files that no reader can read."""
 
 import hashlib
+from collections import Counter
 
 import pytest
 
@@ -98,3 +99,32 @@ def test_a_whole_file_that_is_too_long_is_one_reject(tmp_path, monkeypatch):
     (reject,) = read(write(tmp_path / "a.txt", "来访者：" + "长" * 3000)).rejects
     assert reject["reason"] == "longer_than_1000_characters"
     assert reject["sha256"] == hashlib.sha256(("来访者：" + "长" * 3000).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 1000])
+def test_lines_are_the_same_in_blocks_of_any_size(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(text, "MAX_RECORD", 12)
+    monkeypatch.setattr(text, "BLOCK", block)
+    long, exact = "长" * 30, "正" * 11
+    content = f"一\r\n\r\n二\u2028二\r三\n\n\ufeff四\n{long}\n{exact}\n五\x0b五\n{long}"
+    repairs = Counter()
+    with text.open_text(write(tmp_path / "a.txt", content), "utf-8", repairs) as file:
+        records = list(text.read_lines(file))
+    expected = [
+        "一\r\n",
+        "\r\n",
+        "二\u2028二\r",
+        "三\n",
+        "\n",
+        "四\n",
+        long[:12],
+        f"{exact}\n",
+        "五\x0b五\n",
+        long[:12],
+    ]
+    assert [record.text for record in records] == expected
+    assert [record.place for record in records] == [str(number + 1) for number in range(10)]
+    assert [record.reason for record in records if record.reason] == ["longer_than_12_characters"] * 2
+    hashes = [hashlib.sha256(line.encode()).hexdigest() for line in (f"{long}\n", long)]
+    assert [record.sha256 for record in records if record.reason] == hashes
+    assert repairs == {"byte_order_mark": 1}

@@ -111,6 +111,13 @@ SHAPES = {
             {"from": "gpt", "value": ANSWERED["content"]},
         ],
     },
+    "a question and its answer in each turn": {
+        "tools": [WEATHER],
+        "conversation": [
+            {"input": ASKED["content"], "output": f"<tool_call>\n{text(CALL)}\n</tool_call>"},
+            {"input": f"<tool_response>\n{GIVEN['content']}\n</tool_response>", "output": ANSWERED["content"]},
+        ],
+    },
     "glaive": {"system": GLAIVE_SYSTEM, "chat": GLAIVE_CHAT},
 }  # fmt: skip
 

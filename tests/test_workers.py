@@ -10,22 +10,36 @@ import psutil
 import pytest
 
 from tests.helpers.paths import ROOT
-from tuneline.data.workers import AHEAD, ordered_map
+from tuneline.data.workers import AHEAD, Workers
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
 
 
 def test_a_slow_consumer_holds_the_source_back():
     taken = []
-    results = ordered_map(abs, (taken.append(number) or -number for number in range(200)), 2)
-    assert next(results) == 0
-    time.sleep(0.5)
-    assert len(taken) <= 2 * AHEAD + 2
-    assert list(results) == list(range(1, 200))
+    with Workers(2) as pool:
+        results = pool.map(abs, (taken.append(number) or -number for number in range(200)))
+        assert next(results) == 0
+        time.sleep(0.5)
+        assert len(taken) <= 2 * AHEAD + 2
+        assert list(results) == list(range(1, 200))
+
+
+def test_a_second_map_is_done_by_the_same_processes():
+    with Workers(2) as pool:
+        first, second = ({*pool.map(pid_after, [0.1] * 8)} for _ in range(2))
+    assert len(first) == 2
+    assert first == second
+    assert os.getpid() not in first
 
 
 def test_one_batch_alone_starts_no_process(monkeypatch):
     monkeypatch.setattr("tuneline.data.workers.ProcessPoolExecutor", None)
-    assert list(ordered_map(abs, [-1], 2)) == [1]
-    assert list(ordered_map(abs, [-1, -2, -3], 1)) == [1, 2, 3]
+    assert list(Workers(2).map(abs, [-1])) == [1]
+    assert list(Workers(1).map(abs, [-1, -2, -3])) == [1, 2, 3]
 
 
 def test_an_error_of_the_source_is_raised_as_it_is():
@@ -33,8 +47,8 @@ def test_an_error_of_the_source_is_raised_as_it_is():
         yield from range(20)
         raise ValueError("the file is torn")
 
-    with pytest.raises(ValueError, match="the file is torn"):
-        list(ordered_map(abs, torn(), 2))
+    with Workers(2) as pool, pytest.raises(ValueError, match="the file is torn"):
+        list(pool.map(abs, torn()))
 
 
 def start(program: str, folder: Path) -> subprocess.Popen:
@@ -50,9 +64,10 @@ def test_a_killed_worker_is_one_sentence_also_while_a_large_batch_is_on_its_way(
     """python/cpython#94777: the pool of Python 3.11.2 waits for ever then."""
     program = (
         "from tests.helpers.killed_worker import end_at_once\n"
-        "from tuneline.data.workers import ordered_map\n"
+        "from tuneline.data.workers import Workers\n"
         "if __name__ == '__main__':\n"
-        "    list(ordered_map(end_at_once, [bytes(20_000_000)] * 8, 2))\n"
+        "    with Workers(2) as pool:\n"
+        "        list(pool.map(end_at_once, [bytes(20_000_000)] * 8))\n"
     )
     _, errors = start(program, tmp_path).communicate(timeout=60)
     assert "ValueError: a worker process was killed" in errors
@@ -61,9 +76,9 @@ def test_a_killed_worker_is_one_sentence_also_while_a_large_batch_is_on_its_way(
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     program = (
         "import time\n"
-        "from tuneline.data.workers import ordered_map\n"
+        "from tuneline.data.workers import Workers\n"
         "if __name__ == '__main__':\n"
-        "    list(ordered_map(time.sleep, [600] * 8, 2))\n"
+        "    list(Workers(2).map(time.sleep, [600] * 8))\n"
     )
     parent = start(program, tmp_path)
     deadline = time.monotonic() + 60

@@ -144,9 +144,10 @@ class ChatRequest(StrictModel):
 
     @property
     def definitions(self) -> tuple[dict[str, Any], ...]:
-        """Functions that may be called."""
-        may_call = check_choice(self.tool_choice, self.tools)
-        return tuple(tool.definition() for tool in self.tools) if may_call else ()
+        """Functions that may be called. Raises ApiError 400."""
+        if not check_choice(self.tool_choice, self.tools):
+            return ()
+        return tuple(tool.definition(f"tools.{number}") for number, tool in enumerate(self.tools))
 
     @property
     def include_usage(self) -> bool:

@@ -9,6 +9,7 @@ from pydantic import Field
 from chat.openai.errors import ApiError
 from chat.openai.strict_model import StrictModel
 from tuneline.formats.records import Message, ToolCall
+from tuneline.formats.tool_definitions import tool_definition
 
 MAX_CALLS = 128
 NAME = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$")]
@@ -26,11 +27,12 @@ class Tool(StrictModel):
     type: Literal["function"]
     function: FunctionDefinition
 
-    def definition(self) -> dict[str, Any]:
-        """As chat templates take it."""
-        function = {"name": self.function.name, "description": self.function.description or ""}
-        parameters = self.function.parameters or {"type": "object", "properties": {}}
-        return {"type": "function", "function": {**function, "parameters": parameters}}
+    def definition(self, place: str) -> dict[str, Any]:
+        """As training data has it. Raises ApiError 400 for values that JSON can't write."""
+        try:
+            return tool_definition(self.model_dump(exclude_unset=True))
+        except ValueError as error:
+            raise ApiError(400, f"{place} {error}", place, "invalid_value") from None
 
 
 class FunctionCall(StrictModel):

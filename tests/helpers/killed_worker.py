@@ -3,5 +3,5 @@
 import os
 
 
-def end_at_once(job) -> None:
+def end_at_once(*_: object) -> None:
     os._exit(9)

@@ -42,9 +42,9 @@ def read(path: Path, changes: dict[str, Any] | None = None, **options: Any) -> R
     result = Read([], [], [], SourceCounts())
     for job in batch_jobs(params, path.parent, [result.counts]):
         batch = read_batch(job)
-        for line in batch.spool.decode().split("\n")[:-1]:
-            instruction, question, _, _, record = line.split("\t", 4)
-            result.records.append(json.loads(record))
+        result.records.extend(json.loads(line) for line in batch.records.splitlines())
+        for line in batch.texts.decode().split("\n")[:-1]:
+            instruction, question, _, _ = line.split("\t")
             result.compared.append((instruction, question))
         result.rejects.extend(json.loads(line) for line in batch.rejects.decode().split("\n") if line)
         result.counts.add(batch)

@@ -9,21 +9,20 @@ from functools import cache
 from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
+from tuneline.formats.json_values import is_broken
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
 _TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
 _END = re.compile(r"<eoa>\s*$")
-Repairs = tuple[tuple[str, Callable[[str], str]], ...]
-"""Names and what they do."""
-REPAIRS: dict[str, Callable[[str], str]] = {
+Repairs = tuple[tuple[str, str, Callable[[str], str]], ...]
+"""Names, a text without which they change nothing, and what they do."""
+REPAIRS: dict[str, tuple[str, Callable[[str], str]]] = {
     # Only what ends in a semicolon: html.unescape also turns the &copy of a link into a sign.
-    "html_entities": lambda text: (
-        _ENTITY.sub(lambda match: html.unescape(match.group()), text) if "&" in text else text
-    ),
-    "html_tags": lambda text: _TAG.sub("", text) if "<" in text else text,
-    "end_marker": lambda text: _END.sub("", text) if "<eoa>" in text else text,
-    "trim": str.strip,
+    "html_entities": ("&", lambda text: _ENTITY.sub(lambda match: html.unescape(match.group()), text)),
+    "html_tags": ("<", lambda text: _TAG.sub("", text)),
+    "end_marker": ("<eoa>", lambda text: _END.sub("", text)),
+    "trim": ("", str.strip),
 }
 """In the order in which they are made."""
 MASKED = "masked_answers"
@@ -59,8 +58,8 @@ def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> N
 
 @cache
 def chosen_repairs(names: tuple[str, ...]) -> Repairs:
-    """(name, repair) of those that are named, in the order in which they are made."""
-    return tuple((name, repair) for name, repair in REPAIRS.items() if name in names)
+    """Those that are named, in the order in which they are made."""
+    return tuple((name, *repair) for name, repair in REPAIRS.items() if name in names)
 
 
 def _clean_text(
@@ -69,8 +68,8 @@ def _clean_text(
     if is_broken(text):
         raise RejectedRecordError(f"broken_characters_in_{role}")
     original = text
-    for name, repair in repairs:
-        if (repaired := repair(text)) != text:
+    for name, cue, repair in repairs:
+        if cue in text and (repaired := repair(text)) != text:
             conversation.repairs.append(name)
             text = repaired
     if "{{" in text or "<NAME>" in text or "<AUTHOR>" in text:
@@ -88,17 +87,6 @@ def notices(conversation: Conversation) -> list[str]:
     ):
         return [MASKED]
     return []
-
-
-def is_broken(text: str) -> bool:
-    """Whether characters are lost (U+FFFD), null, or half of a surrogate pair."""
-    if "\ufffd" in text or "\x00" in text:
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _fill_placeholders(text: str, values: dict[str, str], unfilled: Counter[str]) -> str:

@@ -1,12 +1,12 @@
-"""Conversion of raw files to records in two passes, so that memory holds 63 bytes an item and never the items.
+"""Conversion of raw files to records in two passes, so that memory holds 67 bytes an item and never the items.
 
-The first pass parses every raw record and writes the records to the spool, a temporary file; from their hashes the
+The first pass parses every raw record and writes the records to the spool, temporary files; from their hashes the
 duplicates and the held-out items are decided; the second pass reads the spool and writes each record where it belongs.
 """
 
 import tempfile
 from contextlib import ExitStack
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,19 +18,19 @@ from tuneline.data.config import Data
 from tuneline.data.heldout import Split, split_items
 from tuneline.data.leaks.contamination import HeldoutIndex, Leak
 from tuneline.data.leaks.limit import check_leak_rates
-from tuneline.data.leaks.search import build_index, find_leaks, row_texts
-from tuneline.data.normalize import read_batch
+from tuneline.data.leaks.search import build_index, find_leaks
+from tuneline.data.normalize import read_to_spool
 from tuneline.data.remarks import remarks
 from tuneline.data.shared_answers import count_same_answers
-from tuneline.data.spool import KEYS, LineReader, compared_texts, record_line, record_of
-from tuneline.data.workers import ordered_map, workers
+from tuneline.data.spool import KEYS, Spool, record_of
+from tuneline.data.workers import Workers, workers
 from tuneline.formats.records import to_line
 from tuneline.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WRITTEN = 4096
+WRITTEN = 1024
 """Records that the second pass takes at a time."""
 SHOWN = 200
 """Characters of a text in the list of what was removed."""
@@ -39,7 +39,7 @@ SHOWN = 200
 def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, removed: Path) -> dict[str, Any]:
     """Raw files to training, held-out, rejected and removed items; returns the counts of metrics/convert_details.json.
 
-    The spool is a temporary file beside `train`. Raises ValueError for what can't be read, too many rejects, too few
+    The spool is a temporary folder beside `train`. Raises ValueError for what can't be read, too many rejects, too few
     questions, a source with too many leaks, any leak when data.leak_policy is fail, and when no training row is left.
     """
     counts = [SourceCounts() for _ in params.all_sources]
@@ -47,17 +47,19 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         train_file, heldout_file, rejects_file, removed_file = (
             stack.enter_context(path.open("wb")) for path in (train, heldout, rejects, removed)
         )
-        spool = stack.enter_context(tempfile.TemporaryFile(dir=train.parent))
-        keys = read_sources(params, raw, train.parent, spool, rejects_file, counts)
+        spool = stack.enter_context(Spool(train.with_name(".spool.partial")))
+        pool = stack.enter_context(Workers(workers()))
+        keys = read_sources(params, raw, train.parent, spool, rejects_file, counts, pool)
         check_rejects(params, counts)
         split = split_items(params, keys)
-        lines = LineReader(spool, keys)
-        count_same_answers(lines, keys, split, counts)
-        index, heldout_records = build_index(lines, keys, split, params, counts)
-        leaks = find_leaks(lines, keys, split, index)
-        check_leak_rates(params, keys["source"], split.training, leaks, index, row_texts(lines, split))
+        count_same_answers(spool, keys, split, counts)
+        index, heldout_records = build_index(spool, keys, split, params, counts)
+        leaks = find_leaks(spool, split, index, pool)
+        check_leak_rates(
+            params, keys["source"], split.training, leaks, index, lambda row: spool.texts(row, int(split.parts[row]))
+        )
         heldout_file.writelines(heldout_records)
-        write_records(lines, keys, split, index, leaks, params.leak_policy, train_file, removed_file, counts)
+        write_records(spool, keys, split, index, leaks, params.leak_policy, train_file, removed_file, counts)
         return account(params, counts) | {"unknown_excluded": unknown_excluded(params, raw, counts)}
 
 
@@ -81,7 +83,7 @@ def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
 
 
 def read_sources(
-    params: Data, raw: Path, folder: Path, spool: IO[bytes], rejects: IO[bytes], counts: list[SourceCounts]
+    params: Data, raw: Path, folder: Path, spool: Spool, rejects: IO[bytes], counts: list[SourceCounts], pool: Workers
 ) -> "NDArray[Any]":
     """First pass: write the spool and the rejects, count per source, return the KEYS of all records.
 
@@ -89,21 +91,24 @@ def read_sources(
     """
     # On disk first: a list of arrays and their concatenation would be held at the same time.
     with (
-        tempfile.TemporaryFile(dir=folder) as keys,
+        tempfile.TemporaryFile(dir=folder) as file,
         ProgressBar("convert: reading", None, "items") as bar,
     ):
-        for batch in ordered_map(read_batch, batch_jobs(params, raw, counts, folder), workers()):
-            spool.write(batch.spool)
+        for batch in pool.map(partial(read_to_spool, spool.folder), batch_jobs(params, raw, counts, folder)):
+            if batch.part:
+                spool.add(batch.part, len(batch.keys) // KEYS.itemsize)
             rejects.write(batch.rejects)
-            keys.write(batch.keys)
+            file.write(batch.keys)
             counts[batch.source_number].add(batch)
             bar.update(batch.items)
-        keys.seek(0)
-        return np.fromfile(keys, dtype=KEYS)
+        file.seek(0)
+        keys = np.fromfile(file, dtype=KEYS)
+    spool.finish(keys)
+    return keys
 
 
 def write_records(
-    reader: LineReader, keys: "NDArray[Any]", split: Split, index: HeldoutIndex, leaks: dict[int, Leak],
+    spool: Spool, keys: "NDArray[Any]", split: Split, index: HeldoutIndex, leaks: dict[int, Leak],
     policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
@@ -114,21 +119,18 @@ def write_records(
         rows = is_plain & (keys["source"] == number)
         source_counts.train += int(rows.sum())
         source_counts.conflicts += int(split.conflicts[rows].sum())
-    reader.spool.seek(0)
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
-        for begin in range(0, len(keys), WRITTEN):
-            lines = list(islice(reader.spool, WRITTEN))
-            for row, (line, plain) in enumerate(
-                zip(lines, is_plain[begin : begin + WRITTEN].tolist(), strict=True), begin
-            ):
-                if plain:
-                    train.write(record_line(line))
-                    continue
+        for first in range(0, len(keys), WRITTEN):
+            begin, end = first, min(first + WRITTEN, len(keys))
+            for row in (first + np.flatnonzero(~is_plain[first:end])).tolist():
+                train.write(spool.records(begin, row))
+                begin = row + 1
                 source_counts = counts[keys["source"][row]]
+                line = spool.record(row)
                 if not split.kept[row]:
                     source_counts.duplicates += 1
-                    same = record_of(reader.line(int(split.kept_as[row])))
+                    same = record_of(spool.record(int(split.kept_as[row])))
                     removed.write(_removed_line(line, "duplicate", kept=same["id"], kept_origin=same["origin"]))
                     continue
                 if row in is_heldout:
@@ -136,16 +138,18 @@ def write_records(
                 elif (leak := leaks[row]) and policy == "keep":
                     source_counts.train += 1
                     source_counts.leaks_kept += 1
-                    train.write(record_line(line))
+                    train.write(line)
                 else:
                     source_counts.leaks += 1
-                    removed.write(_removed_line(line, leak.why, **_leaked(line, int(split.parts[row]), leak, index)))
+                    question = leak.text or spool.texts(row, int(split.parts[row])).question
+                    removed.write(_removed_line(line, leak.why, **_leaked(question, leak, index)))
                     if policy == "fail":
                         what = f"{record_of(line)['origin']} of {index.ids[leak.item]} ({leak.why})"
                         failures.append((leak.similarity, what))
                     continue
                 source_counts.conflicts += bool(split.conflicts[row])
-            bar.update(len(lines))
+            train.write(spool.records(begin, end))
+            bar.update(end - first)
     if failures:
         closest = "; ".join(text for _, text in sorted(failures, reverse=True)[:5])
         raise ValueError(
@@ -160,13 +164,13 @@ def _removed_line(line: bytes, why: str, **more: Any) -> bytes:
     return to_line({name: record[name] for name in ("id", "source", "origin")} | {"why": why} | more) + b"\n"
 
 
-def _leaked(line: bytes, part: int, leak: Leak, index: HeldoutIndex) -> dict[str, Any]:
+def _leaked(question: str, leak: Leak, index: HeldoutIndex) -> dict[str, Any]:
     """What removed.jsonl says of a leak. Texts are normalised and cut: they are there to be looked at."""
     heldout = index.items[leak.item]
     return {
         "of": index.ids[leak.item],
         "similarity": leak.similarity,
-        "question": _shortened(leak.text or compared_texts(line, part).question),
+        "question": _shortened(question),
         "heldout": _shortened(heldout.answers[0] if leak.why == "answer" else heldout.question),
     }
 

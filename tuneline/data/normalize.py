@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import starmap
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.data.answer_faults import fault_of
@@ -33,7 +34,7 @@ from tuneline.data.preference import good_side
 from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
-from tuneline.data.spool import record_of, to_spool_line
+from tuneline.data.spool import Part, Spooled, record_of, to_spool, write_part
 from tuneline.data.tools.pairs import MESSAGES as CALLED
 from tuneline.data.tools.pairs import called_answer, take_tools
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
@@ -67,11 +68,14 @@ class BatchResult:
     source_number: int
     keys: bytes
     """spool.KEYS, one for each record."""
-    spool: bytes
-    """Lines of the spool, one for each record."""
+    texts: bytes
+    records: bytes
+    """Lines of the spool, one in both for each record; empty when they are in it."""
     rejects: bytes
     """Lines of rejects.jsonl."""
     items: int
+    part: Part | None = None
+    """Where the lines lie in the spool."""
     reasons: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
@@ -92,41 +96,48 @@ class BatchResult:
 
 def read_batch(job: BatchJob) -> BatchResult:
     """Parse and clean every raw record of a batch, or reject it with a reason."""
-    result = BatchResult(job.source_number, b"", b"", b"", len(job.raw_records))
-    keys: list[bytes] = []
-    lines: list[bytes] = []
+    result = BatchResult(job.source_number, b"", b"", b"", b"", len(job.raw_records))
+    spooled: list[Spooled] = []
     rejects: list[bytes] = []
     seed = f"{job.params.seed}\n".encode()
+    path = printable(job.file.path)
     for raw in starmap(RawRecord, job.raw_records):
-        origin = printable(f"{job.file.path}:{raw.place}")
+        origin = f"{path}:{raw.place if raw.place.isascii() else printable(raw.place)}"
         try:
-            key, line = _spool_line(job, raw, origin, seed, result)
+            spooled.append(_spooled(job, raw, origin, seed, result))
         except RejectedRecordError as error:
             result.reasons[str(error)] += 1
             if not result.seen and str(error) in UNNAMED:
                 result.seen = seen_record(job.file, raw.text)
             rejects.append(reject_line(job.source.name, origin, str(error), raw))
-            continue
-        keys.append(key)
-        lines.append(line)
-    result.keys, result.spool, result.rejects = map(b"".join, (keys, lines, rejects))
+    if spooled:
+        result.keys, result.texts, result.records = map(b"".join, zip(*spooled, strict=True))
+    result.rejects = b"".join(rejects)
     return result
 
 
-def _spool_line(job: BatchJob, raw: RawRecord, origin: str, seed: bytes, result: BatchResult) -> tuple[bytes, bytes]:
-    """Key and spool line of a raw record; adds to the counts of `result`. Raises RejectedRecordError."""
+def read_to_spool(folder: Path, job: BatchJob) -> BatchResult:
+    """The same with its lines in the spool in this folder: through a pipe they would wait for the first process."""
+    result = read_batch(job)
+    result.part = write_part(folder, result.texts, result.records)
+    result.texts = result.records = b""
+    return result
+
+
+def _spooled(job: BatchJob, raw: RawRecord, origin: str, seed: bytes, result: BatchResult) -> Spooled:
+    """What the spool holds of a raw record; adds to the counts of `result`. Raises RejectedRecordError."""
     if raw.reason is not None:
         raise RejectedRecordError(raw.reason)
     conversation = parse_record(job.source, job.file, raw.text)
     if "other_templates" in job.params.repairs and turn_into_turns(conversation):
         conversation.repairs.append("other_templates")
     clean(conversation, job.params, result.placeholders)
-    key, line = to_spool_line(conversation, job.source.name, job.source_number, origin, raw.text, seed)
-    if job.exclude and (identifier := record_of(line)["id"]) in job.exclude:
+    spooled = to_spool(conversation, job.source.name, job.source_number, origin, raw.text, seed)
+    if job.exclude and (identifier := record_of(spooled.record)["id"]) in job.exclude:
         result.excluded[identifier] += 1
         raise RejectedRecordError(EXCLUDED)
     _count(conversation, result)
-    return key, line
+    return spooled
 
 
 def _count(conversation: Conversation, result: BatchResult) -> None:

@@ -21,6 +21,8 @@ from tuneline.data.turns.conversation import Conversation
 from tuneline.formats.records import Message
 from tuneline.models.thoughts import ThoughtMarks
 
+_THOUGHTS = ThoughtMarks().open
+
 
 class PlainNames(NamedTuple):
     """Names of a plain pair's fields."""
@@ -38,7 +40,7 @@ def to_plain_pair(source: Source, file: RawFile, fields: dict[str, Any]) -> Conv
     if not (source.is_plain and file.is_plain and (names := plain_names(tuple(fields)))):
         return None
     question, answer = fields[names.question], fields[names.answer]
-    if not is_plain_text(question) or not is_plain_text(answer) or ThoughtMarks().open in answer:
+    if not is_plain_text(question) or not is_plain_text(answer) or _THOUGHTS in answer:
         return None
     unused = set()
     for name in names.notes:

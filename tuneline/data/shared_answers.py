@@ -6,7 +6,7 @@ import numpy as np
 
 from tuneline.data.accounting import SourceCounts
 from tuneline.data.heldout import Split
-from tuneline.data.spool import LineReader, record_of
+from tuneline.data.spool import Spool, record_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ SHOWN = 60
 """Characters of the answer that are shown."""
 
 
-def count_same_answers(lines: LineReader, keys: "NDArray[Any]", split: Split, counts: list[SourceCounts]) -> None:
+def count_same_answers(spool: Spool, keys: "NDArray[Any]", split: Split, counts: list[SourceCounts]) -> None:
     """Count dialogues that ask nothing, and for each source the answers that a fifth of its records share."""
     for number, source_counts in enumerate(counts):
         rows = np.flatnonzero(split.kept & (keys["source"] == number))
@@ -28,5 +28,5 @@ def count_same_answers(lines: LineReader, keys: "NDArray[Any]", split: Split, co
         _, first, repeats = np.unique(answers, return_index=True, return_counts=True)
         least = max(LEAST, SHARE * len(rows))
         for place in np.flatnonzero((repeats >= least) & (answers[first] != 0)).tolist():
-            answer = record_of(lines.line(int(rows[first[place]])))["messages"][-1]["content"]
+            answer = record_of(spool.record(int(rows[first[place]])))["messages"][-1]["content"]
             source_counts.same_answers[answer[:SHOWN]] = int(repeats[place])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
+from types import TracebackType
 from typing import TypeVar
 
 from tuneline.runtime.process import exit_with_parent
@@ -31,21 +32,35 @@ def workers() -> int:
     return int(setting) if setting else len(os.sched_getaffinity(0))
 
 
-def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int) -> Iterator[R]:
-    """function(batch) for each batch in order, whatever the number of processes. Raises ValueError for a dead worker."""
-    batches = iter(batches)
-    first_two = list(islice(batches, 2))
-    if processes == 1 or len(first_two) < 2:
-        yield from map(function, chain(first_two, batches))
-        return
-    # Forking copies locks that other threads hold; spawning starts clean.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
+class Workers:
+    """Processes that start when a map has two batches or more, and stay for the maps after it."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def map(self, function: Callable[[T], R], batches: Iterable[T]) -> Iterator[R]:
+        """function(batch) for each batch in order, whatever the number of processes. Raises ValueError for a dead worker."""
+        batches = iter(batches)
+        first_two = list(islice(batches, 2))
+        if self.processes == 1 or len(first_two) < 2:
+            yield from map(function, chain(first_two, batches))
+            return
+        pool = self._start()
         waiting: deque[Future[R]] = deque()
         try:
             for batch in chain(first_two, batches):
                 waiting.append(pool.submit(function, batch))
-                if len(waiting) > AHEAD * processes:
+                if len(waiting) > AHEAD * self.processes:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -54,6 +69,15 @@ def ordered_map(function: Callable[[T], R], batches: Iterable[T], processes: int
             raise ValueError(
                 "a worker process was killed, most likely for want of memory: set TUNELINE_WORKERS=1 or close other programs"
             ) from None
+
+    def _start(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Forking copies locks that other threads hold; spawning starts clean.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)
+            )
+        return self._pool
 
 
 def _begin(parent: int) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
-import jsonlines
 import orjson
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -135,6 +134,9 @@ def read_records(path: Path) -> Iterator[Record]:
     """Raises ValueError naming the stage to run when the file is missing."""
     if not path.is_file():
         raise ValueError(f"{path} is missing: run `dvc repro convert`, which writes it")
+    # Here, so that the processes that convert do not import it each.
+    import jsonlines
+
     with jsonlines.open(path, loads=orjson.loads) as lines:
         yield from lines
 
@@ -149,6 +151,8 @@ def read_heldout(path: Path) -> list[Record]:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     """Write rows in order, one compact line each; returns how many."""
+    import jsonlines
+
     count = 0
     with jsonlines.open(path, "w", sort_keys=True, compact=True, dumps=_dumps) as lines:
         for row in rows:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
 
@@ -44,6 +42,10 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> Any:
     """A YAML 1.2 file's content. Raises ValueError with the place of a mistake."""
+    # Here, so that worker processes, which get their sections whole, do not import it each.
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except YAMLError as error:

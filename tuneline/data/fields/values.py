@@ -54,7 +54,9 @@ def has_content(value: Any) -> bool:
 
 def is_nan(value: Any) -> bool:
     """Whether a value is NaN, as a number or as the text that it becomes."""
-    return value in NAN_WORDS if isinstance(value, str) else isinstance(value, float) and math.isnan(value)
+    if isinstance(value, str):
+        return len(value) < LONGEST_WORD and value in NAN_WORDS
+    return isinstance(value, float) and math.isnan(value)
 
 
 def is_missing(value: Any) -> bool:

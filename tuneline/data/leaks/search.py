@@ -1,13 +1,13 @@
 """Search for leaks: one pass over the spool that counts rare text, then a close look at the few rows that share it.
 
-The threads only look things up; what they find is added up in the order of the rows, so their number changes nothing.
+The workers only look things up; what they find is added up in the order of the rows, so their number changes nothing.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -16,9 +16,10 @@ from tuneline.data.accounting import SourceCounts
 from tuneline.data.config import Data
 from tuneline.data.heldout import Split
 from tuneline.data.leaks.contamination import HeldoutIndex, Leak, Numbers, closest_leaks
-from tuneline.data.spool import ComparedTexts, LineReader, compared_texts, record_line, record_of
+from tuneline.data.leaks.lookup import Lookup
+from tuneline.data.spool import ComparedTexts, Spool, compared_texts, record_of
 from tuneline.data.turns.scored_turn import compared_question, scored_records
-from tuneline.data.workers import AHEAD, workers
+from tuneline.data.workers import Workers
 from tuneline.formats.records import Record, normalise, references, to_line
 from tuneline.runtime.progress import ProgressBar
 
@@ -26,7 +27,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LINES = 2048
-"""Lines of the spool that a thread takes at a time."""
+"""Rows that a worker takes at a time."""
+
+
+class Shared(NamedTuple):
+    """What of the index the workers need, out of files that all of them map."""
+
+    questions: Lookup
+    answers: Lookup
+    of_dialogue: "NDArray[np.bool_]"
+    """Of each held-out item, whether questions were asked before its own."""
+
+
+class LookupJob(NamedTuple):
+    """Neighbouring rows, for a worker."""
+
+    folder: Path
+    """In which the index is shared."""
+    begin: int
+    """Number of the first row."""
+    lines: bytes
+    """As of Spool.text_lines."""
+    marks: "tuple[NDArray[Any], ...]"
+    """Of each row whether it is kept, its part, its equal item, whether it repeats."""
 
 
 class Found(NamedTuple):
@@ -34,7 +57,7 @@ class Found(NamedTuple):
 
     questions: "NDArray[np.int64]"
     answers: "NDArray[np.int64]"
-    """Pairs of an n-gram and a row, as of RareGrams.look_up."""
+    """Pairs of an n-gram and a row, as of Lookup.look_up."""
     equal: dict[int, int]
     """Row to the item whose question it asks."""
 
@@ -52,7 +75,7 @@ class Texts:
 
 
 def build_index(
-    lines: LineReader, keys: "NDArray[Any]", split: Split, params: Data, counts: list[SourceCounts]
+    spool: Spool, keys: "NDArray[Any]", split: Split, params: Data, counts: list[SourceCounts]
 ) -> tuple[HeldoutIndex, list[bytes]]:
     """Index of the held-out items and of the rows to validate on, and the held-out records as lines.
 
@@ -63,22 +86,21 @@ def build_index(
     rows: list[int] = []
     records: list[bytes] = []
     for row, scored in zip(split.heldout.tolist(), split.scored.tolist(), strict=True):
-        line, source_counts = lines.line(row), counts[keys["source"][row]]
+        line, source_counts = spool.record(row), counts[keys["source"][row]]
         whole = record_of(line)
         cut = scored_records(whole, params.heldout_turns, scored)
         source_counts.scored += len(cut)
         source_counts.scored_earlier += cut[-1]["id"] != whole["id"]
         for record in cut:
-            texts = compared_texts(line, int(split.parts[row]))
+            texts = spool.texts(row, int(split.parts[row]))
             ids.append(record["id"])
             items.append(_heldout_texts(record, texts, is_alone=len(cut) == 1))
             rows.append(row)
-            records.append(record_line(line) if record is whole else to_line(record) + b"\n")
+            records.append(line if record is whole else to_line(record) + b"\n")
     heldout = len(items)
     for row in _validation_rows(keys, split, params):
-        line = lines.line(row)
-        ids.append(record_of(line)["id"])
-        items.append(compared_texts(line, int(split.parts[row])))
+        ids.append(record_of(spool.record(row))["id"])
+        items.append(spool.texts(row, int(split.parts[row])))
         rows.append(row)
     return HeldoutIndex(ids, items, rows, heldout, int(split.kept.sum())), records
 
@@ -99,19 +121,19 @@ def _validation_rows(keys: "NDArray[Any]", split: Split, params: Data) -> list[i
     return rows
 
 
-def find_leaks(lines: LineReader, keys: "NDArray[Any]", split: Split, index: HeldoutIndex) -> dict[int, Leak]:
-    """Leaks by row number."""
+def find_leaks(spool: Spool, split: Split, index: HeldoutIndex, pool: Workers) -> dict[int, Leak]:
+    """Leaks by row number. The index is shared in the spool's folder."""
     equal = _equal_items(split, index.rows)
     repeats = _repeats(split)
     leaks: dict[int, list[Leak]] = {}
-    for found in _look_up_all(lines, index, split, equal, repeats):
+    for found in _look_up_all(spool, index, split, equal, repeats, pool):
         index.questions.add(found.questions)
         index.answers.add(found.answers)
         leaks |= {row: [Leak(item, "equal", 1.0)] for row, item in found.equal.items()}
     candidates = _with_repeats(index.candidates(), split, repeats)
     candidates = {row: numbers for row, numbers in candidates.items() if row not in leaks}
     for row, numbers in candidates.items():
-        leaks[row] = index.judge(compared_texts(lines.line(row), int(split.parts[row])), numbers)
+        leaks[row] = index.judge(spool.texts(row, int(split.parts[row])), numbers)
     heldout, validation = set(index.rows[: index.heldout]), set(index.rows[index.heldout :])
     others = {row: [leak for leak in found if index.rows[leak.item] != row] for row, found in leaks.items()}
     # Rows to validate on may resemble each other.
@@ -146,41 +168,52 @@ def _with_repeats(candidates: dict[int, Numbers], split: Split, repeats: "NDArra
 
 
 def _look_up_all(
-    reader: LineReader, index: HeldoutIndex, split: Split, equal: "NDArray[np.int64]", repeats: "NDArray[np.bool_]"
-) -> Iterator[Found]:
+    spool: Spool, index: HeldoutIndex, split: Split, equal: "NDArray[np.int64]", repeats: "NDArray[np.bool_]",
+    pool: Workers,
+) -> Iterator[Found]:  # fmt: skip
     """What each batch of rows shares, in order, with few batches in flight."""
-    reader.spool.seek(0)
-    waiting: deque[Future[Found]] = deque()
-    with ThreadPoolExecutor(workers()) as pool, ProgressBar("convert: leaks", len(equal), "items") as bar:
-        for begin in range(0, len(equal), LINES):
-            rows = slice(begin, begin + LINES)
-            lines = list(islice(reader.spool, LINES))
-            marks = (
-                split.kept[rows].tolist(),
-                split.parts[rows].tolist(),
-                equal[rows].tolist(),
-                repeats[rows].tolist(),
-            )
-            waiting.append(pool.submit(_look_up, index, lines, begin, marks))
-            bar.update(len(lines))
-            if len(waiting) > AHEAD * workers():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    with (
+        tempfile.TemporaryDirectory(dir=spool.folder) as name,
+        ProgressBar("convert: leaks", len(equal), "items") as bar,
+    ):
+        shared = Path(name)
+        index.questions.lookup.share(shared / "questions")
+        index.answers.lookup.share(shared / "answers")
+        np.save(shared / "of_dialogue.npy", np.array([bool(item.earlier) for item in index.items]))
+
+        def jobs() -> Iterator[LookupJob]:
+            for begin in range(0, len(equal), LINES):
+                rows = slice(begin, min(begin + LINES, len(equal)))
+                marks = (split.kept[rows], split.parts[rows], equal[rows], repeats[rows])
+                yield LookupJob(shared, begin, spool.text_lines(rows.start, rows.stop), marks)
+                bar.update(rows.stop - rows.start)
+
+        yield from pool.map(look_up, jobs())
 
 
-def _look_up(index: HeldoutIndex, lines: list[bytes], begin: int, marks: tuple[list[Any], ...]) -> Found:
-    """What these rows share; `marks` say of each whether it is kept, its part, its equal item, whether it repeats."""
+@lru_cache(maxsize=1)
+def _shared(folder: Path) -> Shared:
+    return Shared(
+        Lookup.shared(folder / "questions"), Lookup.shared(folder / "answers"), np.load(folder / "of_dialogue.npy")
+    )
+
+
+def look_up(job: LookupJob) -> Found:
+    """What these rows share with the held-out items."""
+    index = _shared(job.folder)
     questions, answers = Texts(), Texts()
     alone: list[bool] = []
     """Of each question text, whether it is the only one of its row."""
     equal: dict[int, int] = {}
-    for row, (line, is_kept, part, item, repeats) in enumerate(zip(lines, *marks, strict=True), begin):
+    kept, parts, items, repeated = (mark.tolist() for mark in job.marks)
+    texts_of_rows = compared_texts(job.lines, parts)
+    for row, (texts, is_kept, item, repeats) in enumerate(
+        zip(texts_of_rows, kept, items, repeated, strict=True), job.begin
+    ):
         if not is_kept:
             continue
-        texts = compared_texts(line, part)
         # A later question of a dialogue may be a stock phrase: that it is equal says nothing.
-        if item >= 0 and not texts.earlier and not index.items[item].earlier:
+        if item >= 0 and not texts.earlier and not index.of_dialogue[item]:
             equal[row] = item
         elif not repeats or item >= 0:
             questions.add(row, texts.question)
@@ -192,12 +225,7 @@ def _look_up(index: HeldoutIndex, lines: list[bytes], begin: int, marks: tuple[l
             answers.add(row, text)
     hits = index.questions.look_up(questions.texts, np.array(questions.rows, dtype=np.int64))
     for number, item in hits.equal.items():
-        if alone[number] and not index.items[item].earlier:
+        if alone[number] and not index.of_dialogue[item]:
             equal[questions.rows[number]] = item
     answer_hits = index.answers.look_up(answers.texts, np.array(answers.rows, dtype=np.int64))
     return Found(hits.pairs, answer_hits.pairs, equal)
-
-
-def row_texts(lines: LineReader, split: Split) -> Callable[[int], ComparedTexts]:
-    """What is compared of a row, by its number."""
-    return lambda row: compared_texts(lines.line(row), int(split.parts[row]))

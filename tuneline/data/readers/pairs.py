@@ -189,7 +189,7 @@ def title_and_question(fields: dict[str, Any], question_key: str, title_key: str
 
     An `ask` without content ("无") leaves the title; a title that `ask` repeats is left out.
     """
-    title, ask = (str(fields.get(key) or "").strip() for key in (title_key, question_key))
+    title, ask = str(fields.get(title_key) or "").strip(), str(fields.get(question_key) or "").strip()
     repeated = title in EMPTY_WORDS or title in ask
     question = (title or ask) if ask in EMPTY_WORDS else ask if repeated else f"{title}，{ask}"
     if not question:

@@ -91,10 +91,9 @@ def raw_records(file: TextIO, headless: bool = False) -> Iterator[RawRecord]:
 def _rows(feed: "_LineFeed", width: int, delimiter: str) -> Iterator[RawRecord]:
     """The records that are left, of `width` cells each."""
     while True:
-        if (line := feed.next_unquoted()) is not None:
+        for line in feed.unquoted():
             if line.text.strip("\r\n"):
                 yield line
-            continue
         feed.start_record()
         row = next(csv.reader(feed, delimiter=delimiter), None)
         if row is None:
@@ -165,13 +164,13 @@ class _LineFeed:
         self.taken.clear()
         self.size = 0
 
-    def next_unquoted(self) -> RawRecord | None:
-        """The next line when it holds no quote, and so is a record whole; else None, and nothing is taken."""
-        line = self._next_line()
-        if line is not None and ('"' in line.text or line.reason):
-            self.pushed_back.appendleft(line)
-            return None
-        return line
+    def unquoted(self) -> Iterator[RawRecord]:
+        """The lines up to one that holds a quote: each is a record whole."""
+        while (line := self._next_line()) is not None:
+            if '"' in line.text or line.reason:
+                self.pushed_back.appendleft(line)
+                return
+            yield line
 
     def push_back(self, lines: list[RawRecord]) -> None:
         self.pushed_back.extendleft(reversed(lines))

@@ -3,7 +3,8 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from io import BufferedReader, TextIOWrapper
+from functools import lru_cache
+from io import BufferedReader, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -12,6 +13,8 @@ from tuneline.data.readers.raw import RawRecord
 
 MARK = "\ufeff"
 """The mark of byte order as a character: in the middle of a file it is a leftover of another file's beginning."""
+BLOCK = 256 * 1024
+"""Characters of the lines that are read at a time."""
 HEAD = 256 * 1024
 """Characters at the beginning of a file from which its format is detected."""
 MAX_RECORD = 16 * 2**20
@@ -50,9 +53,20 @@ class _Text(TextIOWrapper):
         line = super().readline(size)
         return line if line.isascii() else self._own(self._mended(line))
 
+    def readlines(self, hint: int = -1) -> list[str]:  # type: ignore[override]
+        """The next lines, all in all about `hint` characters; the last may be cut when it is longer than a record."""
+        text = super().read(hint)
+        if text and not text.endswith("\n"):
+            text += super().readline(MAX_RECORD)
+        text = self._mended(text)
+        lines = list(StringIO(text, newline=""))
+        return lines if self.other is None else [line if line.isascii() else self._own(line) for line in lines]
+
     def _own(self, line: str) -> str:
         """The line, or of one in UTF-8 its bytes as bytes that do not decode: it is rejected, not learnt as other text."""
-        if self.other is None or not is_utf8(line[:PROBED].encode(self.other, errors="surrogateescape")):
+        if self.other is None or not _may_begin_utf8(line[:1], self.other):
+            return line
+        if not is_utf8(line[:PROBED].encode(self.other, errors="surrogateescape")):
             return line
         encoded = line.encode(self.other, errors="surrogateescape")
         return encoded.decode("ascii", errors="surrogateescape") if is_utf8_text(encoded) else line
@@ -62,6 +76,12 @@ class _Text(TextIOWrapper):
             self.repairs["byte_order_mark"] += text.count(MARK)
             return text.replace(MARK, "")
         return text
+
+
+@lru_cache(maxsize=8192)
+def _may_begin_utf8(character: str, encoding: str) -> bool:
+    """Whether the bytes of a character in another encoding may begin a line of UTF-8."""
+    return is_utf8(character.encode(encoding, errors="surrogateescape"))
 
 
 def read_whole(file: TextIO) -> RawRecord:
@@ -77,15 +97,16 @@ def read_whole(file: TextIO) -> RawRecord:
 
 def read_lines(file: TextIO) -> Iterator[RawRecord]:
     """Every line, with its end; one that is too long is cut to its beginning and has a reason."""
-    number = 0
-    while line := file.readline(MAX_RECORD):
-        number += 1
-        if len(line) < MAX_RECORD or line.endswith("\n"):
-            yield RawRecord(str(number), line)
-            continue
-        digest = hashlib.sha256(line.encode(errors="surrogatepass"))
-        while rest := file.readline(MAX_RECORD):
-            digest.update(rest.encode(errors="surrogatepass"))
-            if rest.endswith(("\n", "\r")):
-                break
-        yield RawRecord(str(number), line[:REJECT_BYTES], f"longer_than_{MAX_RECORD}_characters", digest.hexdigest())
+    before = 0
+    while lines := file.readlines(BLOCK):
+        for number, line in enumerate(lines, before + 1):
+            if len(line) < MAX_RECORD or (len(line) == MAX_RECORD and line.endswith("\n")):
+                yield RawRecord(str(number), line)
+                continue
+            digest = hashlib.sha256(line.encode(errors="surrogatepass"))
+            rest = line
+            while not rest.endswith(("\n", "\r")) and (rest := file.readline(MAX_RECORD)):
+                digest.update(rest.encode(errors="surrogatepass"))
+            text = line[: min(MAX_RECORD, REJECT_BYTES)]
+            yield RawRecord(str(number), text, f"longer_than_{MAX_RECORD}_characters", digest.hexdigest())
+        before += len(lines)

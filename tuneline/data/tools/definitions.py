@@ -8,8 +8,9 @@ from typing import Any
 
 from tuneline.data.fields.names import first_field
 from tuneline.data.fields.values import has_content, is_missing
-from tuneline.data.tools.literals import check_value, read_literal, read_literals
+from tuneline.data.tools.literals import read_literal, read_literals, rejected_as
 from tuneline.data.turns.conversation import RejectedRecordError
+from tuneline.formats.tool_definitions import tool_definition
 
 TOOLS = ("tools", "functions")
 """Fields that hold them."""
@@ -44,34 +45,6 @@ def _entries(value: Any) -> list[Any]:
     return [read_literal(entry, UNREADABLE) if isinstance(entry, str) else entry for entry in entries]
 
 
-_PYTHON = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "dict": "object"}
-
-
-def _is_bare(parameters: dict[str, Any]) -> bool:
-    """Whether parameters are described by their names alone, as in xLAM, and not by a JSON Schema."""
-    return bool(parameters) and all(
-        isinstance(one, dict) and isinstance(one.get("type"), str) for one in parameters.values()
-    )
-
-
-def _typed(schema: dict[str, Any]) -> dict[str, Any]:
-    """With JSON Schema's name of a type in place of Python's: `str, optional` is a string. Another type is a format."""
-    name = schema["type"].partition(",")[0].partition("[")[0].strip().lower()
-    if name in _PYTHON:
-        return {**schema, "type": _PYTHON[name]}
-    return {"format" if k == "type" else k: v for k, v in schema.items()}
-
-
 def _definition(entry: Any) -> dict[str, Any]:
-    function = entry.get("function", entry) if isinstance(entry, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
-        raise RejectedRecordError(UNREADABLE)
-    # What stands beside the function, such as `strict`, is a part of it; only the type that every one has is not.
-    outer = {k: v for k, v in entry.items() if k != "function" and (k, v) not in (("type", "function"), ("type", None))}
-    if function is not entry and any(function.get(name, value) != value for name, value in outer.items()):
-        raise RejectedRecordError(UNREADABLE)
-    function = function | outer if function is not entry else outer
-    check_value(function, UNREADABLE)
-    if isinstance(bare := function.get("parameters"), dict) and _is_bare(bare):
-        function = {**function, "parameters": {"type": "object", "properties": {k: _typed(v) for k, v in bare.items()}}}
-    return {"type": "function", "function": function}
+    with rejected_as(UNREADABLE):
+        return tool_definition(entry)

@@ -2,15 +2,12 @@
 
 import ast
 import json
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from tuneline.data.cleaning import is_broken
 from tuneline.data.turns.conversation import RejectedRecordError
-
-DEEPEST = 60
-"""Levels of a value."""
-WIDEST = 2**63
+from tuneline.formats import json_values
 
 
 def read_literal(text: str, reason: str) -> Any:
@@ -39,30 +36,18 @@ def read_literals(text: str, reason: str) -> list[Any]:
     return values
 
 
-def check_value(value: Any, reason: str, depth: int = 0) -> None:
+def check_value(value: Any, reason: str) -> None:
     """Raises RejectedRecordError for what JSON has no word for, or that is too large or too deep to be written."""
-    if isinstance(value, str):
-        if is_broken(value):
-            raise RejectedRecordError("broken_characters_in_call")
-    elif isinstance(value, dict):
-        _check_all([*value, *value.values()], reason, depth)
-        if not all(isinstance(name, str) for name in value):
-            raise RejectedRecordError(reason)
-    elif isinstance(value, list):
-        _check_all(value, reason, depth)
-    elif not _is_plain(value):
-        raise RejectedRecordError(reason)
+    with rejected_as(reason):
+        json_values.check_value(value)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value is a number that can be written, true, false or nothing."""
-    if isinstance(value, bool) or value is None:
-        return True
-    return abs(value) < WIDEST if isinstance(value, int) else isinstance(value, float) and math.isfinite(value)
-
-
-def _check_all(values: list[Any], reason: str, depth: int) -> None:
-    if depth > DEEPEST:
-        raise RejectedRecordError(reason)
-    for value in values:
-        check_value(value, reason, depth + 1)
+@contextmanager
+def rejected_as(reason: str) -> Iterator[None]:
+    """Raises RejectedRecordError with this reason for a ValueError of the block; of broken text, with its own."""
+    try:
+        yield
+    except json_values.BrokenTextError:
+        raise RejectedRecordError("broken_characters_in_call") from None
+    except ValueError:
+        raise RejectedRecordError(reason) from None

@@ -87,10 +87,9 @@ def _exchange(entry: dict[str, Any], path: str, unused: set[str], ignored: Colle
         yield {"role": "system", "content": system}
     elif has_content(system):
         unused.add(f"{path}.{system_key}")
-    yield {"role": "user", "content": content_text(entry[question_key])}
-    answer: Message = {"role": "assistant", "content": content_text(entry[answer_key])}
-    if learn is False:
-        answer["learn"] = False
-    if thoughts:
-        answer["reasoning"] = thoughts
-    yield answer
+    for message in (*_said("user", entry[question_key], []), *_said("assistant", entry[answer_key], [])):
+        if message["role"] == "assistant" and learn is False:
+            message["learn"] = False
+        if message["role"] == "assistant" and thoughts:
+            message["reasoning"] = thoughts
+        yield message
