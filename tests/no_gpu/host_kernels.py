@@ -15,9 +15,22 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.no_gpu.host_attention import attend, gradients
 
-NATIVE_ONLY = {"aten::set_", "aten::resize_", "aten::record_stream", "aten::_resize_output_", "aten::empty", "aten::is_pinned"}
+NATIVE_ONLY = {
+    "aten::set_",
+    "aten::resize_",
+    "aten::record_stream",
+    "aten::_resize_output_",
+    "aten::empty",
+    "aten::is_pinned",
+}
 """Of memory, not of values."""
-SIZED_BY_VALUES = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_consecutive", "aten::bincount"}
+SIZED_BY_VALUES = {
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::_unique2",
+    "aten::unique_consecutive",
+    "aten::bincount",
+}
 """A card is asked how large the result is, which the host waits for; here the host knows."""
 INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 """The same where a mask chooses."""
