@@ -15,8 +15,8 @@ if [ -n "${WHEELS:-}" ]; then
 fi
 card=$(python3 -c 'import torch; print(torch.cuda.get_device_name().replace(" ", "-") if torch.cuda.is_available() else "cpu")')
 day=$(date +%F)
-python3 -m benchmarks.gpu_stages --seconds 420 --out "$out/$day-$card-stages.md" "$@"
+python3 -m benchmarks.gpu.stages --seconds 420 --out "$out/$day-$card-stages.md" "$@"
 left=$((480 - $(date +%s) + begun))
 if [ "$left" -gt 30 ]; then
-  exec python3 -m benchmarks.gpu --seconds "$left" --out "$out/$day-$card-steps.md" "$@"
+  exec python3 -m benchmarks.gpu.steps --seconds "$left" --out "$out/$day-$card-steps.md" "$@"
 fi

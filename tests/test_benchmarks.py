@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks.gpu_roofline import Card, Kernel, operations, rate, seconds
+from benchmarks.gpu.roofline import Card, Kernel, operations, rate, seconds
 from benchmarks.harness import ChildError, call_in_child, interleaved, show, table
 from benchmarks.methods import COLUMNS, USUAL, scores
 from benchmarks.train_report import after_first, ratios, summarize, throughput, workload
@@ -16,7 +16,7 @@ from tests.helpers.paths import ROOT
 
 
 def test_every_setting_of_the_gpu_benchmark_runs_and_finds_one_loss():
-    result = python(ROOT, "-m", "benchmarks.gpu", "--smoke")
+    result = python(ROOT, "-m", "benchmarks.gpu.steps", "--smoke")
     assert result.returncode == 0, result.stderr[-3000:]
     rows = [line.split("|")[1:-1] for line in result.stdout.splitlines() if re.match(r"\| (6B|0.3B) ", line)]
     assert len(rows) >= 12
@@ -72,7 +72,7 @@ def test_f1_of_a_method_by_hand():
 @pytest.mark.story
 def test_the_stages_of_the_gpu_benchmark_run_without_a_gpu():
     """Weights, a run of the stage, and one that is killed and goes on: a minute."""
-    result = python(ROOT, "-m", "benchmarks.gpu_stages", "--smoke", "--seconds", "900", "--only", "weights", "resume")
+    result = python(ROOT, "-m", "benchmarks.gpu.stages", "--smoke", "--seconds", "900", "--only", "weights", "resume")
     assert result.returncode == 0, result.stderr[-3000:]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
     found = {name: rest for name, *rest in lines}

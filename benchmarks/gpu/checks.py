@@ -1,4 +1,4 @@
-"""Single checks of `benchmarks.gpu_stages`: repeatability, resume, attention kernels, other trainers."""
+"""Single checks of `benchmarks.gpu.stages`: repeatability, resume, attention kernels, other trainers."""
 
 import os
 import signal

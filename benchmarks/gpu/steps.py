@@ -1,6 +1,6 @@
 """Training steps on one GPU, one setting against another: tokens a second, memory, share of the product's rate.
 
-    python -m benchmarks.gpu [--smoke] [--seconds 480] [--out FILE]
+    python -m benchmarks.gpu.steps [--smoke] [--seconds 480] [--out FILE]
 
 Random weights in the shapes of ChatGLM3-6B (as Glm, 6.2 billion) and of the default base (0.27 billion), bfloat16, LoRA r 16
 on all linear layers. Each measurement is a process of its own; when the time is nearly over, those that are left are named

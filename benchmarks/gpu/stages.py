@@ -1,7 +1,7 @@
 """The pipeline's own stages on GPUs: speed, memory against the plan, ZeRO, resume, repeatability, answers, other trainers.
 
-    sh benchmarks/gpu.sh                    (these, and then benchmarks.gpu)
-    python -m benchmarks.gpu_stages [--smoke] [--seconds 480] [--only CHECK …] [--out FILE]
+    sh benchmarks/gpu.sh                    (these, and then benchmarks.gpu.steps)
+    python -m benchmarks.gpu.stages [--smoke] [--seconds 480] [--only CHECK …] [--out FILE]
 
 Random weights in the shape of ChatGLM3-6B, random rows, LoRA r 16, all through `stages.train` and DeepSpeed's launcher, as
 `dvc repro` runs it. A check begins only while there is time for it; what is left out is named. `--smoke`: a model of two small
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.checkpoints import CHATGLM3_6B, write_base
-from benchmarks.gpu_checks import compare_attention, resume_after_kill, train_other, train_twice
+from benchmarks.gpu.checks import compare_attention, resume_after_kill, train_other, train_twice
 from benchmarks.harness import ChildError, argument_parser, call_in_child, machine_line, show, table
+from benchmarks.plan import predict_peak
 from benchmarks.project import make_project, read_json, run_stage, write_params, write_random_rows
 
 TINY = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "kv_channels": 16, "ffn_hidden_size": 128,
@@ -124,7 +125,7 @@ def plan_checks(scratch: Path, sizes: dict[str, int]) -> list[Check]:
     checks += [Check("speed", 60, one.name, lambda one=one: train_speed(project(one))) for one in SPEED[1:]]  # type: ignore[misc]
     checks += [Check("ZeRO", 60, one.name, lambda one=one: train_speed(project(one))) for one in ZERO]  # type: ignore[misc]
     checks += [
-        Check("plan", 60, one.name, lambda one=one: f"{call_in_child(predicted_peak, cwd=project(one)):.1f} GB predicted")  # type: ignore[misc]
+        Check("plan", 60, one.name, lambda one=one: f"{call_in_child(predict_peak, cwd=project(one)):.1f} GB predicted")  # type: ignore[misc]
         for one in PLANNED
     ]  # fmt: skip
     checks += [
@@ -164,14 +165,6 @@ def train_speed(folder: Path) -> str:
         f"{speed['tokens_per_second']:,.0f} tokens/s, {speed['peak_memory_gb']:.1f} GB, loss {report['first_loss']:.4f} → "
         f"{report['last_loss']:.4f}, {speed['wall_seconds']:.0f} s in all"
     )
-
-
-def predicted_peak() -> float:
-    """The plan's peak of the project in the current folder, in GB."""
-    from tuneline.cli.machine import this_machine
-    from tuneline.cli.prediction import predict
-
-    return predict(None, this_machine()).total / 1e9
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tokens a second that a GPU can reach at most, from what a training step does: launches, bytes moved and products.
 
-    python -m benchmarks.gpu_roofline [--layers 28] [--only "1 x 1024"] [--kernels] [--out FILE]
+    python -m benchmarks.gpu.roofline [--layers 28] [--only "1 x 1024"] [--kernels] [--out FILE]
 
 ChatGLM3-6B's shape (as Glm), LoRA r 16 on all linear layers, bfloat16: forward and backward of one micro-batch by the trainer's
 own model on tensors without data (torch's FakeTensorMode). A kernel takes max(bytes / bandwidth, operations / rate of products,
@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.gpu import build_config, lora_method
+from benchmarks.gpu.steps import build_config, lora_method
 from benchmarks.harness import argument_parser, machine_line, show, table
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit(
-            f"benchmarks.gpu_roofline: torch {torch.__version__} has no GPU, nor a driver in its place: see --help"
+            f"benchmarks.gpu.roofline: torch {torch.__version__} has no GPU, nor a driver in its place: see --help"
         )
     settings = [setting for setting in SETTINGS if options.only in setting.name]
     cells = (columns(setting, options) for setting in settings)
