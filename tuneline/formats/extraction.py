@@ -14,7 +14,8 @@ ENDS = re.compile(r"[;；\n]+")
 TYPED = re.compile(r"([^:：_]{1,12})[:：](.+)")
 TASKS = ("triples", "entities", "label")
 """Those whose answers name classes."""
-FREE = b'"task":"qa"'
+FREE = b'"task":"qa"}\n'
+"""End of a line of a record whose answer names no class, as most are."""
 Classes = dict[str, list[str]]
 """{task: names}, sorted."""
 
@@ -36,9 +37,9 @@ def read_classes(records: Path) -> Classes:
     found: dict[str, set[str]] = {task: set() for task in TASKS}
     with records.open("rb") as lines:
         for line in lines:
-            # Most rows of most sets: no quotation mark inside a text stands there unescaped.
-            if FREE not in line:
-                record: Record = orjson.loads(line)
-                for answer in references(record) if record["task"] in found else ():
-                    found[record["task"]] |= named_classes(record["task"], answer)
+            if line.endswith(FREE):
+                continue
+            record: Record = orjson.loads(line)
+            for answer in references(record) if record["task"] in found else ():
+                found[record["task"]] |= named_classes(record["task"], answer)
     return {task: sorted(names) for task, names in found.items() if names}
