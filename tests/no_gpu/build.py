@@ -21,7 +21,17 @@ def build(packages: Path, folder: Path) -> list[Path]:
     """The libraries, in `folder`. Raises CalledProcessError when there is no gcc, or no headers beside torch."""
     headers = ("nvidia/cu13/include", "nvidia/nccl/include", "triton/backends/nvidia/include")
     compiled, rest = folder / "driver.o", folder / "rest.c"
-    run("gcc", "-c", "-fPIC", "-O1", "-w", *(f"-I{packages / one}" for one in headers), HERE / "driver.c", "-o", compiled)
+    run(
+        "gcc",
+        "-c",
+        "-fPIC",
+        "-O1",
+        "-w",
+        *(f"-I{packages / one}" for one in headers),
+        HERE / "driver.c",
+        "-o",
+        compiled,
+    )
     asked = set().union(*(symbols(packages / "torch/lib" / name, "--undefined-only") for name in ASKED_BY))
     missing = asked - symbols(compiled, "--defined-only", "--extern-only")
     functions = (definition(name) for name in sorted(missing) if ANSWERED.fullmatch(name))

@@ -36,9 +36,17 @@ def environment(libraries: list[Path], **settings: str) -> dict[str, str]:
     return inherited | one_rank() | {"PATH": path, "LD_PRELOAD": ":".join(map(str, libraries))} | settings
 
 
-def run(libraries: list[Path], module: str, given: object, folder: Path, **settings: str) -> subprocess.CompletedProcess:
+def run(
+    libraries: list[Path], module: str, given: object, folder: Path, **settings: str
+) -> subprocess.CompletedProcess:
     """Run a module of the tests with one argument, a value as JSON, in a folder."""
     command = [str(VENV / "bin/python"), "-m", module, json.dumps(given)]
     return subprocess.run(
-        command, cwd=folder, env=environment(libraries, **settings), capture_output=True, text=True, check=False, timeout=1200
+        command,
+        cwd=folder,
+        env=environment(libraries, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
     )

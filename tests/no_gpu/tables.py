@@ -66,7 +66,9 @@ def attention(document: str) -> list[str]:
     heads = [f"{capability} ({'bfloat16' if card['bfloat16'] else 'float16'})" for capability, card in known.items()]
     lines = [line((words["attention"], *heads)), "|---" * (len(heads) + 1) + "|"]
     for call in next(iter(known.values()))["attention"]:
-        lines.append(line((words["names"].get(call, call), *(cell(card["attention"][call]) for card in known.values()))))
+        lines.append(
+            line((words["names"].get(call, call), *(cell(card["attention"][call]) for card in known.values())))
+        )
     return lines
 
 

@@ -44,7 +44,9 @@ class Choice(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-def tensors(shape: tuple[int, int, int], rows: int, length: int, seen: int, dtype: torch.dtype, *, trains: bool) -> list[torch.Tensor]:
+def tensors(
+    shape: tuple[int, int, int], rows: int, length: int, seen: int, dtype: torch.dtype, *, trains: bool
+) -> list[torch.Tensor]:
     """Query, key and value as a model hands them on: [rows, heads, length, d], the others of `seen` positions."""
     heads, groups, size = shape
     sizes = ((heads, length), (groups, seen), (groups, seen))
@@ -61,7 +63,16 @@ def training(shape: tuple[int, int, int], dtype: torch.dtype, window: int | None
     out.sum().backward()
 
 
-def transformers(shape: tuple[int, int, int], dtype: torch.dtype, rows: int, length: int, seen: int, *, masked: bool, trains: bool = False) -> None:
+def transformers(
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    rows: int,
+    length: int,
+    seen: int,
+    *,
+    masked: bool,
+    trains: bool = False,
+) -> None:
     """transformers' attention, of generation and of padded rows."""
     mask = torch.ones(rows, 1, length, seen, dtype=torch.bool, device="cuda") if masked else None
     module = SimpleNamespace(num_key_value_groups=shape[0] // shape[1], is_causal=True, training=trains, layer_idx=0)
@@ -113,7 +124,9 @@ def on_card(capability: str, path: Path) -> None:
 
 
 def build() -> dict[str, Any]:
-    numbers = {name: version(package) for name, package in (("cudnn", "nvidia-cudnn-cu13"), ("nccl", "nvidia-nccl-cu13"))}
+    numbers = {
+        name: version(package) for name, package in (("cudnn", "nvidia-cudnn-cu13"), ("nccl", "nvidia-nccl-cu13"))
+    }
     own = {"torch": torch.__version__.partition("+")[0], "cuda": torch.version.cuda}
     return own | numbers | {"architectures": torch._C._cuda_getArchFlags().split()}
 
