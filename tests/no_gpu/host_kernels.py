@@ -1,8 +1,8 @@
 """The host's kernels in the place of a card's: what a CUDA operator would have computed is written into its result's memory.
 
-Each operator first runs as it does on a card: torch's CUDA code checks devices and dtypes, allocates, chooses kernels and launches
-them, which the driver counts. The driver's device memory is the host's, so then torch's CPU kernel of the same operator
-computes the values there.
+Each operator first runs as it does on a card: torch's CUDA code checks devices and dtypes, allocates, chooses kernels and
+launches them, which the driver counts. The driver's device memory is the host's, so then torch's CPU kernel of the same
+operator computes the values there.
 """
 
 import ctypes
