@@ -90,8 +90,8 @@ def ask(libraries: list[Path], **settings: str) -> str:
     ("settings", "said"),
     [
         ({}, r"cuda:0"),
-        ({"NO_GPU_DRIVER": "12020"}, r"torch \S+ cannot use this machine's GPU: The NVIDIA driver on your system is too old .*"),
-        ({"NO_GPU_CAPABILITY": "7.0"}, r"torch \S+ has no kernels for GPU 0, .* of compute capability 7\.0, only for sm_75, .*"),
+        ({"NO_GPU_DRIVER": "12020"}, r"torch \S+ cannot use this machine's GPU: The NVIDIA driver .* is too old .*"),
+        ({"NO_GPU_CAPABILITY": "7.0"}, r"torch \S+ has no kernels for GPU 0, .* capability 7\.0, only for sm_75, .*"),
         ({"NO_GPU_COUNT": "4", "CUDA_VISIBLE_DEVICES": ""}, r"cpu"),
         ({"NO_GPU_COUNT": "4", "CUDA_VISIBLE_DEVICES": "3", "LOCAL_RANK": "0"}, r"cuda:0"),
     ],

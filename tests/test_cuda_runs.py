@@ -1,4 +1,4 @@
-"""Training, evaluation and export on CUDA tensors without a GPU: torch's CUDA build, and a driver whose devices compute nothing.
+"""Training, evaluation and export on CUDA tensors without a GPU: torch's CUDA build, a driver whose devices compute nothing.
 
 All of torch's, DeepSpeed's and NCCL's own checks and choices are real; the values are those of CPU kernels (tests/no_gpu).
 """

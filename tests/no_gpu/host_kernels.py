@@ -1,12 +1,12 @@
 """The host's kernels in the place of a card's: what a CUDA operator would have computed is written into its result's memory.
 
-Each operator first runs as it does on a card: torch's CUDA code checks devices and dtypes, allocates, chooses kernels and launches
-them, which the driver counts. The driver's device memory is the host's, so then torch's CPU kernel of the same operator
-computes the values there.
+Each operator first runs as it does on a card: torch's CUDA code checks devices and dtypes, allocates, chooses kernels and
+launches them, which the driver counts. The driver's device memory is the host's, so then torch's CPU kernel of the same
+operator computes the values there.
 """
 
 import ctypes
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class HostKernels(TorchDispatchMode):
         if name in INDEXED:
             args = (args[0], [places for index in args[1] for places in as_places(index)], *args[2:])
         if name in SIZED_BY_VALUES and args[0].is_cuda:
-            return tree_map(lambda one: one.to(args[0].device), sized_by_values(func, args, kwargs))
+            return sized_by_values(func, args, kwargs)
         result = func(*args, **kwargs)
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
         made = [one for one in tree_leaves(result) if isinstance(one, torch.Tensor)]
@@ -85,16 +85,26 @@ def as_places(index: Any) -> list[Any]:
     """A mask's places in each of its dimensions; any other index as it is."""
     if not isinstance(index, torch.Tensor) or not index.is_cuda or index.dtype not in (torch.bool, torch.uint8):
         return [index]
-    return [one.to(index.device) for one in sized_by_values(torch.ops.aten.nonzero, (index,), {}).unbind(1)]
+    return list(sized_by_values(torch.ops.aten.nonzero, (index,), {}).unbind(1))
 
 
 def sized_by_values(func: Any, args: Any, kwargs: Any) -> Any:
     """On the host; counted as a kernel, a wait, and a copy to the host."""
     devices = {one.device for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
     assert len(devices) == 1, f"{func} of tensors on {devices}"
+    (device,) = devices
     for counter in ("launches", "waits", "copies_to_host"):
         ctypes.c_long.in_dll(ctypes.CDLL(None), f"no_gpu_{counter}").value += 1
-    return func(*tree_map(on_host, args), **tree_map(on_host, kwargs))
+    return tree_map(partial(on_card, device=device), func(*tree_map(on_host, args), **tree_map(on_host, kwargs)))
+
+
+def on_card(values: Any, device: torch.device) -> Any:
+    """A tensor of the host in memory of the card, without a copy that would be counted."""
+    if not isinstance(values, torch.Tensor):
+        return values
+    made = torch.empty(values.shape, dtype=values.dtype, device=device)
+    on_host(made).copy_(values)
+    return made
 
 
 @cache
@@ -135,7 +145,7 @@ def fill(made: Any, value: Any) -> Any:
     if not made.is_cuda:
         return made.copy_(value) if made.data_ptr() != value.data_ptr() else made
     if made.shape != value.shape:
-        made = torch.empty(value.shape, dtype=made.dtype, device=made.device)
+        return on_card(value, made.device)
     alias = on_host(made)
     if alias.data_ptr() != value.data_ptr():
         alias.copy_(value)

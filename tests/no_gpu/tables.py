@@ -8,7 +8,7 @@ from tests.helpers.paths import ROOT
 from tuneline.runtime.gpu import has_kernels
 
 FACTS = Path(__file__).with_name("torch_facts.json")
-"""Written by `pytest tests/test_cuda_build.py --write-tables`: a new lock that drops a card, or sends attention elsewhere, is seen."""
+"""Written by `pytest tests/test_cuda_build.py --write-tables`, so that a lock which drops a card is seen."""
 DRIVERS = {"12": 525, "13": 580}
 """NVIDIA's minimum driver (Linux) by CUDA's major version, whose minor versions it runs all: "CUDA Compatibility"."""
 CARDS = {
@@ -27,17 +27,20 @@ CARDS = {
 WORDS = {
     "gpus.md": {
         "cards": ("compute capability", "cards", "this lock's torch", "computes in"),
-        "bfloat16": ("yes", "bfloat16"), "float16": ("yes", "float16 or float32: no bfloat16"), "none": ("no kernels", "not at all"),
+        "bfloat16": ("yes", "bfloat16"), "float16": ("yes", "float16 or float32: no bfloat16"),
+        "none": ("no kernels", "not at all"),
         "attention": "call", "names": {},
     },
     "gpus.zh.md": {
         "cards": ("计算能力", "显卡", "本锁文件的 torch", "计算精度"),
-        "bfloat16": ("可用", "bfloat16"), "float16": ("可用", "float16 或 float32（没有 bfloat16）"), "none": ("没有内核", "不能用"),
+        "bfloat16": ("可用", "bfloat16"), "float16": ("可用", "float16 或 float32（没有 bfloat16）"),
+        "none": ("没有内核", "不能用"),
         "attention": "调用",
         "names": {
             "training, packed": "训练，打包", "training, packed, longer than a window": "训练，打包，长于窗口",
             "training, padded": "训练，填充", "training, after a prefix": "训练，前有前缀",
-            "prompts, padded": "多条提示，填充", "a prompt": "一条提示", "a token, padded": "一个词元，填充", "a token": "一个词元",
+            "prompts, padded": "多条提示，填充", "a prompt": "一条提示", "a token, padded": "一个词元，填充",
+            "a token": "一个词元",
         },
     },
 }  # fmt: skip

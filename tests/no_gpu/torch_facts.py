@@ -1,6 +1,8 @@
 """What torch's CUDA build says of itself, and which attention kernel it chooses for our calls on cards of each capability.
 
-python -m tests.no_gpu.torch_facts '"<folder of a base>"'      prints {"build": …, "cards": {capability: {"bfloat16", "attention"}}}
+python -m tests.no_gpu.torch_facts '"<folder of a base>"'
+
+It writes facts.json: {"build": …, "cards": {capability: {"bfloat16", "attention"}}}.
 """
 
 import json

@@ -24,8 +24,9 @@ FULL = 256.0
 def supervised_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(states, targets): hidden [B, T, H] and labels [B, T] to the n states that predict a supervised token, [n, H] and [n]."""
     targets = labels[:, 1:]
-    chosen = targets != IGNORE_INDEX
-    return hidden[:, :-1][chosen], targets[chosen]
+    # A GPU is waited for once, here; a mask would ask it again for each tensor, and in the backward pass.
+    places = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
+    return hidden[:, :-1][places], targets[places]
 
 
 def summed_loss(
