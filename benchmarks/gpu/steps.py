@@ -146,7 +146,7 @@ def build_model(setting: Setting, smoke: bool, device: Any) -> tuple[Any, int]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tuneline.train.fused_lora import patch_lora_layers
+    from tuneline.train.fused.patches import patch_model
     from tuneline.train.gradient_checkpointing import enable_checkpointing
     from tuneline.train.loss_forward import install_loss_forward
     from tuneline.train.methods import prepare
@@ -166,7 +166,7 @@ def build_model(setting: Setting, smoke: bool, device: Any) -> tuple[Any, int]:
     if setting.checkpointing:
         enable_checkpointing(model)
     if not plain and setting.fused:
-        patch_lora_layers(tuned)
+        patch_model(tuned)
     if setting.compiled:
         for layer in model.base_model.layers:
             layer.compile()

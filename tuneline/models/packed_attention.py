@@ -55,7 +55,9 @@ def packed_attention(
         grouped = False
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):
-        q, k, v = (tensor.narrow(2, start, end - start) for tensor in (query, key, value))
+        q, k, v = query, key, value
+        if len(lengths) > 1:
+            q, k, v = (tensor.narrow(2, start, end - start) for tensor in (query, key, value))
         mask = None
         if sliding_window is not None and end - start > sliding_window:
             mask = sliding_window_mask(end - start, sliding_window, query.device)

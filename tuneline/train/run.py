@@ -34,10 +34,7 @@ from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, rows_packed
 from tuneline.train.config.train import Train
 from tuneline.train.deepspeed_config import shards_in
-from tuneline.train.fused.gates import patch_gates
-from tuneline.train.fused.norms import patch_norms
-from tuneline.train.fused.rotary import patch_rotary
-from tuneline.train.fused_lora import patch_lora_layers
+from tuneline.train.fused.patches import patch_model
 from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.process_arguments import Paths, from_arguments
@@ -144,10 +141,7 @@ def prepare_model(model: Any, method: Method, checkpointing: bool) -> Any:
     tuned = methods.prepare(model, method)
     if checkpointing:
         enable_checkpointing(model)
-    patch_lora_layers(tuned)
-    patch_norms(tuned)
-    patch_rotary(tuned)
-    patch_gates(tuned)
+    patch_model(tuned)
     return tuned
 
 
