@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from tuneline.formats.token_file import Tokens
+from tuneline.models.packing import Row
 from tuneline.runtime.errors import sentence
-from tuneline.train.batching import MicroBatch
+from tuneline.train.batching import MicroBatch, Step
 from tuneline.train.collate import Collate
-from tuneline.train.trainer.dataset import FixedBatchSampler, TokenDataset
+from tuneline.train.trainer.dataset import ShareDataset, ShareSampler, TokenDataset
 
 
 class SupervisedTrainer(Trainer):
@@ -29,13 +30,13 @@ class SupervisedTrainer(Trainer):
         self,
         *,
         tokens: Tokens,
-        batches: list[MicroBatch],
+        steps: list[Step],
         validation: list[MicroBatch],
         collate: Collate,
         loraplus_lr_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self.rows, self.batches, self.collate = TokenDataset(tokens), FixedBatchSampler(batches), collate
+        self.rows, self.steps, self.collate = TokenDataset(tokens), steps, collate
         self.validation, self.loraplus_lr_ratio = validation, loraplus_lr_ratio
         super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
 
@@ -145,9 +146,27 @@ class SupervisedTrainer(Trainer):
         return norm
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=self.collate)
+        sampler = ShareSampler(self.steps, self.args.world_size)
+        loader = DataLoader(ShareDataset(self.rows), batch_sampler=sampler, collate_fn=self._collate_share)
         prepared_loader: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared_loader
+
+    def _collate_share(self, shares: list[list[list[Row]]]) -> list[dict[str, Any]]:
+        (share,) = shares
+        return [self.collate(rows) for rows in share]
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The micro-batches of this process's share of a step; with the last one DeepSpeed takes the step.
+
+        Their number may differ from step to step, which a fixed number of accumulation steps would not allow.
+        """
+        *before, last = inputs
+        state = self.accelerator.gradient_state
+        state._set_sync_gradients(False)
+        for batch in before:
+            self._tr_loss += super().training_step(model, batch, num_items_in_batch)
+        state._set_sync_gradients(True)
+        return super().training_step(model, last, num_items_in_batch)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         step_tokens = inputs.pop("step_tokens")

@@ -8,8 +8,10 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from tuneline.models import chunked_loss, packed_attention
 from tuneline.train import methods
 from tuneline.train.collate import collator
 from tuneline.train.fused_lora import patch_lora_layers
@@ -48,23 +50,27 @@ def measure_step(
     dtype: str,
     checkpointing: bool,
     packed: bool,
+    device: str = "cpu",
 ) -> StepMemory:
     """One optimizer step of a model of this transformers config: rows of these lengths, `supervised` of the tokens with loss.
 
-    dtype: of the frozen base and of the forward pass ("bfloat16", "float32").
+    dtype: of the frozen base and of the forward pass ("bfloat16", "float32"). device: "cpu", or "cuda", whose tensors a torch
+    without CUDA can't even pretend; there a CPU's are taken, in the attention and the loss of a GPU.
     """
     import torch
+    from accelerate.utils import send_to_device
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoModelForCausalLM
 
     kind = getattr(torch, dtype)
+    pretended = device if device == "cpu" or torch.cuda.is_available() else "cpu"
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=kind)
         model.requires_grad_(False)
         collate = collator(model, packed=packed)
         tuned = methods.prepare(model, without_weights(method))
-    with FakeTensorMode(allow_non_fake_inputs=True), _products_of_experts_without_data():
-        _give_storage(tuned)
+    with FakeTensorMode(allow_non_fake_inputs=True), _products_of_experts_without_data(), _kernels_of(device):
+        _give_storage(tuned, pretended)
         # How many positions are supervised is data, and there is none.
         patch_lora_layers(tuned)
         install_loss_forward(model, lambda hidden, labels: _first(hidden, labels, supervised))
@@ -83,8 +89,8 @@ def measure_step(
                 before = alive.now
                 alive.peak = alive.now
                 rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
-                with torch.autocast("cpu", kind, enabled=kind != torch.float32):
-                    loss = tuned(**collate([(row, row, supervised) for row in rows]))["loss"]
+                with torch.autocast(pretended, kind, enabled=kind != torch.float32):
+                    loss = tuned(**send_to_device(collate([(row, row, supervised) for row in rows]), pretended))["loss"]
                 kept = alive.now - before
                 loss.backward()
                 del loss
@@ -123,28 +129,41 @@ def _products_of_experts_without_data() -> Iterator[None]:
         moe._can_use_grouped_mm = usual
 
 
+@contextmanager
+def _kernels_of(device: str) -> Iterator[None]:
+    """On a GPU attention never keeps probabilities, and the loss takes a chunk of logits whole."""
+    before = packed_attention.SHORT, chunked_loss.BLOCK
+    if device == "cuda":
+        packed_attention.SHORT, chunked_loss.BLOCK = 0, chunked_loss.CHUNK
+    try:
+        yield
+    finally:
+        packed_attention.SHORT, chunked_loss.BLOCK = before
+
+
 def _first(hidden: Any, labels: Any, supervised: int) -> tuple[Any, Any]:
     return hidden.reshape(-1, hidden.shape[-1])[:supervised], labels.reshape(-1)[:supervised]
 
 
-def _give_storage(model: Any) -> None:
-    """Put fake CPU tensors in the place of meta ones, tied ones once."""
+def _give_storage(model: Any, device: str) -> None:
+    """Put fake tensors of a device in the place of meta ones, tied ones once."""
     import torch
 
+    empty = partial(torch.empty, device=device)
     made: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, one in module._parameters.items():
             if one is not None:
                 new = made.get(id(one))
                 if new is None:
-                    new = torch.nn.Parameter(torch.empty(one.shape, dtype=one.dtype), requires_grad=one.requires_grad)
+                    new = torch.nn.Parameter(empty(one.shape, dtype=one.dtype), requires_grad=one.requires_grad)
                 made[id(one)] = module._parameters[name] = new
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+                module._buffers[name] = empty(buffer.shape, dtype=buffer.dtype)
         for name, tokens in getattr(module, "prompt_tokens", {}).items():
             # PEFT keeps the numbers of its virtual tokens outside of the buffers.
-            module.prompt_tokens[name] = torch.empty(tokens.shape, dtype=tokens.dtype)
+            module.prompt_tokens[name] = empty(tokens.shape, dtype=tokens.dtype)
 
 
 def _alive() -> Any:
