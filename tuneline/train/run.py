@@ -176,9 +176,7 @@ def gathered(model: Any, modifier: int | None = None) -> AbstractContextManager[
     return context
 
 
-def summary(
-    model: Any, state: TrainerState, tokens: Tokens, steps: list[Step]
-) -> dict[str, Any]:
+def summary(model: Any, state: TrainerState, tokens: Tokens, steps: list[Step]) -> dict[str, Any]:
     """metrics/train.json: parameters, what was seen, and how the loss (nats per supervised token) went."""
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     seen = [row for step in steps[: state.global_step] for batch in step for row, _ in batch]

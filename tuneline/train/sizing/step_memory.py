@@ -79,33 +79,26 @@ def measure_step(
         tuned.train()
         parameters = {id(parameter): parameter for parameter in tuned.parameters()}.values()
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained)
         alive = _alive()
         for tensor in (*parameters, *tuned.buffers()):
             alive.add(tensor)
         with alive:
-            # Twice: the moments of the optimizer come with the first step.
-            for _ in range(2):
-                before = alive.now
-                alive.peak = alive.now
-                rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
-                with torch.autocast(pretended, kind, enabled=kind != torch.float32):
-                    loss = tuned(**send_to_device(collate([(row, row, supervised) for row in rows]), pretended))["loss"]
-                kept = alive.now - before
-                loss.backward()
-                del loss
-                peak = alive.peak
-                optimizer.step()
-                optimizer.zero_grad()
+            before = alive.peak = alive.now
+            rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
+            with torch.autocast(pretended, kind, enabled=kind != torch.float32):
+                loss = tuned(**send_to_device(collate([(row, row, supervised) for row in rows]), pretended))["loss"]
+            kept = alive.now - before
+            loss.backward()
     size = sum(tensor.numel() * tensor.element_size() for tensor in trained)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in parameters) - size
     return StepMemory(
         weights=weights,
         trained=size,
+        # AdamW's moments, which come with the first step.
         optimizer=2 * size,
         gradients=size,
         activations=kept,
-        temporary=max(0, peak - before - kept - size),
+        temporary=max(0, alive.peak - before - kept - size),
     )
 
 
@@ -131,14 +124,23 @@ def _products_of_experts_without_data() -> Iterator[None]:
 
 @contextmanager
 def _kernels_of(device: str) -> Iterator[None]:
-    """On a GPU attention never keeps probabilities, and the loss takes a chunk of logits whole."""
-    before = packed_attention.SHORT, chunked_loss.BLOCK
+    """On a GPU attention never keeps probabilities, dropout keeps little, and the loss takes a chunk of logits whole."""
+    from torch.nn import functional
+
+    before = packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout
     if device == "cuda":
-        packed_attention.SHORT, chunked_loss.BLOCK = 0, chunked_loss.CHUNK
+        packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = 0, chunked_loss.CHUNK, _dropout
     try:
         yield
     finally:
-        packed_attention.SHORT, chunked_loss.BLOCK = before
+        packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = before
+
+
+def _dropout(given: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """A GPU's, which keeps one byte of mask an element."""
+    import torch
+
+    return torch.native_dropout(given, p, train=True)[0] if training and p else given
 
 
 def _first(hidden: Any, labels: Any, supervised: int) -> tuple[Any, Any]:
