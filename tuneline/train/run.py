@@ -104,8 +104,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         model=model, args=arguments, tokens=tokens, steps=steps, validation=validation, collate=collate,
         loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None,
     )  # fmt: skip
-    if device.type == "cuda":
-        # On a CPU the machine swaps or kills, and no error would tell.
+    if tries_longest(device):
         longest = longest_micro_batch(steps, tokens.lengths, packed=packed)
         batch = collate([trainer.rows[row] for row in longest])
         trainer.add_callback(LongestFirstCallback(model, batch, params))
@@ -130,6 +129,11 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         info |= {"micro_tokens": params.micro_tokens, "gradient_checkpointing": params.gradient_checkpointing}
         info |= {"deterministic": device.type == "cpu" or params.deterministic}
         (paths.scratch / RUN_INFO).write_text(json.dumps(info | machine_info()), encoding="utf-8")
+
+
+def tries_longest(device: torch.device) -> bool:
+    """Whether the longest micro-batch is tried first: on a CPU, where the machine swaps or kills, no error would tell."""
+    return device.type == "cuda"
 
 
 def make_deterministic(params: Train, device: torch.device) -> None:

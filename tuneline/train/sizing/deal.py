@@ -17,7 +17,7 @@ def deal_by_count(count: int, *, packed: bool) -> Deal:
 
 
 def deal_by_tokens(lengths: NDArray[np.int64], budget: int, processes: int, *, packed: bool) -> Deal:
-    """Into micro-batches of at most `budget` tokens, padding included, or of one row; as few as give each process equally many."""
+    """Into micro-batches of at most `budget` tokens, padding included, or of one row; equally many for each process."""
     return partial(_balanced if packed else _in_runs, lengths=lengths.tolist(), budget=budget, processes=processes)
 
 
