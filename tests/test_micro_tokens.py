@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from tests.helpers.commands import one_rank
+from tests.helpers.commands import one_rank, python
 from tests.helpers.families import FAMILIES, HEADS, SHAPE
 from tests.helpers.many_trainings import train_all
 from tests.helpers.methods import method
@@ -275,3 +275,24 @@ def test_on_a_cpu_auto_goes_by_rows_and_measures_nothing(params, tmp_path, monke
     train = settling.settle(config, 1, PATHS._replace(scratch=tmp_path)).train
     assert (train.micro_tokens, train.gradient_checkpointing) == (None, False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.story
+@pytest.mark.matrix
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_processes_share_a_step_of_any_budget(llama_base, tmp_path, stage):
+    """Started as a user does: the same rows and losses with one, two and three processes, and equally many passes each."""
+    curves = []
+    for processes in (1, 2, 3):
+        folder = tmp_path / str(processes)
+        train = {"batch_size": 6, "micro_tokens": 60, "max_steps": 6}
+        zero = {"zero_stage": stage, "processes": processes}
+        make_workspace(folder, llama_base, {"train": train, "deepspeed": zero, "lora": {"dropout": 0.0}})
+        env = {"TUNELINE_SCRATCH": str(folder / "scratch"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+        result = python(folder, "-m", "stages.train", env=env)
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+        curves.append(curve(folder))
+        assert json.loads((folder / "metrics/train.json").read_text())["rows_seen"] == 36
+        assert json.loads((folder / "metrics/speed/train.json").read_text())["micro_tokens"] == 60
+    for losses in curves[1:]:
+        assert losses == pytest.approx(curves[0], rel=2e-3)
