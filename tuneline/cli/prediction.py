@@ -61,8 +61,8 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     from tuneline.train.batching import check_division
     from tuneline.train.collate import supports_packing
     from tuneline.train.methods import validate
-    from tuneline.train.sizing.auto import asks_plan
-    from tuneline.train.sizing.process_memory import Target, memory_parts
+    from tuneline.train.sizing.auto import Target, asks_plan
+    from tuneline.train.sizing.process_memory import memory_parts
     from tuneline.train.sizing.settle import by_rows, sizes_for, widest_micro_batch, with_sizes
 
     config = load_config(load)

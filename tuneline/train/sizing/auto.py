@@ -1,7 +1,7 @@
 """What `auto` comes to for train.micro_tokens and train.gradient_checkpointing, from the memory of a step and of a GPU."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tuneline.train.config.train import Train
 
@@ -25,6 +25,18 @@ class MicroBatchShape(NamedTuple):
     @property
     def tokens(self) -> int:
         return sum(self.lengths)
+
+
+class Target(NamedTuple):
+    """What a run is sized for."""
+
+    model_config: Any
+    dtype: str
+    processes: int
+    memory: float
+    """Bytes that a process can have."""
+    device: str
+    """"cuda" or "cpu"."""
 
 
 class Sizes(NamedTuple):

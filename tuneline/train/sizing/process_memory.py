@@ -3,12 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from tuneline.train.collate import supports_packing
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.sections import TrainingConfig
-from tuneline.train.sizing.auto import MicroBatchShape
+from tuneline.train.sizing.auto import MicroBatchShape, Target
 from tuneline.train.sizing.step_memory import StepMemory, measure_step
 
 GB = 1e9
@@ -19,18 +18,6 @@ CPU_KEPT = 0.17
 
 GPU_FIXED = 0.7 * GB
 """What CUDA's context, cuBLAS and NCCL hold of each GPU: 0.6 to 0.8 GB by reports of others, not measured here."""
-
-
-class Target(NamedTuple):
-    """What a run is sized for."""
-
-    model_config: Any
-    dtype: str
-    processes: int
-    memory: float
-    """Bytes that a process can have."""
-    device: str
-    """"cuda" or "cpu"."""
 
 
 def memory_parts(config: TrainingConfig, target: Target, shape: MicroBatchShape) -> dict[str, float]:
@@ -77,9 +64,7 @@ def on_gpu(params: DeepSpeed, hidden_size: int) -> dict[str, float]:
 
 def _libraries() -> float:
     """Resident bytes of a process that has only imported what training needs."""
-    import tuneline
-
     program = "import tuneline.train.run, psutil; print(psutil.Process().memory_info().rss)"
-    root = str(Path(next(iter(tuneline.__path__))).parent)
+    root = str(Path(__file__).parents[3])
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
     return float(result.stdout.split()[-1])

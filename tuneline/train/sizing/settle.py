@@ -10,8 +10,7 @@ from tuneline.train.checkpoints import newest_complete
 from tuneline.train.config.train import Train
 from tuneline.train.process_arguments import Paths
 from tuneline.train.sections import TrainingConfig
-from tuneline.train.sizing.auto import MicroBatchShape, Sizes, asks_plan, choose_sizes, line
-from tuneline.train.sizing.process_memory import Target
+from tuneline.train.sizing.auto import MicroBatchShape, Sizes, Target, asks_plan, choose_sizes, line
 
 SETTLED = "auto.json"
 """In the scratch folder: what `auto` came to."""

@@ -125,8 +125,9 @@ def _products_of_experts_without_data() -> Iterator[None]:
 @contextmanager
 def _kernels_of(device: str) -> Iterator[None]:
     """On a GPU attention never keeps probabilities, dropout keeps little, and the loss takes a chunk of logits whole."""
-    from torch.nn import functional
+    import torch
 
+    functional: Any = torch.nn.functional
     before = packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout
     if device == "cuda":
         packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = 0, chunked_loss.CHUNK, _dropout
