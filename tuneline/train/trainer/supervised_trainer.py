@@ -164,9 +164,13 @@ class SupervisedTrainer(Trainer):
         state = self.accelerator.gradient_state
         state._set_sync_gradients(False)
         for batch in before:
-            self._tr_loss += super().training_step(model, batch, num_items_in_batch)
+            self._tr_loss += self.micro_step(model, batch, num_items_in_batch)
         state._set_sync_gradients(True)
-        return super().training_step(model, last, num_items_in_batch)
+        return self.micro_step(model, last, num_items_in_batch)
+
+    def micro_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
+        """Forward and backward pass of one micro-batch; the loss."""
+        return super().training_step(model, inputs, *args)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         step_tokens = inputs.pop("step_tokens")
