@@ -19,7 +19,6 @@ from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
 from tests.helpers.workspace import CHATS, shipped_sections, write_metrics, write_records
 from tuneline.base.canonicalize import canonicalize
-from tuneline.cli.memory import measure_step
 from tuneline.export import merge, verify
 from tuneline.export.layerwise_fp32 import upcast
 from tuneline.models.adapters.importing import read_fitting
@@ -35,6 +34,7 @@ from tuneline.train.fused_experts import FusedExperts
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.lora import adapted
 from tuneline.train.loss_forward import install_loss_forward
+from tuneline.train.sizing.step_memory import measure_step
 
 BASE, MERGED, ADAPTER = Path("models/base"), Path("models/merged"), Path("models/adapter")
 IDS = torch.arange(5, 29)[None]

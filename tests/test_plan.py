@@ -13,12 +13,13 @@ from tests.helpers.chatglm3 import REAL
 from tests.helpers.methods import method
 from tuneline.cli.app import app
 from tuneline.cli.machine import Machine, described_machine
-from tuneline.cli.memory import StepMemory, measure_step
-from tuneline.cli.prediction import dtype_of, export_memory, on_gpu, per_process, read_config
+from tuneline.cli.prediction import dtype_of, export_memory, read_config
 from tuneline.models.chatglm.config import native_config, shape_of
 from tuneline.runtime.hashing import write_sums
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.config.train import Train
+from tuneline.train.sizing.process_memory import on_gpu, per_process
+from tuneline.train.sizing.step_memory import StepMemory, measure_step
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +214,25 @@ def test_a_gpu_holds_buckets_and_libraries_besides(params):
     own = {"zero_optimization": {"reduce_bucket_size": 1000}}
     assert on_gpu(shipped.model_copy(update={"config": own}), 4096)["buckets of DeepSpeed"] == 4000
     assert on_gpu(shipped, 4096)["CUDA and its libraries"] > 0
+
+
+def test_what_auto_chooses_is_told_in_a_line(run, workspace):
+    """Of two layers of ChatGLM3: a card with room takes a step in one pass, a small one rows one by one, or checkpoints."""
+    workspace(train={"gradient_checkpointing": "auto", "batch_size": 4}, tokenize={"max_tokens": 2048})
+    Path("two_layers.json").write_text(json.dumps(REAL | {"num_layers": 2}))
+
+    def auto(memory: float) -> str:
+        status, shown = run("--config", "two_layers.json", "--gpu-memory", str(memory))
+        assert status == 0, shown
+        (line,) = [line for line in shown.splitlines() if line.startswith("auto: ")]
+        return line
+
+    roomy = auto(24)
+    assert "micro_tokens 8,192: " in roomy
+    assert "gradient_checkpointing false: 2,048 tokens fit without it" in roomy
+    assert "24.0 GB free, a tenth of it kept back" in roomy
+    assert "gradient_checkpointing true: 2,048 tokens do not fit" in auto(3.7)
+    # Where both are said, there is nothing to choose.
+    workspace(train={"gradient_checkpointing": False, "micro_tokens": 4096})
+    _, shown = run("--config", "two_layers.json", "--gpu-memory", "24")
+    assert "auto: " not in shown

@@ -14,6 +14,7 @@ from tuneline.data.convert import summary_lines
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import Tokens, TokenWriter, write_tokens
 from tuneline.train.batching import has_validation, micro_batches, split
+from tuneline.train.sizing.deal import deal_by_count
 
 
 def rows(name: str) -> list[dict]:
@@ -33,10 +34,10 @@ def taken(weights: list[float], epochs: int, seed: int = 17) -> list[list[int]]:
     sizes = np.ones(len(weights), dtype=np.int64)
     steps = round(sum(weights) * epochs)
     batches = micro_batches(
-        sizes, sizes, weights=np.array(weights, dtype=np.float32), batch_size=1, micro_batch_size=1, steps=steps,
-        seed=seed, padded=False,
+        sizes, sizes, deal_by_count(1, packed=True), weights=np.array(weights, dtype=np.float32), batch_size=1, steps=steps,
+        seed=seed,
     )  # fmt: skip
-    order = [row for batch in batches for row, _ in batch]
+    order = [row for step in batches for batch in step for row, _ in batch]
     return [order[steps * epoch // epochs : steps * (epoch + 1) // epochs] for epoch in range(epochs)]
 
 

@@ -44,6 +44,8 @@ def plan(
     prediction = predict(config, machine)
     title = f"{prediction.model_config.model_type}, {prediction.config.method.tune.method}, {prediction.dtype}"
     show(f"the run: {title} on {machine.device.type}", parameter_facts(prediction))
+    if prediction.auto:
+        print(f"auto: {prediction.auto}")
     show("highest memory of a process, predicted", gigabytes(prediction.parts | {"together": prediction.total}))
     reasons = [*memory_reasons(prediction, machine), *([] if machine.described else other_reasons(prediction))]
     for reason in reasons:
@@ -71,7 +73,8 @@ def advice(prediction: Prediction) -> list[str]:
     """What of the params could still lower memory."""
     method, train, deepspeed = prediction.config
     possible = {
-        "train.micro_batch_size: 1": train.micro_batch_size > 1,
+        "train.micro_batch_size: 1": train.micro_tokens is None and train.micro_batch_size > 1,
+        "a smaller train.micro_tokens": train.micro_tokens is not None and not prediction.auto,
         "train.gradient_checkpointing: true": not train.gradient_checkpointing,
         "lora.quantize: nf4": method.tune.method == "lora"
         and not method.lora.quantize

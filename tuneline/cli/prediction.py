@@ -1,30 +1,20 @@
 """Prediction of a training run from its params: parameters, steps, and memory of a process by part."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuneline.cli.machine import GB, Machine
+from tuneline.cli.machine import Machine
 from tuneline.runtime.params import load
 from tuneline.tokenize.config import Tokenize
-from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.config.train import Train
 from tuneline.train.sections import Method, TrainingConfig, load_config
 
 if TYPE_CHECKING:
-    from tuneline.cli.memory import StepMemory
     from tuneline.formats.token_file import Tokens
+    from tuneline.train.sizing.auto import MicroBatchShape
 
 TOKENS = Path("data/processed/tokens.safetensors")
-CPU_FIXED = 0.13 * GB
-"""What oneDNN and DeepSpeed hold on a CPU beside tensors; measured, see benchmarks/results/*-plan.md."""
-CPU_KEPT = 0.17
-"""Share of what is in use that the C library and oneDNN's reordered copies hold on top of it; measured likewise."""
-
-GPU_FIXED = 0.7 * GB
-"""What CUDA's context, cuBLAS and NCCL hold of each GPU: 0.6 to 0.8 GB by reports of others, not measured here."""
 
 
 class Workload(NamedTuple):
@@ -37,6 +27,8 @@ class Workload(NamedTuple):
     """Of the rows of the longest micro-batch."""
     supervised: int
     """Tokens with loss in it."""
+    passes: float
+    """Micro-batches of a process per step, on average."""
 
 
 class Prediction(NamedTuple):
@@ -51,6 +43,8 @@ class Prediction(NamedTuple):
     parts: dict[str, float]
     """Bytes of one process, by part."""
     packed: bool
+    auto: str
+    """What `auto` of section `train` comes to, and why; empty where it goes by rows."""
 
     @property
     def total(self) -> float:
@@ -62,34 +56,32 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
 
     Raises ValueError for params that can't be trained so, or when base or tokens are missing.
     """
-    from tuneline.cli.memory import measure_step
     from tuneline.formats.token_file import Tokens
     from tuneline.models.loading import BASE
-    from tuneline.train.batching import accumulation
+    from tuneline.train.batching import check_division
     from tuneline.train.collate import supports_packing
     from tuneline.train.methods import validate
+    from tuneline.train.sizing.auto import Target, asks_plan
+    from tuneline.train.sizing.process_memory import memory_parts
+    from tuneline.train.sizing.settle import by_rows, sizes_for, widest_micro_batch, with_sizes
 
     config = load_config(load)
-    method, train, deepspeed = config
+    method, train, _ = config
     validate(method, train)
-    processes = count_processes(config, machine)
-    accumulation(train.batch_size, train.micro_batch_size, processes)
+    processes, device = count_processes(config, machine), machine.device.type
+    check_division(train, processes, on_gpu=device == "cuda")
     model_config = read_config(architecture or BASE / "config.json")
     dtype = dtype_of(train, machine, model_config)
     packed = supports_packing(model_config, method, train.neftune_alpha)
-    workload = None if architecture else run_workload(train, Tokens(TOKENS), packed=packed)
-    longest = load(Tokenize).max_tokens
-    widest = workload or Workload(0, 0, (longest,) * train.micro_batch_size, longest * train.micro_batch_size)
-    step = measure_step(
-        model_config, method, lengths=widest.lengths, supervised=widest.supervised, dtype=dtype,
-        checkpointing=train.gradient_checkpointing, packed=packed,
-    )  # fmt: skip
-    parts = per_process(
-        step, method.lora.quantize, deepspeed.zero_stage, processes, on_cpu=machine.device.type == "cpu"
-    )
-    if machine.device.type == "cuda":
-        parts |= on_gpu(deepspeed, model_config.get_text_config().hidden_size)
-    return Prediction(model_config, config, dtype, processes, workload, parts, packed)
+    target = Target(model_config, dtype, processes, machine.memory, device)
+    tokens, longest = None if architecture else TOKENS, load(Tokenize).max_tokens
+    auto = device == "cuda" and asks_plan(train)
+    sizes = sizes_for(config, target, tokens, longest) if auto else by_rows(train)
+    config = with_sizes(config, sizes)
+    shape = widest_micro_batch(config, target, tokens, longest)
+    parts = memory_parts(config, target, shape)
+    workload = None if tokens is None else run_workload(config.train, Tokens(tokens), shape, packed, processes)
+    return Prediction(model_config, config, dtype, processes, workload, parts, packed, sizes.why)
 
 
 def dtype_of(train: Train, machine: Machine, model_config: Any) -> str:
@@ -106,52 +98,14 @@ def dtype_of(train: Train, machine: Machine, model_config: Any) -> str:
 def count_processes(config: TrainingConfig, machine: Machine) -> int:
     """Processes that would train on the machine."""
     from tuneline.train import launch
+    from tuneline.train.batching import most_processes
 
-    shares = config.train.batch_size // config.train.micro_batch_size
+    shares = most_processes(config.train, on_gpu=machine.device.type == "cuda")
     if not machine.described:
         return launch.count_processes(config.deepspeed, shares)
     if config.deepspeed.processes != "auto":
         return config.deepspeed.processes
     return max(count for count in range(1, machine.gpus + 1) if shares % count == 0)
-
-
-def per_process(
-    step: "StepMemory", quantize: str | None, stage: int, processes: int, *, on_cpu: bool
-) -> dict[str, float]:
-    """Bytes by part of one process, after sharding (Rajbhandari et al. 2019)."""
-    shards = [processes if stage >= needed else 1 for needed in (1, 2, 3)]
-    # Of the base's weights nearly all are in linear layers, which is what is quantised.
-    stored = {"nf4": 0.53 / 2, "int8": 0.51, None: 1.0}[quantize]
-    parts = {
-        "weights": step.weights * stored / shards[2],
-        # From stage 1 on DeepSpeed keeps its part of the gradients, and a float32 copy of its parameters, once more.
-        "adapter and gradients": step.trained / shards[2]
-        + step.gradients / shards[1]
-        + (step.gradients / shards[0] if stage else 0),
-        "optimizer": (step.optimizer + (step.trained if stage else 0)) / shards[0],
-        "activations": float(step.activations),
-        "logits and the like": float(step.temporary),
-    }
-    if on_cpu:
-        parts["libraries"] = _libraries()
-        parts["kept by malloc"] = CPU_FIXED + CPU_KEPT * (step.weights + step.activations + step.temporary)
-    return parts
-
-
-def on_gpu(params: DeepSpeed, hidden_size: int) -> dict[str, float]:
-    """Bytes by part that only a GPU's memory has: untouched pages of main memory cost nothing."""
-    bucket = params.config.get("zero_optimization", {}).get("reduce_bucket_size", hidden_size**2)
-    return {"buckets of DeepSpeed": 4.0 * bucket if params.zero_stage else 0.0, "CUDA and its libraries": GPU_FIXED}
-
-
-def _libraries() -> float:
-    """Resident bytes of a process that has only imported what training needs."""
-    import tuneline
-
-    program = "import tuneline.train.run, psutil; print(psutil.Process().memory_info().rss)"
-    root = str(Path(next(iter(tuneline.__path__))).parent)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
-    return float(result.stdout.split()[-1])
 
 
 def read_config(path: Path) -> Any:
@@ -168,24 +122,14 @@ def read_config(path: Path) -> Any:
     return AutoConfig.for_model(values.pop("model_type"), **values).get_text_config(decoder=True)
 
 
-def run_workload(train: Any, tokens: "Tokens", *, packed: bool) -> Workload:
+def run_workload(train: Train, tokens: "Tokens", widest: "MicroBatchShape", packed: bool, processes: int) -> Workload:
     """What the run will see."""
     from tuneline.train.batching import batches_of
 
-    batches, _ = batches_of(train, tokens, packed=packed)
-    lengths, supervised = tokens.lengths, tokens.supervised_per_row
-
-    def size(batch: list[tuple[int, int]]) -> int:
-        sizes = [int(lengths[row]) for row, _ in batch]
-        return sum(sizes) if packed else len(sizes) * max(sizes)
-
-    widest = max(batches, key=size)
-    return Workload(
-        steps=len(batches) * train.micro_batch_size // train.batch_size,
-        tokens=sum(int(lengths[row]) for batch in batches for row, _ in batch),
-        lengths=tuple(int(lengths[row]) for row, _ in widest),
-        supervised=sum(int(supervised[row]) for row, _ in widest),
-    )
+    steps, _ = batches_of(train, tokens, packed=packed, processes=processes)
+    seen = [row for step in steps for batch in step for row, _ in batch]
+    passes = sum(map(len, steps)) / len(steps) / processes
+    return Workload(len(steps), int(tokens.lengths[seen].sum()), widest.lengths, widest.supervised, passes)
 
 
 def export_memory(model_config: Any, stored_bytes: int) -> float:
@@ -207,8 +151,8 @@ def parameter_facts(prediction: Prediction) -> dict[str, str]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tuneline.cli.memory import without_weights
     from tuneline.train.methods import counts, prepare
+    from tuneline.train.sizing.step_memory import without_weights
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(prediction.model_config)
@@ -223,4 +167,5 @@ def parameter_facts(prediction: Prediction) -> dict[str, str]:
     if (rows := prediction.workload) is not None:
         result |= {"optimizer steps": f"{rows.steps:,}", "tokens of the run": f"{rows.tokens:,}"}
         result["most at a time"] = f"{sum(rows.lengths)} tokens in {len(rows.lengths)} rows"
+        result["passes a step"] = f"{rows.passes:.3g} of each process"
     return result | {"processes": str(prediction.processes)}

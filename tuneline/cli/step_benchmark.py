@@ -21,20 +21,19 @@ def seconds_and_rate(plan: Prediction) -> tuple[float, float]:
     method, train, _ = plan.config
     tokens, device = Tokens(TOKENS), pick_device()
     rows = TokenDataset(tokens)
-    batches, _ = batches_of(train, tokens, packed=plan.packed)
-    per_step = train.batch_size // train.micro_batch_size
+    steps, _ = batches_of(train, tokens, packed=plan.packed, processes=plan.processes)
     if device.type == "cpu":
         cpu_tuning.limit_onednn_caches()
         cpu_tuning.release_large_blocks()
     dtype = getattr(torch, plan.dtype)
     base = load_model(BASE, dtype, device)
     collate = collator(base, packed=plan.packed)
-    model = prepare_model(base, method, train.gradient_checkpointing).train()
+    model = prepare_model(base, method, train.gradient_checkpointing is True).train()
     optimizer = torch.optim.AdamW(parameter for parameter in model.parameters() if parameter.requires_grad)
     seconds, seen = 0.0, 0
-    for first in (0, per_step):
+    for step in (steps[0], steps[min(1, len(steps) - 1)]):
         started, seen = time.monotonic(), 0
-        for batch in batches[first : first + per_step] or batches[:per_step]:
+        for batch in step:
             inputs = send_to_device(collate([rows[row] for row in batch]), device)
             step_tokens = inputs.pop("step_tokens")
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

@@ -12,8 +12,8 @@ EXPECTED = (ValueError, OSError, MemoryError)
 
 
 MEMORY_REMEDIES = {
-    "train": "Lower train.micro_batch_size, set train.gradient_checkpointing: true or lora.quantize: nf4; `tuneline plan` says "
-    "what fits.",
+    "train": "Lower train.micro_tokens (train.micro_batch_size where it is null), set train.gradient_checkpointing: true or "
+    "lora.quantize: nf4; `tuneline plan` says what fits.",
     "predict_base": "Lower evaluate.batch_size, or set DS_ACCELERATOR=cpu for this stage.",
     "evaluate": "Lower evaluate.batch_size, or set DS_ACCELERATOR=cpu for this stage.",
     "base": "Set DS_ACCELERATOR=cpu for this stage.",

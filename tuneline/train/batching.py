@@ -1,8 +1,9 @@
-"""Micro-batches of a run: fixed by seed and batch size alone, whatever the number of processes.
+"""Micro-batches of a run: a step's rows are fixed by seed and batch size alone, whatever the number of processes.
 
-Rows of one step are dealt to its micro-batches so that these are of like size, which keeps the highest memory low and
-processes from waiting for one another; or, where rows are padded, rows of like length share a micro-batch.
-Micro-batch k of a step goes to process k modulo the number of processes.
+Rows of one step are dealt to its micro-batches, as many as `micro_batch_size` says or as few as `micro_tokens` allows, so that
+these are of like size, which keeps the highest memory low and processes from waiting for one another; or, where rows are
+padded, rows of like length share a micro-batch. Micro-batch k of a step goes to process k modulo the number of processes, and
+each process has as many: ZeRO 2 and 3 communicate in every backward pass.
 """
 
 import hashlib
@@ -16,9 +17,39 @@ from numpy.typing import NDArray
 
 from tuneline.formats.token_file import Tokens
 from tuneline.train.config.train import Train
+from tuneline.train.sizing.deal import Deal, deal_by_count, deal_by_tokens, runs_within
 
 MicroBatch = list[tuple[int, int]]
 """Pairs of row number and the supervised tokens of the whole step, by which its loss is divided."""
+Step = list[MicroBatch]
+"""The micro-batches of one optimizer step, over all processes."""
+
+
+def goes_by_tokens(params: Train, *, on_gpu: bool) -> bool:
+    """Whether micro-batches are made by a budget of tokens: where one is set, or `auto` finds one, which it does on GPUs.
+
+    With train.deterministic it finds none: by the memory that happens to be free, another run would round otherwise.
+    """
+    return isinstance(params.micro_tokens, int) or (
+        params.micro_tokens == "auto" and on_gpu and not params.deterministic
+    )
+
+
+def most_processes(params: Train, *, on_gpu: bool) -> int:
+    """Micro-batches that a step can be dealt into, and so processes that can share it."""
+    by_tokens = goes_by_tokens(params, on_gpu=on_gpu)
+    return params.batch_size if by_tokens else params.batch_size // params.micro_batch_size
+
+
+def check_division(params: Train, processes: int, *, on_gpu: bool) -> None:
+    """Raises ValueError when a step's rows can't be shared evenly by the processes."""
+    if not goes_by_tokens(params, on_gpu=on_gpu):
+        accumulation(params.batch_size, params.micro_batch_size, processes)
+    elif params.batch_size % processes:
+        raise ValueError(
+            f"train.batch_size is {params.batch_size}, expected a multiple of the {processes} processes, which have equally "
+            f"many micro-batches each with train.micro_tokens: {params.micro_tokens}; change it, or deepspeed.processes"
+        )
 
 
 def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> int:
@@ -74,39 +105,25 @@ def count_steps(rows: float, batch_size: int, epochs: float, max_steps: int | No
 def micro_batches(
     lengths: NDArray[np.int64],
     supervised: NDArray[np.int64],
+    deal: Deal,
     *,
     weights: NDArray[np.float32] | None = None,
     batch_size: int,
-    micro_batch_size: int,
     steps: int,
     seed: int,
-    padded: bool,
-) -> list[MicroBatch]:
-    """All micro-batches of the run in order, `batch_size // micro_batch_size` a step.
+) -> list[Step]:
+    """The micro-batches of each step of the run, in order.
 
     lengths, supervised: tokens and supervised tokens per row, weights: times that it is taken in an epoch; shape [rows].
     """
-    deal = _by_length if padded else _snake_order
     order = _shuffled(np.ones(len(lengths)) if weights is None else weights, seed)
-    batches: list[MicroBatch] = []
+    result: list[Step] = []
     for _ in range(steps):
         chosen = [next(order) for _ in range(batch_size)]
         chosen.sort(key=lambda row: (int(lengths[row]), row))
         tokens = int(supervised[chosen].sum())
-        batches += [[(row, tokens) for row in dealt] for dealt in deal(chosen, batch_size // micro_batch_size)]
-    return batches
-
-
-def _by_length(rows: list[int], count: int) -> list[list[int]]:
-    size = len(rows) // count
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _snake_order(rows: list[int], count: int) -> list[list[int]]:
-    """Deal rows, sorted by length, to micro-batches in snake order, so that their token counts are balanced."""
-    rounds = [rows[start : start + count] for start in range(0, len(rows), count)]
-    dealt = [rows if turn % 2 == 0 else rows[::-1] for turn, rows in enumerate(rounds)]
-    return [list(batch) for batch in zip(*dealt, strict=True)]
+        result.append([[(row, tokens) for row in dealt] for dealt in deal(chosen)])
+    return result
 
 
 def _shuffled(weights: NDArray[np.floating[Any]], seed: int) -> Iterator[int]:
@@ -136,28 +153,42 @@ class _Deck:
         return self.rows[np.arange(begin, end) % len(self.rows)]
 
 
-def batches_of(params: Train, tokens: Tokens, *, packed: bool) -> tuple[list[MicroBatch], list[MicroBatch]]:
-    """Micro-batches of the run in order, and of the validation rows."""
+def batches_of(params: Train, tokens: Tokens, *, packed: bool, processes: int) -> tuple[list[Step], list[MicroBatch]]:
+    """Micro-batches of each step of the run in order, and of the validation rows; `auto` without a number is by rows."""
     rows, held = split(tokens, params.eval_fraction, params.seed)
     lengths, supervised, weights = tokens.lengths, tokens.supervised_per_row, tokens.weights[rows]
-    batches = micro_batches(
+    by_tokens = isinstance(params.micro_tokens, int)
+    budget = params.micro_tokens if isinstance(params.micro_tokens, int) else 0
+    steps = micro_batches(
         lengths[rows],
         supervised[rows],
+        deal_by_tokens(lengths[rows], budget, processes, packed=packed)
+        if by_tokens
+        else deal_by_count(params.batch_size // params.micro_batch_size, packed=packed),
         batch_size=params.batch_size,
-        micro_batch_size=params.micro_batch_size,
         weights=weights,
         steps=count_steps(float(weights.sum(dtype=np.float64)), params.batch_size, params.epochs, params.max_steps),
         seed=params.seed,
-        padded=not packed,
     )
-    batches = [[(int(rows[row]), count) for row, count in batch] for batch in batches]
+    steps = [[[(int(rows[row]), count) for row, count in batch] for batch in step] for step in steps]
     ordered = sorted(held.tolist(), key=lambda row: (int(lengths[row]), row))
     total = int(supervised[held].sum())
     size = params.micro_batch_size
-    return batches, [[(row, total) for row in ordered[i : i + size]] for i in range(0, len(ordered), size)]
+    runs = [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    if by_tokens:
+        runs = runs_within(ordered, lengths.tolist(), budget, packed=packed)
+    return steps, [[(row, total) for row in run] for run in runs]
 
 
-def tokens_per_step(tokens: Tokens, batches: list[MicroBatch], steps: int) -> list[int]:
-    sizes = [sum(int(tokens.lengths[row]) for row, _ in batch) for batch in batches]
-    per_step = len(batches) // steps
-    return [sum(sizes[i : i + per_step]) for i in range(0, len(sizes), per_step)]
+def longest_micro_batch(steps: list[Step], lengths: NDArray[np.int64], *, packed: bool) -> MicroBatch:
+    """The first of those with the most tokens, padding included."""
+
+    def size(batch: MicroBatch) -> int:
+        sizes = [int(lengths[row]) for row, _ in batch]
+        return sum(sizes) if packed else len(sizes) * max(sizes)
+
+    return max((batch for step in steps for batch in step), key=size)
+
+
+def tokens_per_step(tokens: Tokens, steps: list[Step]) -> list[int]:
+    return [sum(int(tokens.lengths[row]) for batch in step for row, _ in batch) for step in steps]

@@ -25,7 +25,7 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     """Raises ValueError for what can't be trained so, or not here."""
     from tuneline.models.loading import device_name, pick_device, pick_dtype
     from tuneline.train import deepspeed_config, methods
-    from tuneline.train.batching import accumulation, has_validation
+    from tuneline.train.batching import check_division, has_validation, most_processes
     from tuneline.train.launch import count_processes
     from tuneline.train.trainer.reporting import check_reports
 
@@ -38,9 +38,10 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
             f"lora.quantize is {method.lora.quantize} and deepspeed.zero_stage is 3, expected 0, 1 or 2: a quantised base is "
             "never sharded; or set lora.quantize: null, and ZeRO-3 shards the whole one"
         )
-    processes = count_processes(deepspeed, train.batch_size // train.micro_batch_size)
-    accumulation(train.batch_size, train.micro_batch_size, processes)
     device = pick_device()
+    on_gpu = device.type == "cuda"
+    processes = count_processes(deepspeed, most_processes(train, on_gpu=on_gpu))
+    check_division(train, processes, on_gpu=on_gpu)
     pick_dtype(train.dtype, device, "train.dtype")
     for path in (tokens, base / SUMS):
         if not path.is_file():

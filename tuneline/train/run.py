@@ -29,7 +29,7 @@ from tuneline.runtime.machine import machine_info, peak_memory
 from tuneline.runtime.process import exit_with_parent
 from tuneline.runtime.stage import quiet_deprecations
 from tuneline.train import methods
-from tuneline.train.batching import MicroBatch, batches_of, tokens_per_step
+from tuneline.train.batching import Step, batches_of, longest_micro_batch, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
 from tuneline.train.collate import collator, rows_packed
 from tuneline.train.config.train import Train
@@ -45,6 +45,7 @@ from tuneline.train.trainer.autocast import autocast_forward
 from tuneline.train.trainer.callbacks import GracefulStopCallback, ManifestCallback
 from tuneline.train.trainer.connection import connection_errors
 from tuneline.train.trainer.heartbeat import hosts_watched
+from tuneline.train.trainer.longest_first import LongestFirstCallback
 from tuneline.train.trainer.loss_scaling import LossScaling
 from tuneline.train.trainer.progress import Progress
 from tuneline.train.trainer.reporting import report_callbacks
@@ -78,17 +79,21 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     tokens = Tokens(paths.tokens)
     values = json.loads((paths.base / "config.json").read_text(encoding="utf-8"))
     packed = rows_packed(AutoConfig.for_model(**values), config)
-    batches, validation = batches_of(params, tokens, packed=packed is not False)
-    steps = len(batches) * params.micro_batch_size // params.batch_size
-    arguments = training_arguments(config, paths.scratch, steps, device, validates=bool(validation))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    steps, validation = batches_of(params, tokens, packed=packed is not False, processes=processes)
+    arguments = training_arguments(config, paths.scratch, len(steps), device, validates=bool(validation))
     init_distributed(arguments)
     make_deterministic(params, device)
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype", values)
     with shards_in(dtype):
         base = load_model(paths.base, dtype, device, method.lora.quantize)
-    collate = collator(base, packed=packed is True or (packed is None and packing_is_exact(base)))
-    model = prepare_model(base, method, params.gradient_checkpointing)
+    if packed is None:
+        packed = packing_is_exact(base)
+        if not packed and isinstance(params.micro_tokens, int):
+            steps, validation = batches_of(params, tokens, packed=False, processes=processes)
+    collate = collator(base, packed=packed)
+    model = prepare_model(base, method, params.gradient_checkpointing is True)
     autocast_forward(model, device, dtype)
     if paths.init is not None and resume is None:
         # A checkpoint has it already, and what was learnt since.
@@ -96,11 +101,15 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
             load_start(model, paths.init, method)
     initial = save_initial(model, method, paths.scratch)
     scaling = LossScaling() if dtype == torch.float16 else None
-    progress = Progress(paths.curve, tokens_per_step(tokens, batches, steps), scaling)
+    progress = Progress(paths.curve, tokens_per_step(tokens, steps), scaling)
     trainer = SupervisedTrainer(
-        model=model, args=arguments, tokens=tokens, batches=batches, validation=validation, collate=collate,
+        model=model, args=arguments, tokens=tokens, steps=steps, validation=validation, collate=collate,
         loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None, scaling=scaling,
     )  # fmt: skip
+    if tries_longest(device):
+        longest = longest_micro_batch(steps, tokens.lengths, packed=packed)
+        batch = collate([trainer.rows[row] for row in longest])
+        trainer.add_callback(LongestFirstCallback(model, batch, params))
     stop = GracefulStopCallback()
     trainer.remove_callback(PrinterCallback)
     patience = [] if params.early_stopping is None else [EarlyStoppingCallback(params.early_stopping)]
@@ -114,16 +123,22 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     tuned = trainer.accelerator.unwrap_model(trainer.model)
     with gathered(tuned):
         if trainer.is_world_process_zero():
-            report = summary(tuned, trainer.state, tokens, batches, params)
+            report = summary(tuned, trainer.state, tokens, steps)
             methods.save(tuned, method, paths.adapter, initial)
             paths.metrics.write_text(to_json(report), encoding="utf-8")
     if trainer.is_world_process_zero():
         info = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}
         info |= {"device": device_name(device), "peak_memory_gb": _peak(device), "resumed": resume is not None}
+        info |= {"micro_tokens": params.micro_tokens, "gradient_checkpointing": params.gradient_checkpointing}
         info |= {"deterministic": device.type == "cpu" or params.deterministic}
         if scaling is not None:
             info |= {"loss_scale": scaling.scale, "overflows": scaling.overflows}
         (paths.scratch / RUN_INFO).write_text(json.dumps(info | machine_info()), encoding="utf-8")
+
+
+def tries_longest(device: torch.device) -> bool:
+    """Whether the longest micro-batch is tried first: on a CPU, where the machine swaps or kills, no error would tell."""
+    return device.type == "cuda"
 
 
 def make_deterministic(params: Train, device: torch.device) -> None:
@@ -170,12 +185,10 @@ def gathered(model: Any, modifier: int | None = None) -> AbstractContextManager[
     return context
 
 
-def summary(
-    model: Any, state: TrainerState, tokens: Tokens, batches: list[MicroBatch], params: Train
-) -> dict[str, Any]:
+def summary(model: Any, state: TrainerState, tokens: Tokens, steps: list[Step]) -> dict[str, Any]:
     """metrics/train.json: parameters, what was seen, and how the loss (nats per supervised token) went."""
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    seen = [row for batch in batches for row, _ in batch][: state.global_step * params.batch_size]
+    seen = [row for step in steps[: state.global_step] for batch in step for row, _ in batch]
     report = {
         **{name: count for name, count in methods.counts(model).items() if name != "trainable_share"},
         "steps": state.global_step,

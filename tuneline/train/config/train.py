@@ -1,8 +1,8 @@
 """Section `train`: the optimisation itself. Batch size is global, so one process and several see the same rows per step."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tuneline.runtime.params import Section
 
@@ -36,10 +36,15 @@ class Train(Section):
     batch_size: int = Field(gt=0)
     """Rows per optimizer step, over all processes."""
     micro_batch_size: int = Field(gt=0)
-    """Rows per forward pass of one process."""
+    """Rows per forward pass of one process, where micro-batches are not made by tokens."""
+    micro_tokens: int | Literal["auto"] | None
+    """Tokens per forward pass of one process, padding included; a longer row is one of its own. null goes by rows; `auto` is as
+    many as the memory of a GPU has room for, and on a CPU by rows."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     """Of the forward pass; `auto` is bfloat16 where the hardware has it, float16 on older GPUs, else float32."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["auto"]
+    """Computing activations again in the backward pass: less memory, a third slower. `auto` does so on a GPU where the longest
+    micro-batch would not fit without."""
     deterministic: bool
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
     eval_fraction: Rate
@@ -51,3 +56,17 @@ class Train(Section):
     logging_steps: int = Field(gt=0)
     report_to: list[str]
     """Of transformers' integrations that are installed: tensorboard, wandb, mlflow, swanlab, dvclive …"""
+
+    @field_validator("micro_tokens", mode="plain")
+    @classmethod
+    def _auto_or_budget(cls, value: Any) -> Any:
+        if value is not None and value != "auto" and (type(value) is not int or value < 1):
+            raise ValueError("auto, null or an integer above 0")
+        return value
+
+    @field_validator("gradient_checkpointing", mode="plain")
+    @classmethod
+    def _auto_or_flag(cls, value: Any) -> Any:
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError("true, false or auto")
+        return value

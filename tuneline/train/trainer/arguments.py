@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from tuneline.train.batching import accumulation
 from tuneline.train.deepspeed_config import deepspeed_config
 from tuneline.train.sections import TrainingConfig
 from tuneline.train.trainer.reporting import DVCLIVE
@@ -23,8 +22,9 @@ def training_arguments(
         use_cpu=device.type == "cpu",
         seed=params.seed,
         max_steps=steps,
-        per_device_train_batch_size=params.micro_batch_size,
-        gradient_accumulation_steps=accumulation(params.batch_size, params.micro_batch_size, processes),
+        # Of each step a process gets its share in one piece, and accumulates the gradients of its micro-batches itself.
+        per_device_train_batch_size=params.batch_size // processes,
+        gradient_accumulation_steps=1,
         learning_rate=params.learning_rate,
         weight_decay=params.weight_decay,
         adam_beta1=params.betas[0],

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from tuneline.formats.token_file import Tokens
 from tuneline.models.packing import Row
-from tuneline.train.batching import MicroBatch
+from tuneline.train.batching import MicroBatch, Step
 
 
 class TokenDataset(Dataset[Row]):
@@ -22,17 +22,29 @@ class TokenDataset(Dataset[Row]):
         return torch.from_numpy(ids), torch.from_numpy(labels), step_tokens
 
 
-class FixedBatchSampler:
-    """The micro-batches of the run in order; accelerate deals them out to the processes in turn."""
+class ShareDataset(Dataset[list[list[Row]]]):
+    """Rows of the micro-batches of a share, which is what one process has of a step."""
+
+    def __init__(self, rows: TokenDataset) -> None:
+        self.rows = rows
+
+    def __getitem__(self, share: list[MicroBatch]) -> list[list[Row]]:
+        return [[self.rows[row] for row in batch] for batch in share]
+
+
+class ShareSampler:
+    """The shares of the run in order, one a batch; accelerate deals them out to the processes in turn."""
 
     drop_last = False
+    batch_size = 1
 
-    def __init__(self, batches: list[MicroBatch]) -> None:
-        self.batches = batches
-        self.batch_size = len(batches[0])
+    def __init__(self, steps: list[Step], processes: int) -> None:
+        self.steps, self.processes = steps, processes
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.steps) * self.processes
 
-    def __iter__(self) -> Iterator[MicroBatch]:
-        return iter(self.batches)
+    def __iter__(self) -> Iterator[list[list[MicroBatch]]]:
+        for step in self.steps:
+            for process in range(self.processes):
+                yield [step[process :: self.processes]]

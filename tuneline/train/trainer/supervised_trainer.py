@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from tuneline.formats.token_file import Tokens
+from tuneline.models.packing import Row
 from tuneline.runtime.errors import sentence
-from tuneline.train.batching import MicroBatch
+from tuneline.train.batching import MicroBatch, Step
 from tuneline.train.collate import Collate
-from tuneline.train.trainer.dataset import FixedBatchSampler, TokenDataset
+from tuneline.train.trainer.dataset import ShareDataset, ShareSampler, TokenDataset
 from tuneline.train.trainer.loss_scaling import LossScaling
 
 
@@ -30,7 +31,7 @@ class SupervisedTrainer(Trainer):
         self,
         *,
         tokens: Tokens,
-        batches: list[MicroBatch],
+        steps: list[Step],
         validation: list[MicroBatch],
         collate: Collate,
         loraplus_lr_ratio: float | None = None,
@@ -38,7 +39,7 @@ class SupervisedTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         """scaling: of the loss, for float16."""
-        self.rows, self.batches, self.collate = TokenDataset(tokens), FixedBatchSampler(batches), collate
+        self.rows, self.steps, self.collate = TokenDataset(tokens), steps, collate
         self.validation, self.loraplus_lr_ratio, self.scaling = validation, loraplus_lr_ratio, scaling
         super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
 
@@ -165,9 +166,31 @@ class SupervisedTrainer(Trainer):
         return norm
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        loader = DataLoader(self.rows, batch_sampler=self.batches, collate_fn=self.collate)
+        sampler = ShareSampler(self.steps, self.args.world_size)
+        loader = DataLoader(ShareDataset(self.rows), batch_sampler=sampler, collate_fn=self._collate_share)
         prepared_loader: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared_loader
+
+    def _collate_share(self, shares: list[list[list[Row]]]) -> list[dict[str, Any]]:
+        (share,) = shares
+        return [self.collate(rows) for rows in share]
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The micro-batches of this process's share of a step; with the last one DeepSpeed takes the step.
+
+        Their number may differ from step to step, which a fixed number of accumulation steps would not allow.
+        """
+        *before, last = inputs
+        state = self.accelerator.gradient_state
+        state._set_sync_gradients(False)
+        for batch in before:
+            self._tr_loss += self.micro_step(model, batch, num_items_in_batch)
+        state._set_sync_gradients(True)
+        return self.micro_step(model, last, num_items_in_batch)
+
+    def micro_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
+        """Forward and backward pass of one micro-batch; the loss."""
+        return super().training_step(model, inputs, *args)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         step_tokens = inputs.pop("step_tokens")

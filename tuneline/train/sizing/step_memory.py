@@ -8,11 +8,13 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from tuneline.models import chunked_loss, packed_attention
 from tuneline.train import methods
 from tuneline.train.collate import collator
-from tuneline.train.fused_lora import patch_lora_layers
+from tuneline.train.fused.patches import patch_model
 from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
 from tuneline.train.sections import Method
@@ -48,58 +50,55 @@ def measure_step(
     dtype: str,
     checkpointing: bool,
     packed: bool,
+    device: str = "cpu",
 ) -> StepMemory:
     """One optimizer step of a model of this transformers config: rows of these lengths, `supervised` of the tokens with loss.
 
-    dtype: of the frozen base and of the forward pass ("bfloat16", "float16", "float32").
+    dtype: of the frozen base and of the forward pass ("bfloat16", "float16", "float32"). device: "cpu", or "cuda", whose tensors a torch
+    without CUDA can't even pretend; there a CPU's are taken, in the attention and the loss of a GPU.
     """
     import torch
+    from accelerate.utils import send_to_device
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoModelForCausalLM
 
     kind = getattr(torch, dtype)
+    pretended = device if device == "cpu" or torch.cuda.is_available() else "cpu"
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=kind)
         model.requires_grad_(False)
         collate = collator(model, packed=packed)
         tuned = methods.prepare(model, without_weights(method))
-    with FakeTensorMode(allow_non_fake_inputs=True), _products_of_experts_without_data():
-        _give_storage(tuned)
+    with FakeTensorMode(allow_non_fake_inputs=True), _products_of_experts_without_data(), _kernels_of(device):
+        _give_storage(tuned, pretended)
         # How many positions are supervised is data, and there is none.
-        patch_lora_layers(tuned)
+        patch_model(tuned)
         install_loss_forward(model, lambda hidden, labels: _first(hidden, labels, supervised))
         if checkpointing:
             enable_checkpointing(model)
         tuned.train()
         parameters = {id(parameter): parameter for parameter in tuned.parameters()}.values()
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained)
         alive = _alive()
         for tensor in (*parameters, *tuned.buffers()):
             alive.add(tensor)
         with alive:
-            # Twice: the moments of the optimizer come with the first step.
-            for _ in range(2):
-                before = alive.now
-                alive.peak = alive.now
-                rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
-                with torch.autocast("cpu", kind, enabled=kind != torch.float32):
-                    loss = tuned(**collate([(row, row, supervised) for row in rows]))["loss"]
-                kept = alive.now - before
-                loss.backward()
-                del loss
-                peak = alive.peak
-                optimizer.step()
-                optimizer.zero_grad()
+            before = alive.peak = alive.now
+            rows = [torch.zeros(length, dtype=torch.long) for length in lengths]
+            with torch.autocast(pretended, kind, enabled=kind != torch.float32):
+                loss = tuned(**send_to_device(collate([(row, row, supervised) for row in rows]), pretended))["loss"]
+            kept = alive.now - before
+            loss.backward()
     size = sum(tensor.numel() * tensor.element_size() for tensor in trained)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in parameters) - size
     return StepMemory(
         weights=weights,
         trained=size,
+        # AdamW's moments, which come with the first step.
         optimizer=2 * size,
         gradients=size,
         activations=kept,
-        temporary=max(0, peak - before - kept - size),
+        temporary=max(0, alive.peak - before - kept - size),
     )
 
 
@@ -123,28 +122,51 @@ def _products_of_experts_without_data() -> Iterator[None]:
         moe._can_use_grouped_mm = usual
 
 
+@contextmanager
+def _kernels_of(device: str) -> Iterator[None]:
+    """On a GPU attention never keeps probabilities, dropout keeps little, and the loss takes a chunk of logits whole."""
+    import torch
+
+    functional: Any = torch.nn.functional
+    before = packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout
+    if device == "cuda":
+        packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = 0, chunked_loss.CHUNK, _dropout
+    try:
+        yield
+    finally:
+        packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = before
+
+
+def _dropout(given: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """A GPU's, which keeps one byte of mask an element."""
+    import torch
+
+    return torch.native_dropout(given, p, train=True)[0] if training and p else given
+
+
 def _first(hidden: Any, labels: Any, supervised: int) -> tuple[Any, Any]:
     return hidden.reshape(-1, hidden.shape[-1])[:supervised], labels.reshape(-1)[:supervised]
 
 
-def _give_storage(model: Any) -> None:
-    """Put fake CPU tensors in the place of meta ones, tied ones once."""
+def _give_storage(model: Any, device: str) -> None:
+    """Put fake tensors of a device in the place of meta ones, tied ones once."""
     import torch
 
+    empty = partial(torch.empty, device=device)
     made: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, one in module._parameters.items():
             if one is not None:
                 new = made.get(id(one))
                 if new is None:
-                    new = torch.nn.Parameter(torch.empty(one.shape, dtype=one.dtype), requires_grad=one.requires_grad)
+                    new = torch.nn.Parameter(empty(one.shape, dtype=one.dtype), requires_grad=one.requires_grad)
                 made[id(one)] = module._parameters[name] = new
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+                module._buffers[name] = empty(buffer.shape, dtype=buffer.dtype)
         for name, tokens in getattr(module, "prompt_tokens", {}).items():
             # PEFT keeps the numbers of its virtual tokens outside of the buffers.
-            module.prompt_tokens[name] = torch.empty(tokens.shape, dtype=tokens.dtype)
+            module.prompt_tokens[name] = empty(tokens.shape, dtype=tokens.dtype)
 
 
 def _alive() -> Any:

@@ -1,0 +1,99 @@
+"""Settling of `auto` before any process starts: measured in a process of its own, written down, and kept by a resumed run."""
+
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tuneline.runtime.atomic import write_json
+from tuneline.train.checkpoints import newest_complete
+from tuneline.train.config.train import Train
+from tuneline.train.process_arguments import Paths
+from tuneline.train.sections import TrainingConfig
+from tuneline.train.sizing.auto import MicroBatchShape, Sizes, Target, asks_plan, choose_sizes, line
+
+SETTLED = "auto.json"
+"""In the scratch folder: what `auto` came to."""
+
+
+def settle(config: TrainingConfig, processes: int, paths: Paths) -> TrainingConfig:
+    """The config with numbers in the place of `auto`, the same for every process, and for a run that goes on.
+
+    On a CPU micro-batches go by rows, and nothing is computed twice.
+    """
+    from tuneline.models.loading import pick_device
+
+    train, written = config.train, paths.scratch / SETTLED
+    if not asks_plan(train) or pick_device().type != "cuda":
+        return with_sizes(config, by_rows(train))
+    if written.is_file() and newest_complete(paths.scratch):
+        sizes = Sizes(**json.loads(written.read_text(encoding="utf-8")))
+    else:
+        # CUDA's own memory stays with a process that has once asked for anything.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            sizes = pool.submit(sizes_for_this_machine, config, processes, paths.tokens, paths.base).result()
+        write_json(written, sizes._asdict())
+    print(f"train: auto is {sizes.why}", flush=True)
+    return with_sizes(config, sizes)
+
+
+def with_sizes(config: TrainingConfig, sizes: Sizes) -> TrainingConfig:
+    chosen = {"micro_tokens": sizes.micro_tokens, "gradient_checkpointing": sizes.gradient_checkpointing}
+    return config._replace(train=config.train.model_copy(update=chosen))
+
+
+def by_rows(train: Train) -> Sizes:
+    """Without a plan `auto` is train.micro_batch_size and no checkpointing."""
+    budget = train.micro_tokens if isinstance(train.micro_tokens, int) else None
+    return Sizes(budget, train.gradient_checkpointing is True, "")
+
+
+def sizes_for_this_machine(config: TrainingConfig, processes: int, tokens: Path, base: Path) -> Sizes:
+    """The choice by what is free on the fullest of the GPUs that will train."""
+    import torch
+    from transformers import AutoConfig
+
+    from tuneline.models.loading import pick_device, pick_dtype
+
+    used = min(processes, torch.cuda.device_count())
+    memory = min(torch.cuda.mem_get_info(index)[0] for index in range(used))
+    values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    dtype = str(pick_dtype(config.train.dtype, pick_device(), "train.dtype")).removeprefix("torch.")
+    target = Target(AutoConfig.for_model(**values), dtype, processes, float(memory), "cuda")
+    return sizes_for(config, target, tokens)
+
+
+def sizes_for(config: TrainingConfig, target: Target, tokens: Path | None, longest: int = 0) -> Sizes:
+    """The choice for a GPU; without a token file for rows of at most `longest` tokens."""
+    from tuneline.train.sizing.process_memory import memory_parts
+
+    train = config.train
+    if train.micro_tokens == "auto" and not train.deterministic:
+        # An open budget begins with the longest row.
+        train = train.model_copy(update={"micro_batch_size": 1})
+    widest = widest_micro_batch(config._replace(train=train), target, tokens, longest)
+    share = max(widest.lengths) * (train.batch_size // target.processes)
+
+    def needs(shape: MicroBatchShape, checkpointing: bool) -> float:
+        given = Sizes(None, checkpointing, "")
+        return sum(memory_parts(with_sizes(config, given), target, shape).values())
+
+    return choose_sizes(train, widest, share, target.memory, needs)
+
+
+def widest_micro_batch(config: TrainingConfig, target: Target, tokens: Path | None, longest: int) -> MicroBatchShape:
+    """The run's longest micro-batch, where the budget is a number or micro-batches go by rows."""
+    from tuneline.formats.token_file import Tokens
+    from tuneline.train.batching import batches_of, longest_micro_batch
+    from tuneline.train.collate import supports_packing
+
+    train = config.train
+    if tokens is None:
+        budget = train.micro_tokens if isinstance(train.micro_tokens, int) else train.micro_batch_size * longest
+        share = longest * max(1, train.batch_size // target.processes)
+        return line(max(longest, min(budget, share)), longest)
+    packed = supports_packing(target.model_config, config.method, train.neftune_alpha)
+    file = Tokens(tokens)
+    steps, _ = batches_of(train, file, packed=packed, processes=target.processes)
+    rows = [row for row, _ in longest_micro_batch(steps, file.lengths, packed=packed)]
+    return MicroBatchShape(tuple(int(file.lengths[row]) for row in rows), int(file.supervised_per_row[rows].sum()))
