@@ -88,10 +88,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     dtype = pick_dtype(params.dtype, device, "train.dtype", values)
     with shards_in(dtype):
         base = load_model(paths.base, dtype, device, method.lora.quantize)
-    if packed is None:
-        packed = packing_is_exact(base)
-        if not packed and isinstance(params.micro_tokens, int):
-            steps, validation = batches_of(params, tokens, packed=False, processes=processes)
+    if packed is None and not (packed := packing_is_exact(base)):
+        steps, validation = batches_of(params, tokens, packed=False, processes=processes)
     collate = collator(base, packed=packed)
     model = prepare_model(base, method, params.gradient_checkpointing is True)
     autocast_forward(model, device, dtype)

@@ -54,8 +54,8 @@ def measure_step(
 ) -> StepMemory:
     """One optimizer step of a model of this transformers config: rows of these lengths, `supervised` of the tokens with loss.
 
-    dtype: of the frozen base and of the forward pass ("bfloat16", "float16", "float32"). device: "cpu", or "cuda", whose tensors a torch
-    without CUDA can't even pretend; there a CPU's are taken, in the attention and the loss of a GPU.
+    dtype: of the frozen base and of the forward pass ("bfloat16", "float16", "float32"). device: "cpu", or "cuda", whose
+    tensors a torch without CUDA can't even pretend; there a CPU's are taken, in the attention and the loss of a GPU.
     """
     import torch
     from accelerate.utils import send_to_device

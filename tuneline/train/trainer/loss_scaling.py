@@ -24,10 +24,6 @@ class LossScaling:
     def __init__(self) -> None:
         self.overflows = 0
         self._engine: Any = None
-        self._batches: list[Any] = []
-        self._losses: list[torch.Tensor] = []
-        self._random: list[torch.Tensor] = []
-        self._before = INITIAL
 
     def attach(self, engine: Any) -> None:
         """Give the engine a scaler: DeepSpeed's for ZeRO, which goes into its checkpoints, and torch's without."""
@@ -50,42 +46,25 @@ class LossScaling:
         scaler = self._engine.torch_autocast_z0_gradscaler
         return float(self._engine.optimizer.loss_scaler.cur_scale if scaler is None else scaler.get_scale())
 
-    def step(self, accelerator: Any, batch: Any, compute: Callable[[Any], torch.Tensor]) -> torch.Tensor:
-        """The loss of a micro-batch, by `compute`, which takes the optimizer's step too after the last one of a step.
+    def step(self, accelerator: Any, compute: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
+        """The losses of a step's micro-batches, by `compute`, which takes the optimizer's step, too.
 
         Raises ValueError when gradients are not finite whatever the scale is.
         """
-        if not self._batches:
-            self._random, self._before = random_state(accelerator.device), self.scale
-        self._batches.append(batch)
-        self._losses.append(loss := compute(batch))
-        if not accelerator.sync_gradients:
-            return loss
-        while self._overflowed():
+        random, before = random_state(accelerator.device), self.scale
+        losses = compute()
+        while self._overflowed(before):
             self.overflows += 1
-            self._check(accelerator)
-            set_random_state(accelerator.device, self._random)
-            self._losses, self._before = [], self.scale
-            for place, again in enumerate(self._batches, 1):
-                accelerator.gradient_state._set_sync_gradients(place == len(self._batches))
-                self._losses.append(loss := compute(again))
-        self._batches, self._losses = [], []
-        return loss
+            _check(accelerator, losses, before)
+            set_random_state(accelerator.device, random)
+            before = self.scale
+            losses = compute()
+        return losses
 
-    def _overflowed(self) -> bool:
+    def _overflowed(self, before: float) -> bool:
         if self._engine.torch_autocast_z0_gradscaler is None:
             return bool(self._engine.optimizer.overflow)
-        return self.scale < self._before
-
-    def _check(self, accelerator: Any) -> None:
-        finite = torch.isfinite(torch.stack(self._losses)).all().to(torch.uint8)
-        if accelerator.num_processes > 1:
-            # The gradients of all processes are one sum, but the loss of each is its own.
-            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
-        if not finite:
-            raise ValueError("the loss in float16 is not finite: some value is beyond 65,504, or a number no longer")
-        if self._before <= MINIMUM:
-            raise ValueError(f"gradients in float16 are not finite, even with the lowest loss scale, {MINIMUM:g}")
+        return self.scale < before
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside DeepSpeed's part of it."""
@@ -96,6 +75,18 @@ class LossScaling:
         self.overflows = state["overflows"]
         if state["scaler"] is not None:
             self._engine.torch_autocast_z0_gradscaler.load_state_dict(state["scaler"])
+
+
+def _check(accelerator: Any, losses: list[torch.Tensor], scale: float) -> None:
+    """Raises ValueError for an overflow that a lower scale would not mend."""
+    finite = torch.isfinite(torch.stack(losses)).all().to(torch.uint8)
+    if accelerator.num_processes > 1:
+        # The gradients of all processes are one sum, but the loss of each is its own.
+        torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+    if not finite:
+        raise ValueError("the loss in float16 is not finite: some value is beyond 65,504, or a number no longer")
+    if scale <= MINIMUM:
+        raise ValueError(f"gradients in float16 are not finite, even with the lowest loss scale, {MINIMUM:g}")
 
 
 def random_state(device: torch.device) -> list[torch.Tensor]:

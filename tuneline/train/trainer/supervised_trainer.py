@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,16 +141,6 @@ class SupervisedTrainer(Trainer):
             if self.scaling is not None:
                 self.scaling.restore(since["scaling"])
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Trainer's; under loss scaling a step whose scaled gradients overflow is done again."""
-        usual = super().training_step
-        if self.scaling is None:
-            return usual(model, inputs, *args, **kwargs)
-        try:
-            return self.scaling.step(self.accelerator, inputs, lambda batch: usual(model, batch, *args, **kwargs))
-        except ValueError as error:
-            raise ValueError(f"step {self.state.global_step + 1}: {error}; {self._remedy()}") from None
-
     def _remedy(self) -> str:
         return f"lower train.learning_rate ({self.args.learning_rate:g}) or set train.dtype: float32"
 
@@ -178,15 +169,27 @@ class SupervisedTrainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The micro-batches of this process's share of a step; with the last one DeepSpeed takes the step.
 
-        Their number may differ from step to step, which a fixed number of accumulation steps would not allow.
+        Their number may differ from step to step, which a fixed number of accumulation steps would not allow. Under loss
+        scaling a step whose scaled gradients overflow is done again.
         """
-        *before, last = inputs
-        state = self.accelerator.gradient_state
-        state._set_sync_gradients(False)
-        for batch in before:
-            self._tr_loss += self.micro_step(model, batch, num_items_in_batch)
-        state._set_sync_gradients(True)
-        return self.micro_step(model, last, num_items_in_batch)
+
+        def compute() -> list[torch.Tensor]:
+            losses = []
+            for place, batch in enumerate(inputs, 1):
+                self.accelerator.gradient_state._set_sync_gradients(place == len(inputs))
+                losses.append(self.micro_step(model, batch, num_items_in_batch))
+            return losses
+
+        *before, last = compute() if self.scaling is None else self._scaled(self.scaling, compute)
+        for loss in before:
+            self._tr_loss += loss
+        return last
+
+    def _scaled(self, scaling: LossScaling, compute: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
+        try:
+            return scaling.step(self.accelerator, compute)
+        except ValueError as error:
+            raise ValueError(f"step {self.state.global_step + 1}: {error}; {self._remedy()}") from None
 
     def micro_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
         """Forward and backward pass of one micro-batch; the loss."""
