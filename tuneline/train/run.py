@@ -88,9 +88,10 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     dtype = pick_dtype(params.dtype, device, "train.dtype", values)
     with shards_in(dtype):
         base = load_model(paths.base, dtype, device, method.lora.quantize)
-    if packed is None and not (packed := packing_is_exact(base)):
+    exact = packing_is_exact(base) if packed is None else packed
+    if packed is None and not exact:
         steps, validation = batches_of(params, tokens, packed=False, processes=processes)
-    collate = collator(base, packed=packed)
+    collate = collator(base, packed=exact)
     model = prepare_model(base, method, params.gradient_checkpointing is True)
     autocast_forward(model, device, dtype)
     if paths.init is not None and resume is None:
@@ -105,7 +106,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None, scaling=scaling,
     )  # fmt: skip
     if tries_longest(device):
-        longest = longest_micro_batch(steps, tokens.lengths, packed=packed)
+        longest = longest_micro_batch(steps, tokens.lengths, packed=exact)
         batch = collate([trainer.rows[row] for row in longest])
         trainer.add_callback(LongestFirstCallback(model, batch, params))
     stop = GracefulStopCallback()
