@@ -115,9 +115,7 @@ def test_what_does_not_divide_by_processes_is_said(params):
     odd = train_section(params, batch_size=6, micro_batch_size=4, micro_tokens=512)
     check_division(odd, 3, on_gpu=False)
     assert most_processes(odd, on_gpu=False) == 6
-    with pytest.raises(
-        ValueError, match="train.batch_size is 6, expected a multiple of the 4 processes, .*: 512"
-    ):
+    with pytest.raises(ValueError, match="train.batch_size is 6, expected a multiple of the 4 processes, .*: 512"):
         check_division(odd, 4, on_gpu=True)
     auto = train_section(params, batch_size=8, micro_batch_size=8, micro_tokens="auto")
     # lawbench-gpu on eight cards: one had all the rows while micro-batches went by rows.
