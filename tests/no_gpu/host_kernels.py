@@ -32,6 +32,8 @@ SIZED_BY_VALUES = {
     "aten::bincount",
 }
 """A card is asked how large the result is, which the host waits for; here the host knows."""
+DECOMPOSED = {"aten::linalg_qr", "aten::_linalg_svd", "aten::_linalg_eigh", "aten::linalg_cholesky_ex"}
+"""cuSOLVER's, which has no handle here."""
 INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 """The same where a mask chooses."""
 ATTENTION = ("aten::_scaled_dot_product_", "aten::_flash_attention_")
@@ -57,7 +59,7 @@ class HostKernels(TorchDispatchMode):
                 return whole_lines(func, args, kwargs)
         if name in INDEXED:
             args = (args[0], [places for index in args[1] for places in as_places(index)], *args[2:])
-        if name in SIZED_BY_VALUES and args[0].is_cuda:
+        if name in SIZED_BY_VALUES | DECOMPOSED and args[0].is_cuda:
             return sized_by_values(func, args, kwargs)
         result = func(*args, **kwargs)
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
