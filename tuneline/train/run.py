@@ -87,7 +87,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     set_seed(params.seed)
     dtype = pick_dtype(params.dtype, device, "train.dtype", values)
     with shards_in(dtype):
-        base = load_model(paths.base, dtype, device, method.lora.quantize)
+        # PiSSA's beginning is computed anew when a run goes on, and must be the same: on the CPU it is.
+        base = load_model(paths.base, dtype, None if is_pissa(method) else device, method.lora.quantize)
     exact = packing_is_exact(base) if packed is None else packed
     if packed is None and not exact:
         steps, validation = batches_of(params, tokens, packed=False, processes=processes)
@@ -163,9 +164,13 @@ def is_loraplus(method: Method) -> bool:
     return method.tune.method == "lora" and method.lora.variant == "loraplus"
 
 
+def is_pissa(method: Method) -> bool:
+    return method.tune.method == "lora" and method.lora.variant == "pissa"
+
+
 def save_initial(model: Any, method: Method, scratch: Path) -> Path | None:
     """PiSSA's adapter as it begins, by which it becomes an adapter of the unchanged base at the end."""
-    if method.tune.method != "lora" or method.lora.variant != "pissa":
+    if not is_pissa(method):
         return None
     folder = scratch / "initial"
     if int(os.environ.get("RANK", "0")) == 0:

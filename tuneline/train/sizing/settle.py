@@ -58,7 +58,7 @@ def sizes_for_this_machine(config: TrainingConfig, processes: int, tokens: Path,
     used = min(processes, torch.cuda.device_count())
     memory = min(torch.cuda.mem_get_info(index)[0] for index in range(used))
     values = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    dtype = str(pick_dtype(config.train.dtype, pick_device(), "train.dtype")).removeprefix("torch.")
+    dtype = str(pick_dtype(config.train.dtype, pick_device(), "train.dtype", values)).removeprefix("torch.")
     target = Target(AutoConfig.for_model(**values), dtype, processes, float(memory), "cuda")
     return sizes_for(config, target, tokens)
 
