@@ -1,4 +1,4 @@
-"""The table of cards in docs/float16.md and docs/float16.zh.md, generated from compute capabilities and torch's list of its builds.
+"""The table of cards in docs/float16.md and docs/float16.zh.md, from compute capabilities and torch's list of its builds.
 
 python -m tuneline.cli.card_table      (`make card-table`)
 """
