@@ -218,11 +218,3 @@ def test_which_kernel_a_gpu_is_asked_for():
 def test_flash_is_no_matter_of_a_cpu():
     q = torch.empty(1, 4, 8, 16, dtype=torch.bfloat16)
     assert not packed.flash_fits(q, q, q)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, or a driver that computes nothing")
-def test_launches_of_a_micro_batch_stay_few():
-    from benchmarks.gpu.roofline import Setting, measure
-
-    layers = [len(measure(Setting("", (64, 32)), count)) for count in (1, 3)]
-    assert (layers[1] - layers[0]) / 2 <= 80
