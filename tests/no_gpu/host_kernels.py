@@ -39,6 +39,26 @@ INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_p
 ATTENTION = ("aten::_scaled_dot_product_", "aten::_flash_attention_")
 
 
+def wide_addmm(own: Any, left: Any, right: Any, out_dtype: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """A product of bfloat16 matrices with a float32 result."""
+    result = alpha * (left.to(out_dtype) @ right.to(out_dtype))
+    return result + beta * own.to(out_dtype) if beta else result
+
+
+def rms_norm_backward(gradient: Any, x: Any, shape: Any, rstd: Any, weight: Any, wanted: Any) -> Any:
+    """By the chain rule, in float32."""
+    scaled, scales = x.float() * rstd.float(), gradient.float() * (1 if weight is None else weight.float())
+    of_x = rstd.float() * (scales - scaled * (scales * scaled).mean(-1, keepdim=True))
+    return of_x.to(x.dtype), (gradient.float() * scaled).flatten(0, -2).sum(0) if wanted[1] else None
+
+
+WITHOUT_CPU_KERNEL = {
+    torch.ops.aten.addmm.dtype: wide_addmm,
+    torch.ops.aten._fused_rms_norm_backward.default: rms_norm_backward,
+}
+"""Operators that a CPU has not."""
+
+
 class HostKernels(TorchDispatchMode):
     """`without` holds the operators that have no CPU kernel, whose values remain what memory held."""
 
@@ -129,7 +149,7 @@ def computed(func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         named = dict(zip([one.name for one in func._schema.arguments], args, strict=False)) | kwargs
         values = gradients(named, len(result)) if name.endswith("backward") else attend(named, result)
     else:
-        values = func(*args, **kwargs)
+        values = WITHOUT_CPU_KERNEL.get(func, func)(*args, **kwargs)
     if not isinstance(values, torch.Tensor | tuple | list):
         return values if result is not None else result
     pairs = zip(flat(result), flat(values), strict=True)
