@@ -1,6 +1,7 @@
 """Cards by compute capability: which kernels take grouped heads, and the table of the docs."""
 
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,6 @@ from transformers.integrations import sdpa_attention
 
 from tests.helpers.paths import ROOT
 from tuneline.cli import card_table
-from tuneline.models import packed_attention
 from tuneline.models.gpu import attention
 from tuneline.models.gpu.attention import repeat_where_no_kernel_takes_groups, takes_groups
 
@@ -36,17 +36,12 @@ def test_grouped_heads_are_left_to_flash_attention_alone(monkeypatch, capability
     assert takes_groups(torch.ones(1), None), "a CPU's kernel takes them"
 
 
-@pytest.mark.parametrize("window", [None, 5])
-def test_repeated_heads_attend_as_grouped_ones(monkeypatch, window):
-    monkeypatch.setattr(packed_attention, "SHORT", 0)
+def test_repeated_heads_attend_as_grouped_ones():
     torch.manual_seed(1)
     query, key, value = (torch.randn(1, heads, 20, 8) for heads in (6, 2, 2))
-    found = []
-    for grouped in (True, False):
-        monkeypatch.setattr(packed_attention, "takes_groups", lambda query, mask, answer=grouped: answer)
-        lengths = {"lengths": (13, 7), "sliding_window": window}
-        found.append(packed_attention.packed_attention(torch.nn.Module(), query, key, value, None, **lengths)[0])
-    torch.testing.assert_close(*found)
+    attend = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True)
+    found = attend(query, attention.repeated(key, 3), attention.repeated(value, 3))
+    torch.testing.assert_close(found, attend(query, key, value, enable_gqa=True))
 
 
 def test_generation_repeats_heads_where_no_kernel_takes_groups(monkeypatch):

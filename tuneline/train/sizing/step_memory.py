@@ -69,10 +69,11 @@ def measure_step(
         model.requires_grad_(False)
         collate = collator(model, packed=packed)
         tuned = methods.prepare(model, without_weights(method))
+    # Modules are tried before they are patched, and what has no data can't be.
+    patch_model(tuned)
     with FakeTensorMode(allow_non_fake_inputs=True), _products_of_experts_without_data(), _kernels_of(device):
         _give_storage(tuned, pretended)
         # How many positions are supervised is data, and there is none.
-        patch_model(tuned)
         install_loss_forward(model, lambda hidden, labels: _first(hidden, labels, supervised))
         if checkpointing:
             enable_checkpointing(model)
