@@ -87,7 +87,12 @@ def prepare(folder: Path, base: Path, point: Point) -> int:
     lengths = spread_lengths(STEPS * point.rows, point.length)
     write_random_rows(folder, lengths)
     train: dict[str, Any] = {"batch_size": point.rows, "micro_batch_size": point.rows, "max_steps": STEPS, "epochs": 1}
-    train |= {"gradient_checkpointing": point.checkpointing, "dtype": point.dtype, "save_steps": 100}
+    train |= {
+        "gradient_checkpointing": point.checkpointing,
+        "micro_tokens": None,
+        "dtype": point.dtype,
+        "save_steps": 100,
+    }
     zero = {"deepspeed": {"zero_stage": point.zero_stage}}
     write_params(folder, {"tune": {"method": point.method}, "train": train}, zero)
     return sum(lengths)

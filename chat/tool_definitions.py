@@ -49,7 +49,8 @@ def _definition(number: int, entry: Any) -> dict[str, Any]:
     try:
         definition = tool_definition(entry)
     except ValueError as error:
-        raise DefinitionsError(Text(f"第 {number} 个工具有误：{error}", f"tool {number} {error}")) from None
+        unnamed = '没有 name，应为 {"name": …, "parameters": …}' if "has no name" in str(error) else f"有误：{error}"
+        raise DefinitionsError(Text(f"第 {number} 个工具{unnamed}", f"tool {number} {error}")) from None
     function = definition["function"]
     try:
         Draft202012Validator.check_schema(function.get("parameters") or {})

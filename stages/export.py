@@ -32,7 +32,7 @@ def main(stage: Stage) -> None:
     params, base = stage.load(Export), stage.load(Base)
     from tuneline.export.folder import comparison_device, equivalence_sentence, export
 
-    device = comparison_device(INPUTS.base)
+    device = comparison_device(INPUTS, params)
     with stage.outputs(MERGED, METRICS) as (folder, metrics):
         report = export(folder, INPUTS, params, base, device)
         write_json(metrics, report)

@@ -22,6 +22,7 @@ from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.general_prompts import PROMPTS
 from tuneline.formats.records import read_heldout
 from tuneline.models.chat_format import load_prompter
+from tuneline.models.devices import placement
 from tuneline.models.devices.placement import Place, choose, load_at, weight_bytes
 from tuneline.models.likelihood import answer_nll, unwrap_peft
 from tuneline.models.loading import load_adapter, load_model, load_narrow_adapter, load_tokenizer
@@ -145,6 +146,15 @@ def test_where_a_model_goes_by_free_memory():
         assert found == [("cpu", None)]
         assert said.startswith("the model needs 14.0 GB of a GPU, free are ")
         assert said.endswith(": the CPU computes, which is slow")
+
+
+def test_a_model_that_fits_nowhere_is_one_sentence(llama_base, monkeypatch):
+    monkeypatch.setattr(placement, "usable_gpus", lambda: 1)
+    monkeypatch.setattr(placement, "pick_device", lambda: CPU.device)
+    monkeypatch.setattr(placement, "free_memory", lambda gpus: [2e9])
+    monkeypatch.setattr(placement, "weight_bytes", lambda folder, dtype: 1e15)
+    with pytest.raises(ValueError, match=r"which is slow, and it needs 1000000\.0 GB of main memory, of which"):
+        placement.place(llama_base, "float32", "evaluate.dtype")
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])

@@ -60,3 +60,9 @@ def test_a_request_with_a_value_that_no_prompt_can_hold_is_a_400():
     with pytest.raises(ApiError, match=r"^tools\.3 holds .* expected text without lost characters") as caught:
         tool.definition("tools.3")
     assert (caught.value.status, caught.value.body["error"]["param"]) == (400, "tools.3")
+
+
+def test_null_is_what_is_left_out():
+    assert tool_definition({"name": "f", "description": None, "parameters": None}) == {
+        "type": "function", "function": {"name": "f"}
+    }  # fmt: skip

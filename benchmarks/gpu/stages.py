@@ -148,7 +148,7 @@ def train_project(scratch: Path, base: Path, setting: Setting, **train: Any) -> 
         "save_steps": 1000,
         "logging_steps": 1,
     }
-    shipped |= {"epochs": 1, "gradient_checkpointing": False, "learning_rate": 1e-4}
+    shipped |= {"epochs": 1, "micro_tokens": None, "gradient_checkpointing": False, "learning_rate": 1e-4}
     write_params(folder, {"train": shipped, "lora": {"r": 16, "alpha": 32}}, setting.changes, {"train": train})
     return folder
 

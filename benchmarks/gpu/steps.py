@@ -24,8 +24,8 @@ class Setting(NamedTuple):
     """A model, a batch and a path.
 
     Path `ours` is packed rows, chunked loss and fused LoRA; `plain` is padded rows, whole logits and PEFT's own layers.
-    Attention `rows` gives each row to torch's kernel; the plain path has `sdpa` and `eager`. Rows that are `spread` have
-    different lengths, from half to whole.
+    Attention `rows` is that of packed rows; the plain path has `sdpa` and `eager`. Rows that are `spread` have different
+    lengths, from half to whole.
     """
 
     shape: str = "6B"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.helpers.commands import one_rank
 from tests.helpers.paths import ROOT
 
-VENV = Path(os.environ.get("CUDA_VENV") or ROOT / ".cuda")
+VENV = Path(os.environ.get("CUDA_VENV") or ROOT / ".cuda").absolute()
 """An environment with requirements.lock as the package index gives it, where torch is its CUDA build (`make test-cuda`)."""
 
 

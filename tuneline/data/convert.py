@@ -1,4 +1,4 @@
-"""Conversion of raw files to records in two passes, so that memory holds 67 bytes an item and never the items.
+"""Conversion of raw files to records in two passes, so that memory holds 83 bytes an item and never the items.
 
 The first pass parses every raw record and writes the records to the spool, temporary files; from their hashes the
 duplicates and the held-out items are decided; the second pass reads the spool and writes each record where it belongs.

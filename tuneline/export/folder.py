@@ -24,7 +24,7 @@ from tuneline.models.config import Base
 from tuneline.models.conversion.saving import save_model
 from tuneline.models.cpu_tuning import retain_freed_blocks
 from tuneline.models.devices.placement import place_layerwise
-from tuneline.models.loading import UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer
+from tuneline.models.loading import TRAINED_WEIGHTS, UNMERGED_ADAPTER_DIR, can_merge, load_merged, load_tokenizer
 from tuneline.models.original import check_original, write_original
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
@@ -139,9 +139,11 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export, device: torc
     return difference
 
 
-def comparison_device(base: Path) -> torch.device:
+def comparison_device(inputs: Inputs, params: Export) -> torch.device:
     """A GPU with the memory for it, or the CPU; says so where GPUs are too small."""
-    found = place_layerwise(base, stored_dtype(base))
+    whole = (inputs.adapter / TRAINED_WEIGHTS).is_file()
+    held = (torch.float32 if whole else stored_dtype(inputs.base), getattr(torch, params.dtype))
+    found = place_layerwise(inputs.base, max(held, key=lambda dtype: dtype.itemsize))
     if found.sentence:
         print(f"export: comparing the merged model with the adapter, {found.sentence}", flush=True)
     return found.places[0].device

@@ -29,6 +29,8 @@ def tool_definition(entry: Any) -> dict[str, Any]:
         function = function | outer
     else:
         function = outer
+    # Clients send null for what they leave out.
+    function = {name: value for name, value in function.items() if value is not None}
     check_value(function)
     if isinstance(bare := function.get("parameters"), dict) and _is_bare(bare):
         function = {**function, "parameters": {"type": "object", "properties": {k: _typed(v) for k, v in bare.items()}}}

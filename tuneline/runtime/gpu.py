@@ -28,11 +28,19 @@ def usable_gpus() -> int:
         if count or (torch.version.cuda and DEVICE.exists() and not hidden):
             raise ValueError(
                 f"torch {torch.__version__} cannot use this machine's GPU: {_reason()}; install a newer driver, or a torch "
-                "for an older CUDA (`uv pip install --torch-backend=auto torch`), or set DS_ACCELERATOR=cpu for the CPU"
+                f"for an older CUDA ({reinstall('auto')}), or set DS_ACCELERATOR=cpu for the CPU"
             )
         return 0
     _check_kernels(count)
     return count
+
+
+def reinstall(backend: str) -> str:
+    """The command that puts another build of the same torch in its place."""
+    import torch
+
+    version = torch.__version__.partition("+")[0]
+    return f"`uv pip install --torch-backend={backend} --reinstall-package torch torch=={version}`"
 
 
 def _reason() -> str:
@@ -64,8 +72,8 @@ def _check_kernels(count: int) -> None:
             name, here = torch.cuda.get_device_name(index), ".".join(map(str, capability))
             raise ValueError(
                 f"torch {torch.__version__} has no kernels for GPU {index}, {name} of compute capability {here}, only for "
-                f"{', '.join(kernels)}: install a torch for an older CUDA (`uv pip install "
-                "--torch-backend=cu126 torch`), choose others by CUDA_VISIBLE_DEVICES, or set DS_ACCELERATOR=cpu for the CPU"
+                f"{', '.join(kernels)}: install a torch for an older CUDA "
+                f"({reinstall('cu126')}), choose others by CUDA_VISIBLE_DEVICES, or set DS_ACCELERATOR=cpu for the CPU"
             )
 
 

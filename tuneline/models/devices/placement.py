@@ -91,13 +91,25 @@ def _listed(free: Sequence[float]) -> str:
 
 
 def place(folder: Path, dtype: Dtype, key: str, jobs: int = 1) -> Placement:
-    """Places for the folder's model in `dtype`, for at most `jobs` processes; `key` is the parameter that says the dtype."""
+    """Places for the folder's model in `dtype`, for at most `jobs` processes; `key` is the parameter that says the dtype.
+
+    Raises ValueError where neither a GPU nor main memory has room for it.
+    """
     gpus = usable_gpus()
     if not gpus:
         return choose(0, [], jobs)
     chosen = pick_dtype(dtype, pick_device(), key, folder)
     main = float(psutil.virtual_memory().available)
-    return choose(weight_bytes(folder, chosen), free_memory(gpus), jobs, main=main)
+    found = choose(weight_bytes(folder, chosen), free_memory(gpus), jobs, main=main)
+    cpu = found.places[0].device
+    if cpu.type == "cpu":
+        need = weight_bytes(folder, pick_dtype(dtype, cpu, key, folder))
+        if need > main:
+            raise ValueError(
+                f"{found.sentence}, and it needs {need / GB:.1f} GB of main memory, of which {main / GB:.1f} GB are free: "
+                "free a GPU, or take a smaller base (base.source)"
+            )
+    return found
 
 
 def load_at(place: Place, folder: Path, dtype: "torch.dtype", adapter: Path | None = None) -> Any:
