@@ -17,7 +17,6 @@ from tuneline.train.launch import launch_training
 from tuneline.train.lineage import fingerprint, lineage_of
 from tuneline.train.process_arguments import Paths
 from tuneline.train.sections import load_config
-from tuneline.train.sizing.settle import settle
 
 TOKENS = Path("data/processed/tokens.safetensors")
 BASE = Path("models/base")
@@ -37,7 +36,7 @@ def main(stage: Stage) -> None:
         stage.outputs(ADAPTER, METRICS, live=[CURVE]) as (adapter, metrics),
     ):
         paths = Paths(TOKENS, BASE, scratch, CURVE, adapter, metrics, start.folder if start else None)
-        launch_training(settle(config, processes, paths), processes, paths)
+        launch_training(config, processes, paths)
         write_json(adapter / "lineage.json", lineage)
         stage.record_run_info(**read_run_info(scratch))
     print(f"train: adapter in {ADAPTER}")

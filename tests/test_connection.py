@@ -11,7 +11,7 @@ import torch.distributed
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port
 from tuneline.train.trainer.connection import connection_errors
-from tuneline.train.trainer.heartbeat import SILENT_SECONDS, Heard, Place, beat, place_of
+from tuneline.train.trainer.heartbeat import SILENT_SECONDS, Heard, HostRank, beat, place_of
 
 GONE = "another process of this run is gone, or its host is"
 
@@ -37,9 +37,9 @@ def test_other_errors_stay_as_they_are():
 @pytest.mark.parametrize(
     ("variables", "place"),
     [
-        ({"CROSS_SIZE": "2", "CROSS_RANK": "1", "LOCAL_RANK": "0"}, Place(1, 2, True)),
-        ({"GROUP_WORLD_SIZE": "3", "GROUP_RANK": "2", "LOCAL_RANK": "1"}, Place(2, 3, False)),
-        ({"RANK": "0", "WORLD_SIZE": "8", "LOCAL_RANK": "0"}, Place(0, 1, True)),
+        ({"CROSS_SIZE": "2", "CROSS_RANK": "1", "LOCAL_RANK": "0"}, HostRank(1, 2, True)),
+        ({"GROUP_WORLD_SIZE": "3", "GROUP_RANK": "2", "LOCAL_RANK": "1"}, HostRank(2, 3, False)),
+        ({"RANK": "0", "WORLD_SIZE": "8", "LOCAL_RANK": "0"}, HostRank(0, 1, True)),
     ],
 )
 def test_where_a_process_runs(variables, place):
@@ -49,7 +49,7 @@ def test_where_a_process_runs(variables, place):
 def test_a_host_is_lost_after_a_minute_without_a_beat():
     store = torch.distributed.TCPStore("127.0.0.1", free_port(), is_master=True, wait_for_workers=False)
     clock = [0.0]
-    alpha, beta = (Heard(Place(host, 3, True), lambda: clock[0]) for host in (0, 1))
+    alpha, beta = (Heard(HostRank(host, 3, True), lambda: clock[0]) for host in (0, 1))
     for clock[0] in (10.0, SILENT_SECONDS):
         alpha.exchange(store)
         beta.exchange(store)
@@ -70,7 +70,7 @@ def test_a_store_that_is_gone_ends_the_beats(monkeypatch):
             raise torch.distributed.DistNetworkError("failed to recv, got 0 bytes")
 
     monkeypatch.setattr("tuneline.train.trainer.heartbeat.BEAT_SECONDS", 0.01)
-    beat(Gone(), Heard(Place(0, 2, True), time.monotonic), threading.Event())
+    beat(Gone(), Heard(HostRank(0, 2, True), time.monotonic), threading.Event())
 
 
 def test_silence_ends_a_process_whatever_it_waits_for():

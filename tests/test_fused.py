@@ -3,8 +3,10 @@
 import pytest
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.models.gemma4.modeling_gemma4 import Gemma4RMSNorm
 from transformers.models.glm import modeling_glm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -16,7 +18,7 @@ from tests.helpers.methods import method
 from tuneline.train import methods
 from tuneline.train.fused import device
 from tuneline.train.fused.gates import Gated, is_gated
-from tuneline.train.fused.norms import is_rms_norm
+from tuneline.train.fused.norms import is_rms_norm, patch_norms
 from tuneline.train.fused.rotary import patch_rotary, turns_neighbours
 from tuneline.train.fused.shared_input import Member
 from tuneline.train.fused_lora import patch_lora_layers
@@ -218,3 +220,21 @@ def test_which_kernel_a_gpu_is_asked_for():
 def test_flash_is_no_matter_of_a_cpu():
     q = torch.empty(1, 4, 8, 16, dtype=torch.bfloat16)
     assert not packed.flash_fits(q, q, q)
+
+
+def test_a_norm_without_a_weight_is_left_as_it_is():
+    """Gemma 4's of values; its other norms have one."""
+    norm, x = Gemma4RMSNorm(8, with_scale=False), torch.randn(2, 8)
+    expected = norm(x)
+    patch_norms(torch.nn.Sequential(norm))
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_what_a_lora_layer_gives_can_be_changed_in_place():
+    """As Gemma 3n does."""
+    layer = torch.nn.Sequential(torch.nn.Linear(6, 4, bias=False)).requires_grad_(False)
+    tuned = get_peft_model(layer, LoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
+    patch_lora_layers(tuned)
+    made = tuned(torch.randn(1, 3, 6))
+    made.mul_(2.0).sum().backward()
+    assert all(one.grad is not None for one in tuned.parameters() if one.requires_grad)

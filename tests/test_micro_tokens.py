@@ -229,26 +229,11 @@ def test_checkpointing_alone_goes_by_the_longest_micro_batch(params):
     assert choose_sizes(exact, widest, 8000, 180 * GB, needs)[:2] == (None, False)
 
 
-class Inline:
-    """A pool that calls at once, in this process."""
-
-    def __init__(self, *given) -> None: ...
-
-    def __enter__(self) -> "Inline":
-        return self
-
-    def __exit__(self, *given) -> None: ...
-
-    def submit(self, function, *given):
-        value = function(*given)
-        return type("Done", (), {"result": lambda self: value})()
-
-
 def test_auto_is_settled_once_and_kept_by_a_run_that_goes_on(params, tmp_path, monkeypatch, capsys):
     free = iter([4608, 9984, 512])
     monkeypatch.setattr("tuneline.models.loading.pick_device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(settling, "ProcessPoolExecutor", Inline)
-    monkeypatch.setattr(settling, "sizes_for_this_machine", lambda *_: Sizes(next(free), True, "what fits"))
+    monkeypatch.setattr(settling, "in_children", lambda function, tasks, names: [function(one) for one in tasks])
+    monkeypatch.setattr(settling, "sizes_for_this_machine", lambda *_, **named: Sizes(next(free), True, "what fits"))
     config = load_config(lambda section: section.model_validate(params[section_name(section)]))
     assert config.train.micro_tokens == config.train.gradient_checkpointing == "auto"
     paths = PATHS._replace(scratch=tmp_path)

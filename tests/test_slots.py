@@ -173,8 +173,8 @@ def test_a_stage_takes_a_card_before_it_begins(start, tmp_path):
     assert result.stdout.splitlines()[1] == "sees 1"
 
 
-@pytest.mark.parametrize(("launcher", "visible"), [("deepspeed", "5,3"), ("torchrun", "3")])
-def test_training_is_told_the_cards_that_it_has(start, monkeypatch, tmp_path, params, launcher, visible):
+@pytest.mark.parametrize("launcher", ["deepspeed", "torchrun"])
+def test_training_is_told_the_cards_that_it_has(start, monkeypatch, tmp_path, params, launcher):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
     monkeypatch.setenv("PET_LOG_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_training_is_told_the_cards_that_it_has(start, monkeypatch, tmp_path, pa
     monkeypatch.setattr(launch, "_take_signals", lambda _: None)
     start("base", "has 5")
     launch.launch_training(config, 1, PATHS)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     if launcher == "deepspeed":
         (world,) = [word.partition("=")[2] for word in told[0] if word.startswith("--world_info=")]
         assert json.loads(base64.urlsafe_b64decode(world)) == {"localhost": ["3"]}

@@ -12,6 +12,7 @@ from tuneline.cli.prediction import Prediction, export_memory, parameter_facts, 
 from tuneline.runtime.params import load
 from tuneline.runtime.stage import quiet_deprecations
 from tuneline.sections import check_sections
+from tuneline.train.config.train import Train
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -74,7 +75,7 @@ def advice(prediction: Prediction) -> list[str]:
     method, train, deepspeed = prediction.config
     possible = {
         "train.micro_batch_size: 1": train.micro_tokens is None and train.micro_batch_size > 1,
-        "a smaller train.micro_tokens": train.micro_tokens is not None and not prediction.auto,
+        "a smaller train.micro_tokens": train.micro_tokens is not None and load(Train).micro_tokens != "auto",
         "train.gradient_checkpointing: true": not train.gradient_checkpointing,
         "lora.quantize: nf4": method.tune.method == "lora"
         and not method.lora.quantize

@@ -59,7 +59,7 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     from tuneline.formats.token_file import Tokens
     from tuneline.models.loading import BASE
     from tuneline.train.batching import check_division
-    from tuneline.train.collate import supports_packing
+    from tuneline.train.collate import rows_packed
     from tuneline.train.methods import validate
     from tuneline.train.sizing.auto import Target, asks_plan
     from tuneline.train.sizing.process_memory import memory_parts
@@ -72,8 +72,8 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     check_division(train, processes, on_gpu=device == "cuda")
     model_config = read_config(architecture or BASE / "config.json")
     dtype = dtype_of(train, machine, model_config)
-    packed = supports_packing(model_config, method, train.neftune_alpha)
-    target = Target(model_config, dtype, processes, machine.memory, device)
+    packed = rows_packed(model_config, config) is not False
+    target = Target(model_config, dtype, processes, machine.memory, device, packed)
     tokens, longest = None if architecture else TOKENS, load(Tokenize).max_tokens
     auto = device == "cuda" and asks_plan(train)
     sizes = sizes_for(config, target, tokens, longest) if auto else by_rows(train)

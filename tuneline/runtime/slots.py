@@ -102,7 +102,7 @@ def training_devices(processes: int) -> Iterator[list[str]]:
         cores = core_slots()
         with claimed("train", cores, min(len(cores), processes * threads())):
             yield []
-    elif gpus := gpu_slots():
+    elif len(gpus := gpu_slots()) >= processes:
         with claimed("train", gpus, processes) as indexes:
             names = visible_names(len(gpus))
             yield [names[index] for index in indexes]

@@ -80,8 +80,9 @@ class _Forward:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         given = self.inputs()
-        result: torch.Tensor = _LoraLinear.apply(x, given, given.a, given.b)
-        return result
+        # A view that is made within the function could not be changed in place by what comes after (Gemma 3n does so).
+        flat: torch.Tensor = _LoraLinear.apply(x, given, given.a, given.b)
+        return flat.view(*x.shape[:-1], -1)
 
 
 @torch.no_grad()
@@ -137,13 +138,13 @@ class _LoraLinear(torch.autograd.Function):
             y = torch.nn.functional.linear(flat, weight, bias).addmm_(inner, up.T)
         ctx.save_for_backward(flat, inner, weight, down, up, mask)
         ctx.scaling, ctx.kinds, ctx.share, ctx.offset = scaling, (x.dtype, a.dtype, b.dtype), share, offset
-        return y.reshape(*x.shape[:-1], -1)
+        ctx.shape = x.shape
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         flat, inner, weight, down, up, mask = ctx.saved_tensors
-        gradient = grad_outputs[0]
-        out = gradient.reshape(-1, gradient.shape[-1]).to(flat.dtype)
+        out = grad_outputs[0].to(flat.dtype)
         through = out @ up
         left, of_x = flat, None
         if ctx.share:
@@ -155,7 +156,7 @@ class _LoraLinear(torch.autograd.Function):
                 of_x = (through @ down).addmm_(out, weight)
             else:
                 of_x = (out @ weight).addmm_(through, down)
-            of_x = of_x.reshape(*gradient.shape[:-1], -1).to(ctx.kinds[0])
+            of_x = of_x.view(ctx.shape).to(ctx.kinds[0])
         of_a = product(through.T, left, ctx.kinds[1])
         of_b = product(out.T, inner, ctx.kinds[2], ctx.scaling)
         return of_x, None, of_a, of_b

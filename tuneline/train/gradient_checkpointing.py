@@ -18,7 +18,7 @@ def enable_checkpointing(model: Any) -> None:
     """
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in model.base_model.layers:
-        if hasattr(layer, "self_attn"):
+        if getattr(layer, "self_attn", None) is not None:
             layer.forward = partial(_hide_cache, layer.forward)
             layer.self_attn.forward = partial(_read_copy, layer.self_attn.forward)
 

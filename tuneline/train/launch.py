@@ -20,6 +20,7 @@ from tuneline.train.launchers import commands, slurm, torchrun
 from tuneline.train.launchers.elsewhere import run_elsewhere
 from tuneline.train.process_arguments import Command, Paths, to_arguments
 from tuneline.train.sections import TrainingConfig
+from tuneline.train.sizing.settle import settle
 
 MODULE = "tuneline.train.run"
 ONE_HOST = "127.0.0.1"
@@ -39,12 +40,15 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
     print(f"train: {processes} process(es), {where}", flush=True)
     # torch's launcher else leaves a temporary folder behind.
     os.environ.setdefault(commands.LOG_FOLDER, str(paths.scratch / "torchelastic"))
-    local = is_local(params)
-    own = to_arguments(Command(config, paths, resume, os.getpid() if local else 0))
-    if local:
+    if is_local(params):
         with training_devices(processes) as names:
+            if names:
+                os.environ[VISIBLE] = ",".join(names)
+            # Only now is what is free on these cards not another stage's.
+            own = to_arguments(Command(settle(config, processes, paths), paths, resume, os.getpid()))
             stopped = launch(params, processes, own, names)
     else:
+        own = to_arguments(Command(settle(config, processes, paths), paths, resume, 0))
         stopped = launch_elsewhere(params, processes, own, paths.scratch)
     if stopped and not (paths.scratch / RUN_INFO).is_file():
         saved = newest_complete(paths.scratch)
@@ -134,8 +138,6 @@ def launch(params: DeepSpeed, processes: int, own: Sequence[str], names: Sequenc
     # torch's launcher else says 1, with a warning.
     if os.environ.get("DS_ACCELERATOR") == "cpu" or params.launcher == "torchrun":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    if names and params.launcher == "torchrun":
-        os.environ[VISIBLE] = ",".join(names)
     _take_signals(stopped)
     run = _run_torchrun if params.launcher == "torchrun" else _run_deepspeed
     threading.Thread(target=_end_children, args=(stopped,), daemon=True).start()

@@ -21,7 +21,7 @@ class DeepSpeed(Section):
     launcher: Literal["deepspeed", "torchrun", "slurm"]
     """What starts the processes: DeepSpeed's own launcher, torch's elastic one, or srun within a SLURM allocation."""
     processes: int | Literal["auto"]
-    """Per host; `auto` is the number of GPUs, or 1 without any."""
+    """Per host; `auto` is 1 without GPUs, else as many as divide a step's rows (or micro-batches, where these go by rows)."""
     hostfile: str | None
     """DeepSpeed hostfile (`host slots=n` a line); null is this machine alone."""
     master_port: int | None = Field(gt=0, lt=65536)

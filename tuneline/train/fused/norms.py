@@ -14,7 +14,9 @@ from tuneline.train.fused import device
 def patch_norms(model: Any) -> None:
     """Give every norm that is tried and found to be RMSNorm torch's kernel, on GPUs and while its weight is frozen."""
     for module in list(model.modules()):
-        if type(module).__name__.endswith("RMSNorm") and is_rms_norm(type(module)):
+        # Some have no weight: those of Gemma 4's values.
+        weighted = getattr(module, "weight", None) is not None
+        if weighted and type(module).__name__.endswith("RMSNorm") and is_rms_norm(type(module)):
             module.forward = _Forward(module)
 
 

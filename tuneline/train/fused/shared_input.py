@@ -51,7 +51,8 @@ class Together:
                 given = [one.inputs() for one in self.alone]
                 down = torch.cat([one.down for one in given])
                 trained = [factor for one in given for factor in (one.a, one.b)]
-                self.x, self.made = x, list(_Together.apply(x, given, down, *trained))
+                flat = _Together.apply(x, given, down, *trained)
+                self.x, self.made = x, [one.view(*x.shape[:-1], -1) for one in flat]
         if x is not self.x:
             result: torch.Tensor = self.alone[index](x)
             return result
@@ -77,9 +78,9 @@ class _Together(torch.autograd.Function):
         made = []
         for one, part in zip(layers, inner.split([len(one.down) for one in layers], 1), strict=True):
             y = torch.nn.functional.linear(part, one.up, one.bias).addmm_(flat, one.weight.T)
-            made.append(y.view(*x.shape[:-1], -1))
+            made.append(y)
         ctx.save_for_backward(flat, inner, down, mask, *(one.weight for one in layers), *(one.up for one in layers))
-        ctx.share, ctx.offset, ctx.kind = share, offset, x.dtype
+        ctx.share, ctx.offset, ctx.kind, ctx.shape = share, offset, x.dtype, x.shape
         ctx.trained = [(one.a.dtype, one.b.dtype, one.scaling) for one in layers]
         return tuple(made)
 
@@ -88,7 +89,7 @@ class _Together(torch.autograd.Function):
         flat, inner, down, mask, *rest = ctx.saved_tensors
         weights, ups = rest[: len(rest) // 2], rest[len(rest) // 2 :]
         ranks = [up.shape[1] for up in ups]
-        outs = [one.reshape(-1, one.shape[-1]).to(flat.dtype) for one in grad_outputs]
+        outs = [one.to(flat.dtype) for one in grad_outputs]
         through = torch.empty_like(inner)
         for out, up, part in zip(outs, ups, through.split(ranks, 1), strict=True):
             torch.mm(out, up, out=part)
@@ -100,7 +101,7 @@ class _Together(torch.autograd.Function):
             of_x = of_x if mask is None else drop(of_x, mask, ctx.share)
             for out, weight in zip(outs, weights, strict=True):
                 of_x.addmm_(out, weight)
-            of_x = of_x.reshape(*grad_outputs[0].shape[:-1], -1).to(ctx.kind)
+            of_x = of_x.view(ctx.shape).to(ctx.kind)
         of_a = product(through.T, left, ctx.trained[0][0]).split(ranks)
         gradients = []
         for out, part, one, (_, kind, scaling) in zip(outs, inner.split(ranks, 1), of_a, ctx.trained, strict=True):

@@ -85,7 +85,7 @@ def exported() -> dict[str, str]:
     from deepspeed.accelerator import get_accelerator
     from deepspeed.launcher import runner
 
-    names = (LOG_FOLDER, *runner.EXPORT_ENVS, *get_accelerator().export_envs())
+    names = (LOG_FOLDER, "OMP_NUM_THREADS", "DS_ACCELERATOR", *runner.EXPORT_ENVS, *get_accelerator().export_envs())
     found = {name: value for name, value in os.environ.items() if name.startswith(names)}
     for folder in runner.DEEPSPEED_ENVIRONMENT_PATHS:
         path = Path(folder) / runner.DEEPSPEED_ENVIRONMENT_NAME

@@ -1,5 +1,6 @@
 """A launcher whose processes run on other hosts, too: how it is started, stopped at the end of a step, and ended."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -44,7 +45,7 @@ def run_elsewhere(
         if asked and asked[-1] - asked[0] > 2 and not ended:
             ended = True
             process.terminate()
-            if end:
-                subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(end or ["true"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
         time.sleep(0.2)
     return bool(asked)

@@ -37,6 +37,8 @@ class Target(NamedTuple):
     """Bytes that a process can have."""
     device: str
     """"cuda" or "cpu"."""
+    packed: bool
+    """Whether rows are, by `rows_packed`."""
 
 
 class Sizes(NamedTuple):

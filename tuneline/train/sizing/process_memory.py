@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tuneline.train.collate import supports_packing
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.sections import TrainingConfig
 from tuneline.train.sizing.auto import MicroBatchShape, Target
@@ -26,7 +25,7 @@ def memory_parts(config: TrainingConfig, target: Target, shape: MicroBatchShape)
     step = measure_step(
         target.model_config, method, lengths=shape.lengths, supervised=shape.supervised, dtype=target.dtype,
         checkpointing=train.gradient_checkpointing is True,
-        packed=supports_packing(target.model_config, method, train.neftune_alpha), device=target.device,
+        packed=target.packed, device=target.device,
     )  # fmt: skip
     on_cpu = target.device == "cpu"
     parts = per_process(step, method.lora.quantize, deepspeed.zero_stage, target.processes, on_cpu=on_cpu)

@@ -1,11 +1,11 @@
 """Settling of `auto` before any process starts: measured in a process of its own, written down, and kept by a resumed run."""
 
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tuneline.runtime.atomic import write_json
+from tuneline.runtime.children import in_children
 from tuneline.train.checkpoints import newest_complete
 from tuneline.train.config.train import Train
 from tuneline.train.process_arguments import Paths
@@ -30,8 +30,8 @@ def settle(config: TrainingConfig, processes: int, paths: Paths) -> TrainingConf
         sizes = Sizes(**json.loads(written.read_text(encoding="utf-8")))
     else:
         # CUDA's own memory stays with a process that has once asked for anything.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            sizes = pool.submit(sizes_for_this_machine, config, processes, paths.tokens, paths.base).result()
+        measure = partial(sizes_for_this_machine, processes=processes, tokens=paths.tokens, base=paths.base)
+        (sizes,) = in_children(measure, [config], ["the plan of memory"])
         write_json(written, sizes._asdict())
     print(f"train: auto is {sizes.why}", flush=True)
     return with_sizes(config, sizes)
@@ -54,12 +54,15 @@ def sizes_for_this_machine(config: TrainingConfig, processes: int, tokens: Path,
     from transformers import AutoConfig
 
     from tuneline.models.loading import pick_device, pick_dtype
+    from tuneline.train.collate import rows_packed
 
     used = min(processes, torch.cuda.device_count())
     memory = min(torch.cuda.mem_get_info(index)[0] for index in range(used))
     values = json.loads((base / "config.json").read_text(encoding="utf-8"))
     dtype = str(pick_dtype(config.train.dtype, pick_device(), "train.dtype", values)).removeprefix("torch.")
-    target = Target(AutoConfig.for_model(**values), dtype, processes, float(memory), "cuda")
+    model_config = AutoConfig.for_model(**values)
+    packed = rows_packed(model_config, config) is not False
+    target = Target(model_config, dtype, processes, float(memory), "cuda", packed)
     return sizes_for(config, target, tokens)
 
 
@@ -85,15 +88,13 @@ def widest_micro_batch(config: TrainingConfig, target: Target, tokens: Path | No
     """The run's longest micro-batch, where the budget is a number or micro-batches go by rows."""
     from tuneline.formats.token_file import Tokens
     from tuneline.train.batching import batches_of, longest_micro_batch
-    from tuneline.train.collate import supports_packing
 
     train = config.train
     if tokens is None:
         budget = train.micro_tokens if isinstance(train.micro_tokens, int) else train.micro_batch_size * longest
         share = longest * max(1, train.batch_size // target.processes)
         return line(max(longest, min(budget, share)), longest)
-    packed = supports_packing(target.model_config, config.method, train.neftune_alpha)
     file = Tokens(tokens)
-    steps, _ = batches_of(train, file, packed=packed, processes=target.processes)
-    rows = [row for row, _ in longest_micro_batch(steps, file.lengths, packed=packed)]
+    steps, _ = batches_of(train, file, packed=target.packed, processes=target.processes)
+    rows = [row for row, _ in longest_micro_batch(steps, file.lengths, packed=target.packed)]
     return MicroBatchShape(tuple(int(file.lengths[row]) for row in rows), int(file.supervised_per_row[rows].sum()))

@@ -24,7 +24,7 @@ class Store(Protocol):
         """Returns the new value, 0 and up."""
 
 
-class Place(NamedTuple):
+class HostRank(NamedTuple):
     """Where a process runs."""
 
     host: int
@@ -33,22 +33,25 @@ class Place(NamedTuple):
     """Whether it is its host's first process, which speaks for the host."""
 
 
-def place_of(environment: Mapping[str, str]) -> Place:
-    """By the variables that DeepSpeed's launcher and torch's set."""
+def place_of(environment: Mapping[str, str]) -> HostRank:
+    """By the variables that DeepSpeed's launcher, torch's and our start by srun set."""
     hosts = environment.get("CROSS_SIZE") or environment.get("GROUP_WORLD_SIZE") or "1"
     host = environment.get("CROSS_RANK") or environment.get("GROUP_RANK") or "0"
-    return Place(int(host), int(hosts), environment.get("LOCAL_RANK", "0") == "0")
+    return HostRank(int(host), int(hosts), environment.get("LOCAL_RANK", "0") == "0")
 
 
 @contextmanager
 def hosts_watched() -> Iterator[None]:
     """End this process when another host, or the connection to it, is lost within the block. Nothing on one host."""
+    import torch.distributed
+
     place = place_of(os.environ)
+    if place.hosts > 1 and torch.distributed.is_initialized():
+        # One host may have read the base for minutes longer than another, which would take it for lost.
+        torch.distributed.barrier()
     if place.hosts == 1 or not place.first:
         yield
         return
-    import torch.distributed
-
     # A connection of its own: the process group's may be waiting.
     store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
@@ -69,7 +72,7 @@ def hosts_watched() -> Iterator[None]:
 class Heard:
     """When each other host's number of beats was last seen to grow."""
 
-    def __init__(self, place: Place, now: Callable[[], float]) -> None:
+    def __init__(self, place: HostRank, now: Callable[[], float]) -> None:
         self.place, self.now = place, now
         self.beats = dict.fromkeys((host for host in range(place.hosts) if host != place.host), 0)
         self.last = dict.fromkeys(self.beats, now())
