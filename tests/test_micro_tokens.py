@@ -106,6 +106,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.utils import logging
 import tuneline.train.run as training
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from tests.helpers.stages import PATHS, load_config
 from tuneline.runtime.params import load
 logging.set_verbosity_error()
@@ -121,6 +122,8 @@ for folder, on in json.loads(sys.argv[1]):
     training.LongestFirstCallback = Seen
     # The device of a GPU, where the trial belongs, is pretended for the question alone.
     training.tries_longest = (lambda device: on)
+    # ZeRO-3's of the run before would shard whatever is made next.
+    unset_hf_deepspeed_config()
     training.train(load_config(load), PATHS, None)
     training.LongestFirstCallback = callback
     assert bool(tried) == on
