@@ -34,14 +34,15 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--rows", type=int, default=800_000)
     parser.add_argument("--base", type=Path, default=ROOT / "models/base", help="folder with the tokenizer")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE")
     options = parser.parse_args()
     sample = Path(os.environ.get("TUNELINE_SAMPLES", "")) / TABLE
     require_file(sample, f"set TUNELINE_SAMPLES to a folder that holds {TABLE}")
     require_file(options.base / "tokenizer_config.json", "run `dvc repro base`, or give --base")
     few = options.rows // 8
     with tempfile.TemporaryDirectory() as folder:
-        small = run_all(Path(folder) / "small", sample, few, options.base, ["stage"])
-        large = run_all(Path(folder) / "large", sample, options.rows, options.base, ["stage", "limit"])
+        small = run_all(Path(folder) / "small", sample, few, options.base, options.only, ["stage"])
+        large = run_all(Path(folder) / "large", sample, options.rows, options.base, options.only, ["stage", "limit"])
     print(f"{options.rows} rows, {workers()} workers")
     rows = []
     for name, ((seconds, peak), (limit, _)) in large.items():
@@ -51,12 +52,14 @@ def main() -> None:
     show(table(COLUMNS, rows))
 
 
-def run_all(project: Path, sample: Path, rows: int, base: Path, kinds: list[str]) -> dict[str, list[Any]]:
+def run_all(
+    project: Path, sample: Path, rows: int, base: Path, stages: list[str], kinds: list[str]
+) -> dict[str, list[Any]]:
     """Seconds and peak of each stage, and of its limit, in a process of its own."""
     make_project(project, base)
     write_table(sample, project / "data/raw/dialogues.csv", rows)
     write_params(project, {"data": {"sources": [{"path": "dialogues.csv"}], "heldout": 50}})
-    return {stage: [call_in_child(measure, stage, kind, cwd=project) for kind in kinds] for stage in STAGES}
+    return {stage: [call_in_child(measure, stage, kind, cwd=project) for kind in kinds] for stage in stages}
 
 
 def write_table(sample: Path, target: Path, rows: int) -> None:
