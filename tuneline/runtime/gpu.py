@@ -26,13 +26,23 @@ def usable_gpus() -> int:
     if not torch.cuda.is_available():
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
         if count or (torch.version.cuda and DEVICE.exists() and not hidden):
-            raise ValueError(
-                f"torch {torch.__version__} cannot use this machine's GPU: {_reason()}; install a newer driver, or a torch "
-                f"for an older CUDA ({reinstall('auto')}), or set DS_ACCELERATOR=cpu for the CPU"
-            )
+            raise _unusable(_reason())
         return 0
-    _check_kernels(count)
+    try:
+        _check_kernels(count)
+    except RuntimeError as error:
+        # By NVML, which some libraries let torch ask instead, a driver that is too old is there, too.
+        raise _unusable(_words(error)) from None
     return count
+
+
+def _unusable(reason: str) -> ValueError:
+    import torch
+
+    return ValueError(
+        f"torch {torch.__version__} cannot use this machine's GPU: {reason}; install a newer driver, or a torch "
+        f"for an older CUDA ({reinstall('auto')}), or set DS_ACCELERATOR=cpu for the CPU"
+    )
 
 
 def reinstall(backend: str) -> str:
@@ -50,8 +60,12 @@ def _reason() -> str:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return str(error).partition("\n")[0].partition(". ")[0]
+        return _words(error)
     return "its driver does not answer"
+
+
+def _words(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(". ")[0]
 
 
 def driver_version() -> str | None:
