@@ -61,6 +61,7 @@ SETTINGS = [
     Setting("1 x 330, dropout 0.1, checkpointing (a row of chatglm3-legal-lora)", (330,), 0.1, True),
     Setting("1 x 330", (330,)),
     Setting("4 x 330 in one line", (330,) * 4),
+    Setting("4 x 330 in one line, dropout 0.1 (chatglm3-legal-lora, by micro_tokens: auto)", (330,) * 4, 0.1),
     Setting("8 x 256 in one line", (256,) * 8),
     Setting("1 x 1024, dropout 0.1, checkpointing", (1024,), 0.1, True),
     Setting("1 x 1024, dropout 0.1", (1024,), 0.1),
