@@ -39,13 +39,17 @@ def require_file(path: Path, remedy: str) -> None:
 
 def run_python(*arguments: str, cwd: Path = ROOT, python: str = sys.executable, stdin: str = "", **env: str) -> str:
     """Standard output of a Python process, with this project's packages at hand."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"} | env
     done = subprocess.run(
-        [python, *arguments], cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, check=False
+        [python, *arguments], cwd=cwd, env=environment(**env), input=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ChildError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr[-3000:]}")
     return done.stdout
+
+
+def environment(**env: str) -> dict[str, str]:
+    """Of a Python process with this project's packages at hand."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"} | env
 
 
 def call_in_child(function: Callable[..., Any] | str, *arguments: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import ROOT, ChildError, call_in_child
+from benchmarks.harness import ChildError, call_in_child, environment
 from benchmarks.project import random_rows, read_json, run_stage
 
 PROMPTS, NEW_TOKENS = 4, 64
@@ -36,11 +36,10 @@ def resume_after_kill(project: Callable[[], Path]) -> str:
 
 
 def kill_after_checkpoint(folder: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TUNELINE_SCRATCH": str(folder / "scratch")}
     with (folder / "killed.log").open("w", encoding="utf-8") as log:
         stage = subprocess.Popen(
-            [sys.executable, "-m", "stages.train"], cwd=folder, env=environment, start_new_session=True, stdout=log,
-            stderr=log,
+            [sys.executable, "-m", "stages.train"], cwd=folder, env=environment(TUNELINE_SCRATCH=str(folder / "scratch")),
+            start_new_session=True, stdout=log, stderr=log,
         )  # fmt: skip
         while not list(folder.glob("scratch/train/*/checkpoint-*/manifest.json")):
             if stage.poll() is not None:

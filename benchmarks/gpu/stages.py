@@ -11,6 +11,7 @@ layers on whatever is there.
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,27 +112,31 @@ def plan_checks(scratch: Path, sizes: dict[str, int]) -> list[Check]:
     large, small = scratch / "large", scratch / "small"
     few = CHATGLM3_6B | {"num_layers": 2} | sizes
 
-    def project(setting: Setting) -> Path:
-        return train_project(scratch, large, setting)
+    def speed(setting: Setting) -> str:
+        return train_speed(train_project(scratch, large, setting))
 
+    def planned(setting: Setting) -> str:
+        return f"{call_in_child(predict_peak, cwd=train_project(scratch, large, setting)):.1f} GB predicted"
+
+    def weights(base: Path, config: dict[str, Any]) -> str:
+        return f"{write_base(base, config) / 1e9:.2f} billion"
+
+    another = partial(small_project, scratch, small)
     checks = [
-        Check("weights", 120, "ChatGLM3-6B", lambda: f"{write_base(large, CHATGLM3_6B | sizes) / 1e9:.2f} billion"),
-        Check("speed", 60, SPEED[0].name, lambda: train_speed(project(SPEED[0]))),
-        Check("attention", 60, "greedy answers, cuDNN on and off", lambda: call_in_child(compare_attention, str(large))),
-        Check("weights", 30, "two of its layers", lambda: f"{write_base(small, few) / 1e9:.2f} billion"),
-        Check("repeatable", 90, "deterministic, twice", lambda: train_twice(lambda: small_project(scratch, small))),
-        Check("resume", 90, "kill -9 after a checkpoint", lambda: resume_after_kill(lambda: small_project(scratch, small))),
-    ]  # fmt: skip
-    checks += [Check("speed", 60, one.name, lambda one=one: train_speed(project(one))) for one in SPEED[1:]]  # type: ignore[misc]
-    checks += [Check("ZeRO", 60, one.name, lambda one=one: train_speed(project(one))) for one in ZERO]  # type: ignore[misc]
-    checks += [
-        Check("plan", 60, one.name, lambda one=one: f"{call_in_child(predict_peak, cwd=project(one)):.1f} GB predicted")  # type: ignore[misc]
-        for one in PLANNED
-    ]  # fmt: skip
-    checks += [
-        Check("others", 60, name, lambda name=name: train_other(name, large, SPEED[0].lengths * STEPS))  # type: ignore[misc]
-        for name in ("plain", "trl_sft")
+        Check("weights", 120, "ChatGLM3-6B", partial(weights, large, CHATGLM3_6B | sizes)),
+        Check("speed", 60, SPEED[0].name, partial(speed, SPEED[0])),
+        Check(
+            "attention", 60, "greedy answers, cuDNN on and off", partial(call_in_child, compare_attention, str(large))
+        ),
+        Check("weights", 30, "two of its layers", partial(weights, small, few)),
+        Check("repeatable", 90, "deterministic, twice", partial(train_twice, another)),
+        Check("resume", 90, "kill -9 after a checkpoint", partial(resume_after_kill, another)),
     ]
+    checks += [Check("speed", 60, one.name, partial(speed, one)) for one in SPEED[1:]]
+    checks += [Check("ZeRO", 60, one.name, partial(speed, one)) for one in ZERO]
+    checks += [Check("plan", 60, one.name, partial(planned, one)) for one in PLANNED]
+    lengths = SPEED[0].lengths * STEPS
+    checks += [Check("others", 60, name, partial(train_other, name, large, lengths)) for name in ("plain", "trl_sft")]
     return checks
 
 
