@@ -217,8 +217,9 @@ def test_gradients_that_overflow_at_the_lowest_scale_end_training(monkeypatch):
 
 
 def test_auto_is_float16_on_gpus_without_bfloat16(monkeypatch, capsys, llama_base):
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
+    cards = [(7, 5)]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(cards))
+    monkeypatch.setattr("torch.cuda.get_device_capability", cards.__getitem__)
     assert pick_dtype("auto", CUDA) is torch.float16
     assert pick_dtype("auto", CUDA, base=llama_base) is torch.float16
     assert capsys.readouterr().err == ""
@@ -226,9 +227,12 @@ def test_auto_is_float16_on_gpus_without_bfloat16(monkeypatch, capsys, llama_bas
     assert "train.dtype auto is float32 on this GPU, which has no bfloat16: values of gemma3" in capsys.readouterr().err
     with pytest.raises(ValueError, match="evaluate.dtype is float16, expected auto, bfloat16 or float32 for this base"):
         pick_dtype("float16", CUDA, "evaluate.dtype", {"model_type": "glm4"})
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (6, 1))
+    # Cards that train together have one dtype, which the oldest has.
+    cards[:] = [(9, 0), (7, 5)]
+    assert pick_dtype("auto", CUDA) is torch.float16
+    cards[:] = [(6, 1)]
     assert pick_dtype("auto", CUDA) is torch.float32
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
+    cards[:] = [(8, 0), (9, 0)]
     assert pick_dtype("auto", CUDA, base={"model_type": "gemma3_text"}) is torch.bfloat16
 
 

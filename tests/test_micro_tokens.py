@@ -209,8 +209,8 @@ def test_what_auto_chooses_on_a_card(params, free, budget, checkpointing):
     section = train_section(params, micro_tokens="auto", gradient_checkpointing="auto")
     sizes = choose_sizes(section, ROW, 64 * 1500, free, needs)
     assert (sizes.micro_tokens, sizes.gradient_checkpointing) == (budget, checkpointing), sizes.why
-    assert f"micro_tokens {budget:,}: " in sizes.why
-    assert f"{free / GB:.1f} GB free" in sizes.why
+    assert f"micro_tokens {budget:,}, " in sizes.why
+    assert f"{free / GB:.1f} GB are free" in sizes.why
     assert ("too little" in sizes.why) == (free < 13 * GB)
     line = MicroBatchShape((1500,) * (budget // 1500) + ((budget % 1500,) if budget % 1500 else ()), budget)
     assert free < 13 * GB or needs(line, checkpointing) <= 0.9 * free
@@ -255,6 +255,19 @@ def test_auto_is_settled_once_and_kept_by_a_run_that_goes_on(params, tmp_path, m
     write_manifest(checkpoint)
     assert settled() == settled() == (9984, True)
     assert json.loads((tmp_path / "auto.json").read_text())["micro_tokens"] == 9984
+
+
+def test_a_plan_that_fails_leaves_micro_batches_by_rows(params, tmp_path, monkeypatch, capsys):
+    def failing(*_, **__):
+        raise ChildProcessError("the process for the plan of memory ended with status 1: what it said is above")
+
+    monkeypatch.setattr("tuneline.models.loading.pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(settling, "in_children", failing)
+    config = load_config(lambda section: section.model_validate(params[section_name(section)]))
+    train = settling.settle(config, 1, PATHS._replace(scratch=tmp_path)).train
+    assert (train.micro_tokens, train.gradient_checkpointing) == (None, False)
+    rows = f"train.micro_batch_size {train.micro_batch_size} rows"
+    assert f"train: auto is {rows}: the process for the plan of memory ended with status 1" in capsys.readouterr().out
 
 
 def test_on_a_cpu_auto_goes_by_rows_and_measures_nothing(params, tmp_path, monkeypatch):

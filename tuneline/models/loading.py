@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuneline.models.gpu.float16 import auto_dtype, float16_fault
+from tuneline.models.gpu.float16 import BFLOAT16, auto_dtype, float16_fault
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
 
@@ -201,7 +201,7 @@ def pick_dtype(
     if name == "float16" and fault:
         raise ValueError(f"{key} is float16, expected auto, bfloat16 or float32 for this base: {fault}")
     if name == "auto":
-        gpu = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+        gpu = oldest_gpu() if device.type == "cuda" else None
         name = auto_dtype(gpu, fault, bfloat16=has_bfloat16(device))
         if gpu and fault and name == "float32":
             _say(f"{key} auto is float32 on this GPU, which has no bfloat16: {fault}")
@@ -226,12 +226,19 @@ def device_name(device: "torch.device") -> str:
     return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def oldest_gpu() -> tuple[int, int]:
+    """The lowest compute capability of this process's GPUs: what trains together, and answers one file, has one dtype."""
+    import torch
+
+    return min(torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count()))
+
+
 def has_bfloat16(device: "torch.device") -> bool:
     """Whether bfloat16 is native: emulated, it is slower than float32 (8 times on an AVX2 CPU)."""
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return oldest_gpu() >= BFLOAT16
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     native = "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
     return native and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

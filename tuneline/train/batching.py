@@ -26,13 +26,8 @@ Step = list[MicroBatch]
 
 
 def goes_by_tokens(params: Train, *, on_gpu: bool) -> bool:
-    """Whether micro-batches are made by a budget of tokens: where one is set, or `auto` finds one, which it does on GPUs.
-
-    With train.deterministic it finds none: by the memory that happens to be free, another run would round otherwise.
-    """
-    return isinstance(params.micro_tokens, int) or (
-        params.micro_tokens == "auto" and on_gpu and not params.deterministic
-    )
+    """Whether micro-batches are made by a budget of tokens: where one is set, or `auto` finds one, which it does on GPUs."""
+    return isinstance(params.micro_tokens, int) or (on_gpu and params.budget_is_open)
 
 
 def most_processes(params: Train, *, on_gpu: bool) -> int:

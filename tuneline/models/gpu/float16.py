@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 FAST = (7, 0)
 """Compute capability that products in float16 are fast from: tensor cores (Volta)."""
+BFLOAT16 = (8, 0)
+"""Compute capability that has bfloat16 (Ampere); before it is emulated."""
 VLLM = "vLLM refuses it for numerical instability (vllm/config/model.py)"
 UNSLOTH = "Unsloth trains it in float32 for not-a-number (unsloth_zoo/model_lists.py)"
 TOO_SMALL = {

@@ -57,6 +57,11 @@ class Train(Section):
     report_to: list[str]
     """Of transformers' integrations that are installed: tensorboard, wandb, mlflow, swanlab, dvclive …"""
 
+    @property
+    def budget_is_open(self) -> bool:
+        """Whether a GPU's free memory says how many tokens a pass has; by it, another run may round otherwise."""
+        return self.micro_tokens == "auto" and not self.deterministic
+
     @field_validator("micro_tokens", mode="plain")
     @classmethod
     def _auto_or_budget(cls, value: Any) -> Any:

@@ -55,12 +55,8 @@ Bytes = Callable[[MicroBatchShape, bool], float]
 
 
 def asks_plan(params: Train) -> bool:
-    """Whether `auto` is for the plan to say: of checkpointing, or of a budget that need not be the same whatever is free."""
-    return _budget_is_open(params) or params.gradient_checkpointing == "auto"
-
-
-def _budget_is_open(params: Train) -> bool:
-    return params.micro_tokens == "auto" and not params.deterministic
+    """Whether `auto` is for the plan to say: of checkpointing, or of the budget."""
+    return params.budget_is_open or params.gradient_checkpointing == "auto"
 
 
 def choose_sizes(params: Train, widest: MicroBatchShape, share: int, memory: float, needs: Bytes) -> Sizes:
@@ -69,19 +65,21 @@ def choose_sizes(params: Train, widest: MicroBatchShape, share: int, memory: flo
     widest: the run's longest micro-batch, or its longest row where the budget is open; share: tokens that a process can have of
     a step.
     """
-    have, checkpointing, parts = memory * (1 - KEPT_BACK), params.gradient_checkpointing is True, []
+    have, checkpointing, chosen = memory * (1 - KEPT_BACK), params.gradient_checkpointing is True, []
     small = needs(widest, checkpointing)
     if params.gradient_checkpointing == "auto":
-        checkpointing = small > have
-        fit = f"do not fit ({small / GB:.1f} GB)" if checkpointing else "fit"
-        parts.append(f"gradient_checkpointing {str(checkpointing).lower()}: {widest.tokens:,} tokens {fit} without it")
+        without, checkpointing = small, small > have
+        fit = f", since {widest.tokens:,} tokens do not fit without it ({without / GB:.1f} GB)" if checkpointing else ""
+        chosen.append(f"gradient_checkpointing {str(checkpointing).lower()}{fit}")
         small = needs(widest, True) if checkpointing else small
-    budget = params.micro_tokens if isinstance(params.micro_tokens, int) else None
-    if _budget_is_open(params):
+    budget, further = params.micro_tokens if isinstance(params.micro_tokens, int) else None, ""
+    if params.budget_is_open:
         budget, each = _budget(widest, share, have, small, lambda one: needs(one, checkpointing))
-        parts.insert(0, f"micro_tokens {budget:,}: {each / 1e6:.2f} MB a token beyond {widest.tokens:,}")
-    there = f"{small / GB:.1f} GB for {widest.tokens:,} tokens, {memory / GB:.1f} GB free, a tenth of it kept back"
-    return Sizes(budget, checkpointing, f"{'; '.join(parts)} ({there}{', too little by the plan' * (small > have)})")
+        chosen.insert(0, f"micro_tokens {budget:,}")
+        further = f", each further one {each / 1e6:.2f} MB" if each else ""
+    needed = f"{widest.tokens:,} tokens at once need {small / GB:.1f} GB{further}"
+    there = f"{memory / GB:.1f} GB are free, of which a tenth is kept back{', too little by the plan' * (small > have)}"
+    return Sizes(budget, checkpointing, f"{', '.join(chosen)}: {needed}; {there}")
 
 
 def _budget(

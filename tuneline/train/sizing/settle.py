@@ -31,7 +31,11 @@ def settle(config: TrainingConfig, processes: int, paths: Paths) -> TrainingConf
     else:
         # CUDA's own memory stays with a process that has once asked for anything.
         measure = partial(sizes_for_this_machine, processes=processes, tokens=paths.tokens, base=paths.base)
-        (sizes,) = in_children(measure, [config], ["the plan of memory"])
+        try:
+            (sizes,) = in_children(measure, [config], ["the plan of memory"])
+        except ChildProcessError as error:
+            # A base that the plan was not made for can be trained all the same.
+            sizes = by_rows(train)._replace(why=f"train.micro_batch_size {train.micro_batch_size} rows: {error}")
         write_json(written, sizes._asdict())
     print(f"train: auto is {sizes.why}", flush=True)
     return with_sizes(config, sizes)
@@ -71,7 +75,7 @@ def sizes_for(config: TrainingConfig, target: Target, tokens: Path | None, longe
     from tuneline.train.sizing.process_memory import memory_parts
 
     train = config.train
-    if train.micro_tokens == "auto" and not train.deterministic:
+    if train.budget_is_open:
         # An open budget begins with the longest row.
         train = train.model_copy(update={"micro_batch_size": 1})
     widest = widest_micro_batch(config._replace(train=train), target, tokens, longest)
