@@ -47,15 +47,15 @@ def distance(ours: torch.Tensor, exact: torch.Tensor) -> float:
 def test_the_loss_is_the_same_and_the_gradient_near(dtype, cap):
     given = case(dtype)
     loss, exact = found(*given, cap)
-    chosen = GradientFilter(vocabulary=WORDS, every=1, largest_share=0.5)
+    chosen = GradientFilter(vocabulary=WORDS, every=1, largest_share=1.0)
     ours, gradient = found(*given, cap, chosen)
     assert torch.equal(ours, loss)
     assert 0 < distance(gradient, exact) < BOUND[dtype]
     figures = chosen.report()["loss_filter"]
     assert (figures["chunks"], figures["exact_chunks"]) == (3, 0)
-    assert 0 < figures["kept_share_mean"] < 0.4
+    assert 0 < figures["kept_share_mean"] < 0.9
     assert 0 < figures["gradient_error_max"] < BOUND[dtype]
-    plain = GradientFilter(vocabulary=WORDS, every=10**9, losses=1, largest_share=0.5)
+    plain = GradientFilter(vocabulary=WORDS, every=10**9, losses=1, largest_share=1.0)
     assert torch.equal(found(*given, cap, plain)[1], gradient), "measuring changes nothing"
     assert plain.report()["loss_filter"]["gradient_error_max"] == 0
 
