@@ -12,6 +12,7 @@ def seconds_and_rate(plan: Prediction) -> tuple[float, float]:
 
     from tuneline.formats.token_file import Tokens
     from tuneline.models import cpu_tuning
+    from tuneline.models.head_loss.gradient_filter import GradientFilter
     from tuneline.models.loading import BASE, load_model, pick_device
     from tuneline.train.batching import batches_of
     from tuneline.train.collate import collator
@@ -28,7 +29,8 @@ def seconds_and_rate(plan: Prediction) -> tuple[float, float]:
     dtype = getattr(torch, plan.dtype)
     base = load_model(BASE, dtype, device)
     collate = collator(base, packed=plan.packed)
-    model = prepare_model(base, method, train.gradient_checkpointing is True).train()
+    gradient_filter = GradientFilter() if train.loss_filter == "auto" else None
+    model = prepare_model(base, method, train.gradient_checkpointing is True, gradient_filter).train()
     optimizer = torch.optim.AdamW(parameter for parameter in model.parameters() if parameter.requires_grad)
     seconds, seen = 0.0, 0
     for step in (steps[0], steps[min(1, len(steps) - 1)]):

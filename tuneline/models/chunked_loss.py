@@ -7,11 +7,14 @@ in plain torch). Nothing is kept or recomputed for the backward pass but the gra
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tuneline.formats.example import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from tuneline.models.head_loss.gradient_filter import GradientFilter
 
 CHUNK = 512
 """Positions multiplied at a time: 270 MB of bfloat16 logits at 262,144 words. Small chunks multiply slowly."""
@@ -30,13 +33,17 @@ def supervised_positions(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[to
 
 
 def summed_loss(
-    states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, cap: float | None = None
+    states: torch.Tensor,
+    head: torch.Tensor,
+    targets: torch.Tensor,
+    cap: float | None = None,
+    gradient_filter: "GradientFilter | None" = None,
 ) -> torch.Tensor:
     """Sum of -log p(target) in nats, a float32 scalar; differentiable in `states` [n, H] and, if it trains, `head` [V, H].
 
-    cap: logits z are cap * tanh(z / cap), as Gemma's are.
+    cap: logits z are cap * tanh(z / cap), as Gemma's are. gradient_filter: for a frozen head; the loss is the same with it.
     """
-    loss: torch.Tensor = _HeadLoss.apply(states, head, targets, cap)
+    loss: torch.Tensor = _HeadLoss.apply(states, head, targets, cap, gradient_filter)
     return loss
 
 
@@ -76,10 +83,8 @@ def token_nll_and_sums(logits: torch.Tensor, targets: torch.Tensor) -> tuple[tor
     nll, sums = [], []
     for part, wanted in zip(logits.split(block), targets.split(block), strict=True):
         values = buffer[: len(part)].copy_(part) if len(buffer) else part
-        right = values.gather(1, wanted[:, None])[:, 0]
-        highest = values.amax(1)
-        total = values.sub_(highest[:, None]).exp_().sum(1)
-        nll.append(total.log() + highest - right)
+        loss, total, _ = exponentials_(values, wanted)
+        nll.append(loss)
         if logits.dtype == torch.float16:
             values.mul_((FULL / total)[:, None])
             total = torch.full_like(total, FULL)
@@ -89,10 +94,43 @@ def token_nll_and_sums(logits: torch.Tensor, targets: torch.Tensor) -> tuple[tor
     return torch.cat(nll), torch.cat(sums)
 
 
+def exponentials_(values: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(-log p(target) in nats, sums of exponentials, highest logits) of float32 logits [c, V], which become exponentials."""
+    right = values.gather(1, targets[:, None])[:, 0]
+    highest = values.amax(1)
+    total = values.sub_(highest[:, None]).exp_().sum(1)
+    return total.log() + highest - right, total, highest
+
+
+def slopes(logits: torch.Tensor, cap: float) -> torch.Tensor:
+    """d logit / d (logit before its cap), which is what the head gave."""
+    return 1 - (logits / cap).square()
+
+
+def exact_nll_and_gradient(
+    logits: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, targeted: torch.Tensor, cap: float | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(-log p(target) in nats [c], gradient of the states [c, H], sums of exponentials [c]), float32, of logits [c, V].
+
+    targeted: the targets' rows of the head [c, H], times their slope. The exponentials take the logits' place, times slopes.
+    """
+    steepness = None if cap is None else slopes(logits, cap)
+    nll, sums = token_nll_and_sums(logits, targets)
+    if steepness is not None:
+        logits.mul_(steepness)
+    # d nll / d state = sum over words of p(word) head[word], minus head[target].
+    return nll, (logits @ weight).float() / sums[:, None] - targeted, sums
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, cap: float | None
+        ctx: Any,
+        states: torch.Tensor,
+        head: torch.Tensor,
+        targets: torch.Tensor,
+        cap: float | None,
+        gradient_filter: "GradientFilter | None",
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         # Before the loss is scaled, float16 would lose what is small.
@@ -102,37 +140,37 @@ class _HeadLoss(torch.autograd.Function):
             torch.zeros(head.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
         )
         weight, buffer = head.to(compute_dtype(head)), None
+        # A trained head's gradient needs all words.
+        filters = gradient_filter is not None and head_gradient is None and gradient_filter.begin(weight)
         for chunk, wanted, slot in chunks(states, targets, gradient):
             # One buffer for all chunks: fresh memory costs a CPU as much as the exponentials do.
             buffer = weight.new_empty(len(chunk), len(weight)) if buffer is None else buffer
-            exponentials = _capped(torch.mm(chunk.to(weight.dtype), weight.T, out=buffer[: len(chunk)]), cap)
-            # d logit / d (logit before its cap), which is what the head gave.
-            slopes = None if cap is None else 1 - (exponentials / cap).square()
-            learnt = None if slopes is None else slopes.gather(1, wanted[:, None]).float()
-            nll, sums = token_nll_and_sums(exponentials, wanted)
+            logits = _capped(torch.mm(chunk.to(weight.dtype), weight.T, out=buffer[: len(chunk)]), cap)
+            learnt = None if cap is None else slopes(logits.gather(1, wanted[:, None]), cap).float()
+            targeted = head[wanted].float() if learnt is None else learnt * head[wanted].float()
+            if filters and gradient_filter is not None:
+                nll, found = gradient_filter.nll_and_gradient(logits, weight, wanted, targeted, cap)
+            else:
+                nll, found, sums = exact_nll_and_gradient(logits, weight, wanted, targeted, cap)
             total += nll.sum()
-            if slopes is not None:
-                exponentials.mul_(slopes)
-            # d nll / d state = sum over words of p(word) head[word], minus head[target].
-            expected = (exponentials @ weight).float() / sums[:, None]
-            targeted = head[wanted].float()
-            slot.copy_(expected - (targeted if learnt is None else learnt * targeted))
+            slot.copy_(found)
             if head_gradient is not None:
                 # d nll / d head[word] = p(word) state, minus the state for the target's row.
                 wide = chunk.float()
-                head_gradient += (exponentials.float() / sums[:, None]).T @ wide
+                head_gradient += (logits.float() / sums[:, None]).T @ wide
                 head_gradient.index_add_(0, wanted, -wide if learnt is None else -learnt * wide)
         ctx.save_for_backward(gradient, head_gradient if head_gradient is None else head_gradient.to(head.dtype))
         ctx.kind = states.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradient, head_gradient = ctx.saved_tensors
         scale = grad_outputs[0]
         return (
             (gradient * scale.to(gradient.dtype)).to(ctx.kind),
             None if head_gradient is None else head_gradient * scale.to(head_gradient.dtype),
+            None,
             None,
             None,
         )

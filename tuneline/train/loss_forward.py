@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from tuneline.models.chunked_loss import summed_loss, supervised_positions
+from tuneline.models.head_loss.gradient_filter import GradientFilter
 from tuneline.models.likelihood import head_states, head_weight, logit_cap
 from tuneline.models.packed_attention import row_offsets
 from tuneline.train.router_loss import asks_for_router_loss, router_loss
@@ -14,7 +15,9 @@ Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor
 """(hidden [B, T, H], labels [B, T]) to (states [n, H], targets [n])."""
 
 
-def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> None:
+def install_loss_forward(
+    model: Any, choose: Choose = supervised_positions, gradient_filter: GradientFilter | None = None
+) -> None:
     """Make the base's forward pass return {"loss": …}, a float32 scalar; to be called before PEFT wraps the base.
 
     Rows are packed, with `lengths` and positions, or padded on the right, where a causal model never looks: there
@@ -48,7 +51,7 @@ def install_loss_forward(model: Any, choose: Choose = supervised_positions) -> N
             input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False, **where
         )
         states, targets = choose(output.last_hidden_state, labels)
-        loss = summed_loss(head_states(model, states), head, targets, cap)
+        loss = summed_loss(head_states(model, states), head, targets, cap, gradient_filter)
         if asks_for_router_loss(model):
             # A mean, and so weighed as much as the mean over the tokens.
             loss = loss + len(targets) * router_loss(model, output.router_logits)

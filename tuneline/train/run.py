@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from tuneline.formats.token_file import Tokens
 from tuneline.models import cpu_tuning
+from tuneline.models.head_loss.gradient_filter import GradientFilter
 from tuneline.models.loading import device_name, load_model, pick_device, pick_dtype
 from tuneline.models.packing import packing_is_exact
 from tuneline.runtime.atomic import to_json
@@ -93,7 +94,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     if packed is None and not exact:
         steps, validation = batches_of(params, tokens, packed=False, processes=processes)
     collate = collator(base, packed=exact)
-    model = prepare_model(base, method, params.gradient_checkpointing is True)
+    gradient_filter = GradientFilter() if params.loss_filter == "auto" else None
+    model = prepare_model(base, method, params.gradient_checkpointing is True, gradient_filter)
     autocast_forward(model, device, dtype)
     if paths.init is not None and resume is None:
         # A checkpoint has it already, and what was learnt since.
@@ -131,6 +133,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         info |= {"device": device_name(device), "peak_memory_gb": _peak(device), "resumed": resume is not None}
         info |= {"micro_tokens": params.micro_tokens, "gradient_checkpointing": params.gradient_checkpointing}
         info |= {"deterministic": device.type == "cpu" or params.deterministic}
+        info |= {} if gradient_filter is None else gradient_filter.report()
         if scaling is not None:
             info |= {"loss_scale": scaling.scale, "overflows": scaling.overflows}
         (paths.scratch / RUN_INFO).write_text(json.dumps(info | machine_info()), encoding="utf-8")
@@ -150,9 +153,11 @@ def make_deterministic(params: Train, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def prepare_model(model: Any, method: Method, checkpointing: bool) -> Any:
+def prepare_model(
+    model: Any, method: Method, checkpointing: bool, gradient_filter: GradientFilter | None = None
+) -> Any:
     """The base with the method's parameters trainable, and a forward pass that returns the summed loss."""
-    install_loss_forward(model)
+    install_loss_forward(model, gradient_filter=gradient_filter)
     tuned = methods.prepare(model, method)
     if checkpointing:
         enable_checkpointing(model)

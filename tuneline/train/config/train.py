@@ -45,6 +45,9 @@ class Train(Section):
     gradient_checkpointing: bool | Literal["auto"]
     """Computing activations again in the backward pass: less memory, a third slower. `auto` does so on a GPU where the longest
     micro-batch would not fit without."""
+    loss_filter: Literal["auto", "off"]
+    """Of the loss's gradient, never of the loss: words that are improbable all over a chunk count by their mean. `auto` does so
+    on a CPU in half precision where the vocabulary is large and the head is frozen."""
     deterministic: bool
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
     eval_fraction: Rate

@@ -1,0 +1,1 @@
+"""What training adds to the head's loss."""

@@ -1,0 +1,150 @@
+"""Gradient filter of the LM head's loss: words that are improbable all over a chunk count by their mean embedding.
+
+The idea of Cut Your Losses (Wijmans et al. 2024, arXiv:2411.09009), by word instead of by block: of a large vocabulary a chunk
+of text gives nearly all probability to a few per cent, which lie scattered. The loss itself is exact.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tuneline.models import chunked_loss
+from tuneline.models.chunked_loss import FULL
+
+THRESHOLDS = {torch.bfloat16: 2.0**-12, torch.float16: 2.0**-17}
+"""Probability, summed over a chunk's positions, that a word must exceed. The gradient's relative error stays about at what the
+dtype loses of one number, 2^-8 and 2^-11 (benchmarks/LOG.md)."""
+NEAR = 1 / 4
+"""Of the threshold: words from there to it are what the mean embedding of the words left out is taken from."""
+
+
+@dataclass
+class GradientFilter:
+    """When the gradient is filtered, and what came of it."""
+
+    vocabulary: int = 65_536
+    """Words from which on: in smaller ones a greater share of the words is in use, and there is less to save."""
+    kinds: tuple[str, ...] = ("cpu",)
+    """Devices. A GPU multiplies so fast that reading the exponentials and gathering columns takes as long as the product."""
+    largest_share: float = 1 / 4
+    """Of the words, that gathering pays for."""
+    left_out: float = 1 / 32
+    """Probability per position that may be left to the mean."""
+    every: int = 50
+    """Losses between two of which the first chunk's gradient is computed both ways."""
+    losses: int = 0
+    chunks: int = 0
+    exact_chunks: int = 0
+    kept: float = 0.0
+    """Shares of the words, summed over the chunks that were filtered."""
+    error: float = 0.0
+    """The largest found."""
+    threshold: float = 0.0
+    measures: bool = False
+    """Whether the next chunk's gradient is computed both ways."""
+
+    def begin(self, weight: torch.Tensor) -> bool:
+        """Whether a loss over this head [V, H], in the dtype of its product, is filtered; asked once a loss."""
+        fits = weight.device.type in self.kinds and weight.dtype in THRESHOLDS and len(weight) >= self.vocabulary
+        if fits:
+            self.threshold = THRESHOLDS[weight.dtype]
+            self.measures = self.losses % self.every == 0
+            self.losses += 1
+        return fits
+
+    def nll_and_gradient(
+        self,
+        logits: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        targeted: torch.Tensor,
+        cap: float | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(-log p(target) in nats [c], gradient of the states [c, H]), float32; see `chunked_loss.exact_nll_and_gradient`."""
+        self.chunks += 1
+        nll, shift, mass, total = probability_by_word(logits, targets, cap)
+        near = (mass > self.threshold * NEAR).nonzero()[:, 0]
+        masses = mass[near]
+        kept = masses > self.threshold
+        left = 1 - float(masses[kept].sum()) / float(total.sum())
+        if len(near) > self.largest_share * len(weight) or left > self.left_out:
+            # As many words matter as in a model that has not learnt yet.
+            self.exact_chunks += 1
+            return chunked_loss.exact_nll_and_gradient(logits, weight, targets, targeted, cap)[:2]
+        self.kept += int(kept.sum()) / len(weight)
+        expected, dropped = _expected(logits, weight, near[kept], shift, total, cap)
+        if not bool(kept.all()):
+            expected += dropped[:, None] * mean_embedding(weight, near[~kept], masses[~kept])
+        gradient = expected.sub_(targeted)
+        if self.measures:
+            self.measures = False
+            exact = chunked_loss.exact_nll_and_gradient(logits, weight, targets, targeted, cap)[1]
+            self.error = max(self.error, float((gradient - exact).norm() / exact.norm()))
+        return nll, gradient
+
+    def report(self) -> dict[str, Any]:
+        """Figures of metrics/speed/train.json; empty where nothing was to be filtered."""
+        filtered = self.chunks - self.exact_chunks
+        if not self.chunks:
+            return {}
+        figures = {"threshold": self.threshold, "chunks": self.chunks, "exact_chunks": self.exact_chunks}
+        if filtered:
+            figures |= {"kept_share_mean": float(f"{self.kept / filtered:.3g}")}
+            figures |= {"gradient_error_max": float(f"{self.error:.3g}")}
+        return {"loss_filter": figures}
+
+
+def probability_by_word(
+    logits: torch.Tensor, targets: torch.Tensor, cap: float | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(-log p(target) in nats [c], logs of the sums of exponentials [c], words' mass [V], positions' mass [c]).
+
+    A word's mass at a position is its probability, times its slope under a soft cap. Logits [c, V] stay as they are.
+    """
+    block = len(logits) if logits.is_cuda else chunked_loss.BLOCK
+    buffer = logits.new_empty(block, logits.shape[1], dtype=torch.float32)
+    mass = torch.zeros(logits.shape[1], device=logits.device)
+    nll, shift, totals = [], [], []
+    for part, wanted in zip(logits.split(block), targets.split(block), strict=True):
+        values = buffer[: len(part)].copy_(part)
+        loss, total, highest = chunked_loss.exponentials_(values, wanted)
+        nll.append(loss)
+        shift.append(total.log() + highest)
+        weighed = torch.ones_like(total)
+        if cap is not None:
+            values.mul_(chunked_loss.slopes(part, cap))
+            weighed = values.sum(1) / total
+        totals.append(weighed)
+        # One pass while they are in the cache.
+        mass.addmv_(values.T, total.reciprocal())
+    return torch.cat(nll), torch.cat(shift), mass, torch.cat(totals)
+
+
+def _expected(
+    logits: torch.Tensor,
+    weight: torch.Tensor,
+    words: torch.Tensor,
+    shift: torch.Tensor,
+    total: torch.Tensor,
+    cap: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(expected embedding over these words [c, H], what the others weigh [c]), float32."""
+    picked = logits.index_select(1, words)
+    dropped = total.clone()
+    # As many rows at a time as fit what a block of the whole vocabulary takes.
+    rows = chunked_loss.BLOCK * logits.shape[1] // max(1, len(words))
+    for part, level, rest in zip(picked.split(rows), shift.split(rows), dropped.split(rows), strict=True):
+        values = part.float().sub_(level[:, None]).exp_()
+        if cap is not None:
+            values.mul_(chunked_loss.slopes(part, cap))
+        rest -= values.sum(1)
+        # In float16 small probabilities would lose their digits.
+        part.copy_(values.mul_(FULL))
+    return (picked @ weight.index_select(0, words)).float() / FULL, dropped.clamp_min_(0)
+
+
+def mean_embedding(weight: torch.Tensor, words: torch.Tensor, masses: torch.Tensor) -> torch.Tensor:
+    """Mean [H] of the embeddings of these words, each weighed by its mass, float32."""
+    shares = (masses * (FULL / masses.sum())).to(weight.dtype)
+    return (shares[None] @ weight.index_select(0, words))[0].float() / FULL
