@@ -1,10 +1,15 @@
 """Messages to ids: expected rows written out, and no text that forges a role."""
 
+import json
 import re
+from types import SimpleNamespace
 
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from tests.helpers.chat_templates import bracketed
 from tests.helpers.tiny_models import MARKERS, make_tokenizer
@@ -12,6 +17,8 @@ from tuneline.formats.example import IGNORE_INDEX
 from tuneline.models.chat_families import family_of
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.chat_templates import chat_template
+from tuneline.models.control_tokens import without_control_tokens
+from tuneline.models.loading import load_tokenizer
 
 CHAT = [
     {"role": "system", "content": "简短"},
@@ -156,9 +163,36 @@ def test_a_generation_prompt_ends_with_the_user(tokenizers):
 
 
 def test_an_unknown_family_is_refused(tokenizers):
-    class Strange:
-        def get_vocab(self):
-            return {"[INST]": 0}
-
+    strange = SimpleNamespace(backend_tokenizer=Tokenizer(WordLevel({"[INST]": 0}, unk_token="[INST]")))
     with pytest.raises(ValueError, match="expected <start_of_turn>"):
-        family_of(Strange())
+        family_of(strange)
+
+
+@pytest.mark.parametrize("family", list(MARKERS))
+def test_a_tokenizer_without_control_tokens_is_as_if_it_was_read_from_a_file(tokenizers, family):
+    tokenizer = tokenizers[family]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [
+        token for token in state["added_tokens"] if not token["special"] and token["content"] not in MARKERS[family]
+    ]
+    read = Tokenizer.from_str(json.dumps(state | {"added_tokens": kept, "truncation": None, "padding": None}))
+    assert without_control_tokens(tokenizer, MARKERS[family]).to_str() == read.to_str()
+    # The one that it came from is as it was.
+    assert json.loads(tokenizer.backend_tokenizer.to_str()) == state
+
+
+@pytest.mark.parametrize("name", ["GemmaTokenizer", "LlamaTokenizer", "Qwen2Tokenizer"])
+def test_a_saved_tokenizer_is_read_as_the_class_of_its_model_reads_it(tmp_path, tokenizers, name):
+    model = json.loads(tokenizers["gemma"].backend_tokenizer.to_str())["model"]
+    vocab = model["vocab"] | {"<unk>": len(model["vocab"]), "<mask>": len(model["vocab"]) + 1}
+    made = getattr(transformers, name)(vocab=vocab, merges=list(map(tuple, model["merges"])), pad_token="<pad>")
+    made.chat_template = "{{ messages }}"
+    made.save_pretrained(tmp_path)
+    ours = load_tokenizer(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert type(theirs).__name__ == name
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert ours.chat_template == theirs.chat_template == made.chat_template
+    texts = ["你好  world", f" a\n\nb{ours.eos_token}"]
+    assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]

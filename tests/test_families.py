@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import stages.base
 import stages.export
@@ -43,7 +44,12 @@ def family(request, workspace, tmp_path):
 
 def test_it_trains_and_its_merge_is_its_adapter(family):
     base = Path("models/base")
-    prompter = load_prompter(load_tokenizer(base))
+    # As the class that transformers has for the family reads it, which others will.
+    ours, theirs = load_tokenizer(base), AutoTokenizer.from_pretrained(base, local_files_only=True)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert ours.chat_template == theirs.chat_template
+    prompter = load_prompter(ours)
     assert prompter.name == FAMILIES[family][0]
     row = prompter.training_row(CHAT)
     prompt = prompter.generation_prompt(CHAT[:-1])

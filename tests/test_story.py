@@ -187,7 +187,7 @@ def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same
     set_param(project, "train", epochs=100, max_steps=150, save_steps=25)
     process = started(project, "checkpoint-25")
     family = descendants(process.pid)
-    assert len(family) >= 3, "the stage, DeepSpeed's launcher and the training process"
+    assert len(family) >= 2, "dash and the stage, which trains"
     # While it runs, a second run in this workspace is refused, with the pid of the first.
     second = python(project, "-m", "stages.train")
     assert second.returncode == 1

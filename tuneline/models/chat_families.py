@@ -11,7 +11,7 @@ from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message
 from tuneline.models.chat_format import Mask, Prompter, Reasoning, Tools, as_list, check_asks, check_roles
 from tuneline.models.chatglm.tools import call_text, tools_text
-from tuneline.models.control_tokens import without_control_tokens
+from tuneline.models.control_tokens import knows, without_control_tokens
 from tuneline.models.thoughts import CLOSE, OPEN
 
 
@@ -103,9 +103,8 @@ def family_of(tokenizer: Any) -> Family:
 
     Raises ValueError when it has those of none.
     """
-    vocabulary = tokenizer.get_vocab()
     for family in FAMILIES:
-        if all(marker in vocabulary for marker in family.markers):
+        if all(knows(tokenizer, marker) for marker in family.markers):
             return family
     known = " or ".join(f"{(family.roles or (family.start,))[0]} ({family.name})" for family in FAMILIES)
     raise ValueError(f"the base's tokenizer has no turn markers that we know: expected {known} in its vocabulary")
@@ -126,7 +125,7 @@ class FamilyPrompter(Prompter):
         if family.roles:
             tokens = zip(("system", "user", "assistant"), family.roles, strict=True)
             self.opening = {role: [ids(token)] for role, token in tokens}
-            if OBSERVATION in tokenizer.get_vocab():
+            if knows(tokenizer, OBSERVATION):
                 self.opening["tool"] = [ids(OBSERVATION)]
             # A model of this family says the line end after its role itself.
             self.lead, self.closing, self.after, self.last = self.text(family.head), nothing, nothing, ends[:1]
@@ -134,8 +133,8 @@ class FamilyPrompter(Prompter):
             names = {"system": "system", "user": "user", "assistant": family.assistant}
             self.opening = {role: [ids(family.start), *self._named(name)] for role, name in names.items()}
             self.lead, self.closing, self.after, self.last = nothing, [ids(family.end)], self.text(family.tail), nothing
-        vocabulary = tokenizer.get_vocab()
-        self.stop_ids = sorted({*self.closing, *ends, *(ids(token) for token in family.stops if token in vocabulary)})
+        stops = (ids(token) for token in family.stops if knows(tokenizer, token))
+        self.stop_ids = sorted({*self.closing, *ends, *stops})
         openings = (opening[0] for opening in self.opening.values())
         self.control = {*self.first, *self.named, *self.stop_ids, *openings}
 

@@ -1,6 +1,5 @@
 """Control tokens: tokenizers in which no text of a person becomes one (transformers#29279)."""
 
-import json
 import re
 import secrets
 from collections.abc import Collection, Sequence
@@ -176,16 +175,27 @@ def _pattern(names: Collection[str]) -> re.Pattern[str]:
     return re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})")
 
 
-def _with_added_tokens(tokenizer: Any, change: Any) -> Any:
-    """The tokenizer's backend with another list of added tokens."""
-    from tokenizers import Tokenizer
+def knows(tokenizer: Any, token: str) -> bool:
+    """Whether a tokenizer has the token; its whole vocabulary as a dictionary would take a quarter of a second each time."""
+    return tokenizer.backend_tokenizer.token_to_id(token) is not None
 
-    state = tokenizer.backend_tokenizer.to_str()
-    # Only this list is parsed: the whole is 30 MB for the default base, and seconds.
-    begin = state.index('"added_tokens":') + len('"added_tokens":')
-    added, end = json.JSONDecoder().raw_decode(state, begin)
-    changed = Tokenizer.from_str(state[:begin] + json.dumps(change(added)) + state[end:])
-    # Some checkpoints save these as they were last used; here they would cut answers.
-    changed.no_truncation()
-    changed.no_padding()
+
+def _with_added_tokens(tokenizer: Any, change: Any) -> Any:
+    """The tokenizer's backend with another list of added tokens, and without truncation and padding.
+
+    Some checkpoints save these as they were last used; here they would cut answers. Both share the model, which is never
+    changed: to write it down and read it again takes seconds for the default base.
+    """
+    from tokenizers import AddedToken, Tokenizer
+
+    backend = tokenizer.backend_tokenizer
+    changed = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (own := getattr(backend, part)) is not None:
+            setattr(changed, part, own)
+    known = sorted(backend.get_added_tokens_decoder().items())
+    fields = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    added = change([{"id": number} | {name: getattr(token, name) for name in fields} for number, token in known])
+    # By their content alone, as a tokenizer that is read from a file gets them: it numbers them itself.
+    changed.add_tokens([AddedToken(**{name: token[name] for name in fields}) for token in added])
     return changed

@@ -35,7 +35,8 @@ def code_lists(root: Path = Path()) -> dict[str, dict[str, str]]:
     Raises ValueError naming file and line for code that can't be found by reading.
     """
     modules = [path for path in sorted((root / "stages").glob("[a-z]*.py")) if path.stem != "code"]
-    files = {module.stem: stage_files(root, module) for module in modules}
+    read: dict[Path, set[Path]] = {}
+    files = {module.stem: stage_files(root, module, read) for module in modules}
     hashes = {path: code_hash(path) for path in {path for paths in files.values() for path in paths}}
     return {
         stage: {path.relative_to(root).as_posix(): hashes[path] for path in paths} for stage, paths in files.items()
@@ -66,18 +67,23 @@ def changed_files(files: Mapping[str, str], root: Path = Path()) -> list[str]:
     return [name for name, digest in files.items() if not (root / name).is_file() or code_hash(root / name) != digest]
 
 
-def stage_files(root: Path, module: Path) -> list[Path]:
+def stage_files(root: Path, module: Path, read: dict[Path, set[Path]] | None = None) -> list[Path]:
     """The module, all of ours that it imports at any depth, and the data files that these read, sorted.
 
-    Packages that hold only a docstring are left out.
+    Packages that hold only a docstring are left out. `read` is {file: what it imports and reads}, for several stages: what
+    is not in it yet is added.
     """
+    read = {} if read is None else read
     seen: set[Path] = set()
     waiting = [module]
     while waiting:
         current = waiting.pop()
         if current not in seen:
             seen.add(current)
-            waiting += [] if current.suffix != ".py" else [*_imported_files(root, current), *_data_files(root, current)]
+            if current not in read:
+                code = current.suffix == ".py"
+                read[current] = _imported_files(root, current) | _data_files(root, current) if code else set()
+            waiting += read[current]
     return sorted(path for path in seen if path.suffix != ".py" or _has_code(path))
 
 
@@ -172,7 +178,7 @@ def imported_modules(root: Path, path: Path) -> set[str]:
     """
     names: set[str] = set()
     package = path.relative_to(root).parent.parts
-    for node in ast.walk(_parsed(root, path)):
+    for node in _nodes(root, path):
         if isinstance(node, ast.ImportFrom):
             parts = list(package[: len(package) - node.level + 1] if node.level else [])
             module = ".".join([*parts, *([node.module] if node.module else [])])
@@ -189,9 +195,10 @@ def imported_modules(root: Path, path: Path) -> set[str]:
     return {name for name in names if OURS.fullmatch(name)}
 
 
-def _parsed(root: Path, path: Path) -> ast.Module:
+def _nodes(root: Path, path: Path) -> list[ast.AST]:
+    """Every node of a file's syntax tree."""
     try:
-        return _parse(path.read_text(encoding="utf-8"))
+        return _walk(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise ValueError(f"{path.relative_to(root)}, line {error.lineno}: {error.msg}") from None
     except UnicodeDecodeError as error:
@@ -199,8 +206,8 @@ def _parsed(root: Path, path: Path) -> ast.Module:
 
 
 @cache
-def _parse(source: str) -> ast.Module:
-    return ast.parse(source)
+def _walk(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
 
 
 def _called(node: ast.Call) -> str:
@@ -220,7 +227,7 @@ def _is_hidden(node: ast.Call) -> bool:
 
 def _data_files(root: Path, path: Path) -> set[Path]:
     """Files that a module which knows its own place (`__file__`) reads: all beside it, and those it names further up."""
-    tree = list(ast.walk(_parsed(root, path)))
+    tree = _nodes(root, path)
     if not any(isinstance(node, ast.Name) and node.id == "__file__" for node in tree):
         return set()
     texts = {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}

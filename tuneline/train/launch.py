@@ -13,17 +13,17 @@ from pathlib import Path
 from tuneline.runtime.errors import StoppedError, sentence
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.machine import free_port
-from tuneline.runtime.slots import VISIBLE, training_devices
+from tuneline.runtime.slots import VISIBLE, on_cpu, training_devices
 from tuneline.train.checkpoints import RUN_INFO, STOP, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.launchers import commands, slurm, torchrun
 from tuneline.train.launchers.elsewhere import run_elsewhere
+from tuneline.train.launchers.own_process import ONE_HOST, run_here
 from tuneline.train.process_arguments import Command, Paths, to_arguments
 from tuneline.train.sections import TrainingConfig
 from tuneline.train.sizing.settle import settle
 
 MODULE = "tuneline.train.run"
-ONE_HOST = "127.0.0.1"
 LAUNCHERS = {"deepspeed": "deepspeed.launcher.launch", "torchrun": torchrun.MODULE}
 """Module of each launcher that runs once on every host."""
 
@@ -45,8 +45,11 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
             if names:
                 os.environ[VISIBLE] = ",".join(names)
             # Only now is what is free on these cards not another stage's.
-            own = to_arguments(Command(settle(config, processes, paths), paths, resume, os.getpid()))
-            stopped = launch(params, processes, own, names)
+            command = Command(settle(config, processes, paths), paths, resume, os.getpid())
+            if needs_no_launcher(params, processes):
+                stopped = run_here(command, params.master_port)
+            else:
+                stopped = launch(params, processes, to_arguments(command), names)
     else:
         own = to_arguments(Command(settle(config, processes, paths), paths, resume, 0))
         stopped = launch_elsewhere(params, processes, own, paths.scratch)
@@ -60,6 +63,14 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
 def is_local(params: DeepSpeed) -> bool:
     """Whether all processes are descendants of the stage's."""
     return params.hostfile is None and params.launcher != "slurm"
+
+
+def needs_no_launcher(params: DeepSpeed, processes: int) -> bool:
+    """Whether the stage's own process trains: the only one, of no launcher that was asked for by name.
+
+    Not on GPUs: this process may have started CUDA with cards that it must not use.
+    """
+    return params.launcher == "deepspeed" and processes == 1 and on_cpu()
 
 
 def count_processes(params: DeepSpeed, shares: int) -> int:

@@ -1,6 +1,6 @@
 """A training process: Hugging Face Trainer on DeepSpeed; the method's parameters train, the rest is frozen.
 
-    python -m stages.train            (starts it; DeepSpeed's launcher runs one such process per device)
+    python -m stages.train            (one process on a CPU is its own; else a launcher starts one per device)
 
 What is frozen is in the compute dtype, what trains and the optimizer are float32, and the forward pass runs
 under autocast: DeepSpeed's own bf16 mode stays off, because it would cast the adapter and lose small updates.
@@ -38,7 +38,7 @@ from tuneline.train.deepspeed_config import shards_in
 from tuneline.train.fused.patches import patch_model
 from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
-from tuneline.train.process_arguments import Paths, from_arguments
+from tuneline.train.process_arguments import Command, Paths, from_arguments
 from tuneline.train.sections import Method, TrainingConfig
 from tuneline.train.start import load_start
 from tuneline.train.trainer.arguments import grow_segments, init_distributed, training_arguments
@@ -61,11 +61,17 @@ def main() -> None:
     if command.parent:
         exit_with_parent(command.parent)
     grow_segments()
+    quiet_deprecations()
+    with exit_with_sentence("train"):
+        run(command)
+
+
+def run(command: Command) -> None:
+    """Train, in this process or the stage's own. Raises SystemExit of status STOPPED when a signal has ended it early."""
     logging.set_verbosity_error()
     # It says that it takes DeepSpeed's accumulation steps, as it should.
     getLogger("accelerate").setLevel(ERROR)
-    quiet_deprecations()
-    with exit_with_sentence("train"), connection_errors():
+    with connection_errors():
         train(command.config, command.paths, command.resume)
 
 

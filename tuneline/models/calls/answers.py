@@ -27,9 +27,10 @@ class AnswerReader:
         kept = {*self.of_calls, *prompter.thought_marks.control}
         self._keeps = bool(kept)
         self._skipped = {number for number, name in special.items() if name not in kept}
-        known = tokenizer.get_vocab()
-        self._turn = known.get("<|assistant|>") if prompter.name == "chatglm3" else None
-        self.stop_ids = sorted({*prompter.stop_ids, *([known[ending]] if ending in known else [])})
+        number_of = tokenizer.backend_tokenizer.token_to_id
+        self._turn = number_of("<|assistant|>") if prompter.name == "chatglm3" else None
+        ends = number_of(ending)
+        self.stop_ids = sorted({*prompter.stop_ids, *([] if ends is None else [ends])})
         """What ends an answer, with calls or without."""
 
     def decode(self, ids: Sequence[int]) -> str:
