@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -31,18 +32,34 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write; it needs three times the model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        folder = Path(scratch) / "project"
-        billions = build(folder, options.layers, options.items) / 1e9
-        start = time.monotonic()
-        run_stage(folder, "export")
-        seconds = time.monotonic() - start
-        report, speed = (read_json(folder / f"metrics/{name}.json") for name in ("export", "speed/export"))
-    figures = (billions, 2 * billions, 4 * billions, speed["peak_memory_gb"], speed["peak_memory_gb"] / 4 / billions)
-    show(table(COLUMNS, [[options.layers, *(f"{figure:.2f}" for figure in figures), f"{seconds:.0f}"]]))
+        export = measure(Path(scratch) / "project", options.layers, options.items)
+    billions = export.parameters / 1e9
+    figures = (billions, 2 * billions, 4 * billions, export.peak_gb, export.peak_gb / 4 / billions)
+    show(table(COLUMNS, [[options.layers, *(f"{figure:.2f}" for figure in figures), f"{export.seconds:.0f}"]]))
+    report = export.report
     print(
         f"delta_nll {report['delta_nll']:.2g}, largest logit difference {report['max_logit_difference']:.2g}, "
         f"greedy agreement {report['greedy_agreement']:.2%} over {report['tokens']} tokens"
     )
+
+
+class Export(NamedTuple):
+    parameters: int
+    seconds: float
+    """Of the stage's process, from start to end."""
+    peak_gb: float
+    report: dict[str, Any]
+    """metrics/export.json."""
+
+
+def measure(folder: Path, layers: int, items: int) -> Export:
+    """Export of a random model with so many of ChatGLM3-6B's layers, in a new folder."""
+    parameters = build(folder, layers, items)
+    start = time.monotonic()
+    run_stage(folder, "export")
+    seconds = time.monotonic() - start
+    report, speed = (read_json(folder / f"metrics/{name}.json") for name in ("export", "speed/export"))
+    return Export(parameters, seconds, speed["peak_memory_gb"], report)
 
 
 def build(folder: Path, layers: int, items: int) -> int:
