@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from benchmarks.checkpoints import write_native
-from benchmarks.harness import ROOT, argument_parser, show, table
+from benchmarks.harness import ROOT, argument_parser, require_file, show, table
 from benchmarks.project import make_project, read_json, run_stage, write_params
 
 COLUMNS = (
@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--items", type=int, default=2, help="held-out items that both models are run over")
     parser.add_argument("--folder", type=Path, help="where to write; it needs three times the model")
+    parser.add_argument("--metrics", type=Path, default=ROOT / "metrics", help="of a run, for the model card")
     options = parser.parse_args()
+    require_file(options.metrics / "eval_details.json", "run `make repro`")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        export = measure(Path(scratch) / "project", options.layers, options.items)
+        export = measure(Path(scratch) / "project", options.layers, options.items, options.metrics)
     billions = export.parameters / 1e9
     figures = (billions, 2 * billions, 4 * billions, export.peak_gb, export.peak_gb / 4 / billions)
     show(table(COLUMNS, [[options.layers, *(f"{figure:.2f}" for figure in figures), f"{export.seconds:.0f}"]]))
@@ -52,9 +54,9 @@ class Export(NamedTuple):
     """metrics/export.json."""
 
 
-def measure(folder: Path, layers: int, items: int) -> Export:
-    """Export of a random model with so many of ChatGLM3-6B's layers, in a new folder."""
-    parameters = build(folder, layers, items)
+def measure(folder: Path, layers: int, items: int, metrics: Path) -> Export:
+    """Export of a random model with so many of ChatGLM3-6B's layers, in a new folder; `metrics` are any run's."""
+    parameters = build(folder, layers, items, metrics)
     start = time.monotonic()
     run_stage(folder, "export")
     seconds = time.monotonic() - start
@@ -62,7 +64,7 @@ def measure(folder: Path, layers: int, items: int) -> Export:
     return Export(parameters, seconds, speed["peak_memory_gb"], report)
 
 
-def build(folder: Path, layers: int, items: int) -> int:
+def build(folder: Path, layers: int, items: int, metrics: Path) -> int:
     """What `export` reads; returns the parameters of the base."""
     from tuneline.runtime.atomic import to_json
     from tuneline.runtime.hashing import file_sha256
@@ -74,7 +76,7 @@ def build(folder: Path, layers: int, items: int) -> int:
     inputs = {"models/base/SHA256SUMS": file_sha256(folder / "base/SHA256SUMS")}
     (folder / "models/adapter/lineage.json").write_text(to_json({"params": params, "inputs": inputs}), encoding="utf-8")
     for name in ("convert_details", "eval_details", "train"):
-        shutil.copyfile(ROOT / f"metrics/{name}.json", folder / f"metrics/{name}.json")
+        shutil.copyfile(metrics / f"{name}.json", folder / f"metrics/{name}.json")
     rows = "".join(json.dumps(record(number), ensure_ascii=False) + "\n" for number in range(items))
     for name in ("train", "heldout"):
         (folder / f"data/processed/{name}.jsonl").write_text(rows, encoding="utf-8")

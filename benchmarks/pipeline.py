@@ -21,7 +21,10 @@ from typing import NamedTuple
 
 from benchmarks.goals import Goal, goal_table
 from benchmarks.harness import ROOT, argument_parser, machine_line, run_python, table
-from benchmarks.project import read_json, write_params
+from benchmarks.project import BENCH, read_json, write_params
+
+METRICS = BENCH / "metrics"
+"""Of the run that was measured last."""
 
 
 class Pipeline(NamedTuple):
@@ -52,6 +55,7 @@ def measure(rounds: int) -> Pipeline:
         clone(folder)
         say("tuneline repro")
         whole = seconds(lambda: run(folder, "tuneline", "repro"))
+        shutil.copytree(folder / "metrics", METRICS, dirs_exist_ok=True)
         speeds = {path.stem: read_json(path) for path in (folder / "metrics/speed").glob("*.json")}
         idle, exports, starts = [], [], []
         for number in range(rounds):

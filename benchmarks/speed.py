@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks import merge, pipeline, train, train_report
 from benchmarks.goals import Goal, goal_table
 from benchmarks.harness import ROOT, argument_parser, require_file
+from benchmarks.pipeline import METRICS
 from benchmarks.project import LAWBENCH
 
 
@@ -41,7 +42,7 @@ def main() -> None:
 
 def whole_export(folder: Path | None) -> list[Goal]:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        export = merge.measure(Path(scratch) / "project", layers=28, items=1)
+        export = merge.measure(Path(scratch) / "project", layers=28, items=1, metrics=METRICS)
     return [
         Goal("export of the whole 6B shape", export.seconds, 300.0, "s", at_most=True),
         Goal("its peak memory", export.peak_gb, 24.0, "GB", at_most=True),
