@@ -140,7 +140,7 @@ def processor() -> str:
 
 def _main_module() -> str:
     spec = sys.modules["__main__"].__spec__
-    return spec.name if spec else "benchmarks"
+    return spec.name.removesuffix(".__main__") if spec else "benchmarks"
 
 
 def _answer(target: str) -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.goals import goal_table
 from benchmarks.hardware import matmul_rate, operations_per_token
 from benchmarks.harness import ROOT, argument_parser, call_in_child, interleaved, require_file
 from benchmarks.project import BENCH, LAWBENCH, lawbench, make_project, write_params
-from benchmarks.train_report import SHORT, Comparison, Workload, goals, report, summaries_of, workload
+from benchmarks.speed.goals import goal_table
+from benchmarks.speed.train_report import SHORT, Comparison, Workload, goals, report, summaries_of, workload
 
 UV = str(Path(sys.executable).with_name("uv"))
 ROWS, MICRO, MAX_TOKENS, SHORT_TOKENS = 8, 4, 512, 70

@@ -7,14 +7,14 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks.goals import Goal, goal_table
 from benchmarks.gpu.roofline import Card, Kernel, operations, rate, seconds
 from benchmarks.harness import ChildError, call_in_child, interleaved, show, table
 from benchmarks.methods import COLUMNS, USUAL, scores
-from benchmarks.pipeline import Pipeline
-from benchmarks.pipeline import goals as pipeline_goals
+from benchmarks.speed.goals import Goal, goal_table
+from benchmarks.speed.pipeline import Pipeline
+from benchmarks.speed.pipeline import goals as pipeline_goals
+from benchmarks.speed.train_report import SHORT, after_first, goals, operations_done, summarize, throughput, workload
 from benchmarks.train import cut
-from benchmarks.train_report import SHORT, after_first, goals, operations_done, summarize, throughput, workload
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 

@@ -1,7 +1,7 @@
 """The default pipeline as a user runs it, in a clone: share of training, its first step, a run with nothing to do, export.
 
-    python -m benchmarks.pipeline               the whole of it once, then three rounds of what is measured alone
-    python -m benchmarks.pipeline --rounds 1
+    python -m benchmarks.speed.pipeline               the whole of it once, then three rounds of what is measured alone
+    python -m benchmarks.speed.pipeline --rounds 1
 
 The clone has this working tree's files, no results, and a DVC cache of its own, so that every stage runs; what is downloaded
 was downloaded before. A start is from `python -m stages.train` to the beginning of its first step. Needs 3 GB of disk.
@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.goals import Goal, goal_table
 from benchmarks.harness import ROOT, argument_parser, machine_line, run_python, table
 from benchmarks.project import BENCH, read_json, write_params
+from benchmarks.speed.goals import Goal, goal_table
 
 METRICS = BENCH / "metrics"
 """Of the run that was measured last."""

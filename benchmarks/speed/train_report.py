@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import mean, median
 from typing import Any, NamedTuple
 
-from benchmarks.goals import Goal
 from benchmarks.harness import machine_line, table
+from benchmarks.speed.goals import Goal
 
 OURS, SHORT = "Tuneline", "Tuneline, short rows"
 RATE_GOALS = {"LLaMA-Factory": 3.0, "Trainer": 3.0, "TRL": 5.5}

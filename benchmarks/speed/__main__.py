@@ -12,11 +12,12 @@ standard output, progress on standard error.
 import tempfile
 from pathlib import Path
 
-from benchmarks import merge, pipeline, train, train_report
-from benchmarks.goals import Goal, goal_table
+from benchmarks import merge, train
 from benchmarks.harness import ROOT, argument_parser, require_file
-from benchmarks.pipeline import METRICS
 from benchmarks.project import LAWBENCH
+from benchmarks.speed import pipeline, train_report
+from benchmarks.speed.goals import Goal, goal_table
+from benchmarks.speed.pipeline import METRICS
 
 
 def main() -> None:
