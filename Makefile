@@ -88,9 +88,9 @@ plan: $(READY) ## parameters, memory and time of the current params, before they
 	dvc repro --quiet tokenize
 	tuneline plan
 
-bench: $(READY) ## training against Trainer, TRL and LLaMA-Factory, three rounds (half an hour, after `make repro`)
+bench: $(READY) ## goals for speed and memory, beside Trainer, TRL and LLaMA-Factory, three rounds (half an hour, after `make repro`)
 	python -m benchmarks.train --setup
-	python -m benchmarks.train
+	python -m benchmarks.speed
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	uv pip compile --quiet --extra dev --no-header --no-emit-index-url --no-emit-find-links --no-annotate \

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 
-def matmul_rate(size: int = 2048, repeats: int = 15) -> float:
-    """Floating-point operations a second of a bfloat16 product of two square matrices, the best of some."""
+def matmul_rate(dtype: str = "bfloat16", size: int = 2048, repeats: int = 15) -> float:
+    """Floating-point operations a second of a product of two square matrices, the best of some."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    one, other = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
+    one, other = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
     return 2 * size**3 / _best_seconds(lambda: one @ other, repeats)
 
 

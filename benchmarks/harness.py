@@ -125,13 +125,22 @@ def machine_line(*packages: str) -> str:
     """GPU or else processor, cores, and versions of torch and other packages."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return ", ".join([device, f"{os.cpu_count()} cores", *(f"{name} {version(name)}" for name in ("torch", *packages))])
+
+
+def processor() -> str:
+    """Name of the processor, and its instructions for bfloat16 products."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    name = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in text]
+    return " ".join(filter(None, [name or platform.machine(), f"({', '.join(flags)})" if flags else ""]))
 
 
 def _main_module() -> str:
     spec = sys.modules["__main__"].__spec__
-    return spec.name if spec else "benchmarks"
+    return spec.name.removesuffix(".__main__") if spec else "benchmarks"
 
 
 def _answer(target: str) -> None:

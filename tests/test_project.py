@@ -14,7 +14,7 @@ CODE = sorted(path for folder in ("stages", "tuneline", "chat", "benchmarks") fo
 ENTRIES = [
     *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py"))),
     "benchmarks.serve", "benchmarks.merge", "benchmarks.loss", "benchmarks.plan", "benchmarks.methods", "benchmarks.train",
-    "benchmarks.gpu.steps",
+    "benchmarks.gpu.steps", "benchmarks.speed", "benchmarks.speed.pipeline",
 ]  # fmt: skip
 
 

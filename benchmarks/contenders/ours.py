@@ -1,5 +1,6 @@
 """Tuneline's training process on the same token ids, in the same order."""
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ def train(_job: dict[str, Any]) -> dict[str, Any]:
 
     from benchmarks.contenders.step_timer import StepTimer
     from tuneline.runtime.params import load
+    from tuneline.train.checkpoints import RUN_INFO
     from tuneline.train.process_arguments import Paths
     from tuneline.train.run import train as train_process
     from tuneline.train.sections import load_config
@@ -34,4 +36,7 @@ def train(_job: dict[str, Any]) -> dict[str, Any]:
         metrics=scratch / "train.json",
     )
     train_process(load_config(load), paths, resume=None, callbacks=[timer])
-    return timer.result()
+    facts = json.loads((scratch / RUN_INFO).read_text(encoding="utf-8"))
+    # Of the head's second product, the share that was computed.
+    kept = facts.get("loss_filter", {}).get("kept_share_mean", 1.0)
+    return timer.result() | {"kept_share": kept}

@@ -11,7 +11,7 @@ from benchmarks.contenders.step_timer import StepTimer
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
-    model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=getattr(torch, job["dtype"]))
     model.config.use_cache = False
     lora = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules=job["targets"])
     model = get_peft_model(model, lora, autocast_adapter_dtype=True)

@@ -12,7 +12,7 @@ from benchmarks.contenders.step_timer import StepTimer
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=getattr(torch, job["dtype"]))
     rows = [
         {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
         for row in job["rows"]

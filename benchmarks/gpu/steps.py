@@ -126,7 +126,7 @@ def measure(fields: Any, smoke: bool = False) -> tuple[float, float, float, floa
         times.append(time.perf_counter() - start)
     rate = tokens / min(times[2:] or times)
     peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
-    share = operations * rate / matmul_rate(256 if smoke else 8192 if on_gpu else 2048, 10)
+    share = operations * rate / matmul_rate("bfloat16", 256 if smoke else 8192 if on_gpu else 2048, 10)
     return rate, peak, share, float(loss.detach())
 
 

@@ -138,6 +138,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         info = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}
         info |= {"device": device_name(device), "peak_memory_gb": _peak(device), "resumed": resume is not None}
         info |= {"micro_tokens": params.micro_tokens, "gradient_checkpointing": params.gradient_checkpointing}
+        info |= {"first_step_at": progress.first_step_at}
         info |= {"deterministic": device.type == "cpu" or params.deterministic}
         info |= {} if gradient_filter is None else gradient_filter.report()
         if scaling is not None:

@@ -24,6 +24,8 @@ class Progress(TrainerCallback):
         self.bar: ProgressBar | None = None
         self.started = 0.0
         self.first_step = 0
+        self.first_step_at: float | None = None
+        """Unix time at which the first step of this start began."""
         self.logged = 0
         """Entries of Trainer's history that the curve has."""
         self.last: dict[str, float] = {}
@@ -35,6 +37,10 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
         self.bar = ProgressBar("train", self.tokens_until[-1], "tokens", self.tokens_until[state.global_step])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.first_step_at is None:
+            self.first_step_at = time.time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.bar is not None
