@@ -2,9 +2,10 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -19,7 +20,7 @@ class Said(NamedTuple):
     status: int
     body: Any
     """JSON, or text or bytes as they are."""
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 Answer = Callable[[Asked], Said | None]

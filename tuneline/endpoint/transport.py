@@ -2,16 +2,20 @@
 
 import ipaddress
 import random
+from itertools import count
 from threading import Event
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-BUSY = {408, 425, 429, 500, 502, 503, 504}
-"""Statuses after which the same request may succeed."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-"""Seconds before a retry; each wait is twice the last. A longer one that the server asks for is not waited for."""
+QUEUED = {429, 503}
+"""Statuses of a server that has too much to do, or that is still loading."""
+FAILED = {408, 500, 502, 504}
+"""Those after which the same request may succeed."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds before a retry; each wait is twice the last. Where the server asks for another one, that is kept."""
 CONNECT_TIMEOUT = 10.0
 SHOWN = 300
 """Characters of a server's message."""
@@ -42,6 +46,8 @@ class Transport:
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            # Reading the authorities takes as long as a hundred requests.
+            verify=self.root.startswith("https:"),
             # A proxy of the environment knows nothing of this machine's own servers.
             trust_env=not is_local(urlsplit(self.root).hostname or ""),
         )
@@ -55,8 +61,10 @@ class Transport:
     def ask(self, method: str, path: str, body: Any, retries: int | None = None) -> Any:
         """What the server answers, as JSON. Raises UnreachableError and RefusedError."""
         left = self.retries if retries is None else retries
-        for attempt in range(left + 1):
-            last = attempt == left or self.stopped.is_set()
+        until = monotonic() + (self.timeout if left else 0)
+        for attempt in count():
+            last = attempt >= left or self.stopped.is_set()
+            wait = backoff(attempt)
             try:
                 response = self.client.request(method, self.root + path, json=body)
             except httpx.TimeoutException as error:
@@ -67,14 +75,17 @@ class Transport:
                 if last or is_final(error):
                     raise UnreachableError(self._absent(error)) from None
             else:
-                wait = seconds_asked(response)
-                if response.status_code not in BUSY or last or (wait or 0) > LONGEST_WAIT:
+                wait = seconds_asked(response) or wait
+                if not self._again(response.status_code, last, monotonic() + wait < until):
                     return self._read(response, path)
-                if wait is not None:
-                    self.stopped.wait(wait)
-                    continue
-            self.stopped.wait(backoff(attempt))
+            self.stopped.wait(wait)
         raise AssertionError("the last attempt returns or raises")
+
+    def _again(self, status: int, last: bool, in_time: bool) -> bool:
+        """Whether to ask once more. A queue that is full has an end, so that time counts there, and not attempts."""
+        if status in QUEUED:
+            return in_time and not self.stopped.is_set()
+        return status in FAILED and not last
 
     def close(self) -> None:
         self.client.close()
@@ -95,7 +106,7 @@ class Transport:
         place = f"{self.root}{path}"
         if status in (401, 403):
             raise UnreachableError(f"{place} wants another API key ({status}: {said})")
-        if status in (429, 502, 503, 504):
+        if status in QUEUED | FAILED - {500}:
             raise UnreachableError(f"{place} is busy or has no model yet ({status}: {said}): ask again later")
         if response.is_redirect:
             raise UnreachableError(f"{place} has moved to {response.headers.get('location')}: give that URL")
@@ -142,7 +153,7 @@ def is_final(error: Exception) -> bool:
 
 def backoff(attempt: int) -> float:
     """Seconds before the next attempt, shuffled so that many clients don't come at once."""
-    return float(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempt, 9)) * random.uniform(0.5, 1))  # noqa: S311
 
 
 def seconds_asked(response: httpx.Response) -> float | None:
