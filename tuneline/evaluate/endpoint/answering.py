@@ -1,6 +1,6 @@
 """Answers of a server's model to the held-out questions and the general prompts, and how likely it finds the references."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,13 @@ from tuneline.endpoint.client import Endpoint, Reply
 from tuneline.evaluate.endpoint.asking import Wanted, ask_all
 from tuneline.evaluate.endpoint.kept import Kept, digest
 from tuneline.evaluate.endpoint.questions import Asker, Question, supervised
-from tuneline.evaluate.endpoint.replies import answer_of, general_of
-from tuneline.evaluate.endpoint.sides import kept_of, open_endpoint, server_name
+from tuneline.evaluate.endpoint.replies import ReplyReader
+from tuneline.evaluate.endpoint.sides import kept_of, open_endpoint, other_prompt_lengths, server_name
 from tuneline.evaluate.general_prompts import PROMPTS
 
 if TYPE_CHECKING:
     from tuneline.evaluate.answering import Answered, Questions
+    from tuneline.evaluate.predict import Answer
 
 
 def answer_by_endpoint(asked: "Questions") -> "Answered":
@@ -26,7 +27,6 @@ def answer_by_endpoint(asked: "Questions") -> "Answered":
 
     tokenizer = load_tokenizer(asked.base)
     prompter = load_prompter(tokenizer)
-    reader = AnswerReader(tokenizer, prompter)
     records, params = asked.records, asked.params
     with open_endpoint(params, tuned=asked.adapter is not None) as endpoint:
         asker = Asker(endpoint, prompter, params)
@@ -34,25 +34,18 @@ def answer_by_endpoint(asked: "Questions") -> "Answered":
         questions = [*own, *general]
         kept = kept_of(endpoint, asked)
         started = monotonic()
-        new = ask_all(endpoint, _replies(endpoint, questions), kept, params.concurrency, f"{asked.label}: answers")
+        new = ask_all(endpoint, _replies(endpoint, questions), kept, params.concurrency, asked.label, "answers")
         seconds = monotonic() - started
-        nll = likelihoods(endpoint, questions, kept, params.concurrency, f"{asked.label}: NLL")
-        server = server_name(endpoint)
-        if endpoint.unknown:
-            print(
-                f"{asked.label}: the server does not know {', '.join(sorted(endpoint.unknown))}, left out", flush=True
-            )
+        nll = likelihoods(endpoint, questions, kept, params.concurrency, asked.label)
+        server, unknown = server_name(endpoint), sorted(endpoint.unknown)
     found = [Reply(**kept.values[_key(question)]) for question in questions]
     speed = _run_info(server, params.concurrency, [Reply(**kept.values[key]) for key in new], seconds)
-    answers = [
-        answer_of(record, question, reply, likely, reader, prompter) | by_server(server, question, reply)
-        for record, question, reply, likely in zip(records, own, found, nll, strict=False)
-    ]
-    lines = [
-        general_of(name, question, reply, likely, reader, prompter)
-        for name, question, reply, likely in zip(PROMPTS, general, found[len(own) :], nll[len(own) :], strict=True)
-    ]
-    return Answered(answers, lines, speed, kept)  # type: ignore[arg-type]
+    reading, size = ReplyReader(server, AnswerReader(tokenizer, prompter), prompter), len(own)
+    answers = [reading.answer(*one) for one in zip(records, own, found[:size], nll[:size], strict=True)]
+    lines = [reading.general(*one) for one in zip(PROMPTS, general, found[size:], nll[size:], strict=True)]
+    for remark in remarks(answers, unknown):
+        print(f"{asked.label}: {remark}", flush=True)
+    return Answered(answers, lines, speed, kept)
 
 
 def likelihoods(
@@ -61,20 +54,27 @@ def likelihoods(
     """-log p of each supervised token by question, in nats; all None where the server can't say it of all of them."""
     wanted = [Wanted(_nll_key(one), one.id, partial(_nll, endpoint, one)) for one in questions]
     # A server that can't say it of one can't say it of thousands.
-    ask_all(endpoint, wanted[:1], kept, 1, label)
+    ask_all(endpoint, wanted[:1], kept, 1, label, "likelihoods")
     if kept.values[wanted[0].key] is not None:
-        ask_all(endpoint, wanted, kept, concurrency, label)
+        ask_all(endpoint, wanted, kept, concurrency, label, "likelihoods")
     found = [kept.values.get(one.key) for one in wanted]
     if missing := sum(one is None for one in found):
-        print(f"{label} of {missing} references can't be told by the server: it is null in the results", flush=True)
+        print(f"{label}: the server can't tell NLL of {missing} references: it is null in the results", flush=True)
         return [None] * len(questions)
     return found
 
 
-def by_server(server: str, question: Question, reply: Reply) -> dict[str, Any]:
-    """What an answer's line says of how it came to be."""
-    told = reply.prompt_tokens
-    return {"server": server} | ({} if told is None else {"prompt_tokens": [question.prompt_tokens, told]})
+def remarks(answers: Sequence["Answer"], unknown: Sequence[str]) -> Iterator[str]:
+    """What a user should know of how the server answered."""
+    if unknown:
+        yield f"the server does not know {', '.join(unknown)}: left out of the requests"
+    other = [one for one in answers if other_prompt_lengths([one])]
+    if other:
+        ours, theirs = other[0]["prompt_tokens"]
+        yield (
+            f"{len(other)} of {len(answers)} prompts are of another length at the server "
+            f"({other[0]['id']}: {theirs} tokens, expected {ours}): `tuneline served` says why"
+        )
 
 
 def _replies(endpoint: Endpoint, questions: Sequence[Question]) -> list[Wanted]:

@@ -25,8 +25,10 @@ class Wanted(NamedTuple):
     """Its answer as JSON. Raises ValueError."""
 
 
-def ask_all(endpoint: Endpoint, wanted: Sequence[Wanted], kept: Kept, concurrency: int, label: str) -> set[str]:
-    """Ask what `kept` has no answer to; returns the keys that were asked for.
+def ask_all(
+    endpoint: Endpoint, wanted: Sequence[Wanted], kept: Kept, concurrency: int, label: str, what: str
+) -> set[str]:
+    """Ask what `kept` has no answer to; returns the keys that were asked for; `what` they are, for sentences.
 
     Each answer is kept as it arrives. Raises ValueError, when those in flight have ended, naming items that were refused, or
     why nothing is answered any more.
@@ -44,7 +46,7 @@ def ask_all(endpoint: Endpoint, wanted: Sequence[Wanted], kept: Kept, concurrenc
     def ask(one: Wanted) -> None:
         kept.put(one.key, one.ask())
 
-    with ProgressBar(label, len(missing), "answers") as bar:
+    with ProgressBar(f"{label}: {what}", len(missing), what) as bar:
         for one, answer in in_flight(ask, following(), concurrency):
             bar.update()
             if isinstance(answer, UnreachableError):
@@ -54,13 +56,13 @@ def ask_all(endpoint: Endpoint, wanted: Sequence[Wanted], kept: Kept, concurrenc
             elif answer is not None:
                 refused[one.name] = answer
     if lost or refused:
-        raise ValueError(_failure(lost, refused, sum(one.key not in kept.values for one in missing.values()), wanted))
+        left = sum(one.key not in kept.values for one in wanted)
+        raise ValueError(_failure(lost, refused, f"{len(wanted) - left} of {len(wanted)} {what} are kept"))
     return set(missing)
 
 
-def _failure(lost: Sequence[ValueError], refused: Mapping[str, ValueError], left: int, wanted: Sequence[Any]) -> str:
-    there = len(wanted) - left
-    kept = f"{there} of {len(wanted)} answers are kept, and the next run asks only for the others"
+def _failure(lost: Sequence[ValueError], refused: Mapping[str, ValueError], kept: str) -> str:
+    kept += ", and the next run asks only for the others"
     if lost:
         return f"{lost[0]}; {kept}"
     some = "; ".join(f"{name}: {error}" for name, error in list(refused.items())[:SHOWN])

@@ -20,28 +20,25 @@ ENDS = ("stop", "tool_calls", "function_call", "eos_token")
 """finish_reason of an answer that ended by itself."""
 
 
-def answer_of(
-    record: Record,
-    question: Question,
-    reply: Reply,
-    nll: Sequence[float] | None,
-    reader: "AnswerReader",
-    prompter: "Prompter",
-) -> "Answer":
-    """`nll` is of the reference's tokens, its end token last; None where the server can't say."""
-    tools = record.get("tools")
-    calling = record["task"] == "tools"
-    said = read_said(reply, question, prompter)
-    text = said.answer if tools is not None or calling else reader.plain(said.answer)
-    read = reader.read(text, tools, calling)
-    calls, faults = parsed_calls(reply.tool_calls)
-    calls, faults = [*read.calls, *calls], [*read.faults, *faults]
-    places = supervised(question.row)
-    # The end token is no character of the answer; but an empty one consists of nothing else.
-    scored = len(places) - (len(places) > 1)
-    thoughts: dict[str, Any] = {"reasoning": said.thoughts} if said.thoughts else {}
-    return (
-        {  # type: ignore[return-value]
+class ReplyReader:
+    """Reads replies of one server, for one base."""
+
+    def __init__(self, server: str, reader: "AnswerReader", prompter: "Prompter") -> None:
+        """`server` is its kind and version, for the results."""
+        self.server, self.reader, self.prompter = server, reader, prompter
+
+    def answer(self, record: Record, question: Question, reply: Reply, nll: Sequence[float] | None) -> "Answer":
+        """`nll` is of the reference's tokens, its end token last; None where the server can't say."""
+        calling = record["task"] == "tools"
+        said = read_said(reply, question, self.prompter)
+        text = said.answer if calling or "tools" in record else self.reader.plain(said.answer)
+        read = self.reader.read(text, record.get("tools"), calling)
+        calls, faults = parsed_calls(reply.tool_calls)
+        calls, faults = [*read.calls, *calls], [*read.faults, *faults]
+        places = supervised(question.row)
+        # The end token is no character of the answer; but an empty one consists of nothing else.
+        scored = len(places) - (len(places) > 1)
+        answer: Answer = {
             "id": record["id"],
             "prediction": answer_with_calls(read.content, calls),
             "stopped_at_eos": ended(reply, question) and not said.unfinished,
@@ -50,30 +47,28 @@ def answer_of(
             "characters": max(1, len(reference_texts(record)[0])),
             "batch": None,
             "reachable": True,
+            "server": self.server,
         }
-        | ({"calls": calls, "call_faults": faults} if calling else {})
-        | thoughts
-        | ({"unfinished_thought": True} if said.unfinished else {})
-    )
+        if calling:
+            answer |= {"calls": calls, "call_faults": faults}
+        if said.thoughts:
+            answer["reasoning"] = said.thoughts
+        if said.unfinished:
+            answer["unfinished_thought"] = True
+        if reply.prompt_tokens is not None:
+            answer["prompt_tokens"] = [question.prompt_tokens, reply.prompt_tokens]
+        return answer
 
-
-def general_of(
-    name: str,
-    question: Question,
-    reply: Reply,
-    nll: Sequence[float] | None,
-    reader: "AnswerReader",
-    prompter: "Prompter",
-) -> General:
-    """A general prompt's."""
-    return {
-        "id": name,
-        "question": PROMPTS[name].question,
-        "prediction": reader.plain(read_said(reply, question, prompter).answer),
-        "stopped_at_eos": ended(reply, question),
-        "nll": None if nll is None else round(sum(nll[:-1]), 6),
-        "tokens": len(supervised(question.row)) - 1,
-    }
+    def general(self, name: str, question: Question, reply: Reply, nll: Sequence[float] | None) -> General:
+        """The answer to a general prompt."""
+        return {
+            "id": name,
+            "question": PROMPTS[name].question,
+            "prediction": self.reader.plain(read_said(reply, question, self.prompter).answer),
+            "stopped_at_eos": ended(reply, question),
+            "nll": None if nll is None else round(sum(nll[:-1]), 6),
+            "tokens": len(supervised(question.row)) - 1,
+        }
 
 
 def read_said(reply: Reply, question: Question, prompter: "Prompter") -> "Said":

@@ -57,6 +57,14 @@ def identity(folder: Path | None) -> str | None:
     return file_sha256(sums) if sums.is_file() else folder_sha256(folder)
 
 
+def check_backend(params: Evaluate, base: "Sequence[Answer]") -> None:
+    """Raises ValueError where the base did not answer by the same backend: scores of both would not be of the same thing."""
+    if any(("server" in one) != (params.backend == "endpoint") for one in base):
+        raise ValueError(
+            f"evaluate.backend is {params.backend}, and the base's answers are by another one: run `dvc repro predict_base`"
+        )
+
+
 def backend_record(params: Evaluate, base: "Sequence[Answer]", tuned: "Sequence[Answer]") -> dict[str, Any]:
     """Of section `generation` of eval_details.json: who answered, and by how many prompts of another length than ours."""
     if params.backend != "endpoint":
