@@ -12,6 +12,7 @@ from pathlib import Path
 from tuneline.evaluate.answering import Questions, answer
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes, generation_record
+from tuneline.evaluate.endpoint.sides import backend_record, check_backend
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
@@ -49,12 +50,15 @@ def main(stage: Stage) -> None:
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
     base, base_general = pair(records, read_answers(BASE_ANSWERS)), read_answers(BASE_GENERAL)
+    check_backend(params, base)
     classes = allowed_classes(params, CLASSES, records)
-    tuned, general, run_info = answer(Questions(BASE, ADAPTER, records, classes, params, "evaluate"))
+    answered = answer(Questions(BASE, ADAPTER, records, classes, params, "evaluate"))
+    how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)
     with stage.outputs(*OUTPUTS) as paths:
-        rows, how = prediction_rows(records, base, tuned), generation_record(params, classes, tuned)
-        metrics = write_results(rows, (base_general, general), how, INPUTS, Outputs(*paths))
-    stage.record_run_info(**run_info)
+        rows, general = prediction_rows(records, base, answered.answers), (base_general, answered.general)
+        metrics = write_results(rows, general, how, INPUTS, Outputs(*paths))
+    answered.forget()
+    stage.record_run_info(**answered.run_info)
     print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.report}")
 
 

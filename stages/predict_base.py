@@ -26,12 +26,13 @@ def main(stage: Stage) -> None:
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
     classes = allowed_classes(params, CLASSES, records)
-    answers, general, run_info = answer(Questions(BASE, None, records, classes, params, "predict_base"))
+    answered = answer(Questions(BASE, None, records, classes, params, "predict_base"))
     with stage.outputs(ANSWERS, GENERAL) as (answers_path, general_path):
-        write_jsonl(answers_path, answers)
-        write_jsonl(general_path, general)
-    stage.record_run_info(**run_info)
-    print(f"predict_base: {len(answers)} answers of the base in {ANSWERS}")
+        write_jsonl(answers_path, answered.answers)
+        write_jsonl(general_path, answered.general)
+    answered.forget()
+    stage.record_run_info(**answered.run_info)
+    print(f"predict_base: {len(answered.answers)} answers of the base in {ANSWERS}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tuneline.evaluate import statistics
 from tuneline.evaluate.metrics.counts import micro_f1
 from tuneline.evaluate.statistics import (
     counted_interval,
@@ -25,6 +26,21 @@ def test_the_interval_covers_the_mean_and_is_the_same_every_time():
     # The normal interval of the mean, within a tenth of its width.
     half = 1.96 * np.std(values) / np.sqrt(50)
     assert interval["high"] - interval["value"] == pytest.approx(half, rel=0.1)
+
+
+def test_batches_change_nothing(monkeypatch):
+    random = np.random.default_rng(3)
+    values, others = random.normal(5, 1, (2, 300)).tolist()
+    counts = random.integers(0, 2, (2, 300, 3, 3)).astype(float)
+    found = []
+    for size, batches in ((10**7, 1), (10**5, 31)):
+        monkeypatch.setattr(statistics, "BATCH", size)
+        statistics._drawn.cache_clear()
+        statistics._swapped.cache_clear()
+        assert len(statistics._batches(statistics.RESAMPLES, 300)) == batches
+        of_counts = [counted_paired(*counts, micro_f1), counted_interval(counts[0], micro_f1)]
+        found.append([paired(values, others, HIGHER), *of_counts])
+    assert found[0] == found[1]
 
 
 def test_values_without_spread_have_a_point_for_an_interval():

@@ -116,7 +116,7 @@ def warnings(metrics: dict[str, Any]) -> list[Warned]:
                 "train longer (train.max_steps), on shorter answers, or take a larger base (base.source)",
             )
         )
-    forgot = metrics.get("general", {}).get("nll_per_token", {}).get("delta", {}).get("value", 0.0)
+    forgot = (metrics.get("general", {}).get("nll_per_token") or {}).get("delta", {}).get("value", 0.0)
     if forgot > FORGETTING.severe:
         found.append(
             Warned(

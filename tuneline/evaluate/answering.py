@@ -17,6 +17,7 @@ from tuneline.formats.records import Record
 from tuneline.runtime.children import in_children
 
 if TYPE_CHECKING:
+    from tuneline.evaluate.endpoint.kept import Kept
     from tuneline.models.devices.placement import Place
 
 
@@ -38,6 +39,12 @@ class Answered(NamedTuple):
     general: list[General]
     run_info: dict[str, Any]
     """For metrics/speed."""
+    kept: "Kept | None" = None
+    """Where a server answered: what is to be forgotten once the outputs are in place."""
+
+    def forget(self) -> None:
+        if self.kept is not None:
+            self.kept.forget()
 
 
 class Share(NamedTuple):
@@ -60,7 +67,14 @@ class Part(NamedTuple):
 
 
 def answer(questions: Questions, places: "Sequence[Place] | None" = None) -> Answered:
-    """All answers; without `places` the free memory of this machine's GPUs says where. Raises what `in_children` does."""
+    """All answers; without `places` the free memory of this machine's GPUs says where, unless a server answers.
+
+    Raises what `in_children` does, and ValueError for a server that does not answer.
+    """
+    if questions.params.backend == "endpoint":
+        from tuneline.evaluate.endpoint.answering import answer_by_endpoint
+
+        return answer_by_endpoint(questions)
     places = chosen_places(questions) if places is None else places
     shares = [Share(questions, place, number, len(places)) for number, place in enumerate(places)]
     if len(shares) == 1:
@@ -105,10 +119,16 @@ def answer_share(share: Share) -> Part:
     speed = done.run_info
     if numbers is not None:
         # Alone, the batches were counted from 0.
-        answers = {item: one | {"batch": numbers[one["batch"]]} for item, one in answers.items()}
+        answers = {item: renumbered(one, numbers) for item, one in answers.items()}
         speed = {"batches": dict(zip(numbers, speed.get("batches", []), strict=True))}
     general = predict_general(model, params, label, names) if names else []
     return Part(answers, {line["id"]: line for line in general}, model.run_info, speed)
+
+
+def renumbered(one: Answer, numbers: Sequence[int]) -> Answer:
+    """An answer with the number of its batch among all."""
+    assert one["batch"] is not None, "only a server's answers have none"
+    return one | {"batch": numbers[one["batch"]]}
 
 
 def dealt(tokenizer: Any, questions: Questions, process: int, of: int) -> tuple[dict[int, list[int]], list[str]]:

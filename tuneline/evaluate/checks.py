@@ -34,7 +34,7 @@ def checks(metrics: dict[str, Any], results: Sequence[TaskResult], sources: Mapp
     found = [
         _loops(_worst(results, _looping, LOOPS) or whole),
         _cut_off(_worst(results, _cut, CUT_OFF) or whole),
-        _forgetting(metrics["general"]["nll_per_token"]),
+        *([_forgetting(general)] if (general := metrics["general"]["nll_per_token"]) else []),
     ]
     kept = sum(row.get("leaks_kept", 0) for row in sources.values())
     return found + ([_leaks(kept)] if kept else [])

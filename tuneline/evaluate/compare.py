@@ -30,12 +30,12 @@ OF_SOME_ITEMS = ("tools_exact_match", "tools_name_accuracy")
 def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, Any]:
     """The design's eval_details.json: {"items", "tasks", "versions", "base", "tuned", "delta"}, sides by their names.
 
-    Metrics of a task are over its items alone, and there only when it has any.
+    Metrics of a task are over its items alone, and there only when it has any; one that an answer has no value of is not there.
     """
     first, second = sides
     tasks = [row["task"] for row in rows]
     result: dict[str, Any] = {"items": len(rows), "tasks": {task: tasks.count(task) for task in sorted(set(tasks))}}
-    chosen = {name: metric for name, metric in METRICS.items() if metric.task is None or metric.task in tasks}
+    chosen = {name: metric for name, metric in METRICS.items() if _has(name, metric, rows, tasks, sides)}
     result |= {"versions": {name: metric.version for name, metric in chosen.items()}}
     result |= {first: {}, second: {}, "delta": {}}
     for name, metric in chosen.items():
@@ -47,6 +47,13 @@ def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, An
             result[first][name], result[second][name] = (mean_interval(values[side]) for side in sides)
             result["delta"][name] = paired(values[first], values[second], metric.rank)
     return result
+
+
+def _has(name: str, metric: Metric, rows: Sequence[Row], tasks: Sequence[str], sides: tuple[str, str]) -> bool:
+    """Whether every item has a value of a metric."""
+    if metric.corpus:
+        return metric.task in tasks
+    return all(row["scores"][side][name] is not None for row in rows for side in sides)
 
 
 def counts(rows: Sequence[Row], task: str, side: str) -> list[Counts]:
@@ -69,8 +76,13 @@ def per_class_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def change_on_general(base: Sequence[General], tuned: Sequence[General]) -> dict[str, Any]:
-    """{"nll_per_token": {"base", "tuned", "delta"}} of written answers to general prompts, each with its interval."""
-    before, after = ([line["nll"] / line["tokens"] for line in lines] for lines in (base, tuned))
+    """{"nll_per_token": {"base", "tuned", "delta"}} of written answers to general prompts, each with its interval.
+
+    {"nll_per_token": None} where it was not measured.
+    """
+    if any(line["nll"] is None for line in (*base, *tuned)):
+        return {"nll_per_token": None}
+    before, after = ([(line["nll"] or 0.0) / line["tokens"] for line in lines] for lines in (base, tuned))
     delta = paired(before, after, METRICS["nll_per_token"].rank)
     return {"nll_per_token": {"base": mean_interval(before), "tuned": mean_interval(after), "delta": delta}}
 

@@ -1,8 +1,9 @@
 """Section `evaluate`: how answers to the held-out questions are generated."""
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneline.formats.extraction import TASKS
 from tuneline.runtime.params import Section
@@ -20,6 +21,55 @@ class Evaluate(Section):
     constrain: dict[str, list[str]] | Literal["training_set"] | None
     """Answers of triples, entities and labels hold only spans of the question and these classes: those of the training set, or
     those listed by task. Null leaves answers free."""
+
+    backend: Literal["transformers", "endpoint"] = "transformers"
+    """Who answers: base and adapter in this process, or a server that has both. From here on keys may be missing: earlier
+    projects have none of them."""
+    url: str | None = None
+    """Of an OpenAI-compatible API, for `endpoint`."""
+    base_url: str | None = None
+    """Of the server that has the base; null is the same."""
+    model: str | None = None
+    """Name of the tuned model at the server."""
+    base_model: str | None = None
+    """Name of the base there."""
+    concurrency: int = Field(default=25, gt=0, le=1024)
+    """Requests in flight."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the server's key."""
+
+    @property
+    def base_endpoint(self) -> tuple[str | None, str | None]:
+        """(URL, name) of the base."""
+        return self.base_url or self.url, self.base_model
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "Evaluate":
+        if self.backend != "endpoint":
+            return self
+        if missing := [name for name in ("url", "model", "base_model") if getattr(self, name) is None]:
+            raise ValueError(f"{' and '.join(missing)} beside backend endpoint (null)")
+        if self.base_endpoint == (self.url, self.model):
+            raise ValueError(
+                f"two models to compare: base_model or base_url other than model and url (both are {self.model!r})"
+            )
+        if self.constrain is not None:
+            raise ValueError("constrain null beside backend endpoint, which can't hold answers to spans of a question")
+        return self
+
+    @field_validator("url", "base_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+            return value
+        raise ValueError("null, or the URL of an API without a user's name, such as http://localhost:8000/v1")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_variable(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            return value
+        raise ValueError("null, or the name of an environment variable; the key itself belongs in no file")
 
     @field_validator("constrain", mode="before")
     @classmethod

@@ -10,10 +10,11 @@ OF_CALLS = ("tools_name_accuracy", "tools_arguments_f1", "tools_call_accuracy")
 MOST = 10
 
 
-def figures(details: dict[str, Any]) -> dict[str, float | int]:
+def figures(details: dict[str, Any]) -> dict[str, float | int | None]:
     """metrics/eval.json out of eval_details.json: the tuned model's values, and the change on general prompts.
 
-    The base answers the same items in every experiment on it, so that differences to it would tell nothing more.
+    The base answers the same items in every experiment on it, so that differences to it would tell nothing more. What was not
+    measured is None.
     """
     tasks = details["tasks"]
     own = {METRICS[name].task for name in MAIN_METRICS} - {None}
@@ -22,6 +23,6 @@ def figures(details: dict[str, Any]) -> dict[str, float | int]:
         main += [name for name in MAIN_METRICS if METRICS[name].task is None]
     always = ALWAYS[: MOST - 2 - len(main)]
     main += list(OF_CALLS if "tools" in tasks else ())[: MOST - 2 - len(main) - len(always)]
-    values = {name: details["tuned"][name]["value"] for name in (*main, *always)}
-    change = details["general"]["nll_per_token"]["delta"]["value"]
-    return {"items": details["items"], **values, "general_nll_change": change}
+    values = {name: details["tuned"].get(name, {}).get("value") for name in (*main, *always)}
+    general = details["general"]["nll_per_token"]
+    return {"items": details["items"], **values, "general_nll_change": general and general["delta"]["value"]}

@@ -125,8 +125,9 @@ class General(TypedDict):
     prediction: str
     stopped_at_eos: bool
     """Whether the model ended its answer with a stop token."""
-    nll: float
-    """Of the written answer in nats, without its end token, which a base that was only pretrained has not learnt."""
+    nll: float | None
+    """Of the written answer in nats, without its end token, which a base that was only pretrained has not learnt; None where a
+    server answered that can't say."""
     tokens: int
 
 

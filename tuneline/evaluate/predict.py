@@ -31,14 +31,15 @@ class Answer(TypedDict):
     prediction: str
     stopped_at_eos: bool
     """Whether it ended with a stop token, before max_new_tokens."""
-    nll: float
-    """Sum over the reference answer's tokens in nats, end token left out; an empty answer (no triple is right) has it alone."""
+    nll: float | None
+    """Sum over the reference answer's tokens in nats, end token left out; an empty answer (no triple is right) has it alone.
+    None where a server answered that can't say."""
     tokens: int
     """Of the reference answer, which `nll` is the sum over."""
     characters: int
     """Of the reference answer: 1 for an empty one."""
-    batch: int
-    """Number of the batch that it was generated in, whose composition changes float results."""
+    batch: int | None
+    """Number of the batch that it was generated in, whose composition changes float results; None where a server answered."""
     reachable: bool
     """Whether a right answer could be said at all: always, but under a constraint."""
     calls: NotRequired[list[ToolCall]]
@@ -49,6 +50,10 @@ class Answer(TypedDict):
     """Thoughts before the answer, which are not scored."""
     unfinished_thought: NotRequired[bool]
     """Whether the thought had no end, so that there is no answer; there when there is one."""
+    server: NotRequired[str]
+    """Kind and version of the server that answered."""
+    prompt_tokens: NotRequired[list[int]]
+    """Of our prompt, and of the server's by its own count."""
 
 
 class Model(NamedTuple):

@@ -53,7 +53,7 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts) -> str:
     base = model_name(facts.base, facts.training.get("total_parameters"))
     changed = sorted(
         zip(*facts.general, strict=True),
-        key=lambda pair: pair[0]["nll"] / pair[0]["tokens"] - pair[1]["nll"] / pair[1]["tokens"],
+        key=lambda pair: _each(pair[0]) - _each(pair[1]),
     )
     return render(
         Path(__file__).with_name("report.html.jinja"),
@@ -152,6 +152,11 @@ def _item(row: Row) -> dict[str, Any]:
         "unfinished": row.get("unfinished_thought", {}),
         "reference": _folded(plain_text(row["references"][0])),
     }
+
+
+def _each(line: General) -> float:
+    """NLL per token; 0 where it was not measured."""
+    return (line["nll"] or 0.0) / line["tokens"]
 
 
 def _general(base: General, tuned: General) -> dict[str, Any]:

@@ -5,8 +5,9 @@ change sides (Fisher's sign flips), with a fixed seed, so that the same answers 
 metrics (F1) the same two, on the items' counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -16,6 +17,9 @@ from tuneline.evaluate.metrics.counts import Array, CorpusMetric
 SEED = 17
 RESAMPLES = 9999
 LEVEL = 0.95
+BATCH = 10**7
+"""Numbers of a matrix [resamples, items] that are computed with at a time."""
+Small = np.ndarray[Any, np.dtype[np.int8]]
 
 
 def mean_interval(values: Sequence[float]) -> dict[str, float]:
@@ -73,13 +77,32 @@ def _resampled(counts: Array) -> Array:
 
 
 @cache
-def _drawn(size: int) -> Array:
+def _drawn(size: int) -> Small:
     """[resamples, items]: how often each item was drawn."""
-    return np.random.default_rng(SEED).multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
+    random, share = np.random.default_rng(SEED), np.full(size, 1 / size)
+    return _stacked(random.multinomial(size, share, rows) for rows in _batches(RESAMPLES, size))
 
 
-def _weighted(weights: Array, counts: Array) -> Array:
-    return (weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:])
+def _weighted(weights: Small, counts: Array) -> Array:
+    flat = counts.reshape(len(counts), -1)
+    return _times(weights, flat).reshape(len(weights), *counts.shape[1:])
+
+
+def _times(weights: Small, values: Array) -> Array:
+    """The product of weights [rows, items] and values [items, …], so many rows at a time that memory stays bounded."""
+    edges = np.cumsum(_batches(*weights.shape))[:-1]
+    return np.concatenate([rows.astype(float) @ values for rows in np.split(weights, edges)])
+
+
+def _batches(rows: int, size: int) -> list[int]:
+    """Rows of `size` numbers dealt into batches of at most BATCH numbers."""
+    most = max(1, BATCH // size)
+    return [min(most, rows - start) for start in range(0, rows, most)]
+
+
+def _stacked(batches: Iterable[Any]) -> Small:
+    """Small whole numbers in a byte each: thousands of items make a matrix of gigabytes otherwise."""
+    return np.concatenate([batch.astype(np.int8) for batch in batches])
 
 
 def _edges(values: Array) -> dict[str, float]:
@@ -104,7 +127,7 @@ def _bounds(values: Sequence[float]) -> dict[str, float]:
         (np.asarray(values, dtype=float),),
         np.mean,
         n_resamples=RESAMPLES,
-        batch=max(1, 10**7 // len(values)),
+        batch=max(1, BATCH // len(values)),
         confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(SEED),
@@ -115,16 +138,16 @@ def _bounds(values: Sequence[float]) -> dict[str, float]:
 def _permutation_p(differences: Array) -> float:
     if not differences.any():
         return 1.0
-    signs = 1 - 2 * _swapped(len(differences))
-    return _p(signs @ differences, float(differences.sum()))
+    return _p(_times(1 - 2 * _swapped(len(differences)), differences), float(differences.sum()))
 
 
 @cache
-def _swapped(size: int) -> Array:
+def _swapped(size: int) -> Small:
     """[choices, items] of 0 and 1, whether an item's two answers change sides: every choice, or random ones where many."""
     if 2**size <= RESAMPLES:
-        return (np.arange(2**size)[:, None] >> np.arange(size) & 1).astype(float)
-    return np.random.default_rng(SEED).integers(0, 2, (RESAMPLES, size)).astype(float)
+        return _stacked([np.arange(2**size)[:, None] >> np.arange(size) & 1])
+    random = np.random.default_rng(SEED)
+    return _stacked(random.integers(0, 2, (rows, size)) for rows in _batches(RESAMPLES, size))
 
 
 def _p(null: Array, found: float) -> float:

@@ -25,7 +25,7 @@ def write_intervals(path: Path, metrics: dict[str, Any]) -> None:
              for name, delta in metrics["delta"].items()]  # fmt: skip
     general = metrics["general"]["nll_per_token"]
     change = METRICS["nll_per_token"]._replace(title="NLL on general prompts")
-    lines.append(_interval(change, general["base"], general["tuned"], general["delta"]))
+    lines += [_interval(change, general["base"], general["tuned"], general["delta"])] if general else []
     _write(path, lines, ("metric", "unit", "base", "tuned", "difference", "low", "high", "p"))
 
 

@@ -59,7 +59,7 @@ def chosen(rows: Sequence[Row], task: str) -> dict[str, Row]:
     """
     ranked = sorted(
         (row for row in rows if row["task"] == task),
-        key=lambda row: (-item_score(row, "tuned"), row["scores"]["tuned"]["nll_per_char"], row["id"]),
+        key=lambda row: (-item_score(row, "tuned"), row["scores"]["tuned"]["nll_per_char"] or 0.0, row["id"]),
     )
     places = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
     if len(ranked) < 3:

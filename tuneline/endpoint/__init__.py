@@ -1,0 +1,1 @@
+"""Client of OpenAI-compatible servers: vLLM, SGLang, llama.cpp, Ollama, TGI, `transformers serve`, and our own."""

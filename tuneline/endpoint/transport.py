@@ -1,0 +1,177 @@
+"""HTTP with retries: JSON in, JSON out, and one sentence for each way that it can fail."""
+
+import ipaddress
+import random
+from itertools import count
+from threading import Event
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+QUEUED = {429, 503}
+"""Statuses of a server that has too much to do, or that is still loading."""
+FAILED = {408, 500, 502, 504}
+"""Those after which the same request may succeed."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds before a retry; each wait is twice the last. Where the server asks for another one, that is kept."""
+CONNECT_TIMEOUT = 10.0
+SHOWN = 300
+"""Characters of a server's message."""
+
+
+class UnreachableError(ValueError):
+    """The server answers nothing at all, so there is no use in asking it something else."""
+
+
+class RefusedError(ValueError):
+    """The server has refused one request."""
+
+    def __init__(self, message: str, status: int, detail: str) -> None:
+        super().__init__(message)
+        self.status, self.detail = status, detail
+        """`detail` is the server's own message."""
+
+
+class Transport:
+    """Connections to one server, for several threads."""
+
+    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, connections: int) -> None:
+        """`timeout` in seconds is for one answer. Raises ValueError for what is no URL of a server."""
+        self.root, self.timeout, self.retries = root_url(url), timeout, retries
+        self.stopped = Event()
+        """Set by whoever wants no more retries."""
+        self.client = httpx.Client(
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            # Reading the authorities takes as long as a hundred requests.
+            verify=self.root.startswith("https:"),
+            # A proxy of the environment knows nothing of this machine's own servers.
+            trust_env=not is_local(urlsplit(self.root).hostname or ""),
+        )
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.ask("POST", path, body)
+
+    def get(self, path: str) -> Any:
+        return self.ask("GET", path, None)
+
+    def ask(self, method: str, path: str, body: Any, retries: int | None = None) -> Any:
+        """What the server answers, as JSON. Raises UnreachableError and RefusedError."""
+        left = self.retries if retries is None else retries
+        until = monotonic() + (self.timeout if left else 0)
+        for attempt in count():
+            last = attempt >= left or self.stopped.is_set()
+            wait = backoff(attempt)
+            try:
+                response = self.client.request(method, self.root + path, json=body)
+            except httpx.TimeoutException as error:
+                # It may still be working on it, and a third request would be one more.
+                if last or attempt:
+                    raise UnreachableError(self._late(error)) from None
+            except httpx.TransportError as error:
+                if last or is_final(error):
+                    raise UnreachableError(self._absent(error)) from None
+            else:
+                wait = seconds_asked(response) or wait
+                if not self._again(response.status_code, last, monotonic() + wait < until):
+                    return self._read(response, path)
+            self.stopped.wait(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _again(self, status: int, last: bool, in_time: bool) -> bool:
+        """Whether to ask once more. A queue that is full has an end, so that time counts there, and not attempts."""
+        if status in QUEUED:
+            return in_time and not self.stopped.is_set()
+        return status in FAILED and not last
+
+    def close(self) -> None:
+        self.client.close()
+
+    def _late(self, error: httpx.TimeoutException) -> str:
+        if isinstance(error, httpx.ConnectTimeout):
+            return f"{self.root} can't be reached within {CONNECT_TIMEOUT:g} s: correct the URL, or start the server"
+        return f"{self.root} has not answered within {self.timeout:g} s, twice: is it overloaded, or has it hung?"
+
+    def _absent(self, error: httpx.TransportError) -> str:
+        reason = str(error) or type(error).__name__
+        if is_final(error):
+            return f"{urlsplit(self.root).hostname} is no known host ({reason}): correct the URL {self.root}"
+        return f"no server answers at {self.root} ({reason}): start it, or correct the URL"
+
+    def _read(self, response: httpx.Response, path: str) -> Any:
+        status, said = response.status_code, message_of(response)
+        place = f"{self.root}{path}"
+        if status in (401, 403):
+            raise UnreachableError(f"{place} wants another API key ({status}: {said})")
+        if status in QUEUED | FAILED - {500}:
+            raise UnreachableError(f"{place} is busy or has no model yet ({status}: {said}): ask again later")
+        if response.is_redirect:
+            raise UnreachableError(f"{place} has moved to {response.headers.get('location')}: give that URL")
+        if not response.is_success:
+            raise RefusedError(f"{place} refuses the request ({status}: {said})", status, said)
+        try:
+            return response.json()
+        except ValueError:
+            raise UnreachableError(
+                f"{place} answers {said!r}, which is no JSON: expected an OpenAI-compatible API, "
+                "with a URL such as http://localhost:8000/v1"
+            ) from None
+
+
+def root_url(url: str) -> str:
+    """The server's own URL, without the API's path: `http://host:8000` of `http://host:8000/v1`. Raises ValueError."""
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"the URL is {url!r}, expected one such as http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise ValueError("the URL holds a user name or a password: put the key into an environment variable")
+    path = parts.path.rstrip("/")
+    for end in ("/chat/completions", "/v1"):
+        path = path.removesuffix(end)
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def is_local(host: str) -> bool:
+    """Whether a host is this machine by its very name."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def is_final(error: Exception) -> bool:
+    """Whether no retry mends it: a host without an address."""
+    said = str(error)
+    return any(text in said for text in ("Name or service not known", "nodename nor servname", "No address associated"))
+
+
+def backoff(attempt: int) -> float:
+    """Seconds before the next attempt, shuffled so that many clients don't come at once."""
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempt, 9)) * random.uniform(0.5, 1))  # noqa: S311
+
+
+def seconds_asked(response: httpx.Response) -> float | None:
+    """Retry-After in seconds, where it is a number."""
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "")))
+    except ValueError:
+        return None
+
+
+def message_of(response: httpx.Response) -> str:
+    """The server's own words: OpenAI's error object, FastAPI's detail, or the body's beginning."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    while isinstance(body, dict):
+        inner = next((body[key] for key in ("error", "message", "detail") if body.get(key)), None)
+        body = str(body) if inner is None else inner
+    text = " ".join(str(body).split())
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"

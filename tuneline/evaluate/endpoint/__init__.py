@@ -1,0 +1,1 @@
+"""Answers from a server instead of this process: `evaluate.backend: endpoint`."""
