@@ -6,6 +6,10 @@ from typing import Any, Literal, NamedTuple
 Relation = Literal["equal", "runs_on", "cut", "differs"]
 
 
+OF_A_CHARACTER = 3
+"""Tokens, at most: bytes of a character that is not whole."""
+
+
 class AnswerPair(NamedTuple):
     """What two models answered to one item, as ids of one tokenizer, without what ends an answer."""
 
@@ -54,7 +58,9 @@ def compare_answer(pair: AnswerPair) -> AnswerDifference:
         # An answer of ours that a limit ended may well go on with another limit.
         return AnswerDifference("runs_on" if pair.ended else "equal", common)
     if common == len(pair.theirs) and pair.finish == "length":
-        return AnswerDifference("cut", common)
+        # A limit that ends both may do so within a character, of which one of them shows nothing.
+        within = not pair.ended and len(pair.ours) - common <= OF_A_CHARACTER
+        return AnswerDifference("equal" if within else "cut", common)
     return AnswerDifference("differs", common)
 
 

@@ -1,7 +1,7 @@
 """What a server says of the held-out items: its answers, its prompts and its likelihoods, as far as it tells them."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -72,7 +72,9 @@ def ask(server: Server, project: Project, concurrency: int) -> Said:
     # The first alone: a server that can't be asked is found out before the others are under way.
     first = answer_of(server, project, items[0])
     answers = [first, *all_of(lambda item: answer_of(server, project, item), items[1:], "answers")]
-    prompts = every_or_none(lambda part, label: all_of(lambda item: prompt_of(server, item), part, label), items, "prompts")
+    prompts = every_or_none(
+        lambda part, label: all_of(lambda item: prompt_of(server, item), part, label), items, "prompts"
+    )
     nll = every_or_none(lambda part, label: all_of(lambda item: nll_of(server, item), part, label), items, "NLL")
     differing = [(item, said) for item, said in zip(items, answers, strict=True) if said.ids != item.answer_ids]
     again = [(said, answer_of(server, project, item)) for item, said in differing[:AGAIN]]
@@ -80,7 +82,9 @@ def ask(server: Server, project: Project, concurrency: int) -> Said:
     return Said(answers, prompts, nll, again, None if told else lengths(server, project, answers))
 
 
-def every_or_none(asked: Callable[[Sequence[T], str], list[R | None]], items: Sequence[T], label: str) -> list[R | None]:
+def every_or_none(
+    asked: Callable[[Sequence[T], str], list[R | None]], items: Sequence[T], label: str
+) -> list[R | None]:
     """What a server tells of each item; of the others it is not asked where it can't say it of the first."""
     first = asked(items[:1], label)
     if first[0] is None or len(items) == 1:
@@ -137,7 +141,8 @@ def read_call(call: Mapping[str, Any], faults: list[str]) -> ToolCall | None:
 
 def openai_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Messages as OpenAI's API has them: arguments of calls as text, and each call and its answer with an id."""
-    found, waiting = [], iter(())
+    found: list[dict[str, Any]] = []
+    waiting: Iterator[str] = iter(())
     for message in messages:
         entry: dict[str, Any] = {"role": message["role"], "content": message["content"]}
         if calls := message.get("tool_calls"):
@@ -206,7 +211,11 @@ def suffix_tokens(project: Project) -> int | None:
     if not tokenizer.chat_template:
         return None
     long, short = (
-        len(tokenizer.apply_chat_template([{"role": "user", "content": "x"}], add_generation_prompt=way, return_dict=False))
+        len(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": "x"}], add_generation_prompt=way, return_dict=False
+            )
+        )
         for way in (True, False)
     )
     return long - short

@@ -11,7 +11,7 @@ from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.example import IGNORE_INDEX
 from tuneline.formats.records import Message, Record, read_heldout
 from tuneline.models.calls.answers import AnswerReader
-from tuneline.models.chat_format import Prompter, load_prompter
+from tuneline.models.chat_format import Prompter, Reasoning, load_prompter
 from tuneline.models.loading import BASE, MERGED, load_tokenizer
 from tuneline.runtime.params import load
 
@@ -81,7 +81,8 @@ def read_project(most: int | None = None) -> Project:
     base = {line["id"]: line for line in pair(records, read_answers(BASE_ANSWERS))} if BASE_ANSWERS.is_file() else {}
     if missing := [record["id"] for record in records if record["id"] not in rows]:
         raise ValueError(f"{PREDICTIONS} has no answer to {missing[0]}: run `dvc repro evaluate`")
-    free = [record for record in records if record["task"] not in allowed_classes(params, CLASSES, records)]
+    bound = allowed_classes(params, CLASSES, records)
+    free = [record for record in records if record["task"] not in bound]
     if not free:
         raise ValueError(
             "evaluate.constrain bound every answer, which no server is told: set it to null, run `dvc repro evaluate`"
@@ -114,7 +115,7 @@ def thinks(record: Record) -> bool:
 def _item(record: Record, row: Mapping[str, Any], base: Any, prompter: Prompter) -> Item:
     tools = record.get("tools") or None
     prompt = prompter.generation_prompt(record["messages"][:-1], thinks(record), tools)
-    way = "mask" if thinks(record) else "learn"
+    way: Reasoning = "mask" if thinks(record) else "learn"
     encoded = prompter.training_row(record["messages"], "last_answer", way, record.get("tools"))
     places = [place for place, label in enumerate(encoded.labels) if label != IGNORE_INDEX]
     # As evaluation has it: the end token is no part of an answer, unless it is all there is.

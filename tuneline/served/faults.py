@@ -17,7 +17,8 @@ FAULTS: dict[str, Fault] = {
             "The chat template writes one, and the server's tokenizer adds another: switch off the tokenizer's "
             "(`add_bos_token: false` in tokenizer_config.json; GGUF: tokenizer.ggml.add_bos_token false), or, where a client "
             "renders the template itself, send messages to /v1/chat/completions instead.",
-            "对话模板写了一个，服务端分词器又加了一个：关闭分词器的那个（tokenizer_config.json 的 add_bos_token: false；GGUF 的 "
+            "对话模板写了一个，服务端分词器又加了一个：关闭分词器的那个"
+            "（tokenizer_config.json 的 add_bos_token: false；GGUF 的 "
             "tokenizer.ggml.add_bos_token）；若由客户端自行渲染模板，改为把消息发给 /v1/chat/completions。",
         ),
     ),
@@ -40,7 +41,8 @@ FAULTS: dict[str, Fault] = {
         Text(
             "Serve the exported chat_template.jinja (vLLM: --chat-template; llama.cpp: --chat-template-file), and remove the "
             "server's own system prompt (Ollama: SYSTEM of the Modelfile).",
-            "使用导出的 chat_template.jinja（vLLM：--chat-template；llama.cpp：--chat-template-file），并去掉服务端自带的系统提示"
+            "使用导出的 chat_template.jinja（vLLM：--chat-template；llama.cpp：--chat-template-file），"
+            "并去掉服务端自带的系统提示"
             "（Ollama：Modelfile 的 SYSTEM）。",
         ),
     ),
@@ -56,7 +58,8 @@ FAULTS: dict[str, Fault] = {
         Text(
             "Serve the exported chat_template.jinja (vLLM: --chat-template; llama.cpp: --jinja --chat-template-file; Ollama: "
             "TEMPLATE of the Modelfile), not one that the server guesses by the model's name.",
-            "使用导出的 chat_template.jinja（vLLM：--chat-template；llama.cpp：--jinja --chat-template-file；Ollama：Modelfile 的 "
+            "使用导出的 chat_template.jinja（vLLM：--chat-template；llama.cpp：--jinja --chat-template-file；"
+            "Ollama：Modelfile 的 "
             "TEMPLATE），而非服务端按模型名猜测的模板。",
         ),
     ),
@@ -106,7 +109,10 @@ FAULTS: dict[str, Fault] = {
         ),
     ),
     "other_adapter": Fault(
-        Text("It has other trained weights than models/adapter.", "所载的训练权重不是 models/adapter。"),
+        Text(
+            "It computes with other weights than this revision's: another revision's adapter, or another base.",
+            "所用权重不是本版本的：另一版本的适配器，或另一基座。",
+        ),
         Text(
             "Load this revision's adapter, or its merged folder: lineage.json there names the data, parameters and code.",
             "载入本版本的适配器或合并目录；其中的 lineage.json 记有数据、参数与代码。",
@@ -120,7 +126,10 @@ FAULTS: dict[str, Fault] = {
         ),
     ),
     "missing_stop": Fault(
-        Text("Its answers go on after ours have ended: a stop token is missing.", "我们的回答已结束处仍继续输出：缺少停止词元。"),
+        Text(
+            "Its answers go on after ours have ended: a stop token is missing.",
+            "我们的回答已结束处仍继续输出：缺少停止词元。",
+        ),
         Text(
             "Serve the exported generation_config.json, whose eos_token_id lists all of them, or send them as `stop_token_ids` "
             "(vLLM) or `stop`.",
@@ -135,9 +144,13 @@ FAULTS: dict[str, Fault] = {
         ),
     ),
     "sampling": Fault(
-        Text("The same request gets other answers: it samples, although temperature is 0.", "同一请求得到不同回答：温度为 0 却仍在采样。"),
         Text(
-            "Look for a temperature that overrides the request's (a proxy, the Modelfile, generation_config.json); speculative or "
+            "The same request gets other answers: it samples, although temperature is 0.",
+            "同一请求得到不同回答：温度为 0 却仍在采样。",
+        ),
+        Text(
+            "Look for a temperature that overrides the request's (a proxy, the Modelfile, generation_config.json); "
+            "speculative or "
             "batch-dependent kernels do the same in few answers.",
             "检查覆盖请求的温度设置（代理、Modelfile、generation_config.json）；少数回答不同也可能来自与批次有关的算子。",
         ),
@@ -150,7 +163,8 @@ FAULTS: dict[str, Fault] = {
         Text(
             "Send `repetition_penalty: 1` and zero penalties; look at generation_config.json (vLLM: --generation-config vllm "
             "leaves it out), llama.cpp's /props, Ollama's `ollama show --parameters`.",
-            "请求中设 repetition_penalty: 1 并将各惩罚置零；查看 generation_config.json（vLLM：--generation-config vllm 可忽略）、"
+            "请求中设 repetition_penalty: 1 并将各惩罚置零；查看 generation_config.json"
+            "（vLLM：--generation-config vllm 可忽略）、"
             "llama.cpp 的 /props、ollama show --parameters。",
         ),
     ),

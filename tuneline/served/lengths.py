@@ -55,7 +55,9 @@ def _of_constant(tokens: int, found: Lengths) -> tuple[str, ...]:
     known = found.system is not None
     if tokens > 0:
         if tokens == max(1, found.begin):
-            return ("second_bos" if found.begin else "added_bos", "whitespace") + (() if known else ("default_system_prompt",))
+            return ("second_bos" if found.begin else "added_bos", "whitespace") + (
+                () if known else ("default_system_prompt",)
+            )
         return ("other_template",) if known else ("default_system_prompt", "other_template")
     if -tokens == found.suffix:
         return ("no_generation_prompt",)

@@ -78,7 +78,13 @@ def _causes(ours: list[int], theirs: list[int], form: PromptFormat, *, has_syste
         return ("thinking",)
     if len(ours) == start + end:
         # What is put in at the very end is no system prompt.
-        return ("whitespace" if not added.strip() else "default_system_prompt" if end and not has_system else "other_template",)
+        return (
+            "whitespace"
+            if not added.strip()
+            else "default_system_prompt"
+            if end and not has_system
+            else "other_template",
+        )
     if len(theirs) == start + end:
         return ("whitespace" if not removed.strip() else "other_template" if end else "no_generation_prompt",)
     return (_replaced(form.decode(ours), form.decode(theirs), has_system=has_system),)

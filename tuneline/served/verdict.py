@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from tuneline.formats.html import Text
 from tuneline.served.answers import Agreement
 from tuneline.served.faults import PROMPT_FAULTS
 from tuneline.served.lengths import LengthCauses
@@ -16,14 +17,6 @@ ENOUGH = 0.3
 """Share of the answers that has to show a fault of endings."""
 SAME = 0.8
 """Share of the telling answers that has to equal another model's."""
-
-
-class Match(NamedTuple):
-    """Another model that says what the server says."""
-
-    fault: str
-    detail: str
-    """Such as the revision's name."""
 
 
 class Evidence(NamedTuple):
@@ -43,7 +36,7 @@ class Evidence(NamedTuple):
     """Whether the task's own score is significantly worse."""
     revision: str | None = None
     """Another revision whose tuned model says the same."""
-    tried: Mapping[str, str] = {}
+    tried: Mapping[str, Text] = {}
     """Faults that were planted in the model here and then say what the server says, with a detail each."""
     refuted: Sequence[str] = ()
     """Those that say something else."""
@@ -52,7 +45,7 @@ class Evidence(NamedTuple):
 class Finding(NamedTuple):
     faults: tuple[str, ...]
     """One is what it is; of several it is one, which can't be told from outside."""
-    detail: str = ""
+    detail: Text
     """Figures, or where it shows."""
 
 
@@ -76,24 +69,34 @@ def diagnose(evidence: Evidence) -> Verdict:
 
 def _of_prompts(evidence: Evidence) -> list[Finding]:
     if evidence.prompts is not None:
-        wrong = [difference for difference in evidence.prompts if difference.causes]
-        counted = Counter(cause for difference in wrong for cause in difference.causes)
-        found = []
-        for cause, count in counted.most_common():
-            one = next(difference for difference in wrong if cause in difference.causes)
-            found.append(
-                Finding(
-                    (cause,),
-                    f"{count} of {len(evidence.prompts)} prompts, the first at token {one.place + 1}: expected "
-                    f"{one.expected!r}, got {one.got!r}",
-                )
-            )
-        return found
+        return _of_shown_prompts(evidence.prompts)
     if evidence.lengths is None or not evidence.lengths.differ:
         return []
-    causes, tokens = evidence.lengths.causes, evidence.lengths.tokens
-    by = "by another number each" if tokens is None else f"by {tokens:+d} tokens each"
-    return [_narrowed(causes, evidence, f"its prompts differ in length {by}")]
+    tokens = evidence.lengths.tokens
+    how = (
+        Text("by another number each", "各不相同")
+        if tokens is None
+        else Text(f"by {tokens:+d} tokens each", f"每条 {tokens:+d} 个词元")
+    )
+    return [
+        _narrowed(
+            evidence.lengths.causes, evidence, Text(f"its prompts differ in length {how.en}", f"提示长度不同，{how.zh}")
+        )
+    ]
+
+
+def _of_shown_prompts(prompts: Sequence[PromptDifference]) -> list[Finding]:
+    wrong = [difference for difference in prompts if difference.causes]
+    found = []
+    for cause, count in Counter(cause for difference in wrong for cause in difference.causes).most_common():
+        one = next(difference for difference in wrong if cause in difference.causes)
+        place, expected, got = one.place + 1, repr(one.expected), repr(one.got)
+        detail = Text(
+            f"{count} of {len(prompts)} prompts, the first at token {place}: expected {expected}, got {got}",
+            f"{len(prompts)} 条提示中有 {count} 条；第一条在第 {place} 个词元处：应为 {expected}，实为 {got}",
+        )
+        found.append(Finding((cause,), detail))
+    return found
 
 
 def _of_weights(evidence: Evidence) -> list[Finding]:
@@ -102,46 +105,69 @@ def _of_weights(evidence: Evidence) -> list[Finding]:
         return _of_weights_by_answers(evidence)
     if nll.position in ("tuned", "rounding"):
         return []
-    figures = f"NLL of the references {nll.delta:+.3f} nats a token ({nll.spread:.3f} on average either way)"
+    figures = Text(
+        f"NLL of the references {nll.delta:+.3f} nats a token ({nll.spread:.3f} on average either way)",
+        f"参考回答的 NLL 每词元 {nll.delta:+.3f} 奈特（平均偏离 {nll.spread:.3f}）",
+    )
     if nll.position == "base":
-        return [Finding(("adapter_not_loaded",), f"{figures}, {nll.spread_base:.3f} from the base's")]
+        return [
+            Finding(
+                ("adapter_not_loaded",),
+                _joined(figures, f"{nll.spread_base:.3f} from the base's", f"距基座 {nll.spread_base:.3f}"),
+            )
+        ]
     if evidence.revision:
-        return [Finding(("other_adapter",), f"{figures}; it is that of {evidence.revision}")]
-    between = nll.position == "between"
-    where = f"{figures}, {'between base and tuned model' if between else 'neither the tuned nor the base model'}"
-    causes = ("adapter_scale", "other_adapter", "quantized_weights") if between else ("quantized_weights", "other_adapter")
-    if not between and "adapter_scale" in evidence.tried:
-        causes = (*causes, "adapter_scale")
-    return [_narrowed(causes, evidence, where)]
+        return [
+            Finding(
+                ("other_adapter",),
+                _joined(figures, f"it is that of {evidence.revision}", f"与 {evidence.revision} 相同"),
+            )
+        ]
+    if nll.position == "between":
+        where = _joined(figures, "between base and tuned model", "介于基座与微调模型之间")
+    else:
+        where = _joined(figures, "that of neither base nor tuned model", "既非基座亦非微调模型")
+    return [_narrowed(("adapter_scale", "quantized_weights", "other_adapter"), evidence, where)]
 
 
 def _of_weights_by_answers(evidence: Evidence) -> list[Finding]:
     if evidence.revision:
-        return [Finding(("other_adapter",), f"its answers are those of {evidence.revision}")]
+        said = Text(f"its answers are those of {evidence.revision}", f"回答与 {evidence.revision} 相同")
+        return [Finding(("other_adapter",), said)]
     if evidence.base_like is not None and evidence.base_like >= SAME:
-        return [Finding(("adapter_not_loaded",), f"{evidence.base_like:.0%} of the answers are the base's")]
+        share = f"{evidence.base_like:.0%}"
+        return [
+            Finding(
+                ("adapter_not_loaded",), Text(f"{share} of its answers are the base's", f"{share} 的回答与基座相同")
+            )
+        ]
     return []
 
 
 def _of_endings(evidence: Evidence) -> list[Finding]:
     answers, found = evidence.answers, []
     if answers.ended and answers.runs_on / answers.ended >= ENOUGH:
-        found.append(Finding(("missing_stop",), f"{answers.runs_on} of the {answers.ended} answers that end by themselves"))
+        said = Text(
+            f"{answers.runs_on} of the {answers.ended} answers that ours end by themselves",
+            f"{answers.ended} 条应自行结束的回答中有 {answers.runs_on} 条",
+        )
+        found.append(Finding(("missing_stop",), said))
     if answers.cut / answers.items >= ENOUGH:
-        found.append(Finding(("max_tokens",), f"{answers.cut} of {answers.items} answers"))
+        found.append(Finding(("max_tokens",), _of(answers.cut, answers.items)))
     return found
 
 
 def _of_decoding(evidence: Evidence) -> list[Finding]:
     answers, found = evidence.answers, []
     if evidence.thinking / answers.items >= ENOUGH:
-        found.append(Finding(("thinking",), f"{evidence.thinking} of {answers.items} answers"))
+        found.append(Finding(("thinking",), _of(evidence.thinking, answers.items)))
     if evidence.unstable:
-        found.append(Finding(("sampling",), f"{evidence.unstable} answers differ when asked again"))
+        said = Text(f"{evidence.unstable} answers differ when asked again", f"{evidence.unstable} 条回答再次请求时不同")
+        found.append(Finding(("sampling",), said))
     sure = evidence.prompts is not None and not any(one.causes for one in evidence.prompts)
     right = evidence.nll is not None and evidence.nll.position in ("tuned", "rounding")
     if sure and right and not found and not _of_endings(evidence) and answers.rate > RATE:
-        found.append(Finding(("generation_defaults",), f"{answers.differs} of {answers.items} answers"))
+        found.append(Finding(("generation_defaults",), _of(answers.differs, answers.items)))
     return found
 
 
@@ -152,16 +178,23 @@ def _unexplained(evidence: Evidence) -> list[Finding]:
         causes += PROMPT_FAULTS
     if evidence.nll is None:
         causes += ["adapter_scale", "other_adapter", "quantized_weights"]
-    answers = evidence.answers
-    return [
-        _narrowed((*causes, "generation_defaults"), evidence, f"{answers.differs} of {answers.items} answers part from ours")
-    ]
+    differs, items = evidence.answers.differs, evidence.answers.items
+    said = Text(f"{differs} of {items} answers part from ours", f"{items} 条回答中有 {differs} 条与我们的不同")
+    return [_narrowed((*causes, "generation_defaults"), evidence, said)]
 
 
-def _narrowed(causes: Sequence[str], evidence: Evidence, detail: str) -> Finding:
-    """Those of the causes that a trial with the model here has borne out, or else has left."""
+def _narrowed(causes: Sequence[str], evidence: Evidence, detail: Text) -> Finding:
+    """The cause that a trial with the model here has borne out, or else those that it has left."""
     for cause in causes:
         if cause in evidence.tried:
-            return Finding((cause,), f"{detail}; {evidence.tried[cause]}")
+            return Finding((cause,), _joined(detail, *evidence.tried[cause]))
     left = tuple(cause for cause in causes if cause not in evidence.refuted)
     return Finding(left or tuple(causes), detail)
+
+
+def _joined(text: Text, en: str, zh: str) -> Text:
+    return Text(f"{text.en}; {en}", f"{text.zh}；{zh}")
+
+
+def _of(count: int, items: int) -> Text:
+    return Text(f"{count} of {items} answers", f"{items} 条回答中有 {count} 条")
