@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FIGURES = Path("metrics/served.json")
 STDOUT = "-"
+FEW = 3
+"""Faults of one finding whose remedies are shown in the terminal; the page has all."""
 UNASKED = 2
 """Exit status of a server that could not be asked."""
 
@@ -121,7 +123,8 @@ def show(checked: "Checked", written: Path) -> None:
         for number, fault in enumerate(finding.faults):
             if others:
                 console.print(f"  - {others[number].en}")
-            console.print(f"    {FAULTS[fault].remedy.en}", style="dim")
+            if len(finding.faults) <= FEW:
+                console.print(f"    {FAULTS[fault].remedy.en}", style="dim")
     for line in knowledge(checked):
         console.print(line.en)
     table = Table(box=None, pad_edge=False)

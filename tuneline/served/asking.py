@@ -182,8 +182,6 @@ def lengths(server: Server, project: Project, answers: Sequence[Served]) -> Leng
         length_of(server, project, messages) for messages in ([user], [user, answer, user], [system, user])
     )
     row = project.prompter.generation_prompt([{"role": "user", "content": "x"}])
-    most = max(theirs for theirs, _ in pairs)
-    longer = [theirs for theirs, ours in pairs if ours > most]
     return Lengths(
         items=[theirs - ours for theirs, ours in pairs],
         plain=plain,
@@ -191,8 +189,14 @@ def lengths(server: Server, project: Project, answers: Sequence[Served]) -> Leng
         system=led,
         begin=begin_tokens(row, frozenset(project.prompter.control)),
         suffix=suffix_tokens(project),
-        cap=most if len(longer) > 1 else None,
+        cut=is_cut(pairs),
     )
+
+
+def is_cut(pairs: Sequence[tuple[int, int]]) -> bool:
+    """Whether lengths (theirs, ours) are the same up to one that all longer ones have."""
+    most = max(theirs for theirs, _ in pairs)
+    return any(ours > most for _, ours in pairs) and all(theirs == min(ours, most) for theirs, ours in pairs)
 
 
 def length_of(server: Server, project: Project, messages: Sequence[Any]) -> int | None:

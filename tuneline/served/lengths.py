@@ -19,8 +19,8 @@ class Lengths(NamedTuple):
     """Tokens that ours has before the first turn."""
     suffix: int | None
     """Tokens of the generation prompt: what ours has after the question."""
-    cap: int | None = None
-    """The longest of theirs, where several of ours are longer."""
+    cut: bool = False
+    """Whether they are the same up to a length that all longer ones have."""
 
 
 class LengthCauses(NamedTuple):
@@ -38,10 +38,9 @@ def compare_lengths(found: Lengths) -> LengthCauses:
     every = {*found.items, *(one for one in (found.plain, found.dialogue) if one is not None)}
     if every <= {0}:
         return LengthCauses(False)
-    if found.cap is not None:
+    if found.cut:
         return LengthCauses(True, ("truncated_prompt",))
-    constant = len(every) == 1
-    if not constant:
+    if len(every) > 1:
         # Each turn, or each text, is written in another way.
         return LengthCauses(True, ("other_template", "other_tokenizer", "whitespace"))
     (tokens,) = every

@@ -63,6 +63,6 @@ def _position(
     # Models that hardly differ are not told apart by what rounding could do as well.
     if base <= max(MEAN_ROUNDING, NEAR * gap) and base < tuned:
         return "base"
-    if tuned <= min(ROUNDING, max(MEAN_ROUNDING, NEAR * gap)) and abs(delta) <= max(MEAN_ROUNDING, NEAR * gap / 10):
+    if tuned <= ROUNDING and abs(delta) <= MEAN_ROUNDING:
         return "rounding"
     return "between" if between >= 0.8 else "elsewhere"

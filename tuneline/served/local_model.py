@@ -28,6 +28,7 @@ class LocalModel:
         self.project = project
         self.layers = [one for one in self.network.modules() if isinstance(getattr(one, "scaling", None), dict)]
         self.scales = usual_scales(self.network) if self.layers else ()
+        self.merged = False
         stops = unwrap_peft(self.network).generation_config.eos_token_id
         self.stop_ids = sorted({*project.reader.stop_ids, *as_list(stops)})
 
@@ -64,7 +65,10 @@ class LocalModel:
 
     @torch.inference_mode()
     def round_weights(self, bits: int) -> None:
-        """Round the base's linear layers, in groups that share a scale. There is no way back."""
+        """Round the linear layers, adapter merged in, in groups that share a scale. There is no way back."""
+        if self.layers and not self.merged:
+            self.network.merge_adapter()
+            self.merged = True
         head = unwrap_peft(self.network).get_output_embeddings()
         for name, module in unwrap_peft(self.network).named_modules():
             if isinstance(module, torch.nn.Linear) and module is not head and "lora_" not in name:

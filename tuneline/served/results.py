@@ -19,7 +19,7 @@ EQUAL, FAULT, UNASKED = 0, 1, 2
 
 
 def status(verdict: Verdict, equal: int, worse: Sequence[str], min_equal: int | None) -> int:
-    """Exit status. Of `min_equal` answers that have to be equal, fewer are a failure, and as many pass unless a fault is named."""
+    """Exit status. With `min_equal` fewer equal answers are a failure, and as many pass unless a fault is named."""
     if verdict.outcome == "fault":
         return FAULT
     if min_equal is not None:

@@ -20,7 +20,7 @@ AGREES = 0.75
 LARGEST = 4.0
 """Scale of an adapter that is looked for, 1 being its own."""
 APART = 3.0
-"""How many times as far as 4 bits another number of bits may move likelihoods, or as little."""
+"""How many times as far another way to round to as many bits may move likelihoods."""
 
 
 class Tried(NamedTuple):
@@ -86,7 +86,9 @@ def try_weights(model: Model, project: Project, said: Said) -> Tried:
             f"适配器的任何缩放都不致如此；权重取 4 位时本地模型偏离 {moved:.3f}",
         )
         return Tried({"quantized_weights": how}, refuted)
-    return Tried({}, [*refuted, "quantized_weights"])
+    # With still fewer bits it may be.
+    model.round_weights(3)
+    return Tried({}, refuted if far <= APART * distance(tuned) else [*refuted, "quantized_weights"])
 
 
 def best_scale(model: Model, distance: Callable[[], float]) -> tuple[float, float]:

@@ -72,7 +72,10 @@ def _of_prompts(evidence: Evidence) -> list[Finding]:
         return _of_shown_prompts(evidence.prompts)
     if evidence.lengths is None or not evidence.lengths.differ:
         return []
-    tokens = evidence.lengths.tokens
+    tokens, answers = evidence.lengths.tokens, evidence.answers
+    if tokens is None and answers.equal == answers.items:
+        # It counts in another way, such as without what it has in its cache.
+        return []
     how = (
         Text("by another number each", "各不相同")
         if tokens is None
