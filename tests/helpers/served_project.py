@@ -79,6 +79,7 @@ def make_project(folder: Path, family: str = "llama3") -> Path:
         tuned = methods.prepare(load_model(base, torch.float32), chosen)
         learn(tuned.train(), prompter, records(seed), 120, 0.03)
         methods.save(tuned, chosen, folder / "models" / name)
+        (folder / "models" / name / "lineage.json").write_text("{}")
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["evaluate"] |= {"max_new_tokens": 32, "batch_size": 4, "dtype": "float32"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
