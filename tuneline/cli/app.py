@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": ("tuneline.cli.compare", "Compare held-out answers of revisions or experiments, item by item."),
     "chat": ("chat.terminal", "Chat with the base, the adapter or the merged model in the terminal."),
     "serve": ("chat.serve", "Serve an OpenAI-compatible API."),
+    "served": ("tuneline.cli.served", "Ask a server the held-out items: is it the tuned model, and if not, why?"),
     "demo": ("chat.demo", "Serve a web page with two models side by side."),
     "verify": ("tuneline.cli.verify", "Check a merged model's folder against its checksums."),
     "release": ("tuneline.cli.release", "Make a folder to hand out: merged model, lineage, optional GGUF."),
