@@ -188,8 +188,8 @@ def test_what_is_too_much_is_refused_in_a_sentence(engine, monkeypatch):
     assert refusal(seed=2**63)[1].endswith("expected -2^63 to 2^63 - 1")
     assert "role 'other'" in refusal(messages=[{"role": "other", "content": "x"}, *QUESTION])[1]
     assert refusal(messages=[])[1] == "a generation prompt ends with a user's message, or a tool's"
-    monkeypatch.setattr("chat.engine.MAX_RUNNING", 0)
-    monkeypatch.setattr("chat.engine.MAX_WAITING", 0)
+    monkeypatch.setattr("chat.batching.loop.MAX_RUNNING", 0)
+    monkeypatch.setattr("chat.batching.loop.MAX_WAITING", 0)
     with pytest.raises(BusyError):
         next(engine.stream("base", QUESTION, SHORT))
 

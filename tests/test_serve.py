@@ -173,8 +173,8 @@ def test_more_than_there_are_places_for_are_put_off_and_none_hangs(http, engine)
 
 
 def test_a_full_queue_is_told_with_the_status(http, engine, monkeypatch):
-    monkeypatch.setattr("chat.engine.MAX_RUNNING", 0)
-    monkeypatch.setattr("chat.engine.MAX_WAITING", 0)
+    monkeypatch.setattr("chat.batching.loop.MAX_RUNNING", 0)
+    monkeypatch.setattr("chat.batching.loop.MAX_WAITING", 0)
     for stream in (True, False):
         response = http.post(CHAT, json={**ASKED, "stream": stream})
         assert "ask again later" in error_of(response, 429, "busy")
