@@ -10,9 +10,9 @@ from transformers import LogitsProcessorList
 from chat.batching.loop import StepLoop
 from chat.batching.rows import Row
 from chat.generation import gumbel_processors
-from chat.limits import check_size, check_tokens
+from chat.limits import NoLogprobsError, check_size, check_tokens
 from chat.models import Models
-from chat.replies.calls import read_calls_at_end
+from chat.replies.calls import CallLimits, read_calls_at_end, read_forced_call
 from chat.replies.decoding import decode
 from chat.replies.deltas import Delta
 from tuneline.formats.records import Message
@@ -44,10 +44,13 @@ class SamplingParams(NamedTuple):
     """Whether a base whose chat template has that choice may think first; a constrained reply holds no thoughts."""
     tools: tuple[dict[str, Any], ...] = ()
     """Functions that the reply may call, as OpenAI's API defines them."""
+    calls: CallLimits = CallLimits()
     json_schema: str | None = None
     """JSON Schema, as JSON, that the reply is to keep to."""
     top_logprobs: int | None = None
     """Of how many of the likeliest tokens each delta has the log probability, beside its own token's; None of none."""
+    top_k: int = 0
+    """Of how many of the likeliest tokens one is drawn; 0 is all."""
     scores_prompt: bool = False
     """Whether the first delta has the log probabilities of the prompt's tokens."""
 
@@ -85,12 +88,16 @@ class Engine:
         processors = self._processors(params, messages[-1]["content"])
         # A thought that the prompt has begun is shown from its beginning.
         begun = OPEN if self.models.prompter.opens_thoughts(params.thinking) else ""
-        text_of = self._text_with_calls if params.tools else self._text
+        reads_calls = bool(params.tools) and not params.calls.forced
+        text_of = self._text_with_calls if reads_calls else self._text
         row = self._row(name, ids, params, processors, cancelled, client)
         deltas = self._deltas(row, lambda ids: begun + text_of(ids))
+        if params.calls.forced:
+            return read_forced_call(deltas)
         if not params.tools:
             return deltas
-        return read_calls_at_end(deltas, self.models.reader, self.models.prompter.thought_marks, params.tools)
+        marks = self.models.prompter.thought_marks
+        return read_calls_at_end(deltas, self.models.reader, marks, params.tools, params.calls.most)
 
     def complete(
         self,
@@ -142,7 +149,7 @@ class Engine:
         try:
             row.batched = self.models.get(row.name).batched
             if not row.batched and row.top_logprobs is not None:
-                raise ValueError(f"logprobs are asked for, expected none: {row.name} gives none")
+                raise NoLogprobsError(row.name)
             self._loop.submit(row)
             for delta in decode(row.output, text_of, row.stop_ids, len(row.prompt), started):
                 if not row.cancelled.is_set():
@@ -152,7 +159,7 @@ class Engine:
 
     def _processors(self, params: SamplingParams, question: str) -> LogitsProcessorList:
         """What is not allowed goes first: sampling is among the rest."""
-        processors = gumbel_processors(params.temperature, params.top_p, params.seed, self.models.device)
+        processors = gumbel_processors(params, self.models.device)
         if params.json_schema is not None:
             return LogitsProcessorList([self.models.constrainer.json_processor(params.json_schema), *processors])
         if params.constrain is None:
@@ -177,13 +184,16 @@ def check_params(params: SamplingParams) -> None:
         raise ValueError(f"top_p is {params.top_p:g}, expected more than 0, up to 1")
     if not -(2**63) <= params.seed < 2**63:
         raise ValueError(f"seed is {params.seed}, expected -2^63 to 2^63 - 1")
+    if params.json_schema is not None and params.constrain is not None:
+        raise ValueError("response_format is given beside constrain, expected one of them")
+    if params.json_schema is not None and params.tools and not params.calls.forced:
+        raise ValueError("response_format is given beside tools, expected one of them, or tool_choice none")
     if params.constrain is not None:
         check_classes(*params.constrain, "constrain")
         if params.tools:
             raise ValueError(
                 "tools are given beside constrain, expected one of them: a constrained reply calls nothing"
             )
-        if params.thinking:
-            raise ValueError(
-                "thinking is on beside constrain, expected one of them: a constrained reply holds no thoughts"
-            )
+    if params.thinking and (params.constrain is not None or params.json_schema is not None):
+        beside = "constrain" if params.constrain is not None else "response_format, or a call that is forced"
+        raise ValueError(f"thinking is on beside {beside}, expected one of them: a constrained reply holds no thoughts")

@@ -1,10 +1,10 @@
 """Streamer, stopping criterion and seeded sampler for transformers' `generate`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.generation.streamers import BaseStreamer
 
 
@@ -48,11 +48,26 @@ class GumbelSampler(LogitsProcessor):
         return scores - torch.empty_like(scores).exponential_(generator=self.generator).log()
 
 
-def gumbel_processors(temperature: float, top_p: float, seed: int, device: torch.device) -> list[LogitsProcessor]:
+class Sampled(Protocol):
+    """What sampling goes by."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def gumbel_processors(params: Sampled, device: torch.device) -> list[LogitsProcessor]:
     """Logits processors [1, V] after which the argmax is a seeded sample; none for temperature 0, which is greedy."""
-    if not temperature:
+    if not params.temperature:
         return []
-    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
-    if top_p < 1:
-        warpers.append(TopPLogitsWarper(top_p))
-    return [*warpers, GumbelSampler(seed, device)]
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(params.temperature)]
+    if params.top_k:
+        warpers.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        warpers.append(TopPLogitsWarper(params.top_p))
+    return [*warpers, GumbelSampler(params.seed, device)]

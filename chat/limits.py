@@ -48,6 +48,13 @@ class BusyError(RuntimeError):
         super().__init__(self.text.en)
 
 
+class NoLogprobsError(ValueError):
+    """Log probabilities asked of a model that gives none."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"logprobs are asked for, expected none: {name}, whose rows can't share a batch, gives none")
+
+
 class WaitedError(BusyError):
     """Request that was queued for too long."""
 

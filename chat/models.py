@@ -107,6 +107,19 @@ class Models:
                 self._constrainer = Constrainer(self.tokenizer, self.prompter)
             return self._constrainer
 
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a whole prompt, control tokens in it and all; what the tokenizer puts first comes once."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids[1:] if len(ids) > 1 and ids[0] == ids[1] == self.tokenizer.bos_token_id else ids
+
+    def shown_prompt(self, prompt: str | list[int]) -> str:
+        return prompt if isinstance(prompt, str) else str(self.tokenizer.decode(prompt))
+
+    def token_text(self, token: int) -> str:
+        """Text of one token; its piece of the vocabulary where it is no whole character, so that no two are alike."""
+        text = str(self.tokenizer.decode([token]))
+        return str(self.tokenizer.convert_ids_to_tokens(token)) if "\N{REPLACEMENT CHARACTER}" in text else text
+
     def resolve(self, name: str) -> str:
         """Name to a registered model; `rev:<revision>` and the folder of an adapter are registered first. For local users only.
 

@@ -134,7 +134,7 @@ class Batch:
 
 
 def run(network: Any, ids: Any, mask: Any, places: Any, cache: Any, keep: int = 1) -> torch.Tensor:
-    """Logits, float32 [B, t, V], of ids [B, t] at positions `places` behind the cache; of the last `keep` alone, or of all (0)."""
+    """Logits, float32 [B, t, V], of ids [B, t] at positions `places` behind the cache; of the last `keep`, or of all (0)."""
     device = network.device
     options = {"position_ids": places.to(device)} if "position_ids" in arguments_of(network) else {}
     output = network(

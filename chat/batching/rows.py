@@ -86,7 +86,5 @@ def score_tokens(logits: torch.Tensor, ids: Sequence[int], count: int) -> list[T
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     own = logprobs.gather(1, torch.tensor(ids, device=logits.device)[:, None])[:, 0].tolist()
     values, places = logprobs.topk(count)
-    tops: list[Any] = [
-        tuple(zip(*pair, strict=True)) for pair in zip(places.tolist(), values.tolist(), strict=True)
-    ]
+    tops: list[Any] = [tuple(zip(*pair, strict=True)) for pair in zip(places.tolist(), values.tolist(), strict=True)]
     return [TokenScore(*row) for row in zip(ids, own, tops, strict=True)]
