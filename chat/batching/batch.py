@@ -81,8 +81,10 @@ class Batch:
     def _enter(self) -> None:
         """Go on with the prompts that are being taken in, or begin with the next ones."""
         if self._entry is None:
-            while self._arriving and self._arriving[0].gone:
-                self._arriving.popleft().end()
+            for row in self._arriving:
+                if row.gone:
+                    row.end()
+            self._arriving = deque(row for row in self._arriving if not row.over)
             if not self._arriving:
                 return
             self._entering = [self._arriving.popleft() for _ in range(self._together())]
