@@ -16,6 +16,8 @@ from chat.openai.errors import ApiError
 
 HEALTH = "/health"
 """Answered without a key."""
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 16_384
 MAX_PAGE_BODY = 512 * 1024
 """Bytes of one request of the page: room for the longest question and system prompt, each in UTF-8 and JSON."""
 CONTENT_SECURITY_POLICY = (
@@ -42,6 +44,8 @@ class Access:
 
     def error(self, method: str, path: str, headers: Headers) -> ApiError | None:
         """Error of a request that is refused; None when it is not."""
+        if error := framing_error(headers):
+            return error
         host, origin = headers.get("host", "").lower(), headers.get("origin")
         if self.hosts is not None and host_name(host) not in self.hosts:
             return ApiError(403, f"Host is {host[:80]!r}, expected one of {', '.join(sorted(self.hosts))}")
@@ -84,6 +88,21 @@ class PageAccess(Access):
 
     def response(self, error: ApiError) -> Response:
         return PlainTextResponse(str(error), error.status)
+
+
+def framing_error(headers: Headers) -> ApiError | None:
+    """Error of a request whose headers are too many, or whose body another server would end elsewhere (RFC 9112, 6.3)."""
+    close = {"Connection": "close"}
+    if "content-length" in headers and "transfer-encoding" in headers:
+        message = "Content-Length is given beside Transfer-Encoding, expected one of them"
+        return ApiError(400, message, headers=close)
+    size = sum(len(name) + len(value) for name, value in headers.raw)
+    if len(headers.raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        expected = f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes together"
+        return ApiError(
+            431, f"there are {len(headers.raw)} headers of {size} bytes, expected {expected}", headers=close
+        )
+    return None
 
 
 def host_name(host: str) -> str | None:

@@ -4,7 +4,9 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,11 +18,23 @@ from starlette.requests import ClientDisconnect
 
 from chat.access import Access
 from chat.engine import Engine
-from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, TooLongError, UnknownModelError
+from chat.limits import (
+    MAX_RUNNING,
+    MAX_WAITING,
+    BusyError,
+    NoLogprobsError,
+    TooLongError,
+    UnknownModelError,
+    WaitedError,
+)
+from chat.openai.completions import CompletionRequest, parse_completion
 from chat.openai.errors import ApiError, client_closed, server_error
-from chat.openai.response import Completion, model_card
+from chat.openai.fields import ignored_header
+from chat.openai.response import Answer, ChatCompletion, Head, TextCompletion, model_card
+from chat.openai.sampling import SampledRequest, choices_of
 from chat.openai.schema import ChatRequest, parse_request
 from chat.replies.deltas import Delta
+from chat.replies.merging import collect, merge
 from chat.replies.stop_strings import cut_at_stop
 from chat.streaming import TIMEOUT, CompletionStream, disconnect_event, iterate_in_thread
 
@@ -56,25 +70,53 @@ def make_app(engine: Engine, key: str | None, hosts: Collection[str] | None) -> 
         return model_card(engine.models.require(name), started)
 
     @app.post("/v1/chat/completions")
+    async def create_chat_completion(request: Request) -> Response:
+        chat, ignored = parse_request(await read_body(request))
+        head = Head(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), chat.model)
+        answer = ChatCompletion(head, engine.models.token_text, chat.logprobs)
+        start = partial(start_chat, engine, chat, request_client(request))
+        return await respond(request, chat, answer, start, ignored_header(ignored), threads)
+
+    @app.post("/v1/completions")
     async def create_completion(request: Request) -> Response:
-        chat = parse_request(await read_body(request))
-        with disconnect_event(request.receive) as disconnected:
-            blocking = await run_sync(start_reply, engine, chat, disconnected, limiter=threads)
-            deltas = iterate_in_thread(blocking, disconnected, threads)
-            # A full queue raises BusyError here, before a status has been sent.
-            first = await anext(deltas, None)
-            rest = [] if chat.stream else [delta async for delta in deltas]
-        if first is None:
-            raise client_closed()
-        completion = Completion(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), chat.model)
-        if chat.stream:
-            return CompletionStream(completion, first, deltas, include_usage=chat.include_usage)
-        reply = [first, *rest]
-        if not reply[-1].finish_reason:
-            raise client_closed()
-        return JSONResponse(completion.response("".join(delta.text for delta in reply), reply[-1]))
+        asked, ignored = parse_completion(await read_body(request))
+        ids = await run_sync(asked.prompt_ids, engine.models.tokenizer, engine.models.encode, limiter=threads)
+        head = Head(f"cmpl-{uuid.uuid4().hex}", int(time.time()), asked.model)
+        texts = [engine.models.shown_prompt(prompt) if asked.echo else "" for prompt in asked.prompt]
+        answer = TextCompletion(head, engine.models.token_text, texts, ids, asked.n, asked.logprobs is not None)
+        start = partial(start_completion, engine, asked, ids, request_client(request))
+        return await respond(request, asked, answer, start, ignored_header(ignored), threads)
 
     return app
+
+
+def request_client(request: Request) -> str:
+    """By which requests are told apart when they are dealt out: one client's do not hold up another's."""
+    return request.client.host if request.client else ""
+
+
+async def respond(
+    request: Request,
+    asked: SampledRequest,
+    answer: Answer,
+    start: Callable[[threading.Event], list[Generator[Delta]]],
+    headers: Mapping[str, str],
+    threads: anyio.CapacityLimiter,
+) -> Response:
+    """Response with the replies that `start` begins, at once or streamed."""
+    with disconnect_event(request.receive) as disconnected:
+        blocking = await run_sync(start, disconnected, limiter=threads)
+        if not asked.stream:
+            replies = await collect(blocking, disconnected, threads)
+            if not all(reply and reply[-1].finish_reason for reply in replies):
+                raise client_closed()
+            return JSONResponse(answer.response(replies), headers=headers)
+        deltas = merge([iterate_in_thread(one, disconnected, threads) for one in blocking], disconnected)
+        # A full queue raises BusyError here, before a status has been sent.
+        first = await anext(deltas, None)
+    if first is None:
+        raise client_closed()
+    return CompletionStream(answer, len(blocking), first, deltas, include_usage=asked.include_usage, headers=headers)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -87,6 +129,14 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(UnknownModelError)
     async def on_unknown_model(_: Request, error: UnknownModelError) -> Response:
         return ApiError(404, str(error), "model", "model_not_found").response()
+
+    @app.exception_handler(NoLogprobsError)
+    async def on_no_logprobs(_: Request, error: NoLogprobsError) -> Response:
+        return ApiError(400, str(error), "logprobs", "unsupported_value").response()
+
+    @app.exception_handler(WaitedError)
+    async def on_waited(_: Request, error: WaitedError) -> Response:
+        return ApiError(503, str(error), code="busy", headers={"Retry-After": str(RETRY_AFTER)}).response()
 
     @app.exception_handler(BusyError)
     async def on_busy(_: Request, error: BusyError) -> Response:
@@ -102,24 +152,45 @@ def add_error_handlers(app: FastAPI) -> None:
         return server_error().response()
 
 
-def start_reply(engine: Engine, chat: ChatRequest, disconnected: threading.Event) -> Generator[Delta]:
-    """Deltas of a reply, up to a stop string, until the client has disconnected.
+def start_chat(engine: Engine, chat: ChatRequest, client: str, disconnected: threading.Event) -> list[Generator[Delta]]:
+    """Deltas of each choice, up to a stop string, until the client has disconnected.
 
     Raises UnknownModelError, and ApiError for what is out of range.
     """
+    with invalid_values("messages", ChatRequest):
+        params, conversation = chat.sampling_params(secrets.randbits(63)), chat.conversation
+        return [
+            cut_at_stop(engine.stream(chat.model, conversation, choice, disconnected, client), chat.stop)
+            for choice in choices_of(params, chat.n)
+        ]
+
+
+def start_completion(
+    engine: Engine, asked: CompletionRequest, ids: list[list[int]], client: str, disconnected: threading.Event
+) -> list[Generator[Delta]]:
+    """The same for completions: choices of each prompt in turn."""
+    with invalid_values("prompt", CompletionRequest):
+        params = asked.sampling_params(secrets.randbits(63))
+        return [
+            cut_at_stop(engine.complete(asked.model, prompt, choice, disconnected, client), asked.stop)
+            for prompt in ids
+            for choice in choices_of(params, asked.n)
+        ]
+
+
+@contextmanager
+def invalid_values(prompt: str, request: type[SampledRequest]) -> Iterator[None]:
+    """The engine's errors as errors of the API: of the parameter that they begin with, or of the field `prompt`."""
     try:
-        params = chat.sampling_params(secrets.randbits(63))
-        deltas = engine.stream(chat.model, chat.conversation, params, disconnected)
+        yield
     except UnknownModelError:
         raise
     except TooLongError as error:
-        raise ApiError(400, str(error), "messages", "context_length_exceeded") from None
+        raise ApiError(400, str(error), prompt, "context_length_exceeded") from None
     except ValueError as error:
-        # The engine's messages begin with the name of the parameter, where it is one's fault.
         name = str(error).partition(" ")[0]
-        param = name if name in ChatRequest.model_fields else "messages"
+        param = name if name in request.model_fields else prompt
         raise ApiError(400, str(error), param, "invalid_value") from None
-    return cut_at_stop(deltas, chat.stop)
 
 
 async def read_body(request: Request) -> bytes:

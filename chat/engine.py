@@ -2,27 +2,24 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
 
-import torch
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers import LogitsProcessorList
 
-from chat.generation import QueueStreamer, StopOnEvent, gumbel_processors
-from chat.limits import MAX_RUNNING, MAX_WAITING, BusyError, check_size, check_tokens
-from chat.models import ActiveModel, Models
-from chat.replies.calls import read_calls_at_end
+from chat.batching.loop import StepLoop
+from chat.batching.rows import Row
+from chat.generation import gumbel_processors
+from chat.limits import NoLogprobsError, check_size, check_tokens
+from chat.models import Models
+from chat.replies.calls import CallLimits, read_calls_at_end, read_forced_call
+from chat.replies.decoding import decode
 from chat.replies.deltas import Delta
 from tuneline.formats.records import Message
 from tuneline.models.constrained_decoding import Constraint, check_classes
 from tuneline.models.thoughts import OPEN
 
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-"""What a decoder returns for a character whose last bytes are still to come."""
-QUEUE_POLL = 0.2
-"""Seconds between two checks whether a queued request has been cancelled."""
+MAX_TOP_LOGPROBS = 20
 
 
 class Constrain(NamedTuple):
@@ -47,17 +44,28 @@ class SamplingParams(NamedTuple):
     """Whether a base whose chat template has that choice may think first; a constrained reply holds no thoughts."""
     tools: tuple[dict[str, Any], ...] = ()
     """Functions that the reply may call, as OpenAI's API defines them."""
+    calls: CallLimits = CallLimits()
+    json_schema: str | None = None
+    """JSON Schema, as JSON, that the reply is to keep to."""
+    top_logprobs: int | None = None
+    """Of how many of the likeliest tokens each delta has the log probability, beside its own token's; None of none."""
+    top_k: int = 0
+    """Of how many of the likeliest tokens one is drawn; 0 is all."""
+    scores_prompt: bool = False
+    """Whether the first delta has the log probabilities of the prompt's tokens."""
 
 
 class Engine:
-    """Streaming engine with at most MAX_RUNNING replies at a time and a bounded queue."""
+    """Streaming engine: requests of each model share a batch, and the rest wait in a bounded queue."""
 
     def __init__(self, models: Models) -> None:
         self.models = models
-        self.in_flight = 0
+        self._loop = StepLoop(models)
+
+    @property
+    def in_flight(self) -> int:
         """Requests that are queued or running."""
-        self._slots = threading.BoundedSemaphore(MAX_RUNNING)
-        self._count_lock = threading.Lock()
+        return self._loop.in_flight
 
     def stream(
         self,
@@ -65,22 +73,60 @@ class Engine:
         messages: Sequence[Message],
         params: SamplingParams,
         cancelled: threading.Event | None = None,
+        client: str = "",
     ) -> Generator[Delta]:
         """Deltas of a reply, whose texts joined are the whole reply. Closing the generator stops the generation.
 
-        Once `cancelled` is set there are no more deltas, and a place in the queue is given up. Raises UnknownModelError,
-        TooLongError, and ValueError for an invalid role or parameter, at once; BusyError with the first delta.
+        Once `cancelled` is set there are no more deltas, and a place in the queue is given up. Of several clients none waits
+        for all requests of another. Raises UnknownModelError, TooLongError, and ValueError for an invalid role or parameter,
+        at once; BusyError with the first delta.
         """
         self.models.require(name)
         check_params(params)
         check_size(messages, params.tools)
         ids = self._prompt(messages, params)
-        check_tokens(len(ids), params.max_new_tokens, self.models.context)
         processors = self._processors(params, messages[-1]["content"])
-        deltas = self._deltas(name, ids, params, processors, cancelled or threading.Event())
+        # A thought that the prompt has begun is shown from its beginning.
+        begun = OPEN if self.models.prompter.opens_thoughts(params.thinking) else ""
+        reads_calls = bool(params.tools) and not params.calls.forced
+        text_of = self._text_with_calls if reads_calls else self._text
+        row = self._row(name, ids, params, processors, cancelled, client)
+        deltas = self._deltas(row, lambda ids: begun + text_of(ids))
+        if params.calls.forced:
+            return read_forced_call(deltas)
         if not params.tools:
             return deltas
-        return read_calls_at_end(deltas, self.models.reader, self.models.prompter.thought_marks, params.tools)
+        marks = self.models.prompter.thought_marks
+        return read_calls_at_end(deltas, self.models.reader, marks, params.tools, params.calls.most)
+
+    def complete(
+        self,
+        name: str,
+        ids: list[int],
+        params: SamplingParams,
+        cancelled: threading.Event | None = None,
+        client: str = "",
+    ) -> Generator[Delta]:
+        """Deltas of what follows a prompt's token ids, which are taken as they are; otherwise as `stream`."""
+        self.models.require(name)
+        check_params(params)
+        processors = self._processors(params, "")
+        return self._deltas(self._row(name, ids, params, processors, cancelled, client), self._text)
+
+    def _row(
+        self,
+        name: str,
+        ids: list[int],
+        params: SamplingParams,
+        processors: LogitsProcessorList,
+        cancelled: threading.Event | None,
+        client: str,
+    ) -> Row:
+        check_tokens(len(ids), params.max_new_tokens, self.models.context)
+        return Row(
+            name, ids, params.max_new_tokens, self.models.reader.stop_ids, processors, cancelled or threading.Event(),
+            client, params.top_logprobs, params.scores_prompt,
+        )  # fmt: skip
 
     def _prompt(self, messages: Sequence[Message], params: SamplingParams) -> list[int]:
         prompter, tools = self.models.prompter, list(params.tools) or None
@@ -95,125 +141,39 @@ class Engine:
                     raise ValueError(f"tools can't be given to this model: {error}") from None
             raise
 
-    def _deltas(
-        self,
-        name: str,
-        ids: list[int],
-        params: SamplingParams,
-        processors: LogitsProcessorList,
-        cancelled: threading.Event,
-    ) -> Generator[Delta]:
+    def _deltas(self, row: Row, text_of: Callable[[list[int]], str]) -> Generator[Delta]:
         started = time.monotonic()
-        with self._slot(cancelled):
-            if cancelled.is_set():
-                return
-            model = self.models.get(name)
-            output: SimpleQueue[int | BaseException | None] = SimpleQueue()
-            closed = threading.Event()
-            stopping = StoppingCriteriaList([StopOnEvent(cancelled), StopOnEvent(closed)])
-            arguments = (model, ids, params.max_new_tokens, processors, output, stopping)
-            thread = threading.Thread(target=self._generate, args=arguments, daemon=True)
-            thread.start()
-            try:
-                for delta in self._decode(output, len(ids), started, params):
-                    if not cancelled.is_set():
-                        yield delta
-            finally:
-                closed.set()
-                thread.join()
+        if row.cancelled.is_set():
+            return
+        self._loop.reserve(row)
+        try:
+            row.batched = self.models.get(row.name).batched
+            if not row.batched and row.top_logprobs is not None:
+                raise NoLogprobsError(row.name)
+            self._loop.submit(row)
+            for delta in decode(row.output, text_of, row.stop_ids, len(row.prompt), started):
+                if not row.cancelled.is_set():
+                    yield delta
+        finally:
+            self._loop.release(row)
 
     def _processors(self, params: SamplingParams, question: str) -> LogitsProcessorList:
         """What is not allowed goes first: sampling is among the rest."""
-        processors = gumbel_processors(params.temperature, params.top_p, params.seed, self.models.device)
+        processors = gumbel_processors(params, self.models.device)
+        if params.json_schema is not None:
+            return LogitsProcessorList([self.models.constrainer.json_processor(params.json_schema), *processors])
         if params.constrain is None:
             return LogitsProcessorList(processors)
         task, classes = params.constrain
         constrained = self.models.constrainer.processor([Constraint(task, question, classes)])
         return LogitsProcessorList([constrained, *processors])
 
-    @contextmanager
-    def _slot(self, cancelled: threading.Event) -> Iterator[None]:
-        """A slot among the running requests. Raises BusyError when the queue for one is full."""
-        with self._count_lock:
-            if self.in_flight >= MAX_RUNNING + MAX_WAITING:
-                raise BusyError(self.in_flight)
-            self.in_flight += 1
-        acquired = False
-        try:
-            while not acquired and not cancelled.is_set():
-                acquired = self._slots.acquire(timeout=QUEUE_POLL)
-            yield
-        finally:
-            if acquired:
-                self._slots.release()
-            with self._count_lock:
-                self.in_flight -= 1
+    def _text(self, ids: list[int]) -> str:
+        return str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _decode(
-        self,
-        output: "SimpleQueue[int | BaseException | None]",
-        prompt_tokens: int,
-        started: float,
-        params: SamplingParams,
-    ) -> Iterator[Delta]:
-        """Incremental detokenization.
-
-        All ids are decoded anew each time: a character may need several, and white space may depend on its neighbours.
-        """
-        ids: list[int] = []
-        emitted = ""
-        # A thought that the prompt has begun is shown from its beginning.
-        begun = OPEN if self.models.prompter.opens_thoughts(params.thinking) else ""
-        while (item := output.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            ids.append(item)
-            text = begun + self._text(ids, params)
-            complete = text.startswith(emitted) and not text.endswith(INCOMPLETE)
-            new = text[len(emitted) :] if complete else ""
-            yield Delta(new, len(ids), prompt_tokens, time.monotonic() - started, None)
-            emitted = text if complete else emitted
-        text = begun + self._text(ids, params)
-        reason: Literal["stop", "length"] = "stop" if ids and ids[-1] in self.models.reader.stop_ids else "length"
-        yield Delta(text[len(emitted) :], len(ids), prompt_tokens, time.monotonic() - started, reason)
-
-    def _text(self, ids: list[int], params: SamplingParams) -> str:
-        """Text of a reply's ids; with tools the control tokens of calls are a part of it, but none that ends it."""
-        if not params.tools:
-            return str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+    def _text_with_calls(self, ids: list[int]) -> str:
+        """With tools the control tokens of calls are a part of the text, but none that ends it."""
         return self.models.reader.decode(ids[:-1] if ids and ids[-1] in self.models.reader.stop_ids else ids)
-
-    def _generate(
-        self,
-        model: ActiveModel,
-        ids: list[int],
-        max_new_tokens: int,
-        processors: LogitsProcessorList,
-        output: "SimpleQueue[Any]",
-        stopping: StoppingCriteriaList,
-    ) -> None:
-        inputs = torch.tensor([ids], device=self.models.device)
-        try:
-            with torch.inference_mode(), self.models.use(model) as network:
-                network.generate(
-                    input_ids=inputs,
-                    attention_mask=torch.ones_like(inputs),
-                    max_new_tokens=max_new_tokens,
-                    # GumbelSampler samples, with a seed of its own.
-                    do_sample=False,
-                    top_k=None,
-                    top_p=None,
-                    temperature=None,
-                    eos_token_id=self.models.reader.stop_ids,
-                    pad_token_id=self.models.tokenizer.pad_token_id or 0,
-                    logits_processor=processors,
-                    stopping_criteria=stopping,
-                    streamer=QueueStreamer(output),
-                )
-            output.put(None)
-        except BaseException as error:
-            # The consumer at the other end of the queue raises it.
-            output.put(error)
 
 
 def check_params(params: SamplingParams) -> None:
@@ -224,13 +184,16 @@ def check_params(params: SamplingParams) -> None:
         raise ValueError(f"top_p is {params.top_p:g}, expected more than 0, up to 1")
     if not -(2**63) <= params.seed < 2**63:
         raise ValueError(f"seed is {params.seed}, expected -2^63 to 2^63 - 1")
+    if params.json_schema is not None and params.constrain is not None:
+        raise ValueError("response_format is given beside constrain, expected one of them")
+    if params.json_schema is not None and params.tools and not params.calls.forced:
+        raise ValueError("response_format is given beside tools, expected one of them, or tool_choice none")
     if params.constrain is not None:
         check_classes(*params.constrain, "constrain")
         if params.tools:
             raise ValueError(
                 "tools are given beside constrain, expected one of them: a constrained reply calls nothing"
             )
-        if params.thinking:
-            raise ValueError(
-                "thinking is on beside constrain, expected one of them: a constrained reply holds no thoughts"
-            )
+    if params.thinking and (params.constrain is not None or params.json_schema is not None):
+        beside = "constrain" if params.constrain is not None else "response_format, or a call that is forced"
+        raise ValueError(f"thinking is on beside {beside}, expected one of them: a constrained reply holds no thoughts")

@@ -1,39 +1,38 @@
 """Streamer, stopping criterion and seeded sampler for transformers' `generate`."""
 
-import threading
-from queue import SimpleQueue
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.generation.streamers import BaseStreamer
 
 
-class QueueStreamer(BaseStreamer):
-    """Streamer that puts token ids on a queue, one by one."""
+class TokenStreamer(BaseStreamer):
+    """Streamer that hands over token ids, one by one."""
 
-    def __init__(self, output: "SimpleQueue[Any]") -> None:
-        self.output, self.is_prompt = output, True
+    def __init__(self, take: Callable[[int], None]) -> None:
+        self.take, self.is_prompt = take, True
 
     def put(self, value: torch.Tensor) -> None:
         # The first ids that `generate` puts are the prompt's.
         if not self.is_prompt:
             for token_id in value.flatten().tolist():
-                self.output.put(token_id)
+                self.take(token_id)
         self.is_prompt = False
 
     def end(self) -> None:
         """Nothing: the thread that calls `generate` marks the end when it is over."""
 
 
-class StopOnEvent(StoppingCriteria):
-    """Stopping criterion: ends the generation when an event is set."""
+class StopWhen(StoppingCriteria):
+    """Stopping criterion: ends the generation when a condition holds."""
 
-    def __init__(self, event: threading.Event) -> None:
-        self.event = event
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self.condition = condition
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+        return torch.full((len(input_ids),), self.condition(), device=input_ids.device)
 
 
 class GumbelSampler(LogitsProcessor):
@@ -49,11 +48,26 @@ class GumbelSampler(LogitsProcessor):
         return scores - torch.empty_like(scores).exponential_(generator=self.generator).log()
 
 
-def gumbel_processors(temperature: float, top_p: float, seed: int, device: torch.device) -> list[LogitsProcessor]:
+class Sampled(Protocol):
+    """What sampling goes by."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def gumbel_processors(params: Sampled, device: torch.device) -> list[LogitsProcessor]:
     """Logits processors [1, V] after which the argmax is a seeded sample; none for temperature 0, which is greedy."""
-    if not temperature:
+    if not params.temperature:
         return []
-    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
-    if top_p < 1:
-        warpers.append(TopPLogitsWarper(top_p))
-    return [*warpers, GumbelSampler(seed, device)]
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(params.temperature)]
+    if params.top_k:
+        warpers.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        warpers.append(TopPLogitsWarper(params.top_p))
+    return [*warpers, GumbelSampler(params.seed, device)]

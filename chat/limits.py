@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from chat.batching.scheduling import Limits
 from chat.i18n.texts import Text
 from tuneline.formats.calls import message_text
 from tuneline.formats.records import Message
@@ -14,10 +15,14 @@ MAX_CHARACTERS = 32_000
 """Of all messages together."""
 MAX_PROMPT_TOKENS = 4096
 MAX_NEW_TOKENS = 1024
-MAX_RUNNING = 4
-"""Replies that are generated at the same time, interleaved token by token."""
-MAX_WAITING = 16
+MAX_RUNNING = 32
+"""Replies that are generated at the same time."""
+MAX_WAITING = 64
 """Queued requests; the next one is refused."""
+MAX_WAIT = 120.0
+"""Seconds that a request is queued; then it is refused."""
+LIMITS = Limits(rows=MAX_RUNNING, tokens=32_768, alone=4, widest=MAX_PROMPT_TOKENS + MAX_NEW_TOKENS)
+"""Of what runs: 32 replies of up to 1,024 tokens, or six of the longest."""
 
 
 class UnknownModelError(ValueError):
@@ -41,6 +46,24 @@ class BusyError(RuntimeError):
             f"{in_flight} questions are being answered or wait: ask again later",
         )
         super().__init__(self.text.en)
+
+
+class NoLogprobsError(ValueError):
+    """Log probabilities asked of a model that gives none."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"logprobs are asked for, expected none: {name}, whose rows can't share a batch, gives none")
+
+
+class WaitedError(BusyError):
+    """Request that was queued for too long."""
+
+    def __init__(self, seconds: float) -> None:
+        self.text = Text(
+            f"等了 {seconds:.0f} 秒还没有轮到：请稍后再问",
+            f"no place came free within {seconds:.0f} seconds: ask again later",
+        )
+        RuntimeError.__init__(self, self.text.en)
 
 
 def check_size(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> None:

@@ -1,7 +1,8 @@
 """Model registry: one base in memory, with LoRA adapters switched before each forward pass.
 
-Concurrent replies are generated token by token in turns, so that each forward pass may use another adapter. Anything that
-is no LoRA adapter of the base (the merged model, prompt tuning, whole layers) is a model of its own, loaded on first use.
+Concurrent replies are generated token by token, those of one model together, so that each forward pass may use another
+adapter. Anything that is no LoRA adapter of the base (the merged model, prompt tuning, whole layers) is a model of its own,
+loaded on first use.
 """
 
 import json
@@ -11,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from chat.batching.trial import can_batch
 from chat.limits import UnknownModelError
 from tuneline.models.adapters.importing import read_fitting
 from tuneline.models.adapters.peft_config import read_config
@@ -60,6 +62,8 @@ class ActiveModel(NamedTuple):
     """Of the shared base; None is the base itself, or a model of its own."""
     lock: Any
     """Held during a whole reply, where a network can generate only one at a time."""
+    batched: bool
+    """Whether its replies can share a batch."""
 
 
 class Models:
@@ -79,6 +83,7 @@ class Models:
             self.resolve(f"{REVISION_PREFIX}{revision}")
         self.device = pick_device()
         self.tokenizer = load_tokenizer(BASE if "base" in names else MERGED)
+        self.pad_id = self.tokenizer.pad_token_id or 0
         self.prompter = load_prompter(self.tokenizer)
         self.reader = AnswerReader(self.tokenizer, self.prompter)
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
@@ -89,6 +94,7 @@ class Models:
         self._thread = threading.local()
         self._loaded: dict[str, ActiveModel] = {}
         self._base: Any = None
+        self._base_batched = False
         self._peft: Any = None
         self._active: str | None = None
         self._constrainer: Constrainer | None = None
@@ -100,6 +106,19 @@ class Models:
             if self._constrainer is None:
                 self._constrainer = Constrainer(self.tokenizer, self.prompter)
             return self._constrainer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a whole prompt, control tokens in it and all; what the tokenizer puts first comes once."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids[1:] if len(ids) > 1 and ids[0] == ids[1] == self.tokenizer.bos_token_id else ids
+
+    def shown_prompt(self, prompt: str | list[int]) -> str:
+        return prompt if isinstance(prompt, str) else str(self.tokenizer.decode(prompt))
+
+    def token_text(self, token: int) -> str:
+        """Text of one token; its piece of the vocabulary where it is no whole character, so that no two are alike."""
+        text = str(self.tokenizer.decode([token]))
+        return str(self.tokenizer.convert_ids_to_tokens(token)) if "\N{REPLACEMENT CHARACTER}" in text else text
 
     def resolve(self, name: str) -> str:
         """Name to a registered model; `rev:<revision>` and the folder of an adapter are registered first. For local users only.
@@ -139,7 +158,7 @@ class Models:
         if name == "merged":
             return self._standalone(load_merged(MERGED, self._dtype, self.device))
         if name == "base":
-            return ActiveModel(self._shared_base(), None, nullcontext())
+            return ActiveModel(self._shared_base(), None, nullcontext(), self._base_batched)
         folder = self.adapters[name]
         if not can_share(folder):
             return self._standalone(load_adapter(load_model(BASE, self._dtype, self.device), folder))
@@ -156,19 +175,27 @@ class Models:
             self._active = label
         finally:
             self._forward_lock.release()
-        return ActiveModel(base, label, nullcontext())
+        return ActiveModel(base, label, nullcontext(), self._base_batched)
 
     def _shared_base(self) -> Any:
         if self._base is None:
             self._base = self._serialize_forward(load_model(BASE, self._dtype, self.device), shared=True)
+            self._base_batched = self._try_batching(self._base)
         return self._base
 
     def _standalone(self, model: Any) -> ActiveModel:
-        has_virtual_tokens = hasattr(model, "active_peft_config")
+        is_peft = hasattr(model, "active_peft_config")
+        has_virtual_tokens = is_peft and model.active_peft_config.is_prompt_learning
+        network = model if has_virtual_tokens or not is_peft else model.get_base_model()
+        self._serialize_forward(model.get_base_model() if is_peft else model, shared=False)
         # PEFT puts virtual tokens in by replacing methods of the base while it generates.
         lock = threading.Lock() if has_virtual_tokens else nullcontext()
-        self._serialize_forward(model.get_base_model() if has_virtual_tokens else model, shared=False)
-        return ActiveModel(model, None, lock)
+        return ActiveModel(network, None, lock, not has_virtual_tokens and self._try_batching(network))
+
+    def _try_batching(self, network: Any) -> bool:
+        """Whether its rows can share a batch; by the base alone, whose adapters change no cache."""
+        self._thread.adapter = None
+        return can_batch(network)
 
     def _serialize_forward(self, network: Any, *, shared: bool) -> Any:
         """Network with hooks that let one forward pass run at a time, over all models: they would share the same cores."""
@@ -178,6 +205,9 @@ class Models:
             if shared:
                 self._activate(self._thread.adapter)
 
+        if head := network.get_output_embeddings():
+            # torch 2.13 on a CPU multiplies a view of each row's last position as B matrices, with a copy of the head for each.
+            head.register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
         network.register_forward_pre_hook(before)
         network.register_forward_hook(lambda *_: self._forward_lock.release(), always_call=True)
         return network

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "TUNELINE_KEY"
 """An environment variable: options can be read by everyone in the list of processes."""
-MAX_CONNECTIONS = 200
+MAX_CONNECTIONS = 256
 """At a time, so that bodies being read are bounded together, too."""
+MAX_HEADER_BYTES = 16_384
 SHUTDOWN_TIMEOUT = 5
 """Seconds for replies to end when the server does."""
 
@@ -26,11 +27,14 @@ def make_server(api: "FastAPI") -> "uvicorn.Server":
     """Uvicorn server without access log or Server header; `run` takes its sockets."""
     import uvicorn
 
+    from chat.connections import TimedProtocol
+
     return uvicorn.Server(
         uvicorn.Config(
             api,
-            # httptools, the other one, has no limit for headers.
-            http="h11",
+            # On h11: httptools, the other one, has no limit for headers.
+            http=TimedProtocol,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             ws="none",
             log_level="warning",
             access_log=False,
@@ -51,7 +55,7 @@ def main(
         typer.Option(help="a commit, branch, tag or experiment whose adapter to offer, too; may be repeated"),
     ] = None,
 ) -> None:
-    """Serve an OpenAI-compatible API of the pipeline's models: /v1/chat/completions, /v1/models, /health.
+    """Serve an OpenAI-compatible API of the pipeline's models: /v1/chat/completions, /v1/completions, /v1/models, /health.
 
     \b
     tuneline serve

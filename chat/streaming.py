@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 import anyio
@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from chat.openai.errors import server_error
-from chat.openai.response import DONE, Completion, event
+from chat.openai.response import DONE, Answer, event
 from chat.replies.deltas import Delta
 
 TIMEOUT = 30
@@ -63,10 +63,18 @@ class CompletionStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, completion: Completion, first: Delta, rest: AsyncGenerator[Delta], *, include_usage: bool
+        self,
+        answer: Answer,
+        count: int,
+        first: tuple[int, Delta],
+        rest: AsyncGenerator[tuple[int, Delta]],
+        *,
+        include_usage: bool,
+        headers: Mapping[str, str],
     ) -> None:
-        self.rest, self.events = rest, completion_events(completion, first, rest, include_usage=include_usage)
-        super().__init__(self.events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self.rest = rest
+        self.events = completion_events(answer, count, first, rest, include_usage=include_usage)
+        super().__init__(self.events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
@@ -82,19 +90,24 @@ class CompletionStream(StreamingResponse):
 
 
 async def completion_events(
-    completion: Completion, first: Delta, rest: AsyncGenerator[Delta], *, include_usage: bool
+    answer: Answer,
+    count: int,
+    first: tuple[int, Delta],
+    rest: AsyncGenerator[tuple[int, Delta]],
+    *,
+    include_usage: bool,
 ) -> AsyncGenerator[bytes]:
-    """Server-sent events of a streamed completion, whose first delta is there already."""
-    last = first
+    """Server-sent events of `count` streamed choices, of which the first delta is there already."""
+    lasts = dict([first])
     try:
-        yield event(completion.role_chunk())
-        for chunk in completion.chunks(first):
+        for chunk in (*answer.opening(count), *answer.chunks(*first)):
             yield event(chunk)
-        async for last in rest:
-            for chunk in completion.chunks(last):
+        async for index, delta in rest:
+            lasts[index] = delta
+            for chunk in answer.chunks(index, delta):
                 yield event(chunk)
-        if include_usage and last.finish_reason:
-            yield event(completion.usage_chunk(last))
+        if include_usage and len(lasts) == count and all(last.finish_reason for last in lasts.values()):
+            yield event(answer.usage_chunk([lasts[index] for index in range(count)]))
         yield DONE
     except Exception:
         logging.getLogger("uvicorn.error").exception("an answer failed in the middle")

@@ -128,6 +128,23 @@ def made(tmp_path_factory, canonical_base) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def made_engine(made):
+    """An engine whose models have been loaded."""
+    from chat.engine import Engine
+    from chat.models import Models
+
+    here = Path.cwd()
+    os.chdir(made)
+    try:
+        engine = Engine(Models())
+        for name in engine.models.names:
+            engine.models.get(name)
+    finally:
+        os.chdir(here)
+    return engine
+
+
 @pytest.fixture(scope="module")
 def address(engine):
     """Of a server of the API around the module's engine."""

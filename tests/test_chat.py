@@ -11,13 +11,14 @@ import yaml
 
 from chat.engine import Constrain, Engine, SamplingParams
 from chat.generation import GumbelSampler
-from chat.limits import MAX_RUNNING, BusyError, TooLongError, UnknownModelError
+from chat.limits import LIMITS, BusyError, TooLongError, UnknownModelError
 from chat.models import Models, can_share
 from chat.terminal import read_constrain
 from tests.helpers.commands import dvc, git, git_init, python
 from tests.helpers.foreign_adapters import LORA as PLAIN
 from tests.helpers.foreign_adapters import VERSIONS, plain_tensors, write_adapter
 from tests.helpers.paths import ROOT
+from tests.helpers.serving import endless_replies
 from tests.helpers.tiny_models import make_base
 from tests.helpers.workspace import CHATS, make_trained
 from tuneline.models.loading import load_adapter, load_model
@@ -144,6 +145,7 @@ def test_classes_for_the_terminal_are_listed_or_those_of_the_training_set(tmp_pa
 
 
 def test_a_closed_answer_stops_and_gives_its_place_back(engine):
+    list(engine.stream("base", QUESTION, SHORT))
     before = threading.active_count()
     for _ in range(30):
         answer = engine.stream("base", QUESTION, SamplingParams(max_new_tokens=1000))
@@ -153,8 +155,10 @@ def test_a_closed_answer_stops_and_gives_its_place_back(engine):
     assert threading.active_count() == before
 
 
-def test_a_question_whose_asker_has_gone_leaves_the_queue(engine):
-    running = [engine.stream("base", QUESTION, SamplingParams(max_new_tokens=1000)) for _ in range(MAX_RUNNING)]
+def test_a_question_whose_asker_has_gone_leaves_the_queue(engine, monkeypatch):
+    monkeypatch.setattr("chat.batching.loop.LIMITS", LIMITS._replace(rows=2))
+    endless_replies(engine, monkeypatch)
+    running = [engine.stream("base", QUESTION, SamplingParams(max_new_tokens=1000)) for _ in range(2)]
     for answer in running:
         next(answer)
     gone = threading.Event()
@@ -163,7 +167,7 @@ def test_a_question_whose_asker_has_gone_leaves_the_queue(engine):
     gone.set()
     waiting.join(5)
     assert not waiting.is_alive()
-    assert engine.in_flight == MAX_RUNNING
+    assert engine.in_flight == 2
     for answer in running:
         answer.close()
     assert engine.in_flight == 0
@@ -188,8 +192,8 @@ def test_what_is_too_much_is_refused_in_a_sentence(engine, monkeypatch):
     assert refusal(seed=2**63)[1].endswith("expected -2^63 to 2^63 - 1")
     assert "role 'other'" in refusal(messages=[{"role": "other", "content": "x"}, *QUESTION])[1]
     assert refusal(messages=[])[1] == "a generation prompt ends with a user's message, or a tool's"
-    monkeypatch.setattr("chat.engine.MAX_RUNNING", 0)
-    monkeypatch.setattr("chat.engine.MAX_WAITING", 0)
+    monkeypatch.setattr("chat.batching.loop.MAX_RUNNING", 0)
+    monkeypatch.setattr("chat.batching.loop.MAX_WAITING", 0)
     with pytest.raises(BusyError):
         next(engine.stream("base", QUESTION, SHORT))
 

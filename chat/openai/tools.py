@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from chat.openai.errors import ApiError
+from chat.openai.fields import IGNORED_IN_CALL
 from chat.openai.strict_model import StrictModel
+from chat.replies.calls import CallLimits
 from tuneline.formats.records import Message, ToolCall
 from tuneline.formats.tool_definitions import tool_definition
 
@@ -19,8 +21,8 @@ class FunctionDefinition(StrictModel):
     name: NAME
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] = False
-    """A call is checked against no schema here, and true would promise it."""
+    strict: bool = False
+    """Whether arguments keep to their schema: they do where a call is forced, and true promises it elsewhere, too."""
 
 
 class Tool(StrictModel):
@@ -35,15 +37,34 @@ class Tool(StrictModel):
             raise ApiError(400, f"{place} {error}", place, "invalid_value") from None
 
 
+def without_ignored(values: Any) -> Any:
+    """A call as a client's library returns it, without what that adds."""
+    return (
+        {name: value for name, value in values.items() if name not in IGNORED_IN_CALL}
+        if isinstance(values, dict)
+        else values
+    )
+
+
 class FunctionCall(StrictModel):
     name: NAME
     arguments: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_came(cls, values: Any) -> Any:
+        return without_ignored(values)
 
 
 class CallInMessage(StrictModel):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_came(cls, values: Any) -> Any:
+        return without_ignored(values)
 
     def call(self, place: str) -> ToolCall:
         """Raises ApiError 400 for arguments that are no JSON object."""
@@ -57,18 +78,56 @@ class CallInMessage(StrictModel):
         return {"name": self.function.name, "arguments": arguments}
 
 
-def check_choice(choice: object, tools: Sequence[Tool]) -> bool:
-    """Whether there may be calls. Raises ApiError 400 for a choice that is unknown, or can't be kept."""
-    if choice is None or choice == "auto":
-        return True
+class ToolChoice(NamedTuple):
+    """What a reply may call: functions, and, where it has to call one, the schema that it then keeps to."""
+
+    definitions: tuple[dict[str, Any], ...] = ()
+    schema: str | None = None
+    calls: CallLimits = CallLimits()
+
+
+def read_choice(choice: object, tools: Sequence[Tool]) -> ToolChoice:
+    """Raises ApiError 400 for a choice that is unknown, or can't be kept."""
+    definitions = tuple(tool.definition(f"tools.{number}") for number, tool in enumerate(tools))
     if choice == "none":
-        return False
-    if choice == "required" or isinstance(choice, dict):
-        message = f"tool_choice is {json.dumps(choice)[:80]}, expected auto or none: this server forces no call"
-        raise ApiError(400, message, "tool_choice", "unsupported_value")
-    raise ApiError(
-        400, f"tool_choice is {json.dumps(choice)[:80]}, expected auto or none", "tool_choice", "invalid_value"
-    )
+        return ToolChoice()
+    if choice is None or choice == "auto":
+        for number, tool in enumerate(tools):
+            if tool.function.strict:
+                field = f"tools.{number}.function.strict"
+                message = f"{field} is true, expected false, or a tool_choice that forces a call: only then is a schema kept to"
+                raise ApiError(400, message, field, "unsupported_value")
+        return ToolChoice(definitions)
+    if not tools:
+        raise ApiError(400, "tool_choice is given without tools, expected tools", "tool_choice", "invalid_value")
+    chosen = [tool.function for tool in tools]
+    if choice != "required":
+        named = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
+        name = named.get("name") if isinstance(named, dict) else None
+        chosen = [function for function in chosen if function.name == name]
+    if not chosen:
+        expected = f"auto, none, required or a function among {', '.join(tool.function.name for tool in tools)[:200]}"
+        message = f"tool_choice is {json.dumps(choice)[:80]}, expected {expected}"
+        raise ApiError(400, message, "tool_choice", "invalid_value")
+    return ToolChoice(definitions, json.dumps(calls_schema(chosen)), CallLimits(forced=True))
+
+
+def calls_schema(functions: Sequence[FunctionDefinition]) -> dict[str, Any]:
+    """JSON Schema of one call of one of the functions."""
+    calls, definitions = [], dict[str, Any]()
+    for function in functions:
+        arguments = dict(function.parameters or {"type": "object", "additionalProperties": False})
+        # References are by the path from the root.
+        definitions |= arguments.pop("$defs", {})
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": function.name}, "arguments": arguments},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    return {"anyOf": calls, "$defs": definitions}
 
 
 def in_order_of_calls(

@@ -1,8 +1,9 @@
 """Tool calls in a stream of deltas: a reply's text goes on until a call may begin, and calls come whole, with its end."""
 
+import json
 import re
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from chat.replies.deltas import Delta
 from chat.replies.stop_strings import partial_match_length
@@ -18,8 +19,38 @@ UNMARKED = {
 """What may become a call that nothing but its form tells from text."""
 
 
+class CallLimits(NamedTuple):
+    most: int | None = None
+    """Calls that a reply may hold; further ones are left out."""
+    forced: bool = False
+    """Whether the reply is one call in JSON, kept to a schema: nothing of it is text."""
+
+
+def read_forced_call(deltas: Generator[Delta]) -> Generator[Delta]:
+    """Deltas of a reply in JSON, {"name", "arguments"}, as a call with its end; text where it was cut off before that."""
+    text = ""
+    try:
+        for delta in deltas:
+            text += delta.text
+            if not delta.finish_reason:
+                yield delta._replace(text="")
+                continue
+            try:
+                call = json.loads(text)
+            except ValueError:
+                yield delta._replace(text=text)
+            else:
+                yield delta._replace(text="", calls=(call,), finish_reason="tool_calls")
+    finally:
+        deltas.close()
+
+
 def read_calls_at_end(
-    deltas: Generator[Delta], reader: AnswerReader, marks: ThoughtMarks, tools: Sequence[dict[str, Any]]
+    deltas: Generator[Delta],
+    reader: AnswerReader,
+    marks: ThoughtMarks,
+    tools: Sequence[dict[str, Any]],
+    most: int | None = None,
 ) -> Generator[Delta]:
     """Deltas whose last one has the calls of the reply; texts of calls are left out. Closing this closes the deltas."""
     text, given = "", 0
@@ -43,7 +74,7 @@ def read_calls_at_end(
             yield delta._replace(
                 text=reader.plain(f"\n{rest}" if rest and said else rest),
                 finish_reason=reason,
-                calls=tuple(found.calls),
+                calls=tuple(found.calls[:most]),
             )
     finally:
         deltas.close()

@@ -3,8 +3,10 @@
 import contextlib
 import socket
 import threading
+import time
 
 from chat.api import make_app
+from chat.batching.batch import Batch
 from chat.serve import make_server
 
 CHAT = "/v1/chat/completions"
@@ -23,6 +25,13 @@ def serving(engine, key=None, hosts=("127.0.0.1",)):
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+def endless_replies(engine, monkeypatch):
+    """No token ends a reply of this engine, whose steps take a hundredth of a second at least."""
+    monkeypatch.setattr(engine.models.reader, "stop_ids", [])
+    step = Batch.advance
+    monkeypatch.setattr(Batch, "advance", lambda batch: time.sleep(0.01) or step(batch))
 
 
 def error_of(response, status, code=None, param=None) -> str:

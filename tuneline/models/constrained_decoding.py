@@ -28,6 +28,9 @@ MARK = "甲"
 """A text by which it is found what stands before a text."""
 ITEMS = {"triples": 'SPAN "_" CLASS "_" SPAN', "entities": 'CLASS (":" | "：") SPAN ("、" SPAN)*'}
 
+JSON_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""llguidance's options for JSON: where white space is free, a model may go on with it for ever."""
+
 
 class Constraint(NamedTuple):
     """What one answer may hold."""
@@ -100,6 +103,15 @@ class Constrainer:
     def processor(self, constraints: Sequence[Constraint | None]) -> "ConstrainedDecoding":
         """For one batch; a row without a constraint is free."""
         return ConstrainedDecoding([None if one is None else self.matcher(one) for one in constraints], self.pad)
+
+    def json_processor(self, schema: str) -> "ConstrainedDecoding":
+        """For one answer in JSON, on one line, that keeps to a JSON Schema. Raises ValueError for a schema that makes no grammar."""
+        merged = json.loads(schema) | {"x-guidance": JSON_FORM}
+        rules = f"start: {self.lead} value\nvalue: %json {json.dumps(merged, ensure_ascii=False)}\n"
+        matcher = LLMatcher(self.vocabulary, rules)
+        if matcher.is_error():
+            raise ValueError(f"response_format has a schema that can't be kept to: {matcher.get_error()[:300]}")
+        return ConstrainedDecoding([matcher], self.pad)
 
     def complete(self, constraint: Constraint, ids: Sequence[int]) -> int:
         """Length of the longest beginning of `ids` that is an answer by itself: where one is cut, an item ends halfway."""
