@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, GgufConfig, logging
+from transformers import AutoConfig, AutoTokenizer, GgufConfig, logging
 
 from tuneline.base.architecture import Architecture, examine
+from tuneline.base.generation import generation_sentence, read_generation, settle_generation
 from tuneline.base.refusals import check_words, refuse_quantised, refuse_remote_code
 from tuneline.base.text_part import find_text_part, load_text_part
 from tuneline.base.whole_checkpoint import load_whole
-from tuneline.models.chat_format import Prompter, as_list, load_prompter
+from tuneline.models.chat_format import Prompter, load_prompter
 from tuneline.models.chat_templates import chat_template
 from tuneline.models.chatglm import config as chatglm
 from tuneline.models.chatglm.layout import ORIGINAL, keep_original
@@ -24,6 +25,7 @@ from tuneline.models.chatglm.tokenizer import build
 from tuneline.models.chatglm.weights import convert
 from tuneline.models.config import Base
 from tuneline.models.conversion.file_names import cast
+from tuneline.models.conversion.portable import make_portable
 from tuneline.models.conversion.saving import save_model
 from tuneline.models.original import put_aside
 from tuneline.models.template_check import template_rules
@@ -59,6 +61,8 @@ class Canonical(NamedTuple):
 
     prompt: Prompt
     architecture: Architecture
+    generation: dict[str, Any]
+    """Of its generation settings, what is kept and what is left out."""
     left_out: tuple[str, ...] = ()
     """Parts of the checkpoint that are no text: neither loaded nor trained."""
 
@@ -67,6 +71,8 @@ class Canonical(NamedTuple):
         said = [self.prompt.sentence(), self.architecture.sentence()]
         if self.left_out:
             said.append(f"of the checkpoint the part of text alone, without {', '.join(self.left_out)}")
+        if sentence := generation_sentence(self.generation):
+            said.append(sentence)
         return said
 
 
@@ -112,17 +118,15 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         else:
             model = load_text_part(part, weights["dtype"])
             if (source / "generation_config.json").is_file():
-                model.generation_config = GenerationConfig.from_pretrained(source)
+                model.generation_config = read_generation(source)
     model = cast(model, getattr(torch, params.dtype))
-    # Its authors may know of more.
-    own_ends = model.generation_config.eos_token_id if prompt.chat_template == "own" else None
-    model.generation_config.eos_token_id = sorted({*prompter.stop_ids, *as_list(own_ends)})
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    settled = settle_generation(model.generation_config, prompter, tokenizer.pad_token_id)
     save_model(model, folder)
     tokenizer.save_pretrained(folder)
+    make_portable(folder)
     _copy_notices(source, folder)
     left_out = () if part is None else put_aside(source, folder, part.names, part.files)
-    return Canonical(prompt, architecture, tuple(left_out))
+    return Canonical(prompt, architecture, settled, tuple(left_out))
 
 
 @contextmanager
@@ -152,10 +156,13 @@ def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, fo
     except ValueError as error:
         raise ValueError(f"base.source {params.source!r}: {error}") from None
     native.save_pretrained(folder)
-    GenerationConfig(eos_token_id=prompter.stop_ids, pad_token_id=pad).save_pretrained(folder)
+    generation = read_generation(source)
+    settled = settle_generation(generation, prompter, pad)
+    generation.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    make_portable(folder)
     _copy_notices(source, folder)
-    return Canonical(prompt, architecture)
+    return Canonical(prompt, architecture, settled)
 
 
 def read_config(source: Path) -> dict[str, Any]:
@@ -178,6 +185,7 @@ def details_of(base: Canonical) -> dict[str, Any]:
         "padded_since": base.architecture.padded,
         "linear_layers": base.architecture.targets,
         "left_out": list(base.left_out),
+        "generation": base.generation,
     }
 
 

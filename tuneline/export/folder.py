@@ -21,6 +21,7 @@ from tuneline.models.chat_format import load_prompter
 from tuneline.models.chatglm.layout import ORIGINAL as CHATGLM
 from tuneline.models.chatglm.layout import original_config, write_chatglm
 from tuneline.models.config import Base
+from tuneline.models.conversion.portable import make_portable
 from tuneline.models.conversion.saving import save_model
 from tuneline.models.cpu_tuning import retain_freed_blocks
 from tuneline.models.devices.placement import place_layerwise
@@ -95,6 +96,7 @@ def merge_into(folder: Path, base: Path, adapter: Path, dtype: str) -> None:
     save_model(model, folder, LARGEST)
     for path in (path for name in CARRIED for path in base.glob(f"{name}*")):
         shutil.copyfile(path, folder / path.name)
+    make_portable(folder)
     if wrong := file_mismatches(model, folder):
         raise ValueError(
             f"the merged files do not hold what was merged: {len(wrong)} tensors differ, first {wrong[0]}; is the disk sound?"

@@ -1,0 +1,1 @@
+"""GGUF of a merged model, for llama.cpp and Ollama: converter, its environment, Modelfile."""
