@@ -199,3 +199,23 @@ def test_the_end_of_a_row_does_not_learn_the_beginning_of_the_next():
     ids = torch.arange(1, 6)
     labels = collate([(ids, ids, 1)] * 3)["labels"][0]
     assert labels.tolist() == list(itertools.chain(*[[-100, 2, 3, 4, 5]] * 3))
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize("lengths", [(46,) * 3, (30, 44, 52, 41), (1, 1), (9, 20, 200)])
+def test_short_rows_attend_together_as_they_do_alone(lengths, heads, monkeypatch):
+    generator, of_query = torch.Generator().manual_seed(2), (1, heads[0], sum(lengths), 16)
+    of_key = (1, heads[1], sum(lengths), 16)
+    given = [torch.randn(shape, generator=generator).requires_grad_() for shape in (of_query, of_key, of_key)]
+    weights = torch.randn(1, sum(lengths), heads[0], 16, generator=generator)
+    packed = tuneline.models.packed_attention
+    assert packed.fits_together(lengths) == (lengths != (9, 20, 200))
+
+    def attended() -> tuple[torch.Tensor, ...]:
+        out = packed.packed_attention(torch.nn.Identity(), *given, None, lengths=lengths)[0]
+        return out, *torch.autograd.grad((out * weights).sum(), given)
+
+    together = attended()
+    monkeypatch.setattr(packed, "TOGETHER", 0)
+    for ours, alone in zip(together, attended(), strict=True):
+        torch.testing.assert_close(ours, alone)

@@ -18,6 +18,8 @@ from tuneline.models.gpu.attention import repeated
 NAME = "tuneline_rows"
 SHORT = 512
 """Up to this length a CPU is faster with two products than with torch's kernel: 1.4 to 2 times (benchmarks/LOG.md)."""
+TOGETHER = 256
+"""Up to this length a CPU is faster with all rows in two products than row by row: 1.15 to 1.6 times (benchmarks/LOG.md)."""
 
 
 def packed_attention(
@@ -53,6 +55,8 @@ def packed_attention(
         # Of torch's kernels only FlashAttention's takes groups, and it takes no mask; what is left keeps all scores.
         key, value = (repeated(one, query.shape[1] // one.shape[1]) for one in (key, value))
         grouped = False
+    if len(lengths) > 1 and fits_together(lengths) and query.device.type == "cpu" and not (windowed or dropout):
+        return attend_padded(query, key, value, lengths, scaling or query.shape[-1] ** -0.5), None
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):
         q, k, v = query, key, value
@@ -102,6 +106,36 @@ def attend_at_once(
     )
     assert isinstance(attended, torch.Tensor), "only asked for what is attended"
     return attended.unsqueeze(0)
+
+
+def fits_together(lengths: tuple[int, ...]) -> bool:
+    """Whether rows are short, and padded to the longest at most twice the scores."""
+    longest = max(lengths)
+    return longest <= min(TOGETHER, SHORT) and len(lengths) * longest**2 <= 2 * sum(length**2 for length in lengths)
+
+
+def attend_padded(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float
+) -> torch.Tensor:
+    """Causal attention of all rows [1, N, heads, d] in two products; what pads a row comes after it, where none of it looks."""
+    longest, rows = max(lengths), len(lengths)
+    q, k, v = (padded(tensor[0], lengths) for tensor in (query, key, value))
+    (heads, _, width), groups = query.shape[1:], key.shape[1]
+    share = heads // groups
+    q = (q * scaling).reshape(rows, groups, share * longest, width)
+    scores = (q @ k.transpose(2, 3)).view(rows, heads, longest, longest)
+    ahead = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu_(1)
+    probabilities = scores.masked_fill_(ahead, float("-inf")).softmax(-1)
+    attended = (probabilities.view(rows, groups, share * longest, longest) @ v).view(rows, heads, longest, width)
+    attended = attended.transpose(1, 2)
+    return torch.cat([row[:length] for row, length in zip(attended.unbind(), lengths, strict=True)]).unsqueeze(0)
+
+
+def padded(tensor: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
+    """Rows [heads, N, d] end to end to rows [rows, heads, longest, d], with zeros after each."""
+    return torch.nn.utils.rnn.pad_sequence([row.transpose(0, 1) for row in tensor.split(lengths, 1)], True).transpose(
+        1, 2
+    )
 
 
 def matmul_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
