@@ -1,4 +1,4 @@
-"""Fit an adapter to the answers: check everything, then become the DeepSpeed launcher of tuneline.train.run.
+"""Fit an adapter to the answers: check everything, then train here, or become the launcher of tuneline.train.run.
 
     python -m stages.train
 

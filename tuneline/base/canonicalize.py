@@ -100,9 +100,12 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         weights["use_safetensors"] = True
     # What needs no weights comes first: reading them takes minutes.
     with _in_one_sentence(params, "does not load with transformers' own classes"):
+        if gguf:
+            # Given to both below, for which its whole vocabulary would be parsed again: seconds each.
+            options["config"] = AutoConfig.from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         part = None if gguf else find_text_part(source)
-        known = AutoConfig.from_pretrained(source, **options) if part is None else part.config
+        known = _config(source, options) if part is None else part.config
     try:
         prompter, prompt = prompt_of(tokenizer)
     except ValueError as error:
@@ -127,6 +130,10 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     _copy_notices(source, folder)
     left_out = () if part is None else put_aside(source, folder, part.names, part.files)
     return Canonical(prompt, architecture, settled, tuple(left_out))
+
+
+def _config(source: Path, options: dict[str, Any]) -> Any:
+    return options.get("config") or AutoConfig.from_pretrained(source, **options)
 
 
 @contextmanager
@@ -195,7 +202,8 @@ def quantization_of(source: Path, gguf: str | None) -> dict[str, str]:
         return {}
     from gguf import GGUFReader, LlamaFileType
 
-    field = GGUFReader(source / gguf).get_field("general.file_type")
+    # Under the name that transformers gives it, by which the one reader is found again.
+    field = GGUFReader(str(source / gguf)).get_field("general.file_type")
     return {} if field is None else {"quantization": LlamaFileType(field.contents()).name.removeprefix("MOSTLY_")}
 
 
