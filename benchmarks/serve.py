@@ -88,7 +88,7 @@ def send(client: httpx.Client, number: int, names: list[str]) -> str:
 def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The server's process in that folder, and its address, once it answers."""
     port = str(free_port())
-    command = [sys.executable, "-m", "chat.serve", "--port", port]
+    command = [sys.executable, "-m", "tuneline", "serve", "--port", port]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TUNELINE_KEY": ""}
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
