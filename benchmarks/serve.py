@@ -150,7 +150,7 @@ def slowly(body: bytes) -> Iterator[bytes]:
 def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The server's process in that folder, and its address, once it answers."""
     port = str(free_port())
-    command = [sys.executable, "-m", "chat.serve", "--port", port]
+    command = [sys.executable, "-m", "tuneline", "serve", "--port", port]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TUNELINE_KEY": ""}
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:

@@ -134,3 +134,13 @@ def test_the_curve_grows_by_what_is_new(tmp_path, monkeypatch):
     curve.unlink()
     log(again, state, 4, loss=0.5)
     assert curve.read_text().splitlines()[1:] == ["1,3.25,0.001,1.5,", "2,2.0,0.0005,,2.5", "3,1.5,,,", "4,0.5,,,"]
+
+
+def test_the_time_of_the_first_step_is_that_of_this_start(tmp_path, monkeypatch):
+    times = iter([100.0, 200.0])
+    state, one = State(4), Progress(tmp_path / "loss.csv", [10, 20])
+    monkeypatch.setattr(curve_module.time, "time", lambda: next(times))
+    assert one.first_step_at is None
+    one.on_step_begin(None, state, None)
+    one.on_step_begin(None, state, None)
+    assert one.first_step_at == 100.0
