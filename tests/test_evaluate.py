@@ -65,12 +65,10 @@ def test_a_left_padded_batch_says_what_single_prompts_say(tiny, records):
 def test_an_answer_ends_at_its_stop_token_and_says_so(tiny, monkeypatch):
     model, tokenizer, _ = tiny
     (stop,) = load_prompter(tokenizer).closing
-    monkeypatch.setattr(
-        model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[60, 61, stop, 62]])], 1)
-    )
+    monkeypatch.setattr(model, "generate", lambda input_ids, **_: [[60, 61, stop]])
     ((text, finished),) = generate(model, tokenizer, [[5, 6]], 1)
     assert (text, finished) == (tokenizer.decode([60, 61]).strip(), True)
-    monkeypatch.setattr(model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[60, 61]])], 1))
+    monkeypatch.setattr(model, "generate", lambda input_ids, **_: [[60, 61]])
     assert generate(model, tokenizer, [[5, 6]], 1)[0][1] is False
 
 
