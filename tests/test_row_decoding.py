@@ -4,13 +4,15 @@ from itertools import combinations
 
 import pytest
 import torch
-from transformers import DynamicCache, LogitsProcessorList
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from tests.helpers.families import FAMILIES, raw_checkpoint
 from tests.helpers.methods import METHODS, method
 from tests.helpers.published import PUBLISHED, publish
 from tests.helpers.tiny_models import canonical
 from tuneline.evaluate.row_decoding import can_give_up_rows, decode_rows
+from tuneline.models.cpu_tuning import packed_product
 from tuneline.models.loading import load_model
 from tuneline.train import methods
 
@@ -90,7 +92,66 @@ def test_rows_leave_every_family_as_published(tmp_path, name):
 @pytest.mark.parametrize("name", [name for name in METHODS if "checkpointing" not in name])
 def test_rows_leave_a_model_with_an_adapter(llama_base, name):
     changes = METHODS[name]
-    model = methods.prepare(load_model(llama_base, torch.float32), method(changes.get("tune", {}).get("method", "lora"), **{
-        key: value for key, value in changes.items() if key in ("lora", "ptuning", "freeze")
-    }))
+    model = methods.prepare(
+        load_model(llama_base, torch.float32),
+        method(
+            changes.get("tune", {}).get("method", "lora"),
+            **{key: value for key, value in changes.items() if key in ("lora", "ptuning", "freeze")},
+        ),
+    )
     assert len(set(check(model))) > 1
+
+
+class Unfinished(DynamicLayer):
+    """A layer of a cache with a state that its reordering leaves as it is."""
+
+    def update(self, keys, values, *_, **__):
+        self.seen = torch.zeros(len(keys), 3)
+        return super().update(keys, values)
+
+
+class Unable(DynamicLayer):
+    def reorder_cache(self, beam_idx):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("kind", "able"), [(DynamicLayer, True), (Unfinished, False), (Unable, False)])
+def test_a_cache_is_tried_before_a_row_leaves_it(kind, able):
+    cache = DynamicCache()
+    cache.layers = [DynamicLayer(), kind()]
+    for layer in range(2):
+        cache.update(torch.zeros(4, 2, 5, 8), torch.zeros(4, 2, 5, 8), layer)
+    assert can_give_up_rows(cache, 4) is able
+    assert cache.layers[1].keys.shape == (4, 2, 5, 8), "it is tried on a copy"
+    assert not can_give_up_rows(object(), 4)
+
+
+def test_where_rows_can_not_leave_they_stay_and_say_the_same(llama_base, monkeypatch):
+    monkeypatch.setattr("tuneline.evaluate.row_decoding.can_give_up_rows", lambda *_: False)
+    model, rows = load_model(llama_base, torch.float32), []
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, states: rows.append(len(states[0])))
+    passes = check(model)
+    assert passes[-1] < len(LENGTHS)
+    assert set(rows) == {len(LENGTHS)}
+
+
+@pytest.mark.parametrize("rows", [1, 7, 25, 40])
+def test_a_packed_head_gives_the_same_bits(rows):
+    torch.manual_seed(1)
+    head = torch.nn.Linear(640, 3000, bias=False).to(torch.bfloat16)
+    packed = packed_product(head)
+    if packed is None:
+        pytest.skip("this machine multiplies no bfloat16 by oneDNN")
+    states = torch.randn(rows, 1, 640).to(torch.bfloat16)
+    with torch.inference_mode():
+        logits = head(states)
+        assert torch.equal(packed(states), logits)
+        # Of equal logits, of which bfloat16 has many, the first.
+        assert torch.equal(logits.max(-1).indices, logits.argmax(-1))
+        assert torch.equal((logits * 4).round().max(-1).indices, (logits * 4).round().argmax(-1))
+
+
+def test_only_a_plain_bfloat16_head_is_packed():
+    assert packed_product(torch.nn.Linear(8, 8, bias=False)) is None
+    assert packed_product(torch.nn.Linear(8, 8).to(torch.bfloat16)) is None
+    assert packed_product(torch.nn.Embedding(8, 8)) is None

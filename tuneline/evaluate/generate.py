@@ -11,6 +11,7 @@ from transformers import LogitsProcessorList, StoppingCriteria
 
 from tuneline.evaluate.constraints import ItemConstraints
 from tuneline.evaluate.row_decoding import decode_rows
+from tuneline.models.cpu_tuning import packed_product
 from tuneline.models.likelihood import unwrap_peft
 from tuneline.models.thoughts import ThoughtMarks
 from tuneline.runtime.progress import ProgressBar
@@ -79,7 +80,7 @@ def greedy(
     answers: dict[int, Generated] = {}
     times: list[BatchTime] = []
     progress = ProgressBar(label, len(prompts) * max_new_tokens, "tokens")
-    with _head_fed_in_one_piece(model), progress as bar:
+    with _head_for_few_rows(model), progress as bar:
         for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
             started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
@@ -146,21 +147,24 @@ class _Limits(StoppingCriteria):
 
 
 @contextmanager
-def _head_fed_in_one_piece(model: Any) -> Iterator[None]:
-    """Hand the LM head a copy of the last position's states, where transformers hands it a view of all states.
+def _head_for_few_rows(model: Any) -> Iterator[None]:
+    """Hand the LM head a copy of the last position's states, where transformers hands it a view of all, and pack its weight.
 
     For bfloat16 on a CPU, torch 2.13 multiplies such a view [B, 1, H] as B matrices, with a copy of the head's weight for each:
-    8.4 GB and 30 s for the default base and 25 prompts (measured: benchmarks/LOG.md).
+    8.4 GB and 30 s for the default base and 25 prompts, 1.6 s for one (measured: benchmarks/LOG.md).
     """
-    hook = (
-        unwrap_peft(model)
-        .get_output_embeddings()
-        .register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
-    )
+    head = unwrap_peft(model).get_output_embeddings()
+    # Not `contiguous()`: that takes the view of a single row as it is.
+    copied = head.register_forward_pre_hook(lambda _, states: (states[0].clone(memory_format=torch.contiguous_format),))
+    packed = packed_product(head)
+    if packed is not None:
+        head.forward = packed
     try:
         yield
     finally:
-        hook.remove()
+        copied.remove()
+        if packed is not None:
+            del head.forward
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

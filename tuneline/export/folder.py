@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tuneline.export.config import Export
-from tuneline.export.equivalence import Difference, compare, states
+from tuneline.export.equivalence import Difference, compare, sample, states
 from tuneline.export.inputs import Inputs
 from tuneline.export.layerwise_fp32 import stored_dtype
 from tuneline.export.merge import file_mismatches, load_tuned, merge_mismatches, merged
@@ -121,10 +121,12 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export, device: torc
             "run `dvc repro --force train`, and report it if it stays"
         )
     prompter = load_prompter(load_tokenizer(folder))
-    rows = [
-        prompter.training_row(record["messages"], "last_answer", tools=record.get("tools"))
-        for record in read_heldout(inputs.heldout)
-    ]
+    rows = sample(
+        [
+            prompter.training_row(record["messages"], "last_answer", tools=record.get("tools"))
+            for record in read_heldout(inputs.heldout)
+        ]
+    )
     retain_freed_blocks()
     # One after the other: two models of 6 billion parameters do not fit into 24 GB.
     tuned = load_tuned(inputs.base, inputs.adapter, stored_dtype(inputs.base), device)
