@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import tuneline.export.folder
 from tests.helpers.methods import method
 from tests.helpers.stages import run_main
 from tests.helpers.workspace import make_trained
+from tuneline.export.equivalence import sample
+from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.runtime.hashing import folder_sha256
 from tuneline.train import methods
