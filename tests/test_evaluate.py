@@ -18,7 +18,7 @@ from tuneline.evaluate.generate import greedy, plan_batches
 from tuneline.evaluate.predict import Model, pair, predict
 from tuneline.evaluate.results import prediction_rows
 from tuneline.models.chat_format import load_prompter
-from tuneline.models.likelihood import answer_nll
+from tuneline.models.likelihood import answer_nll, answer_nlls
 from tuneline.models.loading import load_model, load_tokenizer
 
 PARAMS = Evaluate(max_new_tokens=12, max_thinking_tokens=8, batch_size=3, dtype="float32", constrain=None)
@@ -65,12 +65,10 @@ def test_a_left_padded_batch_says_what_single_prompts_say(tiny, records):
 def test_an_answer_ends_at_its_stop_token_and_says_so(tiny, monkeypatch):
     model, tokenizer, _ = tiny
     (stop,) = load_prompter(tokenizer).closing
-    monkeypatch.setattr(
-        model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[60, 61, stop, 62]])], 1)
-    )
+    monkeypatch.setattr(model, "generate", lambda input_ids, **_: [[60, 61, stop]])
     ((text, finished),) = generate(model, tokenizer, [[5, 6]], 1)
     assert (text, finished) == (tokenizer.decode([60, 61]).strip(), True)
-    monkeypatch.setattr(model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[60, 61]])], 1))
+    monkeypatch.setattr(model, "generate", lambda input_ids, **_: [[60, 61]])
     assert generate(model, tokenizer, [[5, 6]], 1)[0][1] is False
 
 
@@ -81,6 +79,23 @@ def test_nll_equals_that_of_the_models_own_logits(tiny, records):
     labels = torch.tensor(row.labels[1:])
     expected = -logits[labels != -100].gather(1, labels[labels != -100][:, None])[:, 0]
     torch.testing.assert_close(answer_nll(model, row), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_of_a_group_are_computed_together_and_give_what_each_gives_alone(tiny, records):
+    model, tokenizer, _ = tiny
+    prompter, widths = load_prompter(tokenizer), []
+    rows = [prompter.training_row(record["messages"]) for record in records]
+    alone = [answer_nll(model, row) for row in rows]
+    hook = model.model.register_forward_pre_hook(
+        lambda _, args, options: widths.append(options["input_ids"].shape), with_kwargs=True
+    )
+    together = answer_nlls(model, rows, [0, 0, 1, 0, 1, 1, 0], "test")
+    hook.remove()
+    for one, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, single, atol=1e-5, rtol=1e-5)
+    assert sum(count for count, _ in widths) == len(rows)
+    assert any(count > 1 for count, _ in widths)
+    assert all(count * width <= 1024 or count == 1 for count, width in widths)
 
 
 def test_answers_are_in_order_and_the_same_every_time(tiny, records):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import tuneline.export.folder
 from tests.helpers.methods import method
 from tests.helpers.stages import run_main
 from tests.helpers.workspace import make_trained
+from tuneline.export.equivalence import sample
+from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.runtime.hashing import folder_sha256
 from tuneline.train import methods
@@ -84,3 +87,16 @@ def test_a_model_without_weights_is_named(trained):
     Path("models/base/model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"models/base holds no weights"):
         run_main(stages.export)
+
+
+def test_as_many_tokens_are_compared_as_it_takes_from_everywhere():
+    rows = [Encoded([5] * 80, [IGNORE_INDEX] * 60 + [5] * 20) for _ in range(50)]
+    for number, row in enumerate(rows):
+        row.input_ids[0] = number
+    chosen = [row.input_ids[0] for row in sample(rows)]
+    assert len(chosen) == 13, "260 tokens"
+    assert chosen == sorted(chosen)
+    assert all(after - before < 9 for before, after in pairwise([0, *chosen, 50]))
+    assert sample(rows[:5]) == rows[:5]
+    long = [Encoded([5] * 800, [5] * 800) for _ in range(9)]
+    assert len(sample(long)) == 4

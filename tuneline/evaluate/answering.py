@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.general_prompts import PROMPTS, General, predict_general, question_of
-from tuneline.evaluate.predict import DTYPE, Answer, Predictions, load, predict, prompt_lengths
+from tuneline.evaluate.predict import DTYPE, Answer, Predictions, load, predict, prompt_lengths, prompter_of
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Record
 from tuneline.runtime.children import in_children
@@ -137,9 +137,8 @@ def dealt(tokenizer: Any, questions: Questions, process: int, of: int) -> tuple[
     Planned alone they are the same batches: only the last of all may be short, and it is the last of its process, too.
     """
     from tuneline.evaluate.generate import plan_batches
-    from tuneline.models.chat_format import load_prompter
 
-    prompter, size = load_prompter(tokenizer), questions.params.batch_size
+    prompter, size = prompter_of(tokenizer), questions.params.batch_size
     planned = plan_batches(prompt_lengths(prompter, questions.records, questions.classes), size)
     general = [len(prompter.generation_prompt(question_of(prompt), False, None)) for prompt in PROMPTS.values()]
     # Dealing goes on where the items end, so that the processes have as much to do.

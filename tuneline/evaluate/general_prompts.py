@@ -135,19 +135,22 @@ def predict_general(
     model: "Model", params: Evaluate, label: str, names: Sequence[str] = tuple(PROMPTS)
 ) -> list[General]:
     """The model's answers to PROMPTS, or those of these names, and the NLL of the written ones."""
-    from tuneline.evaluate.predict import generate
-    from tuneline.models.chat_format import load_prompter
-    from tuneline.models.likelihood import answer_nll
+    from tuneline.evaluate.predict import generate, prompter_of
+    from tuneline.models.likelihood import answer_nlls
 
-    prompter = load_prompter(model.tokenizer)
+    prompter = prompter_of(model.tokenizer)
     chosen = [PROMPTS[name] for name in names]
     questions = [question_of(prompt) for prompt in chosen]
     own = params.model_copy(update={"max_new_tokens": TOKENS})
     generated, _ = generate(model, prompter, questions, own, f"{label}: general")
+    rows = [
+        prompter.training_row([*question, {"role": "assistant", "content": prompt.answer}], "last_answer")
+        for prompt, question in zip(chosen, questions, strict=True)
+    ]
+    nlls = answer_nlls(model.network, rows, [output.batch for output in generated], f"{label}: general NLL")
     lines: list[General] = []
-    for name, prompt, question, output in zip(names, chosen, questions, generated, strict=True):
-        row = prompter.training_row([*question, {"role": "assistant", "content": prompt.answer}], "last_answer")
-        nll = answer_nll(model.network, row)[:-1]
+    for name, prompt, output, with_end in zip(names, chosen, generated, nlls, strict=True):
+        nll = with_end[:-1]
         lines.append(
             {
                 "id": name,

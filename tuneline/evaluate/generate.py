@@ -10,6 +10,8 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria
 
 from tuneline.evaluate.constraints import ItemConstraints
+from tuneline.evaluate.row_decoding import decode_rows
+from tuneline.models.cpu_tuning import packed_product
 from tuneline.models.likelihood import unwrap_peft
 from tuneline.models.thoughts import ThoughtMarks
 from tuneline.runtime.progress import ProgressBar
@@ -78,28 +80,29 @@ def greedy(
     answers: dict[int, Generated] = {}
     times: list[BatchTime] = []
     progress = ProgressBar(label, len(prompts) * max_new_tokens, "tokens")
-    with _head_fed_in_one_piece(model), progress as bar:
+    with _head_for_few_rows(model), progress as bar:
         for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
             started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
             ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
             thinking = any(thoughts.expected[item] for item in batch)
             limits = _Limits(ids.shape[1], batch, thoughts, decode, max_new_tokens)
-            output = model.generate(
+            rows = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=max_new_tokens + thoughts.limit * thinking,
                 do_sample=False,
+                num_beams=1,
                 top_k=None,
                 top_p=None,
                 temperature=None,
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad_id,
                 logits_processor=LogitsProcessorList([constraints.processor(batch)] if constraints else []),
-                streamer=_TokenCounter(bar, len(batch)),
                 stopping_criteria=[limits] if thinking else None,
+                custom_generate=decode_rows,
+                on_tokens=bar.update,
             )
-            for place, (item, row) in enumerate(zip(batch, output[:, ids.shape[1] :].tolist(), strict=True)):
-                row = row[: limits.over[place]]
+            for item, row in zip(batch, rows, strict=True):
                 complete = partial(constraints.complete, item) if constraints else list[int]
                 answers[item] = _until_stop(
                     row, stop_ids, complete, decode, number, thoughts.marks, thoughts.opened[item]
@@ -121,15 +124,14 @@ class _Limits(StoppingCriteria):
         self.opened = [thoughts.opened[item] for item in batch]
         self.answered: list[int | None] = [None] * len(batch)
         """By row, at which length its answer began."""
-        self.over: list[int | None] = [None] * len(batch)
-        """By row, the length at which a limit ended it; what follows there is padding."""
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         rows = input_ids[:, self.prompt :].tolist()
-        for place, row in enumerate(rows):
-            if self.over[place] is None and self._over(place, row):
-                self.over[place] = len(row)
-        return torch.tensor([length is not None for length in self.over], device=input_ids.device)
+        return torch.tensor([self._over(place, row) for place, row in enumerate(rows)], device=input_ids.device)
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """The others have left the batch."""
+        self.opened, self.answered = [self.opened[row] for row in rows], [self.answered[row] for row in rows]
 
     def _over(self, place: int, row: list[int]) -> bool:
         began = self.answered[place]
@@ -144,39 +146,25 @@ class _Limits(StoppingCriteria):
         return len(row) - began >= self.answer
 
 
-class _TokenCounter:
-    """A streamer of transformers' `generate` that shows nothing but how many tokens there are, those after an end included."""
-
-    def __init__(self, bar: ProgressBar, rows: int) -> None:
-        self.bar, self.rows = bar, rows
-        self.prompt = True
-
-    def put(self, ids: torch.Tensor) -> None:
-        # The prompt comes first.
-        if not self.prompt:
-            self.bar.update(self.rows)
-        self.prompt = False
-
-    def end(self) -> None:
-        pass
-
-
 @contextmanager
-def _head_fed_in_one_piece(model: Any) -> Iterator[None]:
-    """Hand the LM head a copy of the last position's states, where transformers hands it a view of all states.
+def _head_for_few_rows(model: Any) -> Iterator[None]:
+    """Hand the LM head a copy of the last position's states, where transformers hands it a view of all, and pack its weight.
 
     For bfloat16 on a CPU, torch 2.13 multiplies such a view [B, 1, H] as B matrices, with a copy of the head's weight for each:
-    8.4 GB and 30 s for the default base and 25 prompts (measured: benchmarks/LOG.md).
+    8.4 GB and 30 s for the default base and 25 prompts, 1.6 s for one (measured: benchmarks/LOG.md).
     """
-    hook = (
-        unwrap_peft(model)
-        .get_output_embeddings()
-        .register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
-    )
+    head = unwrap_peft(model).get_output_embeddings()
+    # Not `contiguous()`: that takes the view of a single row as it is.
+    copied = head.register_forward_pre_hook(lambda _, states: (states[0].clone(memory_format=torch.contiguous_format),))
+    packed = packed_product(head)
+    if packed is not None:
+        head.forward = packed
     try:
         yield
     finally:
-        hook.remove()
+        copied.remove()
+        if packed is not None:
+            del head.forward
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
@@ -14,11 +15,12 @@ from tuneline.evaluate.constraints import ItemConstraints, item_constraints
 from tuneline.formats.calls import answer_with_calls, reference_texts
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Message, Record, ToolCall
-from tuneline.runtime.progress import track
 
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
-    from tuneline.models.chat_format import Reasoning, Tools
+    from tuneline.formats.example import Encoded
+    from tuneline.models.calls.answers import AnswerReader
+    from tuneline.models.chat_format import Prompter, Reasoning, Tools
     from tuneline.models.devices.placement import Place
 
 DTYPE = "evaluate.dtype"
@@ -90,23 +92,18 @@ def predict(
 
     An item whose reference has thoughts may be thought about first, unless its answer is constrained.
     """
-    from tuneline.models.calls.answers import AnswerReader
-    from tuneline.models.chat_format import load_prompter
-    from tuneline.models.likelihood import answer_nll
+    from tuneline.models.likelihood import answer_nlls
 
     classes = classes or {}
-    prompter = load_prompter(model.tokenizer)
-    reader = AnswerReader(model.tokenizer, prompter)
+    prompter = prompter_of(model.tokenizer)
+    reader = reader_of(model.tokenizer, prompter)
     constraints = item_constraints(classes, model.tokenizer, prompter, records)
     questions, thinking, tools = _asked(records, classes)
     generated, times = generate(model, prompter, questions, params, label, constraints, thinking, tools)
     answers: list[Answer] = []
-    shown = track(records, f"{label}: NLL", len(records), "items")
-    for number, (record, output) in enumerate(zip(shown, generated, strict=True)):
-        # The answer is scored after the reference's own thoughts.
-        reasoning: Reasoning = "mask" if "reasoning" in record["messages"][-1] else "learn"
-        row = prompter.training_row(record["messages"], "last_answer", reasoning, record.get("tools"))
-        nll = answer_nll(model.network, row)
+    rows = [_reference_row(prompter, record) for record in records]
+    nlls = answer_nlls(model.network, rows, [output.batch for output in generated], f"{label}: NLL")
+    for number, (record, output, nll) in enumerate(zip(records, generated, nlls, strict=True)):
         # The end token is no character of the answer; but an empty one consists of nothing else.
         own = nll[:-1] if len(nll) > 1 else nll
         read = reader.read(output.text, record.get("tools"), record["task"] == "tools")
@@ -125,6 +122,28 @@ def predict(
             | _thoughts(output)
         )
     return Predictions(answers, _speed(times))
+
+
+def _reference_row(prompter: Any, record: Record) -> "Encoded":
+    """The answer is scored after the reference's own thoughts."""
+    reasoning: Reasoning = "mask" if "reasoning" in record["messages"][-1] else "learn"
+    row: Encoded = prompter.training_row(record["messages"], "last_answer", reasoning, record.get("tools"))
+    return row
+
+
+@lru_cache(maxsize=1)
+def prompter_of(tokenizer: Any) -> "Prompter":
+    """Its prompt, which takes seconds to read from a large vocabulary."""
+    from tuneline.models.chat_format import load_prompter
+
+    return load_prompter(tokenizer)
+
+
+@lru_cache(maxsize=1)
+def reader_of(tokenizer: Any, prompter: "Prompter") -> "AnswerReader":
+    from tuneline.models.calls.answers import AnswerReader
+
+    return AnswerReader(tokenizer, prompter)
 
 
 def _asked(records: Sequence[Record], classes: Classes) -> "tuple[list[list[Message]], list[bool], list[Tools | None]]":
@@ -170,10 +189,9 @@ def generate(
     `thinking` is whether each is to be thought about first, `tools` what each may call.
     """
     from tuneline.evaluate.generate import Thoughts, greedy
-    from tuneline.models.calls.answers import AnswerReader
     from tuneline.models.chat_format import as_list
 
-    reader = AnswerReader(model.tokenizer, prompter)
+    reader = reader_of(model.tokenizer, prompter)
     thinking, tools = thinking or [False] * len(questions), tools or [None] * len(questions)
     # Before hours of answers, rather than after.
     reader.check(next(filter(None, tools), None))

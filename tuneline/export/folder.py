@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tuneline.export.config import Export
-from tuneline.export.equivalence import Difference, compare, states
+from tuneline.export.equivalence import Difference, compare, sample, states
 from tuneline.export.inputs import Inputs
 from tuneline.export.layerwise_fp32 import stored_dtype
 from tuneline.export.merge import file_mismatches, load_tuned, merge_mismatches, merged
@@ -17,7 +17,7 @@ from tuneline.export.model_card import card
 from tuneline.export.verify import problems
 from tuneline.formats.records import read_heldout
 from tuneline.formats.safetensors_writer import LARGEST
-from tuneline.models.chat_format import load_prompter
+from tuneline.models.chat_format import Prompter, load_prompter
 from tuneline.models.chatglm.layout import ORIGINAL as CHATGLM
 from tuneline.models.chatglm.layout import original_config, write_chatglm
 from tuneline.models.config import Base
@@ -66,11 +66,12 @@ def export(folder: Path, inputs: Inputs, params: Export, base: Base, device: tor
     if layout:
         layout.check(inputs.base)
     merge_into(folder, inputs.base, inputs.adapter, params.dtype)
-    difference = check_equivalence(folder, inputs, params, device)
+    prompter = load_prompter(load_tokenizer(folder))
+    difference = check_equivalence(folder, inputs, params, device, prompter)
     report = {name: value if name == "tokens" else float(f"{value:.6g}") for name, value in difference.items()}
     if layout:
         layout.write(folder, inputs.base, folder / layout_of(inputs.base, params), params.dtype)
-    complete(folder, inputs, params, base, report)
+    complete(folder, inputs, params, base, report, prompter)
     return report
 
 
@@ -111,9 +112,12 @@ def _copy_adapter(adapter: Path, target: Path) -> None:
     path.write_text(to_json(config | {"base_model_name_or_path": ".."}), encoding="utf-8")
 
 
-def check_equivalence(folder: Path, inputs: Inputs, params: Export, device: torch.device) -> Difference:
+def check_equivalence(
+    folder: Path, inputs: Inputs, params: Export, device: torch.device, prompter: Prompter
+) -> Difference:
     """Reload the folder with nothing else at hand, and measure it against base and adapter, in float32.
 
+    `prompter` is the folder's own, too.
     Raises ValueError when a tensor or the answers are not the adapter's.
     """
     dtype = getattr(torch, params.dtype)
@@ -122,11 +126,12 @@ def check_equivalence(folder: Path, inputs: Inputs, params: Export, device: torc
             f"the merged model is not base plus adapter: {len(wrong)} tensors are off, first {wrong[0]}; "
             "run `dvc repro --force train`, and report it if it stays"
         )
-    prompter = load_prompter(load_tokenizer(folder))
-    rows = [
-        prompter.training_row(record["messages"], "last_answer", tools=record.get("tools"))
-        for record in read_heldout(inputs.heldout)
-    ]
+    rows = sample(
+        [
+            prompter.training_row(record["messages"], "last_answer", tools=record.get("tools"))
+            for record in read_heldout(inputs.heldout)
+        ]
+    )
     retain_freed_blocks()
     # One after the other: two models of 6 billion parameters do not fit into 24 GB.
     tuned = load_tuned(inputs.base, inputs.adapter, stored_dtype(inputs.base), device)
@@ -151,7 +156,9 @@ def comparison_device(inputs: Inputs, params: Export) -> torch.device:
     return found.places[0].device
 
 
-def complete(folder: Path, inputs: Inputs, params: Export, base: Base, report: dict[str, Any]) -> None:
+def complete(
+    folder: Path, inputs: Inputs, params: Export, base: Base, report: dict[str, Any], prompter: Prompter
+) -> None:
     """Lineage, model card and checksums; `report` is what is in metrics/export.json.
 
     Raises ValueError when a user of the folder would miss something.
@@ -164,7 +171,7 @@ def complete(folder: Path, inputs: Inputs, params: Export, base: Base, report: d
     unmerged = UNMERGED_ADAPTER_DIR if (folder / UNMERGED_ADAPTER_DIR).is_dir() else None
     (folder / "README.md").write_text(card(made_of, facts, base.model_dump(), notice, unmerged), encoding="utf-8")
     write_sums(folder)
-    if found := problems(folder):
+    if found := problems(folder, prompter.stop_ids):
         raise ValueError(f"the merged folder is not whole: {'; '.join(found)}")
 
 

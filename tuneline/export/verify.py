@@ -1,7 +1,7 @@
 """Verification of a merged model's folder, from the folder alone: checksums, tensors against the config, stop tokens."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ NEEDED = (
 INDEX = "model.safetensors.index.json"
 
 
-def problems(folder: Path) -> list[str]:
-    """What is wrong with a folder that `export` or `release` wrote, a sentence each; each names its file."""
+def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
+    """What is wrong with a folder that `export` or `release` wrote, a sentence each; each names its file.
+
+    `ends` is what ends an answer by the folder's tokenizer, where that is known: it takes seconds to read.
+    """
     if not folder.is_dir():
         return [f"{folder} is no folder: run `dvc repro`, or `dvc pull`"]
     found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
     found += changed(folder)
     broken = list(unreadable(folder))
     # What follows reads the files that were just named.
-    return found + broken or [*tensors(folder), *stops(folder)]
+    return found + broken or [*tensors(folder), *stops(folder, ends)]
 
 
 def changed(folder: Path) -> Iterator[str]:
@@ -88,15 +91,14 @@ def tensors(folder: Path) -> Iterator[str]:
         yield f"{INDEX}: {name} is said to be in {index[name]}, and is in {found.get(name, 'no file')}"
 
 
-def stops(folder: Path) -> Iterator[str]:
+def stops(folder: Path, ends: Sequence[int] | None = None) -> Iterator[str]:
     """Ids at which answers end and generation would not."""
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
 
-    tokenizer = load_tokenizer(folder)
     given: Any = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
-    ends = set(given if isinstance(given, list) else [given])
-    if missing := sorted(set(load_prompter(tokenizer).stop_ids) - ends):
-        tokens = tokenizer.convert_ids_to_tokens(missing)
+    ends = load_prompter(load_tokenizer(folder)).stop_ids if ends is None else ends
+    if missing := sorted(set(ends) - set(given if isinstance(given, list) else [given])):
+        tokens = load_tokenizer(folder).convert_ids_to_tokens(missing)
         lacks = f"lacks {missing} ({', '.join(tokens)})"
         yield f"generation_config.json: eos_token_id is {given}, and {lacks}: answers would not end"

@@ -156,6 +156,10 @@ class ConstrainedDecoding(LogitsProcessor):
         self.pad = pad
         self.begun = False
 
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """The others have left the batch."""
+        self.matchers = [self.matchers[row] for row in rows]
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores [B, V] of ids [B, T], those of tokens that are not allowed at -inf.
 

@@ -1,11 +1,27 @@
 """Teacher-forced negative log-likelihood of reference answers: what evaluation and export both measure."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from tuneline.formats.example import Encoded
 from tuneline.models.chunked_loss import supervised_positions, token_nll
+from tuneline.runtime.progress import track
+
+TOKENS = 1024
+"""Of rows that are computed together, with what pads them."""
+
+
+class AnswerStates(NamedTuple):
+    """What a model makes of one row's reference answer, at the positions that predict a supervised token."""
+
+    row: int
+    """Its number among the rows."""
+    states: torch.Tensor
+    """[n, H]: all that its logits need."""
+    targets: torch.Tensor
+    """[n]."""
 
 
 def head_weight(model: Any) -> torch.Tensor:
@@ -39,13 +55,37 @@ def head_states(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     return hidden if scale == 1.0 else hidden * scale
 
 
-@torch.inference_mode()
 def answer_nll(model: Any, row: Encoded) -> torch.Tensor:
     """-log p of each supervised token of the row in nats, float32 [n], on the CPU. `model` is a plain or PEFT model.
 
     Raises ValueError when float16 is too small for the model: they are no numbers then.
     """
-    states, targets = answer_states(model, row)
+    return answer_nlls(model, [row], [0], None)[0]
+
+
+@torch.inference_mode()
+def answer_nlls(model: Any, rows: Sequence[Encoded], groups: Sequence[int], label: str | None) -> list[torch.Tensor]:
+    """`answer_nll` of each row, in order, under a progress bar with the label.
+
+    Rows are computed together only within their group: what is computed together changes float results, so a group has to be
+    the same wherever it is computed.
+    """
+    found: dict[int, torch.Tensor] = {}
+    places = [[row for row, one in enumerate(groups) if one == group] for group in sorted(set(groups))]
+    computed = (
+        (group[one.row], nll)
+        for group in places
+        for batch in answer_states(model, [rows[row] for row in group])
+        for one, nll in zip(batch, _nll(model, batch), strict=True)
+    )
+    for row, nll in computed if label is None else track(computed, label, len(rows), "items"):
+        found[row] = nll
+    return [found[row] for row in range(len(rows))]
+
+
+def _nll(model: Any, batch: Sequence[AnswerStates]) -> Sequence[torch.Tensor]:
+    """Of each row: the head's product is one for all, since it reads all words for one state as for many."""
+    states, targets = (torch.cat(parts) for parts in ([one.states for one in batch], [one.targets for one in batch]))
     plain = unwrap_peft(model)
     head = head_weight(plain)
     # Another GPU's, where the layers are dealt to several.
@@ -55,15 +95,36 @@ def answer_nll(model: Any, row: Encoded) -> torch.Tensor:
             "float16 is too small for what this model computes, its probabilities are no numbers: set train.dtype and "
             "evaluate.dtype to float32; `base`, which has no such parameter, computes on the CPU with DS_ACCELERATOR=cpu"
         )
-    return nll
+    return nll.split([len(one.targets) for one in batch])
 
 
 @torch.inference_mode()
-def answer_states(model: Any, row: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
-    """(states [n, H], targets [n]) at the positions that predict a supervised token."""
-    ids = torch.tensor([row.input_ids], device=model.device)
-    hidden = head_states(unwrap_peft(model), _hidden(model, ids))
-    return supervised_positions(hidden, torch.tensor([row.labels], device=hidden.device))
+def answer_states(model: Any, rows: Sequence[Encoded], tokens: int = TOKENS) -> Iterator[list[AnswerStates]]:
+    """Of each row, those of like length together: longest first, up to so many tokens with the padding.
+
+    It is on the right, where what comes after a token changes nothing of it.
+    """
+    for batch in _alike([len(row.input_ids) for row in rows], tokens):
+        width = len(rows[batch[0]].input_ids)
+        ids = torch.tensor([[*rows[row].input_ids, *[0] * (width - len(rows[row].input_ids))] for row in batch])
+        hidden = head_states(unwrap_peft(model), _hidden(model, ids.to(model.device)))
+        found = []
+        for row, states in zip(batch, hidden, strict=True):
+            labels = torch.tensor([rows[row].labels], device=hidden.device)
+            found.append(AnswerStates(row, *supervised_positions(states[None, : labels.shape[1]], labels)))
+        yield found
+
+
+def _alike(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Numbers of rows that are computed together; a row longer than `tokens` is alone."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def unwrap_peft(model: Any) -> Any:
