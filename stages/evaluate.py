@@ -49,8 +49,7 @@ def main(stage: Stage) -> None:
 
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
-    base, base_general = pair(records, read_answers(BASE_ANSWERS)), read_answers(BASE_GENERAL)
-    check_backend(params, base)
+    base, base_general = check_backend(params, pair(records, read_answers(BASE_ANSWERS))), read_answers(BASE_GENERAL)
     classes = allowed_classes(params, CLASSES, records)
     answered = answer(Questions(BASE, ADAPTER, records, classes, params, "evaluate"))
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)

@@ -46,7 +46,7 @@ class Transport:
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            # Reading the authorities takes as long as a hundred requests.
+            # Reading the authorities takes as long as twenty requests.
             verify=self.root.startswith("https:"),
             # A proxy of the environment knows nothing of this machine's own servers.
             trust_env=not is_local(urlsplit(self.root).hostname or ""),

@@ -57,12 +57,13 @@ def identity(folder: Path | None) -> str | None:
     return file_sha256(sums) if sums.is_file() else folder_sha256(folder)
 
 
-def check_backend(params: Evaluate, base: "Sequence[Answer]") -> None:
-    """Raises ValueError where the base did not answer by the same backend: scores of both would not be of the same thing."""
+def check_backend(params: Evaluate, base: "list[Answer]") -> "list[Answer]":
+    """The base's answers. Raises ValueError where they are by another backend: scores would not be of the same thing."""
     if any(("server" in one) != (params.backend == "endpoint") for one in base):
         raise ValueError(
             f"evaluate.backend is {params.backend}, and the base's answers are by another one: run `dvc repro predict_base`"
         )
+    return base
 
 
 def backend_record(params: Evaluate, base: "Sequence[Answer]", tuned: "Sequence[Answer]") -> dict[str, Any]:
