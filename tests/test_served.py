@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from tests.helpers.commands import dvc, git, git_init
 from tests.helpers.fake_server import NOTHING, Said, completion, fake_server, models
 from tests.helpers.model_server import Faults, ModelServer
-from tests.helpers.served_project import at, make_project, rows_of
+from tests.helpers.served_project import at, make_project, rows_of, served
 from tuneline.cli.app import app
 
 BEGIN, SUFFIX = "<|begin_of_text|>", 6
@@ -53,15 +53,6 @@ def tokenizer(served_project):
     from tuneline.models.loading import load_tokenizer
 
     return load_tokenizer(served_project / "models/base")
-
-
-def served(folder, url, *options) -> tuple[int, dict]:
-    """Exit status of the command, and the figures that it wrote."""
-    with at(folder):
-        result = CliRunner().invoke(app, ["served", "--url", url, *options])
-    assert not isinstance(result.exception, AssertionError), result.exception
-    path = folder / "metrics/served.json"
-    return result.exit_code, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def ask(folder, network, tokenizer, faults=None, tells="all", options=()) -> tuple[int, dict]:

@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from tests.helpers.ports import free_port
-from tests.helpers.served_project import at, make_project
+from tests.helpers.served_project import at, make_project, served
 from tests.helpers.serving import serving
-from tests.test_served import served
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,7 @@ def named(given: Evidence) -> tuple[str, list[tuple[str, ...]]]:
         (evidence(SOME), "near", []),
         (evidence(SOME, None, LengthCauses(False), None), "near", []),
         (evidence(MANY), "fault", [("generation_defaults",)]),
+        (evidence(MANY, nll=nll(10.2, 9.8)), "near", []),
         (evidence(MANY, nll=None, base_like=0.9), "fault", [("adapter_not_loaded",)]),
         (evidence(MANY, nll=nll(60.0)), "fault", [("adapter_not_loaded",)]),
         (evidence(MANY, nll=HALF), "different", [("adapter_scale", "quantized_weights", "other_adapter")]),

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -105,17 +107,25 @@ def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def at(folder: Path):
+@contextmanager
+def at(folder: Path) -> Iterator[Path]:
     """Work in a folder."""
-    import contextlib
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield folder
+    finally:
+        os.chdir(here)
 
-    @contextlib.contextmanager
-    def there():
-        here = Path.cwd()
-        os.chdir(folder)
-        try:
-            yield folder
-        finally:
-            os.chdir(here)
 
-    return there()
+def served(folder, url, *options) -> tuple[int, dict]:
+    """Exit status of the command, and the figures that it wrote."""
+    from typer.testing import CliRunner
+
+    from tuneline.cli.app import app
+
+    with at(folder):
+        result = CliRunner().invoke(app, ["served", "--url", url, *options])
+    assert not isinstance(result.exception, AssertionError), result.exception
+    path = folder / "metrics/served.json"
+    return result.exit_code, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
