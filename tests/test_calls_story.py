@@ -172,14 +172,14 @@ MADE = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 @pytest.mark.parametrize(
     ("changes", "param", "says"),
     [
-        ({"tool_choice": "required"}, "tool_choice", 'is "required", expected auto or none: this server forces no call'),
-        ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, "tool_choice", "forces no call"),
-        ({"tool_choice": "always"}, "tool_choice", 'is "always", expected auto or none'),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls", "is false, expected true or nothing"),
+        ({"tool_choice": "always"}, "tool_choice", 'is "always", expected auto, none, required or a function among'),
+        ({"tool_choice": {"type": "function", "function": {"name": "no"}}}, "tool_choice", "a function among weather"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls", "is 1, expected true or false"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "beside tools, expected one of them"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0.type", 'is "retrieval", expected'),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name", 'is "a b", expected'),
         ({"tools": [{"type": "function", "function": {"name": "x", "strict": True}}]}, "tools.0.function.strict",
-         "is true, expected False"),
+         "is true, expected false, or a tool_choice that forces a call"),
         ({"tools": TOOLS * 129}, "tools", "at most 128"),
         ({"constrain": {"task": "label", "classes": ["x"]}}, "tools", "expected one of them"),
         ({"messages": [ASKED, MADE]}, "messages", "has no role tool for the call c1, expected one after it"),
@@ -198,6 +198,18 @@ def test_what_cannot_be_honoured_is_refused(address, changes, param, says):
 
     body = {"model": "base", "messages": [ASKED], "max_tokens": 4, "tools": TOOLS} | changes
     assert says in error_of(httpx.post(address + CHAT, json=body), 400, param=param)
+
+
+def test_a_call_that_is_forced_keeps_to_its_schema(client):
+    named = {"type": "function", "function": {"name": TOOLS[0]["function"]["name"]}}
+    for choice in ("required", named):
+        answer = ask(client, [ASKED], tool_choice=choice, max_tokens=200, temperature=1, seed=3).choices[0]
+        if answer.finish_reason == "tool_calls":
+            (call,) = answer.message.tool_calls
+            assert call.function.name in {tool["function"]["name"] for tool in TOOLS}
+            assert isinstance(json.loads(call.function.arguments), dict) and answer.message.content is None
+        else:
+            assert answer.finish_reason == "length" and answer.message.content.lstrip().startswith('{"name": ')
 
 
 def test_several_calls_are_answered_in_any_order(engine, monkeypatch, client):
