@@ -9,7 +9,6 @@ Python binding (llama-cpp-python, with LLAMA_CPP_LIB_PATH at the folder of libll
 standard output; exit status 1 when an f16 or bf16 file has fewer than --least equal answers, or its NLL is off by 0.01.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -119,6 +118,7 @@ def ours(folder: str, limit: int) -> list[Item]:
 def reference_nll(path: str, items: list[Item], threads: int) -> float:
     """Sum of -log p of the references' tokens, in nats, by llama.cpp's library."""
     import numpy as np
+
     from llama_cpp import Llama  # type: ignore[import-not-found]
 
     longest = max(len(item["row"]) for item in items)

@@ -19,7 +19,7 @@ def problems(folder: Path) -> list[str]:
     if not folder.is_dir():
         return [f"{folder} is no folder: run `dvc repro`, or `dvc pull`"]
     found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
-    found += changed(folder)
+    found += [*changed(folder), *private(folder)]
     broken = list(unreadable(folder))
     # What follows reads the files that were just named.
     return found + broken or [*tensors(folder), *stops(folder)]
@@ -41,6 +41,13 @@ def changed(folder: Path) -> Iterator[str]:
             yield f"{name} is not listed in {SUMS}"
         elif (digest := file_sha256(present[name])) != expected[name]:
             yield f"{name} has changed: its sha256 is {digest[:12]}…, expected {expected[name][:12]}…"
+
+
+def private(folder: Path) -> Iterator[str]:
+    """Files that another user, such as a server's, could not read."""
+    for path in files(folder):
+        if not path.stat().st_mode & 0o044:
+            yield f"{path.relative_to(folder)} can be read by its owner alone: chmod -R a+rX {folder}"
 
 
 def unreadable(folder: Path) -> Iterator[str]:

@@ -21,8 +21,8 @@ NOT_NORMALISED = (
     "for forms of full width, and rarer characters (ligatures, Roman numerals) may become other tokens there"
 )
 KNOWN_ENDS = frozenset({
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "[EOT]",
-    "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<｜end▁of▁sentence｜>",
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>",
+    "[EOT]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<｜end▁of▁sentence｜>",
 })  # fmt: skip
 """Tokens at which llama.cpp ends an answer by their text. Source: llama-vocab.cpp, special_eog_ids."""
 

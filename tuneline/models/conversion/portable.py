@@ -127,9 +127,12 @@ def _rewrite_tokenizer(folder: Path) -> None:
     from transformers import AutoTokenizer
 
     path = folder / "tokenizer_config.json"
+    given, template = json.loads(path.read_text(encoding="utf-8")), folder / "chat_template.jinja"
+    written = tokenizer_spellings(given, template.read_text(encoding="utf-8") if template.is_file() else None)
+    if written == given:
+        return
     before = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    text = path.read_text(encoding="utf-8")
-    _write(path, tokenizer_spellings(json.loads(text), before.chat_template))
+    _write(path, written)
     after = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if _meaning(before) != _meaning(after):
         raise ValueError(
