@@ -1,6 +1,6 @@
 """Ollama's Modelfile of a GGUF file: the chat template in Go's language, stop words, and parameters of plain greedy answers.
 
-Ollama knows some templates by their Jinja text and takes its own in their place; by default it samples, and punishes repetition.
+Ollama knows some templates by their Jinja text and takes its own in their place; it samples, and punishes repetition.
 Source: ollama/docs/modelfile.md and docs/template.md.
 """
 
