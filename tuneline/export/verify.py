@@ -19,7 +19,7 @@ def problems(folder: Path) -> list[str]:
     if not folder.is_dir():
         return [f"{folder} is no folder: run `dvc repro`, or `dvc pull`"]
     found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
-    found += [*changed(folder), *private(folder)]
+    found += changed(folder)
     broken = list(unreadable(folder))
     # What follows reads the files that were just named.
     return found + broken or [*tensors(folder), *stops(folder)]
