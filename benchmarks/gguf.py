@@ -9,7 +9,6 @@ Python binding (llama-cpp-python, with LLAMA_CPP_LIB_PATH at the folder of libll
 standard output; exit status 1 when an f16 or bf16 file has fewer than --least equal answers, or its NLL is off by 0.01.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -51,7 +50,11 @@ def main() -> None:
             prompts, answers = ask(options.server, path, items, options.tokens, options.threads)
             equal = sum(answer["ids"] == item["answer"] for answer, item in zip(answers, items, strict=True))
             same = sum(ids == item["prompt"] for ids, item in zip(prompts, items, strict=True))
-            theirs = call_in_child(reference_nll, str(path.resolve()), items, options.threads) if find_spec("llama_cpp") else None
+            theirs = (
+                call_in_child(reference_nll, str(path.resolve()), items, options.threads)
+                if find_spec("llama_cpp")
+                else None
+            )
             off = None if theirs is None else theirs / tokens - nll
             accuracy, rouge = scores(items, [answer["text"] for answer in answers])
             size = f"{path.stat().st_size / 1e6:.0f} MB"
@@ -61,10 +64,20 @@ def main() -> None:
                 failed.append(path.name)
             yield path.name, size, f"{same} of {len(items)}", f"{equal} of {len(items)}", said, accuracy, rouge
 
-    head = ("file", "size", "prompt ids equal", f"answers equal, {options.tokens} tokens", "NLL of references", "labels", "ROUGE-L")
+    head = (
+        "file",
+        "size",
+        "prompt ids equal",
+        f"answers equal, {options.tokens} tokens",
+        "NLL of references",
+        "labels",
+        "ROUGE-L",
+    )
     show(table(head, rows()))
     if failed:
-        sys.exit(f"{', '.join(failed)}: fewer than {options.least} equal answers, or its NLL is off by over {LARGEST_NLL}")
+        sys.exit(
+            f"{', '.join(failed)}: fewer than {options.least} equal answers, or its NLL is off by over {LARGEST_NLL}"
+        )
 
 
 def ours(folder: str, limit: int) -> list[Item]:
@@ -105,10 +118,13 @@ def ours(folder: str, limit: int) -> list[Item]:
 def reference_nll(path: str, items: list[Item], threads: int) -> float:
     """Sum of -log p of the references' tokens, in nats, by llama.cpp's library."""
     import numpy as np
+
     from llama_cpp import Llama  # type: ignore[import-not-found]
 
     longest = max(len(item["row"]) for item in items)
-    model = Llama(path, n_ctx=longest, n_batch=longest, n_ubatch=longest, n_threads=threads, logits_all=True, verbose=False)
+    model = Llama(
+        path, n_ctx=longest, n_batch=longest, n_ubatch=longest, n_threads=threads, logits_all=True, verbose=False
+    )
     total = 0.0
     for item in items:
         model.reset()
@@ -134,7 +150,9 @@ def ask(server: Path, gguf: Path, items: list[Item], limit: int, threads: int) -
             )  # fmt: skip
             choice = said["choices"][0]
             if said["usage"]["prompt_tokens"] != len(prompts[-1]):
-                sys.exit(f"{gguf}: item {number} was asked with {said['usage']['prompt_tokens']} tokens, expected {len(prompts[-1])}")
+                sys.exit(
+                    f"{gguf}: item {number} was asked with {said['usage']['prompt_tokens']} tokens, expected {len(prompts[-1])}"
+                )
             ids = [one["id"] for one in (choice.get("logprobs") or {"content": []})["content"]]
             # The token that ended it is among them.
             ends = choice["finish_reason"] == "stop"
@@ -153,7 +171,22 @@ def post(client: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
 def serving(server: Path, gguf: Path, threads: int) -> Iterator[httpx.Client]:
     """llama.cpp's server on a free port of this machine, one slot, until the block is left."""
     port = free_port()
-    command = [server, "-m", gguf, "--host", "127.0.0.1", "--port", port, "-t", threads, "-np", 1, "-c", 2048, "--jinja"]
+    command = [
+        server,
+        "-m",
+        gguf,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        port,
+        "-t",
+        threads,
+        "-np",
+        1,
+        "-c",
+        2048,
+        "--jinja",
+    ]
     with (
         subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client,

@@ -70,7 +70,7 @@ def test_models_are_loaded_in_one_place():
     users = {str(path.relative_to(ROOT)) for path in CODE if loader.search(path.read_text())}
     # The base stage reads foreign checkpoints; everything after it reads what that stage wrote. Peers load as they do.
     users = {name for name in users if not name.startswith("benchmarks/contenders/")}
-    base = {f"tuneline/base/{name}.py" for name in ("canonicalize", "text_part", "whole_checkpoint")}
+    base = {f"tuneline/base/{name}.py" for name in ("canonicalize", "generation", "text_part", "whole_checkpoint")}
     assert users == base | {"tuneline/models/loading.py"}
 
 

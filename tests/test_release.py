@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from tests.helpers.commands import dvc, git, git_init, python
 from tests.helpers.paths import ROOT
 from tuneline.export import verify
+from tuneline.export.gguf.converter import PACKAGE
 
 pytestmark = pytest.mark.story
 CONVERTER = """
@@ -83,10 +85,23 @@ def test_what_is_not_committed_or_not_whole_is_not_handed_out(committed):
 
 
 def test_gguf_is_llama_cpps(committed, tmp_path):
-    refused = release(committed, "--gguf")
-    assert "convert_hf_to_gguf.py was not found in $LLAMA_CPP or on PATH: `git clone" in refused.stderr
-    (tmp_path / "convert_hf_to_gguf.py").write_text(CONVERTER)
-    result = release(committed, "--gguf", "--to", "out", LLAMA_CPP=str(tmp_path))
+    """A stand-in for its checkout, and for the environment that it runs in."""
+    refused = release(committed, "--gguf", "--llama-cpp", str(tmp_path / "none"))
+    assert "has no convert_hf_to_gguf.py: expected a checkout of llama.cpp" in refused.stderr
+    checkout = tmp_path / "llama.cpp"
+    (checkout / "gguf-py").mkdir(parents=True)
+    (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    (checkout / "gguf-py/gguf.py").write_text(
+        "class SpecialVocab:\n    def add_to_gguf(self, writer, quiet=True): ...\n"
+    )
+    scratch = tmp_path / "scratch"
+    python_of = scratch / f"llama-cpp/{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}/bin"
+    python_of.mkdir(parents=True)
+    (python_of / "python").symlink_to(sys.executable)
+    result = release(committed, "--gguf", "--to", "out", LLAMA_CPP=str(checkout), TUNELINE_SCRATCH=str(scratch))
     assert result.returncode == 0, result.stderr
     assert (committed / "out/out.gguf").read_bytes() == b"GGUF"
+    said = (committed / "out/Modelfile").read_text(encoding="utf-8")
+    assert said.startswith("FROM ./out.gguf\nTEMPLATE ")
+    assert "PARAMETER temperature 0\nPARAMETER repeat_penalty 1\n" in said
     assert verify.problems(committed / "out") == []

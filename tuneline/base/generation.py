@@ -1,7 +1,7 @@
 """Generation settings that come with a base: which the tuned model keeps, and which would make greedy answers other ones.
 
-Servers apply a folder's generation_config.json to requests that say nothing of a setting, greedy ones included; what is measured
-here are plain greedy answers. So what changes them is left out, and named in metrics/base_details.json.
+Servers apply a folder's generation_config.json to requests that say nothing of a setting, greedy ones included; what is
+measured here are plain greedy answers. So what changes them is left out, and named in metrics/base_details.json.
 """
 
 from pathlib import Path

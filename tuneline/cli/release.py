@@ -3,8 +3,9 @@
 import os
 import platform
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +13,15 @@ import typer
 
 from tuneline.cli.git import git
 from tuneline.export.verify import problems
-from tuneline.models.loading import MERGED
+from tuneline.models.loading import BASE, MERGED
 from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.hashing import write_sums
 from tuneline.runtime.machine import library_versions
 from tuneline.runtime.params import read_yaml
 
-CONVERTER = "convert_hf_to_gguf.py"
 LLAMA_CPP = "LLAMA_CPP"
 LINEAGE = "release.json"
+HELDOUT = Path("data/processed/heldout.jsonl")
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -29,33 +30,37 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command("release")
 def main(
     to: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("release"),
-    gguf: Annotated[bool, typer.Option("--gguf", help=f"A GGUF file as well, with llama.cpp's {CONVERTER}.")] = False,
+    gguf: Annotated[bool, typer.Option("--gguf", help="A GGUF file and an Ollama Modelfile as well.")] = False,
+    llama_cpp: Annotated[
+        Path | None, typer.Option(help=f"Your own checkout of llama.cpp (or ${LLAMA_CPP}), instead of a pinned one.")
+    ] = None,
     dirty: Annotated[bool, typer.Option("--dirty", help="Although the project has uncommitted changes.")] = False,
 ) -> None:
     """Make the folder to hand out: the merged model, with its commit, data revision and library versions.
 
     The merged model itself holds no commit and no time, so that the same inputs give the same bytes; here they are added.
     """
-    release(to, converter() if gguf else None, dirty=dirty)
+    convert = partial(add_gguf, llama_cpp) if gguf else None
+    release(to, convert, dirty=dirty)
     print(f"release: {to} is ready; `tuneline verify {to}` checks it anywhere")
 
 
-def release(folder: Path, convert: Path | None, *, dirty: bool) -> None:
+def release(folder: Path, convert: Callable[[Path, str], None] | None, *, dirty: bool) -> None:
     """Raises ValueError when the merged model is not whole, not of this commit, or the folder is there already."""
     if folder.exists():
         raise ValueError(f"{folder} is there already, expected a folder to be made: name another with --to")
     if found := problems(MERGED):
         raise ValueError(f"{MERGED} can't be handed out: {'; '.join(found)}; run `dvc repro`")
     facts = origin(dirty=dirty)
-    with atomic_output(folder) as partial:
-        shutil.copytree(MERGED, partial)
-        (partial / LINEAGE).write_text(to_json(facts), encoding="utf-8")
-        with (partial / "README.md").open("a", encoding="utf-8") as card:
+    with atomic_output(folder) as unfinished:
+        shutil.copytree(MERGED, unfinished)
+        (unfinished / LINEAGE).write_text(to_json(facts), encoding="utf-8")
+        with (unfinished / "README.md").open("a", encoding="utf-8") as card:
             card.write(section(facts))
         if convert:
-            to_gguf(convert, partial, partial / f"{folder.resolve().name}.gguf")
-        write_sums(partial)
-        if found := problems(partial):
+            convert(unfinished, folder.resolve().name)
+        write_sums(unfinished)
+        if found := problems(unfinished):
             raise ValueError(f"the copy is not whole: {'; '.join(found)}")
 
 
@@ -100,21 +105,13 @@ def section(facts: dict[str, Any]) -> str:
     )
 
 
-def converter() -> Path:
-    """llama.cpp's converter. Raises ValueError that says how to get it."""
-    folder = os.environ.get(LLAMA_CPP)
-    found = Path(folder) / CONVERTER if folder else Path(shutil.which(CONVERTER) or "")
-    if not found.is_file():
-        raise ValueError(
-            f"{CONVERTER} was not found in ${LLAMA_CPP} or on PATH: `git clone https://github.com/ggml-org/llama.cpp`, "
-            f"`uv pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt` and set {LLAMA_CPP} to the folder"
-        )
-    return found
+def add_gguf(llama_cpp: Path | None, folder: Path, name: str) -> None:
+    """The model as `name`.gguf, and a Modelfile beside it. Raises ValueError with the converter's last words."""
+    from tuneline.export.gguf.conversion import to_gguf
+    from tuneline.export.gguf.converter import find_converter
+    from tuneline.export.gguf.ollama import write_modelfile
 
-
-def to_gguf(convert: Path, folder: Path, target: Path) -> None:
-    """Raises ValueError with the converter's last words."""
-    command = [sys.executable, str(convert), str(folder), "--outfile", str(target), "--outtype", "bf16"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode or not target.is_file():
-        raise ValueError(f"{convert} failed: {result.stderr.strip()[-500:] or 'it wrote nothing'}")
+    own = llama_cpp or (Path(os.environ[LLAMA_CPP]) if os.environ.get(LLAMA_CPP) else None)
+    said = to_gguf(find_converter(own), folder, BASE, folder / f"{name}.gguf", "bf16")
+    for sentence in [*said, *write_modelfile(folder, f"{name}.gguf", BASE, HELDOUT)]:
+        print(f"release: {sentence}", file=sys.stderr)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tuneline.export.verify import problems
+from tuneline.export.verify import private, problems
 from tuneline.runtime.hashing import SUMS, files
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -22,6 +22,7 @@ def verify(
     Says for each file what does not match, and exits with 1 if anything does not.
     """
     found = problems(folder)
+    found += private(folder) if folder.is_dir() else []
     for problem in found:
         typer.echo(f"verify: {problem}", err=True)
     if found:

@@ -46,6 +46,13 @@ def changed(folder: Path) -> Iterator[str]:
             yield f"{name} has changed: its sha256 is {digest[:12]}…, expected {expected[name][:12]}…"
 
 
+def private(folder: Path) -> Iterator[str]:
+    """Files that another user, such as a server's, could not read."""
+    for path in files(folder):
+        if not path.stat().st_mode & 0o044:
+            yield f"{path.relative_to(folder)} can be read by its owner alone: chmod -R a+rX {folder}"
+
+
 def unreadable(folder: Path) -> Iterator[str]:
     """JSON that is none, and weights that are cut short or missing."""
     from safetensors import SafetensorError, safe_open

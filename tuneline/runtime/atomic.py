@@ -1,6 +1,7 @@
 """Atomic outputs: a failed stage leaves nothing that looks finished."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,20 @@ def atomic_output(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        _let_others_read(partial)
         remove(target)
         partial.replace(target)
     finally:
         remove(partial)
+
+
+def _let_others_read(path: Path) -> None:
+    """Files as readable as the user's umask has it: libraries that write safetensors leave them to their writer alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.rglob("*") if path.is_dir() else ():
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | (0o644 & ~mask))
 
 
 def write_json(path: Path, value: Any) -> None:

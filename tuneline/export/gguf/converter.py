@@ -86,13 +86,24 @@ def _unpack(python: Path, folder: Path) -> None:
 
 
 def _pip(python: Path) -> list[str]:
-    return [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--no-input", "--quiet"]
+    return [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "--disable-pip-version-check",
+        "--no-input",
+        "--quiet",
+    ]
 
 
 def _run(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        said = [line for line in result.stderr.splitlines() if "ERROR" in line or "rror:" in line] or [result.stderr[-300:]]
+        said = [line for line in result.stderr.splitlines() if "ERROR" in line or "rror:" in line] or [
+            result.stderr[-300:]
+        ]
         raise ValueError(
             f"the environment of llama.cpp's converter could not be made ({said[-1].strip()}): connect to a package index, or "
             "set PIP_FIND_LINKS to a folder that holds the packages of tuneline/export/gguf/requirements.txt and the archive "

@@ -1,10 +1,10 @@
-"""llama.cpp's converter with what a merged model's folder says and it does not read: stop ids, the chat template, ChatGLM's pieces.
+"""llama.cpp's converter with what it does not read of a merged model: stop ids, the chat template, ChatGLM's pieces.
 
     python run_converter.py facts.json MODEL --outfile … --outtype …
 
-Run by the converter's own Python, in which nothing of this project is imported. facts.json: `llama_cpp` (folder), `template`, `eos`
-(id or null), `stops` ([[id, text], …] of those that llama.cpp would not end at), `pieces` (a SentencePiece model and its control
-words) or null.
+Run by the converter's own Python, in which nothing of this project is imported. Keys of facts.json: `llama_cpp` (folder),
+`template`, `eos` (id or null), `stops` ([[id, text], …] of those that llama.cpp would not end at), `pieces` (a SentencePiece
+model, its control words and how they are spelled) or null.
 """
 
 import json

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneline.models.loading import load_tokenizer, model_config
+
 NESTED = {"full_attention", "sliding_attention"}
 """Kinds of layers with rotary parameters of their own (Gemma 3, OLMo 3)."""
 PLAIN_CLASS = "PreTrainedTokenizerFast"
@@ -98,14 +100,12 @@ def tokenizer_spellings(config: Mapping[str, Any], template: str | None) -> dict
 
 
 def _rewrite_config(folder: Path) -> None:
-    from transformers import AutoConfig
-
     path = folder / "config.json"
-    before = AutoConfig.from_pretrained(folder, local_files_only=True)
+    before = model_config(folder)
     config = json.loads(path.read_text(encoding="utf-8"))
     added = config_spellings(config, type(before).attribute_map)
     _write(path, config | added)
-    ours, theirs = (_read(one) for one in (before, AutoConfig.from_pretrained(folder, local_files_only=True)))
+    ours, theirs = (_read(one) for one in (before, model_config(folder)))
     # What a class has no name for is kept as it is, and changes nothing.
     wrong = [key for key, value in ours.items() if theirs.get(key) != value]
     if wrong:
@@ -124,13 +124,14 @@ def _read(config: Any) -> dict[str, Any]:
 
 
 def _rewrite_tokenizer(folder: Path) -> None:
-    from transformers import AutoTokenizer
-
     path = folder / "tokenizer_config.json"
-    before = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    text = path.read_text(encoding="utf-8")
-    _write(path, tokenizer_spellings(json.loads(text), before.chat_template))
-    after = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    given, template = json.loads(path.read_text(encoding="utf-8")), folder / "chat_template.jinja"
+    written = tokenizer_spellings(given, template.read_text(encoding="utf-8") if template.is_file() else None)
+    if written == given:
+        return
+    before = load_tokenizer(folder)
+    _write(path, written)
+    after = load_tokenizer(folder)
     if _meaning(before) != _meaning(after):
         raise ValueError(
             f"{path}: transformers reads another tokenizer by the class {PLAIN_CLASS} than by {type(before).__name__}; "
