@@ -118,7 +118,6 @@ def ours(folder: str, limit: int) -> list[Item]:
 def reference_nll(path: str, items: list[Item], threads: int) -> float:
     """Sum of -log p of the references' tokens, in nats, by llama.cpp's library."""
     import numpy as np
-
     from llama_cpp import Llama  # type: ignore[import-not-found]
 
     longest = max(len(item["row"]) for item in items)

@@ -82,7 +82,13 @@ def allowed(file: str) -> set[str] | None:
         return {*everything, folder}
     if rest[0] in OF_STAGES:
         return {*BELOW, rest[0]}
-    known = {"cli": {*everything, "served", "cli"}, "served": {*BELOW, "evaluate", "served"}, "sections": everything, "__init__": set(), "__main__": set()}
+    known = {
+        "cli": {*everything, "served", "cli"},
+        "served": {*BELOW, "evaluate", "served"},
+        "sections": everything,
+        "__init__": set(),
+        "__main__": set(),
+    }
     return (BELOW | known).get(rest[0])
 
 

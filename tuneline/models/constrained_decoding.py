@@ -105,7 +105,7 @@ class Constrainer:
         return ConstrainedDecoding([None if one is None else self.matcher(one) for one in constraints], self.pad)
 
     def json_processor(self, schema: str) -> "ConstrainedDecoding":
-        """For one answer in JSON, on one line, that keeps to a JSON Schema. Raises ValueError for a schema that makes no grammar."""
+        """For one answer in JSON, on one line, that keeps to a JSON Schema. Raises ValueError where that makes no grammar."""
         merged = json.loads(schema) | {"x-guidance": JSON_FORM}
         rules = f"start: {self.lead} value\nvalue: %json {json.dumps(merged, ensure_ascii=False)}\n"
         matcher = LLMatcher(self.vocabulary, rules)
