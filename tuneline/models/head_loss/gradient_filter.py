@@ -12,9 +12,11 @@ import torch
 from tuneline.models import chunked_loss
 from tuneline.models.chunked_loss import FULL
 
-THRESHOLDS = {torch.bfloat16: 2.0**-12, torch.float16: 2.0**-17}
-"""Probability, summed over a chunk's positions, that a word must exceed. The gradient's relative error stays about at what the
-dtype loses of one number, 2^-8 and 2^-11 (benchmarks/LOG.md)."""
+LEFT_OUT = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
+"""Probability per position that is left to the mean at most: what the dtype rounds of a number. Sixteen times as much took the
+default run elsewhere (benchmarks/LOG.md)."""
+THRESHOLDS = [2.0**-power for power in (12, 14, 16, 18, 20)]
+"""Of a word's probability, summed over a chunk's positions: the first that leaves out little enough."""
 NEAR = 1 / 4
 """Of the threshold: words from there to it are what the mean embedding of the words left out is taken from."""
 
@@ -29,8 +31,6 @@ class GradientFilter:
     """Devices. A GPU multiplies so fast that reading the exponentials and gathering columns takes as long as the product."""
     largest_share: float = 1 / 4
     """Of the words, that gathering pays for."""
-    left_out: float = 1 / 32
-    """Probability per position that may be left to the mean."""
     every: int = 50
     """Losses between two of which the first chunk's gradient is computed both ways."""
     losses: int = 0
@@ -40,15 +40,15 @@ class GradientFilter:
     """Shares of the words, summed over the chunks that were filtered."""
     error: float = 0.0
     """The largest found."""
-    threshold: float = 0.0
+    left_out: float = 0.0
     measures: bool = False
     """Whether the next chunk's gradient is computed both ways."""
 
     def begin(self, weight: torch.Tensor) -> bool:
         """Whether a loss over this head [V, H], in the dtype of its product, is filtered; asked once a loss."""
-        fits = weight.device.type in self.kinds and weight.dtype in THRESHOLDS and len(weight) >= self.vocabulary
+        fits = weight.device.type in self.kinds and weight.dtype in LEFT_OUT and len(weight) >= self.vocabulary
         if fits:
-            self.threshold = THRESHOLDS[weight.dtype]
+            self.left_out = LEFT_OUT[weight.dtype]
             self.measures = self.losses % self.every == 0
             self.losses += 1
         return fits
@@ -64,11 +64,11 @@ class GradientFilter:
         """(-log p(target) in nats [c], gradient of the states [c, H]), float32; see `chunked_loss.exact_nll_and_gradient`."""
         self.chunks += 1
         nll, shift, mass, total = probability_by_word(logits, targets, cap)
-        near = (mass > self.threshold * NEAR).nonzero()[:, 0]
+        threshold = first_threshold(mass, float(total.sum()) * (1 - self.left_out))
+        near = (mass > threshold * NEAR).nonzero()[:, 0]
         masses = mass[near]
-        kept = masses > self.threshold
-        left = 1 - float(masses[kept].sum()) / float(total.sum())
-        if len(near) > self.largest_share * len(weight) or left > self.left_out:
+        kept = masses > threshold
+        if len(near) > self.largest_share * len(weight):
             # As many words matter as in a model that has not learnt yet.
             self.exact_chunks += 1
             return chunked_loss.exact_nll_and_gradient(logits, weight, targets, targeted, cap)[:2]
@@ -88,11 +88,19 @@ class GradientFilter:
         filtered = self.chunks - self.exact_chunks
         if not self.chunks:
             return {}
-        figures = {"threshold": self.threshold, "chunks": self.chunks, "exact_chunks": self.exact_chunks}
+        figures = {"left_out": self.left_out, "chunks": self.chunks, "exact_chunks": self.exact_chunks}
         if filtered:
             figures |= {"kept_share_mean": float(f"{self.kept / filtered:.3g}")}
             figures |= {"gradient_error_max": float(f"{self.error:.3g}")}
         return {"loss_filter": figures}
+
+
+def first_threshold(mass: torch.Tensor, wanted: float) -> float:
+    """The highest threshold above which words [V] have a mass of `wanted` together, or 0 for all words."""
+    for threshold in THRESHOLDS:
+        if float((mass * (mass > threshold)).sum()) >= wanted:
+            return threshold
+    return 0.0
 
 
 def probability_by_word(
