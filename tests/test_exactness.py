@@ -205,9 +205,9 @@ def test_the_end_of_a_row_does_not_learn_the_beginning_of_the_next():
 @pytest.mark.parametrize("lengths", [(46,) * 3, (30, 44, 52, 41), (1, 1), (9, 20, 200)])
 def test_short_rows_attend_together_as_they_do_alone(lengths, heads, monkeypatch):
     generator, of_query = torch.Generator().manual_seed(2), (1, heads[0], sum(lengths), 16)
-    of_key = (1, heads[1], sum(lengths), 16)
-    given = [torch.randn(shape, generator=generator).requires_grad_() for shape in (of_query, of_key, of_key)]
-    weights = torch.randn(1, sum(lengths), heads[0], 16, generator=generator)
+    of_key, of_value = ((1, heads[1], sum(lengths), width) for width in (16, 12))
+    given = [torch.randn(shape, generator=generator).requires_grad_() for shape in (of_query, of_key, of_value)]
+    weights = torch.randn(1, sum(lengths), heads[0], 12, generator=generator)
     packed = tuneline.models.packed_attention
     assert packed.fits_together(lengths) == (lengths != (9, 20, 200))
 

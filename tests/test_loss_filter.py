@@ -57,15 +57,16 @@ def test_the_loss_is_the_same_and_the_gradient_near(dtype, cap):
     assert 0 < figures["gradient_error_max"] < BOUND[dtype]
     plain = GradientFilter(vocabulary=WORDS, every=10**9, losses=1, largest_share=1.0)
     assert torch.equal(found(*given, cap, plain)[1], gradient), "measuring changes nothing"
-    assert plain.report()["loss_filter"]["gradient_error_max"] == 0
+    assert "gradient_error_max" not in plain.report()["loss_filter"]
 
 
 def test_what_is_left_out_comes_back_as_its_mean(monkeypatch):
-    """Without it the error is several times as large."""
+    """Without it the error is several times as large, where much is left out."""
+    module = tuneline.models.head_loss.gradient_filter
+    monkeypatch.setitem(module.LEFT_OUT, torch.bfloat16, 2.0**-5)
     given, cap = case(torch.bfloat16), 150.0
     exact = found(*given, cap)[1]
     with_mean = distance(found(*given, cap, GradientFilter(vocabulary=0))[1], exact)
-    module = tuneline.models.head_loss.gradient_filter
     monkeypatch.setattr(module, "mean_embedding", lambda weight, words, masses: torch.zeros(weight.shape[1]))
     chosen = GradientFilter(vocabulary=0)
     assert distance(found(*given, cap, chosen)[1], exact) > 2 * with_mean

@@ -143,7 +143,7 @@ PUBLISHED = {
 }  # fmt: skip
 EXPERTS = {"moe_intermediate_size": 16, "num_experts_per_tok": 2, "tie_word_embeddings": False}
 SHARED = EXPERTS | {"n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1}
-LATENT = SHARED | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16,
+LATENT = SHARED | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 12,
                    "num_key_value_heads": 4, "n_group": 1, "topk_group": 1, "head_dim": None}  # fmt: skip
 BLOCKS = {"num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False}
 MORE_LAYERS = ("model.layers.2.enorm.weight", "model.layers.2.mlp.experts.0.down_proj.weight")

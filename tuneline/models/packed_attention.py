@@ -126,7 +126,7 @@ def attend_padded(
     scores = (q @ k.transpose(2, 3)).view(rows, heads, longest, longest)
     ahead = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu_(1)
     probabilities = scores.masked_fill_(ahead, float("-inf")).softmax(-1)
-    attended = (probabilities.view(rows, groups, share * longest, longest) @ v).view(rows, heads, longest, width)
+    attended = (probabilities.view(rows, groups, share * longest, longest) @ v).view(rows, heads, longest, -1)
     attended = attended.transpose(1, 2)
     return torch.cat([row[:length] for row, length in zip(attended.unbind(), lengths, strict=True)]).unsqueeze(0)
 

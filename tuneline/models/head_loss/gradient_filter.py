@@ -38,8 +38,8 @@ class GradientFilter:
     exact_chunks: int = 0
     kept: float = 0.0
     """Shares of the words, summed over the chunks that were filtered."""
-    error: float = 0.0
-    """The largest found."""
+    error: float | None = None
+    """The largest found, once one was measured."""
     left_out: float = 0.0
     measures: bool = False
     """Whether the next chunk's gradient is computed both ways."""
@@ -49,7 +49,7 @@ class GradientFilter:
         fits = weight.device.type in self.kinds and weight.dtype in LEFT_OUT and len(weight) >= self.vocabulary
         if fits:
             self.left_out = LEFT_OUT[weight.dtype]
-            self.measures = self.losses % self.every == 0
+            self.measures = self.measures or self.losses % self.every == 0
             self.losses += 1
         return fits
 
@@ -80,7 +80,7 @@ class GradientFilter:
         if self.measures:
             self.measures = False
             exact = chunked_loss.exact_nll_and_gradient(logits, weight, targets, targeted, cap)[1]
-            self.error = max(self.error, float((gradient - exact).norm() / exact.norm()))
+            self.error = max(self.error or 0.0, float((gradient - exact).norm() / exact.norm()))
         return nll, gradient
 
     def report(self) -> dict[str, Any]:
@@ -91,6 +91,7 @@ class GradientFilter:
         figures = {"left_out": self.left_out, "chunks": self.chunks, "exact_chunks": self.exact_chunks}
         if filtered:
             figures |= {"kept_share_mean": float(f"{self.kept / filtered:.3g}")}
+        if self.error is not None:
             figures |= {"gradient_error_max": float(f"{self.error:.3g}")}
         return {"loss_filter": figures}
 

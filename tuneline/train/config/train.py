@@ -47,7 +47,7 @@ class Train(Section):
     micro-batch would not fit without."""
     loss_filter: Literal["auto", "off"]
     """Of the loss's gradient, never of the loss: words that are improbable all over a chunk count by their mean. `auto` does so
-    on a CPU in half precision where the vocabulary is large and the head is frozen."""
+    on a CPU in bfloat16 where the vocabulary is large and the head is frozen. It forgets more of other text."""
     deterministic: bool
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
     eval_fraction: Rate
@@ -71,6 +71,12 @@ class Train(Section):
         if value is not None and value != "auto" and (type(value) is not int or value < 1):
             raise ValueError("auto, null or an integer above 0")
         return value
+
+    @field_validator("loss_filter", mode="before")
+    @classmethod
+    def _off_in_yaml(cls, value: Any) -> Any:
+        # What YAML 1.1 makes of a bare `off`.
+        return "off" if value is False else value
 
     @field_validator("gradient_checkpointing", mode="plain")
     @classmethod
