@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuneline.models.gpu.float16 import BFLOAT16, auto_dtype, float16_fault
+from tuneline.models.gpu.float16 import BFLOAT16, auto_dtype, float16_fault, oldest_gpu
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
 
@@ -227,13 +227,6 @@ def device_name(device: "torch.device") -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def oldest_gpu() -> tuple[int, int]:
-    """The lowest compute capability of this process's GPUs: what trains together, and answers one file, has one dtype."""
-    import torch
-
-    return min(torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count()))
 
 
 def has_bfloat16(device: "torch.device") -> bool:

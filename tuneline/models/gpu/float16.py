@@ -30,3 +30,10 @@ def auto_dtype(
     if bfloat16:
         return "bfloat16"
     return "float16" if gpu is not None and gpu >= FAST and fault is None else "float32"
+
+
+def oldest_gpu() -> tuple[int, int]:
+    """The lowest compute capability of this process's GPUs: what trains together, and answers one file, has one dtype."""
+    import torch
+
+    return min(torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count()))
