@@ -54,6 +54,8 @@ class Answer(TypedDict):
     """Whether the thought had no end, so that there is no answer; there when there is one."""
     server: NotRequired[str]
     """Kind and version of the server that answered."""
+    left_out: NotRequired[list[str]]
+    """Fields of the request that it refused, and answered without; there when there are some."""
     prompt_tokens: NotRequired[list[int]]
     """Of our prompt, and of the server's by its own count."""
 
