@@ -82,7 +82,7 @@ def test_a_reply_has_all_that_the_server_tells():
     assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("", "tool_calls", 7, 3)
     assert (reply.reasoning, reply.tool_calls, reply.ids) == ("hm", tuple(calls), None)
     bare = read_reply({"choices": [{"message": {"content": None}}]}, "u")
-    assert bare == ("", "", None, None, "", (), None)
+    assert bare == ("", "", None, None, "", (), None, ())
 
 
 def test_fields_that_a_server_does_not_know_are_left_out_for_good():
@@ -96,7 +96,7 @@ def test_fields_that_a_server_does_not_know_are_left_out_for_good():
     with fake_server(served) as url, Endpoint(url, "m") as endpoint:
         assert endpoint.chat(ASKED, max_tokens=4).text == "hello"
         assert endpoint.unknown == {"seed", "presence_penalty"}
-        endpoint.chat(ASKED, max_tokens=4)
+        assert endpoint.chat(ASKED, max_tokens=4).left_out == ("presence_penalty", "seed")
     assert len(served.bodies()) == 4
     assert served.bodies()[-1].keys() == {
         "model",
@@ -114,6 +114,17 @@ def test_what_changes_the_answer_is_never_left_out():
     newer = RefusedError("", 400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
     assert unknown_fields(newer, {"max_tokens": 4}) == {"max_tokens"}
     assert unknown_fields(RefusedError("", 500, "seed"), {"seed": 1}) == set()
+    thinking = RefusedError("", 422, "Unexpected fields in the request: {'chat_template_kwargs'}")
+    assert unknown_fields(thinking, {"chat_template_kwargs": {}}) == set()
+
+
+@pytest.mark.parametrize(("kind", "path"), [("/version", "/tokenize"), ("/props", "/apply-template")])
+def test_prompt_ids_are_asked_for_with_the_switches_of_a_request(kind, path):
+    served = Served(**{kind: Said(200, KINDS[kind][2]), path: Said(200, {"prompt": "<p>", "tokens": [5]})})
+    way = {"chat_template_kwargs": {"enable_thinking": False}}
+    with fake_server(served) as url, Endpoint(url, "m") as endpoint:
+        endpoint.prompt_ids(ASKED, None, way)
+    assert served.bodies(path)[0].items() >= way.items()
 
 
 def test_the_limit_goes_by_its_newer_name_where_the_older_is_refused():

@@ -115,6 +115,7 @@ def test_both_stages_ask_the_server_and_say_so(project, capsys):
         "backend": "endpoint",
         "models": {"base": "base", "tuned": "tuned"},
         "servers": {"base": "vllm 1.0", "tuned": "vllm 1.0"},
+        "left_out": {"base": [], "tuned": []},
         # It says 7 of all.
         "other_prompt_lengths": {"base": 8, "tuned": 8},
     }
@@ -274,6 +275,8 @@ def test_a_missing_key_and_wrong_params_are_refused(monkeypatch, workspace):
     both = Evaluate(**ASKED, backend="endpoint", url=url, base_url="http://b", model="m", base_model="m")
     assert both.base_endpoint == ("http://b", "m")
     assert backend_record(Evaluate(**ASKED), [], []) == {"backend": "transformers"}
+    refused = [{"server": "vllm 1.0", "left_out": ["seed"]}, {"server": "vllm 1.0", "left_out": ["seed", "top_p"]}]
+    assert backend_record(both, [], refused)["left_out"] == {"base": [], "tuned": ["seed", "top_p"]}
 
 
 CALLS = [
@@ -323,6 +326,7 @@ def parts(llama_base):
             Reply("", "length", 1, 6, "想"),
             {"prediction": "", "reasoning": "想", "unfinished_thought": True, "stopped_at_eos": False},
         ),
+        (Reply("好", "stop", 1, 6, left_out=("seed",)), {"prediction": "好", "left_out": ["seed"]}),
         (Reply("<think>\n想\n</think>\n\n好", "stop", 1, 6), {"prediction": "好", "reasoning": "想"}),
         (Reply("<think>\n想", "length", 1, 6), {"prediction": "", "reasoning": "想", "unfinished_thought": True}),
     ],

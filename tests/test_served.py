@@ -200,6 +200,12 @@ def test_figures_go_where_they_are_asked_for(served_project, networks, tokenizer
     assert ask(served_project, networks["tuned"], tokenizer, options=[*options[:-1], "4"])[0] == 1
 
 
+def test_stdout_has_the_figures_alone(served_project, networks, tokenizer):
+    with fake_server(ModelServer(networks["half"], tokenizer)) as url, at(served_project):
+        result = CliRunner().invoke(app, ["served", "--url", url, "--json", "-"])
+    assert json.loads(result.stdout)["outcome"] == "fault" and "trying the causes" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("answer", "options", "said"),
     [
@@ -209,7 +215,7 @@ def test_figures_go_where_they_are_asked_for(served_project, networks, tokenizer
         (
             lambda asked: models("a"),
             ("--api-key-env", "NO_SUCH_KEY"),
-            "NO_SUCH_KEY, and that environment variable is not set",
+            "--api-key-env is NO_SUCH_KEY, and no such variable is set",
         ),
     ],
 )

@@ -58,6 +58,9 @@ def test_prompts_of_families_without_or_with_two_tokens_at_the_beginning():
     two = [BOS, SOP, *OURS[1:]]
     assert compare_prompt(two, [BOS, SOP, *two], FORM, has_system=False).causes == ("second_bos",)
     assert compare_prompt(two, OURS[1:], FORM, has_system=False).causes == ("no_bos",)
+    said, form = [BOS, *QUESTION, LINE], FORM._replace(bos=BOS)
+    assert compare_prompt(said, [BOS, *said], form, has_system=False).causes == ("second_bos",)
+    assert compare_prompt(said, said[1:], form, has_system=False).causes == ("no_bos",)
 
 
 def test_another_cut_of_the_same_text_is_the_tokenizers():
@@ -130,6 +133,7 @@ def test_every_answer_is_counted_once():
     assert found.equal + found.runs_on + found.cut + found.differs == found.items == 16
     assert len(found.first) == found.differs and found.ended == 16
     assert agreement([pair([1, 2], [1, 3])]).rate == 0.5
+    assert agreement([pair([1, 2], [1, 2, 3]), pair([1, 2, 3], [1, 2], finish="length")]).rate == 2 / 6
 
 
 def nll(*served: float, tuned: float = 10.0, base: float = 60.0):
@@ -190,7 +194,12 @@ def named(given: Evidence) -> tuple[str, list[tuple[str, ...]]]:
         (evidence(MANY, nll=None, revision="abc123"), "fault", [("other_adapter",)]),
         (evidence(EQUAL._replace(equal=0, runs_on=48)), "fault", [("missing_stop",)]),
         (evidence(EQUAL._replace(equal=0, cut=50)), "fault", [("max_tokens",)]),
-        (evidence(MANY, unstable=3), "fault", [("sampling",)]),
+        (evidence(EQUAL._replace(equal=46, runs_on=4)), "fault", [("missing_stop",)]),
+        (evidence(EQUAL._replace(equal=49, runs_on=1)), "near", []),
+        (evidence(EQUAL._replace(equal=28, runs_on=2, differs=20)), "near", []),
+        (evidence(EQUAL._replace(equal=48, cut=2)), "fault", [("max_tokens",)]),
+        (evidence(MANY, unstable=3, again=5), "fault", [("sampling",)]),
+        (evidence(SOME, unstable=1, again=4), "near", []),
         (evidence(MANY, thinking=40), "fault", [("thinking",)]),
         (evidence(prompts=(PromptDifference(("second_bos",), 1, "a", "b"),) * 50), "fault", [("second_bos",)]),
         (evidence(MANY, None, LengthCauses(False), None), "different",

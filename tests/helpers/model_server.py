@@ -48,18 +48,22 @@ class ModelServer:
         if asked.path == "/version":
             return Said(200, {"version": "0.32.0"})
         if asked.path == "/tokenize" and "messages" in asked.body:
-            ids = self.ids(asked.body["messages"])
+            ids = self.ids(asked.body)
             return Said(200, {"count": len(ids), "tokens": ids})
         return self.likelihood(asked.body) if asked.path == "/v1/completions" else NOTHING
 
-    def ids(self, messages: list[dict]) -> list[int]:
-        system = self.faults.system and messages[0]["role"] != "system"
-        return self.faults.prompt(self.prompter.generation_prompt([DEFAULT_SYSTEM, *messages] if system else messages))
+    def ids(self, body: dict) -> list[int]:
+        messages = body["messages"]
+        if self.faults.system and messages[0]["role"] != "system":
+            messages = [DEFAULT_SYSTEM, *messages]
+        # As published templates have it, which think unless they are told not to.
+        thinking = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
+        return self.faults.prompt(self.prompter.generation_prompt(messages, thinking))
 
     def chat(self, body: dict) -> Said:
         import torch
 
-        ids = self.ids(body["messages"])
+        ids = self.ids(body)
         limit = min(body["max_tokens"], self.faults.limit or body["max_tokens"])
         stops = self.stop_ids if self.faults.stop_ids is None else list(self.faults.stop_ids)
         with self.lock, torch.inference_mode():

@@ -56,8 +56,11 @@ def learn(model, prompter, rows: list[dict], steps: int, rate: float) -> None:
         schedule.step()
 
 
-def make_project(folder: Path, family: str = "llama3") -> Path:
-    """Base, adapter, answers of both, and another adapter in models/other with its predictions beside it."""
+def make_project(folder: Path, family: str = "llama3", template: str | None = None) -> Path:
+    """Base, adapter, answers of both, and another adapter in models/other with its predictions beside it.
+
+    `template` is the base's own chat template.
+    """
     import torch
 
     from tuneline.evaluate.config import Evaluate
@@ -69,6 +72,8 @@ def make_project(folder: Path, family: str = "llama3") -> Path:
     from tuneline.train import methods
 
     source = make_base(folder / "source", family, "llama")
+    if template:
+        (source / "chat_template.jinja").write_text(template, encoding="utf-8")
     canonical(source, folder / "models/base", "float32")
     base, tokenizer = folder / "models/base", load_tokenizer(folder / "models/base")
     prompter = load_prompter(tokenizer)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,9 +55,15 @@ def main(
 
         with connected(url, model, api_key_env, timeout, concurrency) as server:
             known = server.server()
-            about = {"url": server.url, "model": server.model, "server": known.kind, "version": known.version}
+            about: dict[str, Any] = {
+                "url": server.url,
+                "model": server.model,
+                "server": known.kind,
+                "version": known.version,
+            }
             project = read_project(items)
             checked = check(server, project, Effort(concurrency, revisions, trial))
+            about["left_out"] = sorted(server.unknown)
     from tuneline.runtime.atomic import atomic_output, write_json
     from tuneline.served.page import page
     from tuneline.served.results import status, to_values
@@ -91,11 +97,9 @@ def connected(
 ) -> Iterator["Endpoint"]:
     """A client of the server. Raises ValueError for a missing key, and for a model that has to be chosen."""
     from tuneline.endpoint.client import Endpoint
+    from tuneline.evaluate.endpoint.sides import api_key
 
-    key = None
-    if api_key_env is not None and not (key := os.environ.get(api_key_env)):
-        raise ValueError(f"--api-key-env names {api_key_env}, and that environment variable is not set: export it")
-    with Endpoint(url, model or "", key, timeout, connections=concurrency) as server:
+    with Endpoint(url, model or "", api_key(api_key_env, "--api-key-env"), timeout, connections=concurrency) as server:
         if model is None:
             names = server.models()
             if len(names) != 1:

@@ -12,7 +12,7 @@ CHAT = "/v1/chat/completions"
 SEED = 17
 """Of a request. Greedy answers have no use for it; a server that samples nevertheless then samples the same again."""
 GREEDY = {"temperature": 0, "top_p": 1, "seed": SEED, "presence_penalty": 0, "frequency_penalty": 0}
-NEEDED = {"model", "messages", "max_tokens", "max_completion_tokens", "tools", "temperature"}
+NEEDED = {"model", "messages", "max_tokens", "max_completion_tokens", "tools", "temperature", "chat_template_kwargs"}
 """Fields that change what is asked; others are left out where a server does not know them."""
 
 
@@ -29,6 +29,8 @@ class Reply(NamedTuple):
     """As OpenAI's API has them: `{"id", "type", "function": {"name", "arguments"}}`, with arguments as JSON text."""
     ids: tuple[int, ...] | None = None
     """Of the answer, where the server tells them."""
+    left_out: tuple[str, ...] = ()
+    """Fields of the request that the server has refused, and that it answered without."""
 
 
 class Endpoint:
@@ -108,7 +110,8 @@ class Endpoint:
         for _ in range(len(body) + 1):
             known = self._known(body)
             try:
-                return read_reply(self.transport.post(CHAT, known), self.url)
+                reply = read_reply(self.transport.post(CHAT, known), self.url)
+                return reply._replace(left_out=tuple(sorted({*body} - {*known} - {"max_tokens"})))
             except RefusedError as refused:
                 if not (fields := unknown_fields(refused, known)):
                     raise self._explained(refused) from None
@@ -116,10 +119,16 @@ class Endpoint:
         raise AssertionError("every refused field is left out once")
 
     def prompt_ids(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> list[int] | None:
-        """Ids that the server makes of a conversation, generation prompt included; None where it can't say."""
-        return prompt_ids(self.transport, self.server(), self.model, messages, tools)
+        """Ids that the server makes of a conversation, generation prompt included; None where it can't say.
+
+        `extra` are the fields that `chat` has beside them, such as chat_template_kwargs.
+        """
+        return prompt_ids(self.transport, self.server(), self.model, messages, tools, extra)
 
     def text_ids(self, text: str) -> list[int] | None:
         """Ids of plain text without BOS, in which names of special tokens are read as such; None where it can't say."""

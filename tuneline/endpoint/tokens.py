@@ -12,9 +12,16 @@ FORCED = 1e5
 """A logit bias that leaves no other token."""
 
 
-def prompt_ids(transport: Transport, server: Server, model: str, messages: Messages, tools: Tools) -> list[int] | None:
-    """Ids of a conversation with its generation prompt, as the server's chat completions make them."""
-    more = {"tools": list(tools)} if tools else {}
+def prompt_ids(
+    transport: Transport,
+    server: Server,
+    model: str,
+    messages: Messages,
+    tools: Tools,
+    extra: Mapping[str, Any] | None = None,
+) -> list[int] | None:
+    """Ids of a conversation with its generation prompt, as the server's chat completions make them of it and `extra`."""
+    more = ({"tools": list(tools)} if tools else {}) | dict(extra or {})
     if server.kind in ("vllm", "sglang", "tuneline", "unknown"):
         body = {"model": model, "messages": list(messages), "add_generation_prompt": True} | more
         return ids_in(ask(transport, "/tokenize", body))

@@ -34,8 +34,7 @@ class Answer(TypedDict):
     stopped_at_eos: bool
     """Whether it ended with a stop token, before max_new_tokens."""
     nll: float | None
-    """Sum over the reference answer's tokens in nats, end token left out; an empty answer (no triple is right) has it alone.
-    None where a server answered that can't say."""
+    """Sum over the reference's tokens in nats, end token left out unless it is all; None where a server can't say it."""
     tokens: int
     """Of the reference answer, which `nll` is the sum over."""
     characters: int
@@ -54,6 +53,8 @@ class Answer(TypedDict):
     """Whether the thought had no end, so that there is no answer; there when there is one."""
     server: NotRequired[str]
     """Kind and version of the server that answered."""
+    left_out: NotRequired[list[str]]
+    """Fields of the request that it refused, and answered without; there when there are some."""
     prompt_tokens: NotRequired[list[int]]
     """Of our prompt, and of the server's by its own count."""
 
@@ -224,11 +225,10 @@ def generate(
 
 def _speed(times: list["BatchTime"]) -> dict[str, Any]:
     seconds = sum(time.seconds for time in times)
-    batches = [time._asdict() | {"seconds": round(time.seconds, 2)} for time in times]
     return {
         "new_tokens_per_second": round(sum(time.tokens for time in times) / seconds, 1),
         "seconds_per_item": round(seconds / sum(time.items for time in times), 3),
-        "batches": batches,
+        "batches": [time._asdict() | {"seconds": round(time.seconds, 2)} for time in times],
     }
 
 

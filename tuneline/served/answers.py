@@ -47,7 +47,7 @@ class Agreement(NamedTuple):
     @property
     def rate(self) -> float:
         """How often an answer parts from ours, a token: answers of any length can be compared by it."""
-        return self.differs / self.tokens if self.tokens else 0.0
+        return (self.differs + self.runs_on + self.cut) / self.tokens if self.tokens else 0.0
 
 
 def compare_answer(pair: AnswerPair) -> AnswerDifference:
@@ -70,7 +70,7 @@ def agreement(pairs: Sequence[AnswerPair]) -> Agreement:
     return Agreement(
         len(pairs), count("equal"), count("runs_on"), sum(pair.ended for pair in pairs), count("cut"), count("differs"),
         [difference.common for difference in found if difference.relation == "differs"],
-        sum(difference.common + (difference.relation == "differs") for difference in found),
+        sum(difference.common + (difference.relation != "equal") for difference in found),
     )  # fmt: skip
 
 

@@ -1,9 +1,10 @@
 """Check of a server from question to verdict: ask, compare, look for the cause, and try what can't be told from outside."""
 
-from typing import NamedTuple
+import sys
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuneline.models.loading import ADAPTER, BASE
-from tuneline.served.asking import Said, Server, ask
+from tuneline.served.asking import Said, ask
 from tuneline.served.evidence import gather
 from tuneline.served.expected import Project
 from tuneline.served.faults import WEIGHT_FAULTS
@@ -11,6 +12,9 @@ from tuneline.served.revisions import find_revision
 from tuneline.served.scores import Scores, compare_scores
 from tuneline.served.trial import Tried, fits_memory, try_answers, try_weights
 from tuneline.served.verdict import Evidence, Verdict, diagnose
+
+if TYPE_CHECKING:
+    from tuneline.endpoint.client import Endpoint
 
 
 class Effort(NamedTuple):
@@ -31,7 +35,7 @@ class Checked(NamedTuple):
     verdict: Verdict
 
 
-def check(server: Server, project: Project, effort: Effort) -> Checked:
+def check(server: "Endpoint", project: Project, effort: Effort) -> Checked:
     """Raises ValueError for a server that can't be asked."""
     said = ask(server, project, effort.concurrency)
     scores = compare_scores(project.items, said)
@@ -62,7 +66,8 @@ def try_here(project: Project, said: Said, evidence: Evidence, doubtful: list[st
         return Tried({}, [])
     from tuneline.served.local_model import LocalModel
 
-    print("served: trying the causes that are left with models/base and models/adapter", flush=True)
+    # Figures may go to stdout.
+    print("served: trying the causes that are left with models/base and models/adapter", file=sys.stderr, flush=True)
     model = LocalModel(project)
     if evidence.nll is not None and set(doubtful) & set(WEIGHT_FAULTS):
         return try_weights(model, project, said)

@@ -25,6 +25,7 @@ def gather(project: Project, said: Said, *, worse: bool) -> Evidence:
         nll=likelihoods(items, said),
         base_like=likeness([item.base_ids for item in items], items, said),
         unstable=sum(one.ids != other.ids for one, other in said.again),
+        again=len(said.again),
         thinking=sum(bool(answer.thoughts) != thought(item) for item, answer in zip(items, said.answers, strict=True)),
         worse=worse,
     )
@@ -43,6 +44,7 @@ def prompt_format(project: Project) -> PromptFormat:
         frozenset(project.prompter.control),
         tuple(filter(None, (marks.open, marks.close))),
         lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False)),
+        tokenizer.bos_token_id,
     )
 
 

@@ -1,7 +1,7 @@
 """What the tuned model said of the held-out items, read from the project, and what a server is to be asked."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.example import IGNORE_INDEX
-from tuneline.formats.records import Message, Record, read_heldout
+from tuneline.formats.records import Record, read_heldout
 from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.chat_format import Prompter, Reasoning, load_prompter
 from tuneline.models.loading import BASE, MERGED, load_tokenizer
@@ -66,8 +66,6 @@ class Project(NamedTuple):
     params: Evaluate
     prompter: Prompter
     reader: AnswerReader
-    thinking_choice: bool
-    """Whether the base's template has a switch for thoughts."""
 
     def ids(self, text: str) -> list[int]:
         return self.prompter.text(text)
@@ -91,7 +89,7 @@ def read_project(most: int | None = None) -> Project:
     prompter = load_prompter(tokenizer)
     reader = AnswerReader(tokenizer, prompter)
     items = [_item(record, rows[record["id"]], base.get(record["id"]), prompter) for record in free[:most]]
-    return Project(items, len(records) - len(free), params, prompter, reader, has_thinking_choice(prompter))
+    return Project(items, len(records) - len(free), params, prompter, reader)
 
 
 def read_predictions() -> dict[str, dict[str, Any]]:
@@ -100,11 +98,6 @@ def read_predictions() -> dict[str, dict[str, Any]]:
         raise ValueError(f"{PREDICTIONS} is missing: run `dvc repro evaluate`, which writes it, or `dvc pull`")
     rows = [json.loads(line) for line in PREDICTIONS.read_text(encoding="utf-8").split("\n") if line]
     return {row["id"]: row for row in rows}
-
-
-def has_thinking_choice(prompter: Prompter) -> bool:
-    asked: Sequence[Message] = [{"role": "user", "content": "x"}]
-    return prompter.generation_prompt(asked, True) != prompter.generation_prompt(asked, False)
 
 
 def thinks(record: Record) -> bool:

@@ -18,6 +18,8 @@ class PromptFormat(NamedTuple):
     """Marks around thoughts."""
     decode: Callable[[Sequence[int]], str]
     """Text of ids, control tokens included."""
+    bos: int | None = None
+    """The tokenizer's own; None where it has none."""
 
 
 class PromptDifference(NamedTuple):
@@ -45,19 +47,22 @@ def compare_prompt(
     return PromptDifference((*cause, *rest), place, expected, got)
 
 
-def begin_tokens(ours: Sequence[int], control: frozenset[int]) -> int:
-    """How many control tokens stand before the first turn: of those that a prompt begins with, all but the last."""
+def begin_tokens(ours: Sequence[int], control: frozenset[int], bos: int | None) -> int:
+    """How many control tokens stand before the first turn: of those that a prompt begins with, all but the last.
+
+    A BOS is one of them where the turn opens in plain text, too.
+    """
     run = 0
     while run < len(ours) and ours[run] in control:
         run += 1
-    return max(0, run - 1)
+    return max(int(bos is not None and list(ours[:1]) == [bos]), run - 1)
 
 
 def _beginning(
     ours: list[int], theirs: list[int], form: PromptFormat
 ) -> tuple[tuple[str, ...], tuple[list[int], list[int]]]:
     """(what is wrong before the first turn, both prompts without it)."""
-    begin = begin_tokens(ours, form.control)
+    begin = begin_tokens(ours, form.control, form.bos)
     if begin and theirs[: 2 * begin] == ours[:begin] * 2:
         return ("second_bos",), (ours, theirs[begin:])
     if begin and theirs[:1] == ours[begin : begin + 1]:

@@ -14,8 +14,8 @@ from tuneline.served.expected import Project
 from tuneline.served.faults import FAULTS
 from tuneline.served.verdict import Finding, Verdict
 
-EQUAL, FAULT, UNASKED = 0, 1, 2
-"""Exit statuses."""
+EQUAL, FAULT = 0, 1
+"""Exit statuses of a server that could be asked."""
 
 
 def status(verdict: Verdict, equal: int, worse: Sequence[str], min_equal: int | None) -> int:

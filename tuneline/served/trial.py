@@ -142,7 +142,8 @@ def try_answers(model: Model, project: Project, said: Said, faults: Sequence[str
 def prompt_changes(project: Project) -> dict[str, Callable[[list[int]], list[int]]]:
     """Faults of a prompt that can be planted."""
     asked = project.prompter.generation_prompt([{"role": "user", "content": "x"}])
-    begin, suffix = begin_tokens(asked, frozenset(project.prompter.control)), suffix_tokens(project)
+    begin = begin_tokens(asked, frozenset(project.prompter.control), project.reader.tokenizer.bos_token_id)
+    suffix = suffix_tokens(project)
     changes: dict[str, Callable[[list[int]], list[int]]] = {}
     if begin:
         changes |= {"second_bos": lambda ids: [*ids[:begin], *ids], "no_bos": lambda ids: ids[begin:]}

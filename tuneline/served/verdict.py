@@ -15,7 +15,14 @@ RATE, SURE_RATE = 0.025, 0.05
 """Of compared tokens, answers that part from ours: float32 in place of bfloat16 makes 0.018, 4 bits 0.18 (measured). The
 second where likelihoods have shown that rounding is what differs."""
 ENOUGH = 0.3
-"""Share of the answers that has to show a fault of endings."""
+"""Share of the answers that has to show a fault of thoughts."""
+FEWEST = 2
+"""Answers that have to show a fault of endings."""
+CHANCE = 0.001
+"""Below it rounding does not explain how many answers run on."""
+AGAIN = 0.5
+"""Share of the answers to a request made twice, one after the other, that has to differ: half-precision kernels round by
+batch, so that a few may."""
 SAME = 0.8
 """Share of the telling answers that has to equal another model's."""
 
@@ -30,7 +37,9 @@ class Evidence(NamedTuple):
     base_like: float | None
     """Of the answers in which base and tuned model differ, the share that is the base's; None where there are none."""
     unstable: int = 0
-    """Items that got another answer when asked again."""
+    """Items that got two answers when asked twice, one after the other."""
+    again: int = 0
+    """Items that were asked twice."""
     thinking: int = 0
     """Answers with thoughts where ours have none, or the other way."""
     worse: bool = False
@@ -156,28 +165,42 @@ def _of_weights_by_answers(evidence: Evidence) -> list[Finding]:
 
 def _of_endings(evidence: Evidence) -> list[Finding]:
     answers, found = evidence.answers, []
-    if answers.ended and answers.runs_on / answers.ended >= ENOUGH:
+    if answers.runs_on >= FEWEST and _chance_of_running_on(answers) < CHANCE:
         said = Text(
             f"{answers.runs_on} of the {answers.ended} answers that ours end by themselves",
             f"{answers.ended} 条应自行结束的回答中有 {answers.runs_on} 条",
         )
         found.append(Finding(("missing_stop",), said))
-    if answers.cut / answers.items >= ENOUGH:
+    # Rounding changes tokens, and cuts none off.
+    if answers.cut >= FEWEST:
         found.append(Finding(("max_tokens",), _of(answers.cut, answers.items)))
     return found
+
+
+def _chance_of_running_on(answers: Agreement) -> float:
+    """That as many answers run on, or more, when end tokens are rounded away as often as others are."""
+    from scipy.stats import binom
+
+    elsewhere = (answers.differs + 1) / (answers.tokens + 1)
+    at_an_end = min(answers.ended, answers.equal + answers.runs_on)
+    return float(binom.sf(answers.runs_on - 1, at_an_end, min(1.0, elsewhere)))
 
 
 def _of_decoding(evidence: Evidence) -> list[Finding]:
     answers, found = evidence.answers, []
     if evidence.thinking / answers.items >= ENOUGH:
         found.append(Finding(("thinking",), _of(evidence.thinking, answers.items)))
-    if evidence.unstable:
-        said = Text(f"{evidence.unstable} answers differ when asked again", f"{evidence.unstable} 条回答再次请求时不同")
+    if evidence.unstable and evidence.unstable >= AGAIN * evidence.again:
+        count, asked = evidence.unstable, evidence.again
+        said = Text(
+            f"{count} of {asked} items asked twice in a row get two answers",
+            f"{asked} 条连续请求两次，{count} 条回答不同",
+        )
         found.append(Finding(("sampling",), said))
     sure = evidence.prompts is not None and not any(one.causes for one in evidence.prompts)
     right = evidence.nll is not None and evidence.nll.position in ("tuned", "rounding")
     if sure and right and not found and not _of_endings(evidence) and parts_often(evidence):
-        found.append(Finding(("generation_defaults",), _of(answers.differs, answers.items)))
+        found.append(Finding(("generation_defaults",), _of(answers.items - answers.equal, answers.items)))
     return found
 
 
@@ -188,7 +211,8 @@ def _unexplained(evidence: Evidence) -> list[Finding]:
         causes += PROMPT_FAULTS
     if evidence.nll is None:
         causes += ["adapter_scale", "other_adapter", "quantized_weights"]
-    differs, items = evidence.answers.differs, evidence.answers.items
+    items = evidence.answers.items
+    differs = items - evidence.answers.equal
     said = Text(f"{differs} of {items} answers part from ours", f"{items} 条回答中有 {differs} 条与我们的不同")
     return [_narrowed((*causes, "generation_defaults"), evidence, said)]
 

@@ -10,7 +10,7 @@ from tuneline.evaluate.endpoint.asking import Wanted, ask_all
 from tuneline.evaluate.endpoint.kept import Kept, digest
 from tuneline.evaluate.endpoint.questions import Asker, Question, supervised
 from tuneline.evaluate.endpoint.replies import ReplyReader
-from tuneline.evaluate.endpoint.sides import kept_of, open_endpoint, other_prompt_lengths, server_name
+from tuneline.evaluate.endpoint.sides import kept_of, left_out, open_endpoint, other_prompt_lengths, server_name
 from tuneline.evaluate.general_prompts import PROMPTS
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def answer_by_endpoint(asked: "Questions") -> "Answered":
         new = ask_all(endpoint, _replies(endpoint, questions), kept, params.concurrency, asked.label, "answers")
         seconds = monotonic() - started
         nll = likelihoods(endpoint, questions, kept, params.concurrency, asked.label)
-        server, unknown = server_name(endpoint), sorted(endpoint.unknown)
+        server = server_name(endpoint)
     found = [Reply(**kept.values[_key(question)]) for question in questions]
     speed = _run_info(server, params.concurrency, [Reply(**kept.values[key]) for key in new], seconds)
     reading, size = ReplyReader(server, AnswerReader(tokenizer, prompter), prompter), len(own)
     answers = [reading.answer(*one) for one in zip(records, own, found[:size], nll[:size], strict=True)]
     lines = [reading.general(*one) for one in zip(PROMPTS, general, found[size:], nll[size:], strict=True)]
-    for remark in remarks(answers, unknown):
+    for remark in remarks(answers, left_out(answers)):
         print(f"{asked.label}: {remark}", flush=True)
     return Answered(answers, lines, speed, kept)
 

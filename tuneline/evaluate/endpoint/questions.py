@@ -58,17 +58,22 @@ class Asker:
         row: Encoded,
     ) -> Question:
         may_think = thinking or self.prompter.opens_thoughts(False)
-        body = self.endpoint.request(
-            openai_messages(messages),
-            max_tokens=limit + self.params.max_thinking_tokens * may_think,
-            tools=tools,
-            extra=self._way(thinking),
-        )
+        body = self.body(messages, limit + self.params.max_thinking_tokens * may_think, thinking, tools)
         prompt = self.prompter.generation_prompt(messages, thinking, tools or None)
         return Question(name, body, len(prompt), thinking, row)
 
-    def _way(self, thinking: bool) -> dict[str, Any]:
-        """Says whether to think, by the names that templates have for it."""
+    def body(
+        self,
+        messages: Sequence[Message],
+        limit: int,
+        thinking: bool = False,
+        tools: Sequence[dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """Of a request; `limit` in new tokens, thoughts included."""
+        return self.endpoint.request(openai_messages(messages), max_tokens=limit, tools=tools, extra=self.way(thinking))
+
+    def way(self, thinking: bool) -> dict[str, Any]:
+        """Fields that say whether to think, by the names that templates have for it; none where there is no choice."""
         if not self.chooses:
             return {}
         names = ("enable_thinking",) if self.endpoint.server().kind == "tuneline" else ("enable_thinking", "thinking")

@@ -55,6 +55,8 @@ class ReplyReader:
             answer["reasoning"] = said.thoughts
         if said.unfinished:
             answer["unfinished_thought"] = True
+        if reply.left_out:
+            answer["left_out"] = list(reply.left_out)
         if reply.prompt_tokens is not None:
             answer["prompt_tokens"] = [question.prompt_tokens, reply.prompt_tokens]
         return answer

@@ -23,14 +23,18 @@ def open_endpoint(params: Evaluate, *, tuned: bool) -> Endpoint:
     return Endpoint(url, model, api_key(params.api_key_env), connections=params.concurrency)
 
 
-def api_key(variable: str | None) -> str | None:
-    """The server's key, from the environment variable of this name. Raises ValueError when that is not set."""
+def api_key(variable: str | None, option: str | None = None) -> str | None:
+    """The server's key, from the environment variable of this name. Raises ValueError when that is not set.
+
+    `option` is what has named the variable, evaluate.api_key_env by default.
+    """
     if variable is None:
         return None
     if not (key := os.environ.get(variable)):
+        otherwise = f"leave {option} out" if option else "set evaluate.api_key_env to null in params.yaml"
         raise ValueError(
-            f"evaluate.api_key_env is {variable}, and no such variable is set: "
-            f"`export {variable}=…`, or set evaluate.api_key_env to null in params.yaml"
+            f"{option or 'evaluate.api_key_env'} is {variable}, and no such variable is set: "
+            f"`export {variable}=…`, or {otherwise}"
         )
     return key
 
@@ -75,8 +79,14 @@ def backend_record(params: Evaluate, base: "Sequence[Answer]", tuned: "Sequence[
         "backend": params.backend,
         "models": {"base": params.base_model, "tuned": params.model},
         "servers": {side: " and ".join(sorted({one["server"] for one in answers})) for side, answers in sides.items()},
+        "left_out": {side: left_out(answers) for side, answers in sides.items()},
         "other_prompt_lengths": {side: other_prompt_lengths(answers) for side, answers in sides.items()},
     }
+
+
+def left_out(answers: "Sequence[Answer]") -> list[str]:
+    """Fields of requests that a server refused, and answered without."""
+    return sorted({field for one in answers for field in one.get("left_out", ())})
 
 
 def other_prompt_lengths(answers: "Sequence[Answer]") -> int | None:
