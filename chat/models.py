@@ -209,8 +209,7 @@ class Models:
                 self._activate(self._thread.adapter)
 
         if head := network.get_output_embeddings():
-            # Its weight is not packed as evaluation's: an adapter that is loaded later may bring a head of its own, copied from
-            # this one, and the packed weight would be there once more for each network (335 MB for the default base).
+            # Not packed as evaluation's: an adapter that comes later may copy the head to train it, with the old packed weight.
             copy_head_states(head)
         network.register_forward_pre_hook(before)
         network.register_forward_hook(lambda *_: self._forward_lock.release(), always_call=True)
