@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from transformers import LogitsProcessorList
@@ -89,8 +90,8 @@ class Engine:
         # A thought that the prompt has begun is shown from its beginning.
         begun = OPEN if self.models.prompter.opens_thoughts(params.thinking) else ""
         reads_calls = bool(params.tools) and not params.calls.forced
-        text_of = self._text_with_calls if reads_calls else self._text
         row = self._row(name, ids, params, processors, cancelled, client)
+        text_of = partial(self._text_with_calls if reads_calls else self._text, row)
         deltas = self._deltas(row, lambda ids: begun + text_of(ids))
         if params.calls.forced:
             return read_forced_call(deltas)
@@ -111,7 +112,8 @@ class Engine:
         self.models.require(name)
         check_params(params)
         processors = self._processors(params, "")
-        return self._deltas(self._row(name, ids, params, processors, cancelled, client), self._text)
+        row = self._row(name, ids, params, processors, cancelled, client)
+        return self._deltas(row, partial(self._text, row))
 
     def _row(
         self,
@@ -124,8 +126,8 @@ class Engine:
     ) -> Row:
         check_tokens(len(ids), params.max_new_tokens, self.models.context)
         return Row(
-            name, ids, params.max_new_tokens, self.models.reader.stop_ids, processors, cancelled or threading.Event(),
-            client, params.top_logprobs, params.scores_prompt,
+            name, ids, params.max_new_tokens, processors, cancelled or threading.Event(), client, params.top_logprobs,
+            params.scores_prompt,
         )  # fmt: skip
 
     def _prompt(self, messages: Sequence[Message], params: SamplingParams) -> list[int]:
@@ -147,7 +149,8 @@ class Engine:
             return
         self._loop.reserve(row)
         try:
-            row.batched = self.models.get(row.name).batched
+            model = self.models.get(row.name)
+            row.batched, row.stop_ids = model.batched, self.models.reader.stops_of(model.network)
             if not row.batched and row.top_logprobs is not None:
                 raise NoLogprobsError(row.name)
             self._loop.submit(row)
@@ -168,12 +171,17 @@ class Engine:
         constrained = self.models.constrainer.processor([Constraint(task, question, classes)])
         return LogitsProcessorList([constrained, *processors])
 
-    def _text(self, ids: list[int]) -> str:
-        return str(self.models.tokenizer.decode(ids, skip_special_tokens=True))
+    def _text(self, row: Row, ids: list[int]) -> str:
+        return str(self.models.tokenizer.decode(without_stop(ids, row.stop_ids), skip_special_tokens=True))
 
-    def _text_with_calls(self, ids: list[int]) -> str:
-        """With tools the control tokens of calls are a part of the text, but none that ends it."""
-        return self.models.reader.decode(ids[:-1] if ids and ids[-1] in self.models.reader.stop_ids else ids)
+    def _text_with_calls(self, row: Row, ids: list[int]) -> str:
+        """With tools the control tokens of calls are a part of the text."""
+        return self.models.reader.decode(without_stop(ids, row.stop_ids))
+
+
+def without_stop(ids: list[int], stop_ids: Sequence[int]) -> list[int]:
+    """Ids of a reply but for the one that ends it, which need be no control token."""
+    return ids[:-1] if ids and ids[-1] in stop_ids else ids
 
 
 def check_params(params: SamplingParams) -> None:

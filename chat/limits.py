@@ -75,7 +75,8 @@ def check_size(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
                 f"the conversation has {len(messages)} messages, expected at most {MAX_MESSAGES}: start a new one",
             )
         )
-    size = sum(len(message_text(message)) for message in messages) + len(json.dumps(tools)) * bool(tools)
+    size = sum(len(message_text(message)) + len(message.get("reasoning", "")) for message in messages)
+    size += len(json.dumps(tools)) * bool(tools)
     if size > MAX_CHARACTERS:
         raise TooLongError(
             Text(

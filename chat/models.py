@@ -20,6 +20,7 @@ from tuneline.models.adapters.revisions import fetch_adapter
 from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer
+from tuneline.models.cpu_tuning import copy_head_states
 from tuneline.models.loading import (
     ADAPTER,
     BASE,
@@ -90,7 +91,7 @@ class Models:
         self.context = int(config["max_position_embeddings"])
         """Tokens of prompt and reply together."""
         self._dtype = pick_dtype("auto", self.device, base=config)
-        self._forward_lock, self._load_lock = FairLock(), threading.Lock()
+        self._forward_lock, self._load_lock, self._constrainer_lock = FairLock(), threading.Lock(), threading.Lock()
         self._thread = threading.local()
         self._loaded: dict[str, ActiveModel] = {}
         self._base: Any = None
@@ -102,7 +103,7 @@ class Models:
     @property
     def constrainer(self) -> Constrainer:
         """Made on first use: it reads the vocabulary for seconds."""
-        with self._load_lock:
+        with self._constrainer_lock:
             if self._constrainer is None:
                 self._constrainer = Constrainer(self.tokenizer, self.prompter)
             return self._constrainer
@@ -140,8 +141,10 @@ class Models:
         return name
 
     def get(self, name: str) -> ActiveModel:
-        """Registered model by name, loaded on first use."""
+        """Registered model by name, loaded on first use. One that is loaded waits for none that is being loaded."""
         self.require(name)
+        if (loaded := self._loaded.get(name)) is not None:
+            return loaded
         with self._load_lock:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
@@ -206,8 +209,8 @@ class Models:
                 self._activate(self._thread.adapter)
 
         if head := network.get_output_embeddings():
-            # torch 2.13 on a CPU multiplies a view of each row's last position as B matrices, with a copy of the head for each.
-            head.register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
+            # Not packed as evaluation's: an adapter that comes later may copy the head to train it, with the old packed weight.
+            copy_head_states(head)
         network.register_forward_pre_hook(before)
         network.register_forward_hook(lambda *_: self._forward_lock.release(), always_call=True)
         return network

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from chat.openai.fields import IGNORED, UNSUPPORTED
+from chat.openai.schema import parse_request
 from tests.helpers.serving import CHAT, error_of
 
 ASKED = [{"role": "user", "content": "感冒怎么办"}]
@@ -99,6 +100,15 @@ def test_what_changes_nothing_is_ignored_and_named(http):
     ]
     streamed = http.post(CHAT, json=asked | {"messages": answered, "stream": True})
     assert streamed.headers["x-ignored-fields"] == "messages.annotations, messages.reasoning_content"
+    # Within a turn that goes on, a template may show the thoughts.
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    thought = {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "想"}
+    running = [*answered, thought, {"role": "tool", "tool_call_id": "a", "content": "1"}]
+    for messages in (running, [*running[:-2], thought | {"reasoning": "想"}, running[-1]]):
+        request, ignored = parse_request(json.dumps({"model": "adapter", "messages": messages}).encode())
+        assert [message.get("reasoning") for message in request.conversation] == [None, None, None, "想", None]
+        expected = ("messages.annotations", "messages.reasoning_content")
+        assert ignored == (*expected, *(["messages.reasoning"] if "reasoning" in messages[-2] else []))
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)

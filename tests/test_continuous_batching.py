@@ -14,7 +14,7 @@ from chat.batching.loop import StepLoop
 from chat.batching.rows import Row
 from chat.batching.scheduling import Limits, admit, prompts_together, width_of
 from chat.batching.trial import can_batch
-from chat.engine import SamplingParams
+from chat.engine import Constrain, SamplingParams
 from chat.generation import gumbel_processors
 from chat.limits import BusyError, WaitedError
 from tests.helpers.families import FAMILIES, HEADS, SHAPE, raw_checkpoint
@@ -26,7 +26,9 @@ SAMPLED = SamplingParams(temperature=1.2, top_p=0.9, top_k=40)
 
 
 def row(prompt, limit=8, processors=(), **options):
-    return Row("base", list(prompt), limit, STOP, LogitsProcessorList(processors), threading.Event(), **options)
+    made = Row("base", list(prompt), limit, LogitsProcessorList(processors), threading.Event(), **options)
+    made.stop_ids = STOP
+    return made
 
 
 def read(row) -> list[int]:
@@ -215,6 +217,42 @@ def test_who_waits_too_long_is_told(made_engine, monkeypatch):
     assert time.monotonic() - started < 5
     running.close()
     assert made_engine.in_flight == 0
+
+
+def test_a_model_that_is_long_in_loading_is_no_queue(made_engine, monkeypatch):
+    monkeypatch.setattr("chat.batching.loop.MAX_WAIT", 0.2)
+    get = made_engine.models.get
+    monkeypatch.setattr(made_engine.models, "get", lambda name: time.sleep(0.4) or get(name))
+    assert list(made_engine.stream("base", CHATS[0][:1], SamplingParams(max_new_tokens=4)))[-1].finish_reason
+
+
+def test_a_model_that_is_being_loaded_holds_up_no_other(made_engine):
+    constrained = SamplingParams(max_new_tokens=4, constrain=Constrain("label", ("是", "否")))
+    ended: list[str | None] = []
+
+    def ask():
+        for params in (SamplingParams(max_new_tokens=4), constrained):
+            ended.append(list(made_engine.stream("base", CHATS[0][:1], params))[-1].finish_reason)
+
+    thread = threading.Thread(target=ask)
+    with made_engine.models._load_lock:
+        thread.start()
+        thread.join(20)
+        assert len(ended) == 2 and all(ended)
+
+
+@pytest.mark.parametrize("tools", [(), ({"type": "function", "function": {"name": "f"}},)])
+def test_what_the_generation_config_ends_with_ends_a_reply(made_engine, monkeypatch, tools):
+    asked = SamplingParams(max_new_tokens=4, top_logprobs=0, tools=tools)
+    engine, question = made_engine, CHATS[0][:1]
+    # Whose base has no tools: here it is how the reply is read that counts.
+    monkeypatch.setattr(engine, "_prompt", lambda *_: engine.models.prompter.generation_prompt(question))
+    first = next(engine.stream("base", question, asked)).score.id
+    settings = engine.models.get("base").network.generation_config
+    monkeypatch.setattr(settings, "eos_token_id", [first])
+    assert first not in engine.models.reader.stop_ids
+    *_, last = deltas = list(engine.stream("base", question, asked))
+    assert (last.finish_reason, last.completion_tokens, "".join(delta.text for delta in deltas)) == ("stop", 1, "")
 
 
 def test_a_full_house_is_told_at_once(monkeypatch):

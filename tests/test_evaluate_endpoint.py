@@ -8,6 +8,7 @@ import pytest
 
 import stages.evaluate
 import stages.predict_base
+from chat.openai.schema import parse_request
 from tests.helpers.fake_server import NOTHING, Said, completion, fake_server, models
 from tests.helpers.stages import run_main
 from tests.helpers.workspace import CHATS, make_trained, write_records
@@ -301,6 +302,9 @@ def test_calls_go_to_the_server_with_ids_and_come_back_without():
     assert calling["reasoning_content"] == "想"
     # Of earlier turns templates leave it out.
     assert "reasoning_content" not in openai_messages([*CALLS, {"role": "user", "content": "谢谢"}])[1]
+    # Our own server reads the same conversation in it, and names what it leaves out.
+    request, ignored = parse_request(json.dumps({"model": "base", "messages": openai_messages(CALLS)}).encode())
+    assert (request.conversation, ignored) == (CALLS, ())
     calls, faults = parsed_calls(calling["tool_calls"])
     assert (calls, faults) == (CALLS[1]["tool_calls"], [])
     broken = [{"function": {"name": "f", "arguments": "{"}}, {"function": {"name": "g", "arguments": "[1]"}}]

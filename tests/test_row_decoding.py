@@ -12,7 +12,7 @@ from tests.helpers.methods import METHODS, method
 from tests.helpers.published import PUBLISHED, publish
 from tests.helpers.tiny_models import canonical
 from tuneline.evaluate.row_decoding import can_give_up_rows, decode_rows
-from tuneline.models.cpu_tuning import packed_product
+from tuneline.models.cpu_tuning import copy_head_states, packed_product
 from tuneline.models.loading import load_model
 from tuneline.train import methods
 
@@ -149,6 +149,19 @@ def test_a_packed_head_gives_the_same_bits(rows):
         # Of equal logits, of which bfloat16 has many, the first.
         assert torch.equal(logits.max(-1).indices, logits.argmax(-1))
         assert torch.equal((logits * 4).round().max(-1).indices, (logits * 4).round().argmax(-1))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_head_gets_its_states_without_the_gaps_between_rows(rows):
+    head, seen = torch.nn.Linear(8, 9, bias=False), []
+    copied = copy_head_states(head)
+    head.register_forward_pre_hook(lambda _, states: seen.append(states[0].stride()))
+    last = torch.randn(rows, 7, 8)[:, -1:]
+    assert last.stride() == (56, 8, 1)
+    head(last)
+    copied.remove()
+    head(last)
+    assert seen == [(8, 8, 1), (56, 8, 1)]
 
 
 def test_only_a_plain_bfloat16_head_is_packed():

@@ -10,6 +10,7 @@ import torch
 from chat.batching.caches import join, new_cache, select
 from chat.batching.rows import Row, score_tokens
 from chat.batching.scheduling import prompts_together
+from tuneline.models.decoding.batches import left_padded, likeliest
 
 PROMPT_TOKENS = 512
 """Tokens of prompts, padding included, that are taken in between two steps: so long the other rows wait."""
@@ -152,20 +153,11 @@ def arguments_of(network: Any) -> frozenset[str]:
 
 def take(rows: Sequence[Row], logits: torch.Tensor) -> None:
     """Give each row its next token by logits [B, V]."""
-    # The same as argmax, which takes a CPU three times as long.
-    for row, scores, best in zip(rows, logits, logits.max(1).indices.tolist(), strict=True):
+    for row, scores, best in zip(rows, logits, likeliest(logits).tolist(), strict=True):
         try:
             row.take(scores, best)
         except Exception as error:
             row.end(error)
-
-
-def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, mask), both [B, T]."""
-    width = max(map(len, prompts))
-    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids), torch.tensor(mask)
 
 
 def score_prompt(row: Row, logits: torch.Tensor, start: int) -> list[Any]:

@@ -51,6 +51,7 @@ class StepLoop:
 
     def submit(self, row: Row) -> None:
         """Queue a request that has a place; its model has been loaded."""
+        row.arrived = time.monotonic()
         with self._changed:
             self._waiting.append(row)
             if self._thread is None:

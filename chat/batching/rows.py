@@ -1,7 +1,6 @@
 """Rows of a batch: one request each, with its prompt, its logits processors, and the queue that its tokens go to."""
 
 import threading
-import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -31,23 +30,25 @@ class Row:
         name: str,
         prompt: list[int],
         max_new_tokens: int,
-        stop_ids: Sequence[int],
         processors: LogitsProcessorList,
         cancelled: threading.Event,
         client: str = "",
         top_logprobs: int | None = None,
         scores_prompt: bool = False,
     ) -> None:
-        self.name, self.prompt, self.max_new_tokens, self.stop_ids = name, prompt, max_new_tokens, stop_ids
+        self.name, self.prompt, self.max_new_tokens = name, prompt, max_new_tokens
         self.processors, self.cancelled, self.client = processors, cancelled, client
         self.top_logprobs, self.scores_prompt = top_logprobs, scores_prompt
         self.closed = threading.Event()
         """Set when nobody reads the output any more."""
         self.output: SimpleQueue[Token | list[TokenScore | None] | BaseException | None] = SimpleQueue()
         self.tokens: list[int] = []
-        self.arrived = time.monotonic()
+        self.arrived = 0.0
+        """When it was queued, by time.monotonic: while its model is loaded it waits for no place."""
         self.batched = True
-        """Whether its model's rows can share a batch."""
+        """Whether its model's rows can share a batch; known, as is what follows, once that is loaded."""
+        self.stop_ids: Sequence[int] = ()
+        """What ends it."""
         self.over = False
         """Whether its last word has been said."""
 

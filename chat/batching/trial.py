@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from chat.batching.batch import left_padded, run
+from chat.batching.batch import run
 from chat.batching.caches import join, new_cache, select
+from tuneline.models.decoding.batches import left_padded
 
 LENGTHS = (7, 3, 5)
 """Tokens of the prompts: the first leaves again, so that columns are trimmed, too."""

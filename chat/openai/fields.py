@@ -5,7 +5,7 @@ send (tests/test_clients.py), and by vLLM's extensions.
 """
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 from chat.openai.errors import ApiError
@@ -17,8 +17,10 @@ IGNORED = frozenset(
     }
 )  # fmt: skip
 """Of a request; they change no reply."""
-IGNORED_IN_MESSAGE = frozenset({"annotations", "reasoning_content", "reasoning", "parsed", "provider_specific_fields"})
+IGNORED_IN_MESSAGE = frozenset({"annotations", "parsed", "provider_specific_fields"})
 """Of an assistant's message that comes back."""
+REASONING = ("reasoning_content", "reasoning")
+"""Names of its thoughts; the first that is given counts, and only after the user's last message: templates show no others."""
 IGNORED_IN_CALL = frozenset({"index", "parsed_arguments"})
 UNSUPPORTED = {
     "logit_bias": ("{}",),
@@ -69,10 +71,18 @@ def ignored_fields(values: dict[str, Any]) -> tuple[str, ...]:
     """Names of the fields of a request that are ignored, each once, in order."""
     names = [name for name, value in values.items() if name in IGNORED and value is not None]
     messages = values.get("messages")
-    for message in messages if isinstance(messages, list) else []:
-        if isinstance(message, dict):
-            names += [f"messages.{name}" for name in message if name in IGNORED_IN_MESSAGE and message[name]]
+    given = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    asked = last_question([message.get("role") for message in given])
+    for place, message in enumerate(given):
+        thoughts = [name for name in REASONING if message.get(name)]
+        ignored = {*IGNORED_IN_MESSAGE, *(thoughts[1:] if place > asked else thoughts)}
+        names += [f"messages.{name}" for name in message if name in ignored and message[name]]
     return tuple(dict.fromkeys(names))[:MAX_NAMED]
+
+
+def last_question(roles: Sequence[object]) -> int:
+    """Place of the user's last message; -1 without one."""
+    return max((place for place, role in enumerate(roles) if role == "user"), default=-1)
 
 
 def ignored_header(names: tuple[str, ...]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from chat.openai.fields import IGNORED_IN_MESSAGE
+from chat.openai.fields import IGNORED_IN_MESSAGE, REASONING
 from chat.openai.strict_model import StrictModel
 from chat.openai.tools import MAX_CALLS, CallInMessage
 from tuneline.formats.records import Role
@@ -30,6 +30,8 @@ class ChatMessage(StrictModel):
     content: Annotated[str, BeforeValidator(join_text_parts)]
     tool_calls: Annotated[list[CallInMessage], Field(max_length=MAX_CALLS)] = Field(default=[])
     """An assistant's alone, which then needs no content."""
+    reasoning_content: str | None = None
+    """An assistant's thoughts before it."""
     tool_call_id: str | None = None
     """A tool's alone, which needs it."""
     name: str | None = None
@@ -42,7 +44,8 @@ class ChatMessage(StrictModel):
         if not isinstance(values, dict):
             return values
         role = values.get("role")
-        for name, owner in (("tool_calls", "assistant"), ("tool_call_id", "tool"), ("name", "tool")):
+        thoughts = [(name, "assistant") for name in REASONING]
+        for name, owner in (("tool_calls", "assistant"), ("tool_call_id", "tool"), ("name", "tool"), *thoughts):
             if values.get(name) and role != owner:
                 raise ValueError(f"{name} only where the role is {owner}")
         if role == "tool" and not isinstance(values.get("tool_call_id"), str):
@@ -51,6 +54,7 @@ class ChatMessage(StrictModel):
             return values | {"role": "system"}
         if role != "assistant":
             return values
-        return {name: value for name, value in values.items() if name not in IGNORED_IN_MESSAGE} | {
-            "content": values.get("content") or ""
+        return {name: value for name, value in values.items() if name not in {*IGNORED_IN_MESSAGE, *REASONING}} | {
+            "content": values.get("content") or "",
+            "reasoning_content": next((values[name] for name in REASONING if values.get(name)), None),
         }

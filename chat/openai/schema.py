@@ -10,6 +10,7 @@ from pydantic import Field
 
 from chat.engine import Constrain, SamplingParams
 from chat.openai.errors import ApiError
+from chat.openai.fields import last_question
 from chat.openai.messages import ChatMessage
 from chat.openai.parsing import MAX_STOP_CHARACTERS, parse_body
 from chat.openai.sampling import DEFAULT_MAX_TOKENS, Count, SampledRequest
@@ -76,11 +77,14 @@ class ChatRequest(SampledRequest):
     def conversation(self) -> list[Message]:
         """Raises ApiError 400 for calls that don't fit together."""
         messages: list[Message] = []
+        asked = last_question([message.role for message in self.messages])
         for number, given in enumerate(self.messages):
             message: Message = {"role": given.role, "content": given.content}
             if given.tool_calls:
                 place = f"messages.{number}.tool_calls"
                 message["tool_calls"] = [call.call(f"{place}.{n}") for n, call in enumerate(given.tool_calls)]
+            if given.reasoning_content and number > asked:
+                message["reasoning"] = given.reasoning_content
             messages.append(message)
         ids = [message.tool_call_id for message in self.messages]
         return in_order_of_calls(messages, ids, [[call.id for call in message.tool_calls] for message in self.messages])

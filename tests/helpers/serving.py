@@ -29,7 +29,7 @@ def serving(engine, key=None, hosts=("127.0.0.1",)):
 
 def endless_replies(engine, monkeypatch):
     """No token ends a reply of this engine, whose steps take a hundredth of a second at least."""
-    monkeypatch.setattr(engine.models.reader, "stop_ids", [])
+    monkeypatch.setattr(engine.models.reader, "stops_of", lambda network: [])
     step = Batch.advance
     monkeypatch.setattr(Batch, "advance", lambda batch: time.sleep(0.01) or step(batch))
 

@@ -11,7 +11,8 @@ from transformers import LogitsProcessorList, StoppingCriteria
 
 from tuneline.evaluate.constraints import ItemConstraints
 from tuneline.evaluate.row_decoding import decode_rows
-from tuneline.models.cpu_tuning import packed_product
+from tuneline.models.cpu_tuning import copy_head_states, packed_product
+from tuneline.models.decoding.batches import left_padded
 from tuneline.models.likelihood import unwrap_peft
 from tuneline.models.thoughts import ThoughtMarks
 from tuneline.runtime.progress import ProgressBar
@@ -83,7 +84,7 @@ def greedy(
     with _head_for_few_rows(model), progress as bar:
         for number, batch in enumerate(plan_batches([len(prompt) for prompt in prompts], batch_size)):
             started, expected = monotonic(), bar.done + len(batch) * max_new_tokens
-            ids, mask = _left_padded([prompts[item] for item in batch], pad_id)
+            ids, mask = left_padded([prompts[item] for item in batch], pad_id)
             thinking = any(thoughts.expected[item] for item in batch)
             limits = _Limits(ids.shape[1], batch, thoughts, decode, max_new_tokens)
             rows = model.generate(
@@ -148,14 +149,9 @@ class _Limits(StoppingCriteria):
 
 @contextmanager
 def _head_for_few_rows(model: Any) -> Iterator[None]:
-    """Hand the LM head a copy of the last position's states, where transformers hands it a view of all, and pack its weight.
-
-    For bfloat16 on a CPU, torch 2.13 multiplies such a view [B, 1, H] as B matrices, with a copy of the head's weight for each:
-    8.4 GB and 30 s for the default base and 25 prompts, 1.6 s for one (measured: benchmarks/LOG.md).
-    """
+    """Hand the LM head copies of the last position's states, and pack its weight."""
     head = unwrap_peft(model).get_output_embeddings()
-    # Not `contiguous()`: that takes the view of a single row as it is.
-    copied = head.register_forward_pre_hook(lambda _, states: (states[0].clone(memory_format=torch.contiguous_format),))
+    copied = copy_head_states(head)
     packed = packed_product(head)
     if packed is not None:
         head.forward = packed
@@ -165,14 +161,6 @@ def _head_for_few_rows(model: Any) -> Iterator[None]:
         copied.remove()
         if packed is not None:
             del head.forward
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(input_ids, attention_mask), both [B, T]."""
-    width = max(map(len, prompts))
-    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _until_stop(

@@ -190,18 +190,16 @@ def generate(
     `thinking` is whether each is to be thought about first, `tools` what each may call.
     """
     from tuneline.evaluate.generate import Thoughts, greedy
-    from tuneline.models.chat_format import as_list
 
     reader = reader_of(model.tokenizer, prompter)
     thinking, tools = thinking or [False] * len(questions), tools or [None] * len(questions)
     # Before hours of answers, rather than after.
     reader.check(next(filter(None, tools), None))
     opened = {way: prompter.opens_thoughts(way) for way in (True, False)}
-    ends = model.network.generation_config.eos_token_id
     answers, times = greedy(
         model.network,
         _prompts(prompter, questions, thinking, tools),
-        stop_ids=sorted({*reader.stop_ids, *as_list(ends)}),
+        stop_ids=reader.stops_of(model.network),
         pad_id=model.tokenizer.pad_token_id or 0,
         max_new_tokens=params.max_new_tokens,
         batch_size=params.batch_size,

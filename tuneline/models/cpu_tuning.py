@@ -53,6 +53,19 @@ def retain_freed_blocks() -> None:
     _mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def copy_head_states(head: Any) -> Any:
+    """Hand an LM head a copy of the states it gets, until the hook that is returned is removed.
+
+    transformers hands it a view of the last position, [B, 1, H]. For bfloat16 on a CPU, torch 2.13 multiplies such a view as B
+    matrices, with a copy of the head's weight for each: 8.4 GB and 30 s for the default base and 25 prompts, 1.6 s for one
+    (measured: benchmarks/LOG.md).
+    """
+    import torch
+
+    # Not `contiguous()`: that takes the view of a single row as it is.
+    return head.register_forward_pre_hook(lambda _, states: (states[0].clone(memory_format=torch.contiguous_format),))
+
+
 def packed_product(linear: Any) -> Callable[[Any], Any] | None:
     """The forward pass of a linear layer with its weight in oneDNN's own layout, a copy: for few rows, many times.
 

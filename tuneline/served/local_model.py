@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
-from tuneline.models.chat_format import as_list
 from tuneline.models.likelihood import answer_nll, unwrap_peft
 from tuneline.models.loading import ADAPTER, BASE, load_adapter, load_model, pick_device, pick_dtype
 from tuneline.served.expected import Item, Project
@@ -29,8 +28,7 @@ class LocalModel:
         self.layers = [one for one in self.network.modules() if isinstance(getattr(one, "scaling", None), dict)]
         self.scales = usual_scales(self.network) if self.layers else ()
         self.merged = False
-        stops = unwrap_peft(self.network).generation_config.eos_token_id
-        self.stop_ids = sorted({*project.reader.stop_ids, *as_list(stops)})
+        self.stop_ids = project.reader.stops_of(unwrap_peft(self.network))
 
     @contextmanager
     def scaled(self, factor: float) -> Iterator[None]:

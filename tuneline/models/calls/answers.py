@@ -7,7 +7,7 @@ from typing import Any
 from tuneline.models.calls.reading import Calling, read_calls
 from tuneline.models.calls.rendered import template_syntax
 from tuneline.models.calls.syntax import CHATGLM3, KNOWN, PYTHON_TAG, CallSyntax
-from tuneline.models.chat_format import Prompter, Tools
+from tuneline.models.chat_format import Prompter, Tools, as_list
 
 
 class AnswerReader:
@@ -31,7 +31,11 @@ class AnswerReader:
         self._turn = number_of("<|assistant|>") if prompter.name == "chatglm3" else None
         ends = number_of(ending)
         self.stop_ids = sorted({*prompter.stop_ids, *([] if ends is None else [ends])})
-        """What ends an answer, with calls or without."""
+        """What ends an answer by the prompt, with calls or without."""
+
+    def stops_of(self, network: Any) -> list[int]:
+        """What ends an answer of a model: `stop_ids`, and what its generation_config.json has beside them."""
+        return sorted({*self.stop_ids, *as_list(network.generation_config.eos_token_id)})
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, in which the marks of thoughts and calls are still to be seen."""

@@ -1,0 +1,1 @@
+"""Decoding: what evaluation and the server share."""
