@@ -225,6 +225,9 @@ def test_no_server_no_host_and_no_url_are_one_sentence():
     with pytest.raises(ValueError, match="put the key into an environment variable") as found:
         Endpoint("http://me:secret@x/v1", "m")
     assert "secret" not in str(found.value)
+    with pytest.raises(ValueError, match="the URL has a port, a host or a character that none can have") as found:
+        Endpoint("http://me:secret/1@x/v1", "m")
+    assert "secret" not in str(found.value)
 
 
 def test_a_server_that_hangs_is_given_up():

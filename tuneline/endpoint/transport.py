@@ -135,9 +135,9 @@ def root_url(url: str) -> str:
         parts = urlsplit(url.strip())
         # urllib checks a port when it is read, and httpx checks the rest.
         _, _ = parts.port, httpx.URL(url.strip())
-    except (ValueError, httpx.InvalidURL) as error:
-        # It may hold a password.
-        raise ValueError(f"the URL can't be read ({error}), {expected}") from None
+    except (ValueError, httpx.InvalidURL):
+        # Of `http://user:a/b@host` the port would be a part of the password.
+        raise ValueError(f"the URL has a port, a host or a character that none can have, {expected}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"the URL is {url!r}, {expected}")
     if parts.username or parts.password:
