@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from benchmarks.harness import ROOT, argument_parser, call_in_child, show, table
+from tuneline.endpoint.client import CHAT, Endpoint
+from tuneline.endpoint.transport import UnreachableError
 from tuneline.runtime.machine import free_port
 
 Item = dict[str, Any]
@@ -139,14 +139,14 @@ def reference_nll(path: str, items: list[Item], threads: int) -> float:
 def ask(server: Path, gguf: Path, items: list[Item], limit: int, threads: int) -> tuple[list[list[int]], list[Item]]:
     """(prompt ids, answers with `ids` and `text`) of llama.cpp's server."""
     prompts, answers = [], []
-    with serving(server, gguf, threads) as client:
+    with serving(server, gguf, threads) as endpoint:
         for number, item in enumerate(items):
-            text = post(client, "/apply-template", messages=item["messages"])["prompt"]
-            prompts.append(post(client, "/tokenize", content=text, add_special=True, parse_special=True)["tokens"])
-            said = post(
-                client, "/v1/chat/completions", messages=item["messages"], max_tokens=limit, temperature=0, logprobs=True,
-                cache_prompt=False,
-            )  # fmt: skip
+            prompt = endpoint.prompt_ids(item["messages"])
+            if prompt is None:
+                sys.exit(f"{server} tells no prompt ids of item {number}: expected llama.cpp's llama-server")
+            prompts.append(prompt)
+            body = {"messages": item["messages"], "max_tokens": limit, "temperature": 0, "logprobs": True}
+            said = endpoint.transport.post(CHAT, body | {"cache_prompt": False})
             choice = said["choices"][0]
             if said["usage"]["prompt_tokens"] != len(prompts[-1]):
                 sys.exit(
@@ -159,15 +159,8 @@ def ask(server: Path, gguf: Path, items: list[Item], limit: int, threads: int) -
     return prompts, answers
 
 
-def post(client: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
-    response = client.post(path, json=body)
-    response.raise_for_status()
-    found: dict[str, Any] = response.json()
-    return found
-
-
 @contextmanager
-def serving(server: Path, gguf: Path, threads: int) -> Iterator[httpx.Client]:
+def serving(server: Path, gguf: Path, threads: int) -> Iterator[Endpoint]:
     """llama.cpp's server on a free port of this machine, one slot, until the block is left."""
     port = free_port()
     command = [
@@ -188,19 +181,18 @@ def serving(server: Path, gguf: Path, threads: int) -> Iterator[httpx.Client]:
     ]
     with (
         subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client,
+        Endpoint(f"http://127.0.0.1:{port}", gguf.name) as endpoint,
     ):
         try:
             for _ in range(600):
                 if process.poll() is not None:
                     sys.exit(f"{server} ended with {process.returncode} on {gguf}")
                 try:
-                    if client.get("/health").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                time.sleep(0.2)
-            yield client
+                    endpoint.transport.ask("GET", "/health", None, retries=0)
+                    break
+                except UnreachableError:
+                    time.sleep(0.2)
+            yield endpoint
         finally:
             process.terminate()
 

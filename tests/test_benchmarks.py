@@ -7,6 +7,8 @@ import subprocess
 import pytest
 import torch
 
+from benchmarks import gguf
+from benchmarks.contenders.ours import kept_share
 from benchmarks.gpu.roofline import Card, Kernel, operations, rate, seconds
 from benchmarks.harness import ChildError, call_in_child, interleaved, show, table
 from benchmarks.methods import COLUMNS, USUAL, scores
@@ -16,7 +18,9 @@ from benchmarks.speed.pipeline import goals as pipeline_goals
 from benchmarks.speed.train_report import SHORT, after_first, goals, operations_done, summarize, throughput, workload
 from benchmarks.train import cut
 from tests.helpers.commands import python
+from tests.helpers.fake_server import NOTHING, Said, fake_server, models
 from tests.helpers.paths import ROOT
+from tuneline.endpoint.client import CHAT
 
 
 def test_every_setting_of_the_gpu_benchmark_runs_and_finds_one_loss():
@@ -153,6 +157,38 @@ def test_the_work_of_a_step_by_hand():
     assert work.filtered == [2.5 * 12] * 3
     assert operations_done(run(2), work) == work.operations
     assert operations_done(run(2) | {"kept_share": 0.1}, work) == [120 - 27] * 3
+
+
+def test_chunks_that_were_not_filtered_are_whole():
+    assert kept_share({}) == 1
+    assert kept_share({"loss_filter": {"chunks": 3, "exact_chunks": 3}}) == 1
+    assert kept_share({"loss_filter": {"chunks": 4, "exact_chunks": 1, "kept_share_mean": 0.2}}) == pytest.approx(0.4)
+
+
+def test_prompts_and_answers_of_a_gguf_server(tmp_path, monkeypatch):
+    """Its program is a stand-in; what it answers is as in llama.cpp's own API."""
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    tried = []
+
+    def answer(asked):
+        tried.append(asked.path)
+        logprobs = {"content": [{"id": 8}, {"id": 9}, {"id": 2}]}
+        choice = {"message": {"content": "好的"}, "finish_reason": "stop", "logprobs": logprobs}
+        return {
+            "/health": Said(200, {"status": "ok"}) if tried.count("/health") > 1 else Said(503, {"error": "loading"}),
+            "/v1/models": models("m"),
+            "/props": Said(200, {"default_generation_settings": {}, "build_info": "b1"}),
+            "/apply-template": Said(200, {"prompt": "<p>"}),
+            "/tokenize": Said(200, {"tokens": [5, 6, 7]}),
+            CHAT: Said(200, {"choices": [choice], "usage": {"prompt_tokens": 3}}),
+        }.get(asked.path, NOTHING)
+
+    with fake_server(answer) as url:
+        monkeypatch.setattr(gguf, "free_port", lambda: int(url.rpartition(":")[2]))
+        found = gguf.ask(program, tmp_path / "m.gguf", [{"messages": [{"role": "user", "content": "你好"}]}], 4, 1)
+    assert found == ([[5, 6, 7]], [{"ids": [8, 9], "text": "好的"}])
 
 
 def test_rates_leave_out_the_first_step():

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -227,11 +228,16 @@ def test_no_server_no_host_and_no_url_are_one_sentence():
         Endpoint(f"http://127.0.0.1:{free_port()}/v1", "m", retries=1).chat(ASKED, max_tokens=4)
     with pytest.raises(UnreachableError, match="nothing.invalid is no known host"):
         Endpoint("http://nothing.invalid/v1", "m", retries=0).chat(ASKED, max_tokens=4)
-    for wrong in ("localhost:8000", "ftp://x/v1", "http://", ""):
+    for wrong in (
+        "localhost:8000", "ftp://x/v1", "http://", "", "http://localhost:80a0/v1", "http://h:99999", "http://[::1",
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="expected one such as http://localhost:8000/v1"):
             Endpoint(wrong, "m")
     with pytest.raises(ValueError, match="put the key into an environment variable") as found:
         Endpoint("http://me:secret@x/v1", "m")
+    assert "secret" not in str(found.value)
+    with pytest.raises(ValueError, match="the URL has a port, a host or a character that none can have") as found:
+        Endpoint("http://me:secret/1@x/v1", "m")
     assert "secret" not in str(found.value)
 
 
@@ -277,6 +283,33 @@ def test_the_key_goes_into_the_header_alone():
     ask(served, api_key="the-key")
     assert {asked.headers.get("authorization") for asked in served.asked} == {"Bearer the-key"}
     assert "the-key" not in json.dumps(served.bodies())
+
+
+def test_a_key_has_no_line_end_and_is_never_shown():
+    served = Served()
+    ask(served, api_key=" the-key\r\n")
+    assert {asked.headers.get("authorization") for asked in served.asked} == {"Bearer the-key"}
+    for wrong in ("secret\nmore", "secret\x00", "sécret", " \n"):
+        with pytest.raises(ValueError, match="expected one line of printable ASCII") as found:
+            Endpoint("http://h", "m", wrong)
+        assert "cret" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://u:secret@h:80a0",
+        pytest.param(
+            "socks5://u:secret@h:1", marks=pytest.mark.skipif(bool(find_spec("socksio")), reason="socksio is installed")
+        ),
+    ],
+)
+def test_a_proxy_that_can_not_be_used_is_one_sentence(monkeypatch, proxy):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ValueError, match="a proxy of the environment can't be used") as found:
+        Endpoint("http://h", "m")
+    assert "secret" not in str(found.value)
+    assert "\n" not in str(found.value)
 
 
 def test_proxies_are_not_for_this_machine(monkeypatch):

@@ -151,6 +151,32 @@ def test_what_the_server_cannot_say_is_null_and_the_report_says_so(project):
     assert "NLL" not in Path("metrics/intervals.csv").read_text()
 
 
+def test_a_server_that_fails_at_one_likelihood_is_asked_for_that_one_again(project):
+    answer, asked_ids, broken = Server(), [], []
+
+    def served(asked):
+        if asked.path == "/v1/completions":
+            with answer.lock:
+                asked_ids.append(tuple(asked.body["prompt"]))
+                if len(set(asked_ids)) == 5 and not broken:
+                    broken.append(asked_ids[-1])
+            if asked_ids and tuple(asked.body["prompt"]) in broken:
+                return Said(500, {"error": "out of memory"})
+        return answer(asked)
+
+    with fake_server(served) as url:
+        with pytest.raises(
+            ValueError, match=r"1 items were refused .*500: out of memory.*27 of 28 likelihoods are kept"
+        ):
+            project(stages.predict_base, backend="endpoint", url=url, concurrency=1)
+        failed = list(broken)
+        asked_ids.clear()
+        broken[:] = [()]
+        project(stages.predict_base, backend="endpoint", url=url, concurrency=1)
+    assert asked_ids == failed
+    assert None not in {row["nll"] for row in lines("data/processed/base_answers.jsonl")}
+
+
 def test_a_server_that_dies_costs_only_what_was_missing(project):
     server = Server(lives=17)
     with fake_server(server) as url:
@@ -379,9 +405,9 @@ def test_our_own_api_answers_as_the_model_in_this_process_does(project):
         for name in ("id", "base", "tuned", "stopped_at_eos", "references"):
             assert row[name] == other[name]
         for side in ("base", "tuned"):
-            # Likelihoods where the API tells them.
             measured = {name: value for name, value in other["scores"][side].items() if value is not None}
-            assert measured == pytest.approx({name: row["scores"][side][name] for name in measured}, rel=1e-4)
+            assert measured.keys() == row["scores"][side].keys()
+            assert measured == pytest.approx(row["scores"][side], rel=1e-4)
     assert [one["prediction"] for one in own_general] == [one["prediction"] for one in general]
     details = json.loads(Path("metrics/eval_details.json").read_text())
     assert details["generation"]["servers"] == {"base": "tuneline", "tuned": "tuneline"}

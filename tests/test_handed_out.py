@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import GenerationConfig
 from tests.helpers.families import FAMILIES, raw_checkpoint
 from tests.helpers.tiny_models import canonical, make_tokenizer
 from tuneline.base.generation import generation_sentence, settle_generation
+from tuneline.export.gguf import converter
 from tuneline.export.gguf.conversion import chatglm_template, unknown_ends
 from tuneline.export.gguf.modelfile import modelfile
 from tuneline.export.gguf.ollama import turns_of
@@ -136,6 +138,28 @@ def test_what_a_library_wrote_for_its_user_alone_is_readable(tmp_path):
         partial.mkdir()
         (partial / "model.safetensors").touch(0o600)
     assert (tmp_path / "out/model.safetensors").stat().st_mode & 0o044
-    (tmp_path / "out/model.safetensors").chmod(0o600)
-    (said,) = private(tmp_path / "out")
-    assert said.startswith("model.safetensors can be read by its owner alone: chmod")
+    for mode in (0o600, 0o640):
+        (tmp_path / "out/model.safetensors").chmod(mode)
+        (said,) = private(tmp_path / "out")
+        assert said.startswith("model.safetensors can't be read by other users: chmod")
+    (tmp_path / "out/model.safetensors").chmod(0o644)
+    assert list(private(tmp_path / "out")) == []
+    (tmp_path / "out/inner").mkdir()
+    (tmp_path / "out/inner/a").touch()
+    for folder in ("inner", ""):
+        (tmp_path / "out" / folder).chmod(0o750)
+    assert [line.partition(" ")[0] for line in private(tmp_path / "out")] == [".", "inner"]
+
+
+def test_the_converters_environment_has_the_packages_of_the_project_that_runs_it(tmp_path, monkeypatch):
+    """Whichever project made it."""
+    own = tmp_path / "llama.cpp"
+    own.mkdir()
+    (own / converter.SCRIPT).touch()
+    monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(converter, "_make", Path.mkdir)
+    found = converter.find_converter(own)
+    (listed,) = found.python.parents[1].rglob("project.pth")
+    listed.write_text("/gone/site-packages\n")
+    assert converter.find_converter(own) == found
+    assert listed.read_text() == f"{sysconfig.get_path('purelib')}\n"

@@ -37,6 +37,12 @@ def train(_job: dict[str, Any]) -> dict[str, Any]:
     )
     train_process(load_config(load), paths, resume=None, callbacks=[timer])
     facts = json.loads((scratch / RUN_INFO).read_text(encoding="utf-8"))
-    # Of the head's second product, the share that was computed.
-    kept = facts.get("loss_filter", {}).get("kept_share_mean", 1.0)
-    return timer.result() | {"kept_share": kept}
+    return timer.result() | {"kept_share": kept_share(facts)}
+
+
+def kept_share(facts: dict[str, Any]) -> float:
+    """Of the head's second product, the share that was computed: all of it in chunks that were not filtered."""
+    figures = facts.get("loss_filter", {})
+    chunks, exact = figures.get("chunks", 0), figures.get("exact_chunks", 0)
+    kept = exact + (chunks - exact) * figures.get("kept_share_mean", 1.0)
+    return kept / chunks if chunks else 1.0

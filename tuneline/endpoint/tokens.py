@@ -10,6 +10,7 @@ Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 FORCED = 1e5
 """A logit bias that leaves no other token."""
+NOT_IMPLEMENTED = 501
 
 
 def prompt_ids(
@@ -122,10 +123,12 @@ def _echo(transport: Transport, model: str, ids: list[int], first: int) -> list[
 
 
 def ask(transport: Transport, path: str, body: Mapping[str, Any]) -> Any:
-    """What the server answers; None where it does not know the path or the request."""
+    """What the server answers; None where it does not know the path or the request. Raises RefusedError where it fails."""
     try:
         return transport.post(path, body)
-    except RefusedError:
+    except RefusedError as refused:
+        if refused.status >= 500 and refused.status != NOT_IMPLEMENTED:
+            raise
         return None
 
 

@@ -38,19 +38,26 @@ class Transport:
     """Connections to one server, for several threads."""
 
     def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, connections: int) -> None:
-        """`timeout` in seconds is for one answer. Raises ValueError for what is no URL of a server."""
+        """`timeout` in seconds is for one answer. Raises ValueError for what is no URL, no key or no proxy."""
         self.root, self.timeout, self.retries = root_url(url), timeout, retries
         self.stopped = Event()
         """Set by whoever wants no more retries."""
-        self.client = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            # Reading the authorities takes as long as twenty requests.
-            verify=self.root.startswith("https:"),
-            # A proxy of the environment knows nothing of this machine's own servers.
-            trust_env=not is_local(urlsplit(self.root).hostname or ""),
-        )
+        headers = authorization(api_key) if api_key else {}
+        try:
+            self.client = httpx.Client(
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                # Reading the authorities takes as long as twenty requests.
+                verify=self.root.startswith("https:"),
+                # A proxy of the environment knows nothing of this machine's own servers.
+                trust_env=not is_local(urlsplit(self.root).hostname or ""),
+            )
+        except (ImportError, httpx.InvalidURL) as error:
+            raise ValueError(
+                f"a proxy of the environment can't be used ({error}): expected a URL such as http://host:3128 "
+                "in ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or none"
+            ) from None
 
     def post(self, path: str, body: Any) -> Any:
         return self.ask("POST", path, body)
@@ -123,15 +130,33 @@ class Transport:
 
 def root_url(url: str) -> str:
     """The server's own URL, without the API's path: `http://host:8000` of `http://host:8000/v1`. Raises ValueError."""
-    parts = urlsplit(url.strip())
+    expected = "expected one such as http://localhost:8000/v1"
+    try:
+        parts = urlsplit(url.strip())
+        # urllib checks a port when it is read, and httpx checks the rest.
+        _, _ = parts.port, httpx.URL(url.strip())
+    except (ValueError, httpx.InvalidURL):
+        # Of `http://user:a/b@host` the port would be a part of the password.
+        raise ValueError(f"the URL has a port, a host or a character that none can have, {expected}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"the URL is {url!r}, expected one such as http://localhost:8000/v1")
+        raise ValueError(f"the URL is {url!r}, {expected}")
     if parts.username or parts.password:
         raise ValueError("the URL holds a user name or a password: put the key into an environment variable")
     path = parts.path.rstrip("/")
     for end in ("/chat/completions", "/v1"):
         path = path.removesuffix(end)
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def authorization(api_key: str) -> dict[str, str]:
+    """Header of a key, without blanks and line ends around it. Raises ValueError, which does not show the key."""
+    key = api_key.strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise ValueError(
+            "the API key is blank, or has a line end or another character that no header can have: "
+            "expected one line of printable ASCII in its environment variable"
+        )
+    return {"Authorization": f"Bearer {key}"}
 
 
 def is_local(host: str) -> bool:

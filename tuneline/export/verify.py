@@ -47,10 +47,13 @@ def changed(folder: Path) -> Iterator[str]:
 
 
 def private(folder: Path) -> Iterator[str]:
-    """Files that another user, such as a server's, could not read."""
-    for path in files(folder):
-        if not path.stat().st_mode & 0o044:
-            yield f"{path.relative_to(folder)} can be read by its owner alone: chmod -R a+rX {folder}"
+    """Files and folders that another user, such as a server's, could not read."""
+    found = files(folder)
+    folders = {folder, *(folder / above for path in found for above in path.relative_to(folder).parents)}
+    for path in [*sorted(folders), *found]:
+        needed = 0o005 if path.is_dir() else 0o004
+        if path.stat().st_mode & needed != needed:
+            yield f"{path.relative_to(folder)} can't be read by other users: chmod -R a+rX {folder}"
 
 
 def unreadable(folder: Path) -> Iterator[str]:

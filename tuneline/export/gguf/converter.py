@@ -38,6 +38,7 @@ def find_converter(own: Path | None) -> Converter:
         _say_beforehand(environment, own)
         with atomic_output(environment) as partial:
             _make(partial)
+    _use_project(environment)
     python = environment / "bin/python"
     if own is not None:
         return Converter(python, own)
@@ -58,11 +59,16 @@ def _say_beforehand(environment: Path, own: Path | None) -> None:
 
 
 def _make(environment: Path) -> None:
-    """Packages of its own before those of the project, of which it takes torch and numpy."""
+    """With packages of its own alone."""
     _run([sys.executable, "-m", "venv", "--without-pip", str(environment)])
     _run([*_pip(environment / "bin/python"), "install", "--no-deps", "-r", str(REQUIREMENTS)])
+
+
+def _use_project(environment: Path) -> None:
+    """After its own packages those of this project, for torch and numpy: another one may have made the environment."""
     own = Path(sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)}))
-    own.joinpath("project.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    with atomic_output(own / "project.pth") as partial:
+        partial.write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
 
 
 def _unpack(python: Path, folder: Path) -> None:

@@ -34,8 +34,9 @@ def run_here(command: Command, port: int | None) -> bool:
     # The variable is read when torch is imported, and it has been.
     set_num_threads(threads())
     try:
+        # First, so that no signal falls between the two.
+        stop.at_once = STOPPED
         if not stop.requested:
-            stop.at_once = STOPPED
             run(command)
     except SystemExit as end:
         if end.code != STOPPED:
