@@ -152,7 +152,8 @@ def test_a_closed_answer_stops_and_gives_its_place_back(engine):
         next(answer)
         answer.close()
     assert engine.in_flight == 0
-    assert threading.active_count() == before
+    # An engine before it may have been ending still.
+    assert threading.active_count() <= before
 
 
 def test_a_question_whose_asker_has_gone_leaves_the_queue(engine, monkeypatch):

@@ -1,5 +1,6 @@
 """Training that is killed, at any moment and whatever dies, ends with the same bytes; one process or several, any ZeRO."""
 
+import contextlib
 import csv
 import functools
 import os
@@ -68,7 +69,9 @@ def kill_one(process: subprocess.Popen, chance: random.Random) -> None:
     members = family(process)
     if members:
         victim = chance.choice(members)
-        print(f"kill -9 {' '.join(victim.cmdline()[1:4])}", flush=True)
+        # It may have ended by itself.
+        with contextlib.suppress(psutil.ZombieProcess):
+            print(f"kill -9 {' '.join(victim.cmdline()[1:4])}", flush=True)
         victim.kill()
     process.wait(timeout=60)
     _, alive = psutil.wait_procs(members, timeout=10)

@@ -45,7 +45,8 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert evaluation["items"] == details["items"] == 6
     assert evaluation["nll_per_char"] == details["tuned"]["nll_per_char"]["value"]
     assert evaluation["nll_per_char"] < details["base"]["nll_per_char"]["value"]
-    assert details["generation"] == {"decoding": "greedy", "max_new_tokens": 8, "constrain": None}
+    asked = {"decoding": "greedy", "max_new_tokens": 8, "constrain": None, "backend": "transformers"}
+    assert details["generation"] == asked
     check_figures_are_few_and_flat(project)
     assert len((project / "metrics/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 6
     assert load(project, "metrics/export.json")["delta_nll"] < 0.01
