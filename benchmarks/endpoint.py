@@ -18,19 +18,17 @@ from benchmarks.harness import ROOT
 
 SERVER = """
 import socket, sys
-import torch
 from chat.api import make_app
 from chat.engine import Engine
 from chat.models import Models
 from chat.serve import make_server
 
-models = Models()
-models._dtype = getattr(torch, sys.argv[1])
+models = Models(dtype=sys.argv[1])
 listening = socket.create_server(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
 make_server(make_app(Engine(models), None, ("127.0.0.1",))).run(sockets=[listening])
 """
-"""Our API in a dtype of its own, which the command has no option for."""
+"""Our API; it says its port."""
 
 
 def main() -> None:

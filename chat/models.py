@@ -25,6 +25,7 @@ from tuneline.models.loading import (
     ADAPTER,
     BASE,
     MERGED,
+    Dtype,
     load_adapter,
     load_merged,
     load_model,
@@ -70,7 +71,7 @@ class ActiveModel(NamedTuple):
 class Models:
     """Model registry by name. The names are fixed when it is made: nothing that a client sends becomes a path."""
 
-    def __init__(self, revisions: Sequence[str] = ()) -> None:
+    def __init__(self, revisions: Sequence[str] = (), dtype: Dtype = "auto") -> None:
         files = {"base": BASE / "config.json", "adapter": ADAPTER / "lineage.json", "merged": MERGED / "config.json"}
         names = [name for name, file in files.items() if file.is_file()]
         if "base" not in names:
@@ -90,7 +91,7 @@ class Models:
         config = json.loads(((BASE if "base" in names else MERGED) / "config.json").read_text(encoding="utf-8"))
         self.context = int(config["max_position_embeddings"])
         """Tokens of prompt and reply together."""
-        self._dtype = pick_dtype("auto", self.device, base=config)
+        self._dtype = pick_dtype(dtype, self.device, "--dtype", config)
         self._forward_lock, self._load_lock, self._constrainer_lock = FairLock(), threading.Lock(), threading.Lock()
         self._thread = threading.local()
         self._loaded: dict[str, ActiveModel] = {}

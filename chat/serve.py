@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -54,6 +54,10 @@ def main(
         list[str] | None,
         typer.Option(help="a commit, branch, tag or experiment whose adapter to offer, too; may be repeated"),
     ] = None,
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        typer.Option(help="of computation; auto is what evaluation takes, float32 rounds least"),
+    ] = "auto",
 ) -> None:
     """Serve an OpenAI-compatible API of the pipeline's models: /v1/chat/completions, /v1/completions, /v1/models, /health.
 
@@ -74,7 +78,7 @@ def main(
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family)
-    engine = Engine(Models(revision or ()))
+    engine = Engine(Models(revision or (), dtype))
     address = f"[{host}]" if ":" in host else host
     url = f"http://{address}:{listening.getsockname()[1]}/v1"
     print(f"{', '.join(engine.models.names)} at {url} (Ctrl-C ends)", flush=True)

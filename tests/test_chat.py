@@ -213,6 +213,8 @@ def test_without_models_the_way_to_them_is_told(tmp_path, monkeypatch):
         Models()
     make_base(tmp_path / "models/merged")
     assert Models().names == ("merged",)
+    assert Models(dtype="float32").get("merged").network.dtype == torch.float32
+    assert Models(dtype="bfloat16").get("merged").network.dtype == torch.bfloat16
 
 
 def terminal(made, *arguments, lines=None):
