@@ -97,10 +97,12 @@ def test_a_full_gpu_of_another_process_is_one_sentence_with_a_remedy():
 
 
 PARENT = """
-import sys
+import signal, sys
 from tests.helpers.children import after_a_while
 from tuneline.runtime.children import in_children
 if __name__ == "__main__":
+    # A shell without job control has what it starts in the background ignore SIGINT, and so would all below.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     in_children(after_a_while, [sys.argv[1], sys.argv[2]], ["a", "b"])
 """
 
