@@ -1,8 +1,7 @@
 """Model registry: one base in memory, with LoRA adapters switched before each forward pass.
 
 Concurrent replies are generated token by token, those of one model together, so that each forward pass may use another
-adapter. Anything that is no LoRA adapter of the base (the merged model, prompt tuning, whole layers) is a model of its own,
-loaded on first use.
+adapter. What is no LoRA adapter of the base (merged, prompt tuning, whole layers) is a model of its own, loaded on first use.
 """
 
 import json
