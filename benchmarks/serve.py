@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,9 +87,8 @@ def throughput(client: httpx.Client, tokens: int) -> Iterator[tuple[str, ...]]:
             yield f"{workers}", f"{requests}", f"{generated}", f"{seconds:.1f}", f"{generated / seconds:.1f}"
 
 
-def load(client: httpx.Client, server: psutil.Process, requests: int, clients: int) -> None:
-    """Print memory before, after WARM_UP and at the end, the longest wait, and what came of the requests."""
-    outcomes, waits, start = Counter[str](), list[float](), time.monotonic()
+def timed_requests(client: httpx.Client, waits: list[float]) -> Callable[[int], str]:
+    """`send` for all models of the server, by number; how long each took, in seconds, is added to `waits`."""
     names = [model["id"] for model in client.get("/v1/models").json()["data"]]
 
     def timed(number: int) -> str:
@@ -97,6 +96,14 @@ def load(client: httpx.Client, server: psutil.Process, requests: int, clients: i
         outcome = send(client, number, names)
         waits.append(time.monotonic() - began)
         return outcome
+
+    return timed
+
+
+def load(client: httpx.Client, server: psutil.Process, requests: int, clients: int) -> None:
+    """Print memory before, after WARM_UP and at the end, the longest wait, and what came of the requests."""
+    outcomes, waits, start = Counter[str](), list[float](), time.monotonic()
+    timed = timed_requests(client, waits)
 
     def rows() -> Iterator[tuple[str, str]]:
         yield "before the first request", f"{server.memory_info().rss / 1e6:.1f}"

@@ -155,6 +155,15 @@ def address(engine):
 
 
 @pytest.fixture(scope="module")
+def http(address):
+    """Client of that server."""
+    import httpx
+
+    with httpx.Client(base_url=address, timeout=30) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
 def client(address):
     import openai
 

@@ -7,7 +7,6 @@ Open WebUI 0.12.4 and EvalScope 1.14.1. The words in them are ours.
 import json
 import socket
 
-import httpx
 import pytest
 
 from chat.openai.fields import IGNORED, UNSUPPORTED
@@ -55,12 +54,6 @@ TEXTS = {
 @pytest.fixture(scope="module")
 def engine(made_engine):
     return made_engine
-
-
-@pytest.fixture(scope="module")
-def http(address):
-    with httpx.Client(base_url=address, timeout=30) as http:
-        yield http
 
 
 @pytest.mark.parametrize("name", CHATS)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tests.helpers.deepspeed_launcher import started_environments
 from tests.helpers.sections import deepspeed_section as section
 from tuneline.train import deepspeed_config
 from tuneline.train.config.deepspeed import DeepSpeed
@@ -64,21 +65,8 @@ def test_each_process_gets_the_device_that_was_chosen(monkeypatch, visible, coun
     """By DeepSpeed's own launcher, which starts nothing here."""
     from deepspeed.launcher import launch
 
-    started: list[dict[str, str]] = []
-
-    class Process:
-        returncode, pid = 0, 1
-
-        def __init__(self, command, env):
-            started.append(env.copy())
-
-        def poll(self):
-            return 0
-
+    started = started_environments(monkeypatch)
     monkeypatch.setattr("tuneline.train.launch.usable_gpus", lambda: count)
-    monkeypatch.setattr(launch.subprocess, "Popen", Process)
-    monkeypatch.setattr(launch.time, "sleep", lambda _: None)
-    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:

@@ -1,6 +1,5 @@
 """Many requests of mixed kinds, slow clients among them: bounded waits, flat memory, a healthy server at the end."""
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +7,7 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks.serve import LIMITS, send, serving
+from benchmarks.serve import LIMITS, serving, timed_requests
 from chat.limits import MAX_WAIT
 
 
@@ -17,20 +16,13 @@ def run_load(folder, requests: int, warm_up: int, clients: int = 50) -> tuple[fl
     waits: list[float] = []
     with serving(folder) as (process, address), httpx.Client(base_url=address, timeout=300, limits=LIMITS) as client:
         resident = psutil.Process(process.pid).memory_info
-        names = [model["id"] for model in client.get("/v1/models").json()["data"]]
-
-        def timed(number: int) -> str:
-            began = time.monotonic()
-            outcome = send(client, number, names)
-            waits.append(time.monotonic() - began)
-            return outcome
-
+        timed = timed_requests(client, waits)
         with ThreadPoolExecutor(clients) as pool:
             outcomes = Counter(pool.map(timed, range(warm_up)))
             before = resident().rss
             outcomes.update(pool.map(timed, range(warm_up, requests)))
         assert client.get("/health").status_code == 200
-        assert send(client, 0, names) == "at once 200"
+        assert timed(0) == "at once 200"
         return resident().rss / before - 1, max(waits), outcomes
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.helpers.commands import python
+from tests.helpers.deepspeed_launcher import started_environments
 from tests.helpers.paths import ROOT
 from tests.helpers.sections import deepspeed_section as section
 from tests.helpers.workspace import make_workspace
@@ -40,21 +41,8 @@ def test_the_process_is_told_what_deepspeeds_launcher_would_tell_it(monkeypatch)
     """By DeepSpeed's own launcher, which starts nothing here."""
     from deepspeed.launcher import launch
 
-    started: list[dict[str, str]] = []
-
-    class Process:
-        returncode, pid = 0, 1
-
-        def __init__(self, command, env):
-            started.append(env.copy())
-
-        def poll(self):
-            return 0
-
+    started = started_environments(monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(launch.subprocess, "Popen", Process)
-    monkeypatch.setattr(launch.time, "sleep", lambda _: None)
-    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["deepspeed", *launcher_arguments(section(master_port=29501), 1, ["--scratch=x"])])
     before = {"CUDA_VISIBLE_DEVICES", *os.environ}
     launch.main()

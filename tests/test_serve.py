@@ -34,12 +34,6 @@ def engine(made_engine):
     return made_engine
 
 
-@pytest.fixture(scope="module")
-def http(address):
-    with httpx.Client(base_url=address, timeout=30) as http:
-        yield http
-
-
 def ask(client, name="adapter", messages=QUESTION, **options):
     return client.chat.completions.create(model=name, messages=messages, **{"max_tokens": 16} | options)
 
