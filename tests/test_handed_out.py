@@ -6,6 +6,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import jinja2
 import pytest
 from transformers import GenerationConfig
 
@@ -14,7 +15,7 @@ from tests.helpers.tiny_models import canonical, make_tokenizer
 from tuneline.base.generation import generation_sentence, settle_generation
 from tuneline.export.gguf import converter
 from tuneline.export.gguf.conversion import chatglm_template, unknown_ends
-from tuneline.export.gguf.modelfile import modelfile
+from tuneline.export.gguf.modelfile import modelfile, read_turns
 from tuneline.export.gguf.ollama import turns_of
 from tuneline.export.verify import private
 from tuneline.models.chat_format import load_prompter
@@ -121,6 +122,34 @@ def test_the_modelfile_says_what_the_template_says(family):
             program = Path(__file__).parent / "helpers/render.go"
             said = subprocess.run(["go", "run", str(program)], input=given, capture_output=True, text=True, check=True)
             assert said.stdout == wanted
+
+
+DEFAULT_SYSTEM = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Of Qwen2's kind."""
+ENDED = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% else %}<|endoftext|>{% endif %}"
+)
+"""Of Phi-4-mini's kind."""
+
+
+@pytest.mark.parametrize(
+    ("template", "system"), [(DEFAULT_SYSTEM, "Be kind."), (ENDED, None)], ids=["default", "ended"]
+)
+def test_a_template_that_adds_to_a_conversation_is_followed(template, system):
+    def render(chat, generation):
+        messages = [{"role": role, "content": content} for role, content in chat]
+        return jinja2.Template(template).render(messages=messages, add_generation_prompt=generation)
+
+    turns = read_turns(render)
+    assert turns.default_system == system
+    assert all(turns.text(chat) == render(chat, True) for chat in CHATS)
+    assert ('SYSTEM """Be kind."""' in modelfile("m.gguf", turns, [], 10, None)) == (system is not None)
+    assert 'SYSTEM """own"""' in modelfile("m.gguf", turns, [], 10, "own")
 
 
 def test_chatglm_has_no_control_word_that_text_contains():

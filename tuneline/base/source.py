@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from tuneline.models.config import Base
 from tuneline.runtime.hashing import file_sha256, folder_sha256
 from tuneline.runtime.packages import Package, catalogue, find, unpack
+from tuneline.runtime.workspace import user_path
 
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*")
 """Never *.py (code)."""
@@ -73,7 +74,7 @@ def _hub(base: Base) -> Path:
 
 
 def _folder(base: Base) -> Path:
-    folder = Path(base.source).expanduser()
+    folder = user_path(base.source)
     if not folder.is_dir():
         raise ValueError(f"base.source is {base.source!r}, expected a folder, and there is none")
     weights = any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))

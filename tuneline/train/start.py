@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneline.models.adapters.importing import adapter_hashes, read_lineage
 from tuneline.models.loading import ADAPTER, TRAINED_WEIGHTS
+from tuneline.runtime.workspace import user_path
 from tuneline.train.config.train import Train
 from tuneline.train.sections import Method
 
@@ -51,7 +52,7 @@ def _folder(init: str) -> Path:
         from tuneline.models.adapters.revisions import fetch_adapter
 
         return fetch_adapter(init.removeprefix(REVISION))
-    folder = Path(init).expanduser()
+    folder = user_path(init)
     if folder.resolve() == ADAPTER.resolve():
         raise ValueError(f"train.init is {init!r}, which `train` itself writes: take rev:HEAD, or a copy elsewhere")
     if not folder.is_dir() or not adapter_hashes(folder):

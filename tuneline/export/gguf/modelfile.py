@@ -5,6 +5,7 @@ Source: ollama/docs/modelfile.md and docs/template.md.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 Chat = Sequence[tuple[str, str]]
@@ -27,10 +28,14 @@ class Turns(NamedTuple):
     """What an answer follows."""
     folds_system: bool
     """Whether a system prompt is written into the first question."""
+    default_system: str | None = None
+    """What the template writes for a conversation without a system prompt."""
 
     def text(self, chat: Chat) -> str:
         """A conversation whose answer is asked for."""
         text, system = self.head, ""
+        if self.default_system is not None and chat[0][0] != "system":
+            chat = [("system", self.default_system), *chat]
         for role, content in chat:
             if role == "system" and self.folds_system:
                 system = f"{content}{self.system[1]}"
@@ -62,30 +67,33 @@ def read_turns(render: Render) -> Turns:
 
     Raises ValueError for a template that does more than that, such as one that writes thoughts or dates.
     """
-    plain = render([("user", ASKED)], False)
     asked = render([("user", ASKED)], True)
+    plain = render([("user", ASKED)], False)
+    # Some end a conversation that asks for nothing: then all that follows a question is what asks.
+    plain = plain if asked.startswith(plain) else f"{asked.partition(ASKED)[0]}{ASKED}"
     dialogue = render([("user", ASKED), ("assistant", SAID), ("user", THEN)], False)
     told = _told(render)
-    if not asked.startswith(plain) or not _in_order(dialogue, ASKED, SAID, THEN) or not _in_order(told, SYSTEM, ASKED):
+    if not _in_order(dialogue, ASKED, SAID, THEN) or not _in_order(told, SYSTEM, ASKED):
         raise ValueError("the chat template does more than to write turns down, which Go's language would not follow")
-    after = plain.partition(ASKED)[2]
-    opening = plain.partition(ASKED)[0]
+    opening, _, after = plain.partition(ASKED)
+    said = dialogue.partition(ASKED)[2].partition(SAID)[0].removeprefix(after)
     between = dialogue.partition(SAID)[2].partition(THEN)[0]
-    # Of what stands between an answer and the next question, the end is the question's own.
-    head = _common_start(opening, told.partition(SYSTEM)[0])
-    before_user = opening.removeprefix(head)
-    while before_user and not between.endswith(before_user):
-        head, before_user = head + before_user[0], before_user[1:]
-    joint = told.partition(SYSTEM)[2].partition(ASKED)[0]
+    before_system, _, joint = told.partition(ASKED)[0].partition(SYSTEM)
+    default = _default_system(opening, before_system, joint)
+    if default is None:
+        head, before_user = _head_and_question(opening, _common_start(opening, before_system), between)
+        before_system = before_system.removeprefix(head)
+    else:
+        head, before_user = "", _common_end(joint, between).removeprefix(after)
     folds = not joint.endswith(before_user) or not before_user
-    before_system = told.partition(SYSTEM)[0].removeprefix(head)
     turns = Turns(
         head,
         (before_system, joint if folds else joint.removesuffix(before_user)),
         (before_user, after),
-        (dialogue.partition(ASKED)[2].partition(SAID)[0].removeprefix(after), between.removesuffix(before_user)),
+        (said, between.removesuffix(before_user)),
         asked.removeprefix(plain),
         folds,
+        default,
     )
     _check(turns, render)
     return turns
@@ -94,7 +102,7 @@ def read_turns(render: Render) -> Turns:
 def modelfile(file: str, turns: Turns, stops: Sequence[str], context: int, system: str | None) -> str:
     """The whole file, for `ollama create NAME -f Modelfile` in its folder."""
     lines = [f"FROM ./{file}", f'TEMPLATE """{turns.go_template()}"""']
-    if system:
+    if system := system or turns.default_system:
         lines.append(f'SYSTEM """{system}"""')
     parameters = {"temperature": 0, "repeat_penalty": 1, "num_ctx": min(context, LONGEST)}
     lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
@@ -115,11 +123,28 @@ def _in_order(text: str, *parts: str) -> bool:
     return min(places) >= 0 and places == sorted(places)
 
 
+def _default_system(opening: str, before: str, after: str) -> str | None:
+    """The system prompt that stands in a conversation that has none, between the same texts as one that is given."""
+    longer = len(opening) > len(before) + len(after)
+    found = longer and before and opening.startswith(before) and opening.endswith(after)
+    return opening.removeprefix(before).removesuffix(after) if found else None
+
+
+def _head_and_question(opening: str, head: str, between: str) -> tuple[str, str]:
+    """(what begins a conversation, what begins a question), which is the end of what stands between answer and question."""
+    before_user = opening.removeprefix(head)
+    while before_user and not between.endswith(before_user):
+        head, before_user = head + before_user[0], before_user[1:]
+    return head, before_user
+
+
 def _common_start(one: str, other: str) -> str:
-    size = 0
-    while size < min(len(one), len(other)) and one[size] == other[size]:
-        size += 1
-    return one[:size]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return "".join(character for character, _ in same)
+
+
+def _common_end(one: str, other: str) -> str:
+    return _common_start(one[::-1], other[::-1])[::-1]
 
 
 def _check(turns: Turns, render: Render) -> None:

@@ -123,11 +123,15 @@ def _quietly(function: Any, *arguments: Any) -> Any:
 
 
 def normalise_config(folder: Path) -> None:
-    """Put a configuration that PEFT wrote into a fixed order."""
+    """Put a configuration that PEFT wrote into a fixed order, with the base's path as one that is no name on a hub."""
     path = folder / FILE
     config = json.loads(path.read_text(encoding="utf-8"))
     # PEFT turns a set into a list in hash order, which changes from run to run.
     for name in ("target_modules", "target_parameters", "modules_to_save", "exclude_modules"):
         if isinstance(config.get(name), list):
             config[name] = sorted(config[name])
+    base = config.get("base_model_name_or_path")
+    if base and not base.startswith((".", "/")):
+        # Outside the project, `models/base` would be fetched from a hub, where anybody may own that name.
+        config["base_model_name_or_path"] = f"./{base}"
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
