@@ -1,7 +1,7 @@
-"""LoRA layers with the same input on a GPU (queries, keys and values; gate and up) as one autograd function.
+"""LoRA layers with the same input (queries, keys and values; gate and up) as one autograd function.
 
 Their A are one matrix, so x passes once through all of them, under one dropout, and of x there is one gradient. Each layer
-alone would take a mask of its own; the share of x that it misses is the same.
+alone would take a mask of its own; the share of x that it misses is the same. A CPU keeps PEFT's masks, a layer's each.
 """
 
 from typing import Any
@@ -62,7 +62,8 @@ class Together:
         return made
 
     def fits(self, x: torch.Tensor) -> bool:
-        return device.on_gpu(x) and len({one.share for one in self.alone}) == 1
+        shares = {one.share for one in self.alone}
+        return shares == {0.0} or (device.on_gpu(x) and len(shares) == 1)
 
 
 class _Together(torch.autograd.Function):
