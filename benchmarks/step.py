@@ -68,7 +68,8 @@ class Worker:
         )  # fmt: skip
 
     def ask(self, request: str) -> Any:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         print(request, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:

@@ -26,7 +26,7 @@ def gradient_of_input(
     mask: torch.Tensor | None,
     share: float,
 ) -> torch.Tensor:
-    """Gradient [n, in] of an input of layers with these weights [out, in], of their outs [n, out], through [n, r] and down [r, in].
+    """Gradient [n, in] of the input of layers with weights [out, in], of outs [n, out], through [n, r] and down [r, in].
 
     mask: of the dropout of `share` before `down`.
     """

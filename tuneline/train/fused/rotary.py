@@ -1,7 +1,7 @@
 """Rotary positions in few passes: of neighbouring pairs (GLM's) on a GPU, of halves (nearly all others') on a CPU.
 
-Su et al. 2021 (arXiv:2104.09864): each pair of elements is turned by an angle. Neighbours are complex numbers, turned in float32
-and rounded once: 4 kernels in place of about 20. Halves are turned in three passes forward and back in place of seven.
+Su et al. 2021 (arXiv:2104.09864): each pair of elements is turned by an angle. Neighbours are complex numbers, turned in
+float32 and rounded once: 4 kernels in place of about 20. Halves take three passes each way in place of seven.
 """
 
 import sys
