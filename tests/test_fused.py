@@ -16,10 +16,10 @@ import tuneline.models.packed_attention as packed
 from tests.helpers.families import FAMILIES, HEADS, SHAPE
 from tests.helpers.methods import method
 from tuneline.train import methods
-from tuneline.train.fused import device
+from tuneline.train.fused import device, norms
 from tuneline.train.fused.gates import Gated, is_gated
 from tuneline.train.fused.norms import is_rms_norm, patch_norms
-from tuneline.train.fused.rotary import patch_rotary, turns_neighbours
+from tuneline.train.fused.rotary import TurnHalves, patch_rotary, turns_halves, turns_neighbours
 from tuneline.train.fused.shared_input import Member
 from tuneline.train.fused_lora import patch_lora_layers
 from tuneline.train.gradient_checkpointing import enable_checkpointing
@@ -140,6 +140,8 @@ def test_layers_with_the_same_input_are_joined_on_a_gpu_and_share_a_mask(monkeyp
 def test_formulas_are_tried_before_they_are_replaced():
     assert is_rms_norm(modeling_glm.GlmRMSNorm) and is_rms_norm(LlamaRMSNorm)
     assert not is_rms_norm(Gemma3RMSNorm) and not is_rms_norm(torch.nn.LayerNorm)
+    assert is_rms_norm(Gemma3RMSNorm, 1.0) and not is_rms_norm(LlamaRMSNorm, 1.0)
+    assert turns_halves(modeling_llama.apply_rotary_pos_emb) and not turns_halves(modeling_glm.apply_rotary_pos_emb)
     silu = type(transformers.activations.ACT2FN["silu"])
     assert is_gated(modeling_glm.GlmMLP, silu) and is_gated(Phi3MLP, silu)
     assert not is_gated(modeling_glm.GlmMLP, type(transformers.activations.ACT2FN["gelu"]))
@@ -238,3 +240,46 @@ def test_what_a_lora_layer_gives_can_be_changed_in_place():
     made = tuned(torch.randn(1, 3, 6))
     made.mul_(2.0).sum().backward()
     assert all(one.grad is not None for one in tuned.parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize("block", [1 << 18, 24])
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("kind", [Gemma3RMSNorm, LlamaRMSNorm])
+def test_a_norm_by_rows_is_the_models_own(kind, swapped, block, monkeypatch):
+    """In float32 within its rounding; bfloat16 is float32's, rounded once. `block` cuts the rows."""
+    monkeypatch.setattr(norms, "BLOCK", block)
+    torch.manual_seed(4)
+    norm = kind(8).requires_grad_(False)
+    norm.weight.normal_()
+    x, out = (torch.randn(2, 5, 3, 8) for _ in range(2))
+    x = (x.transpose(1, 2) if swapped else x).requires_grad_()
+    out = out.transpose(1, 2).contiguous() if swapped else out
+    expected = [norm(x), *torch.autograd.grad(norm(x), x, out)]
+    holder = torch.nn.Sequential(norm)
+    patch_norms(holder)
+    made = norm(x)
+    assert made.grad_fn is not None and made.grad_fn.name() == "RowNormBackward" and made.stride() == x.stride()
+    for one, other in zip((made, *torch.autograd.grad(made, x, out)), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    holder.bfloat16()
+    half = x.detach().bfloat16().requires_grad_()
+    made = norm(half)
+    scale = norm.weight.float() + (kind is Gemma3RMSNorm)
+    exact = torch.nn.functional.rms_norm(half.float(), (8,), scale, norms._eps(norm))
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made.float(), exact, rtol=2**-8, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(norm(half), made)
+
+
+def test_a_norm_that_trains_keeps_its_own_way():
+    norm = LlamaRMSNorm(8)
+    patch_norms(torch.nn.Sequential(norm))
+    norm(torch.randn(2, 8)).sum().backward()
+    assert norm.weight.grad is not None
+
+
+def test_gradient_of_turned_halves():
+    x = torch.randn(1, 2, 3, 8, dtype=torch.float64, requires_grad=True)
+    angles = torch.randn(2, 1, 1, 3, 8, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda one: TurnHalves.apply(one, angles[0], angles[1]), x)

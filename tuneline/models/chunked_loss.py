@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from tuneline.formats.example import IGNORE_INDEX
 
@@ -144,7 +145,7 @@ class _HeadLoss(torch.autograd.Function):
         filters = gradient_filter is not None and head_gradient is None and gradient_filter.begin(weight)
         for chunk, wanted, slot in chunks(states, targets, gradient):
             # One buffer for all chunks: fresh memory costs a CPU as much as the exponentials do.
-            buffer = weight.new_empty(len(chunk), len(weight)) if buffer is None else buffer
+            buffer = room_for_logits(len(chunk), weight) if buffer is None else buffer
             logits = _capped(torch.mm(chunk.to(weight.dtype), weight.T, out=buffer[: len(chunk)]), cap)
             learnt = None if cap is None else slopes(logits.gather(1, wanted[:, None]), cap).float()
             targeted = head[wanted].float() if learnt is None else learnt * head[wanted].float()
@@ -174,6 +175,21 @@ class _HeadLoss(torch.autograd.Function):
             None,
             None,
         )
+
+
+_room: list[torch.Tensor] = []
+
+
+def room_for_logits(count: int, weight: torch.Tensor) -> torch.Tensor:
+    """An empty tensor [count, V]; a CPU's stays for the next loss, since the rest of a step needs less memory than its loss."""
+    size = count * len(weight)
+    if weight.device.type != "cpu" or isinstance(weight, FakeTensor):
+        return weight.new_empty(count, len(weight))
+    if not _room or _room[0].dtype != weight.dtype or len(_room[0]) < size:
+        # First, that there are never two.
+        _room.clear()
+        _room.append(weight.new_empty(size, requires_grad=False))
+    return _room[0][:size].view(count, -1)
 
 
 def compute_dtype(head: torch.Tensor) -> torch.dtype:

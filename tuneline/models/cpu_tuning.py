@@ -7,7 +7,8 @@ from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """glibc's malloc.h."""
-LARGE = 2 * 1024 * 1024
+LARGE = 32 * 1024 * 1024
+"""The most that glibc takes (HEAP_MAX_SIZE / 2)."""
 FEW = 32
 """Rows that packed weights are laid out for; more and fewer give the same, only slower."""
 
@@ -34,12 +35,13 @@ def limit_onednn_caches() -> None:
 
 
 def release_large_blocks() -> None:
-    """Let malloc return blocks of 2 MB and more at once, where the C library is glibc.
+    """Let malloc return blocks of 32 MB and more at once and keep up to 64 MB at the heap's end, where the C library is glibc.
 
-    By default it raises that limit to 32 MB as it goes (mallopt(3), M_MMAP_THRESHOLD) and keeps a heap full of holes:
-    up to 1.5 GB here, for no gain in speed (measured: benchmarks/LOG.md).
+    A micro-batch of 1,308 tokens has thousands of tensors of 2 to 10 MB: each in fresh pages they cost a quarter of the time
+    (measured: benchmarks/LOG.md). glibc's own ways differ in the second: it returns the heap's end from 128 KB on.
     """
     _mallopt(M_MMAP_THRESHOLD, LARGE)
+    _mallopt(M_TRIM_THRESHOLD, 2 * LARGE)
 
 
 def retain_freed_blocks() -> None:

@@ -18,8 +18,6 @@ from tuneline.models.gpu.attention import repeated
 NAME = "tuneline_rows"
 SHORT = 512
 """Up to this length a CPU is faster with two products than with torch's kernel: 1.4 to 2 times (benchmarks/LOG.md)."""
-TOGETHER = 256
-"""Up to this length a CPU is faster with all rows in two products than row by row: 1.15 to 1.6 times (benchmarks/LOG.md)."""
 
 
 def packed_attention(
@@ -55,8 +53,10 @@ def packed_attention(
         # Of torch's kernels only FlashAttention's takes groups, and it takes no mask; what is left keeps all scores.
         key, value = (repeated(one, query.shape[1] // one.shape[1]) for one in (key, value))
         grouped = False
-    if len(lengths) > 1 and fits_together(lengths) and query.device.type == "cpu" and not (windowed or dropout):
-        return attend_padded(query, key, value, lengths, scaling or query.shape[-1] ** -0.5), None
+    if query.device.type == "cpu" and max(lengths) <= SHORT and not (windowed or dropout):
+        attended = RowAttention.apply(query, key, value, lengths, scaling or query.shape[-1] ** -0.5)
+        assert isinstance(attended, torch.Tensor), "it has one result"
+        return attended, None
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):
         q, k, v = query, key, value
@@ -65,9 +65,6 @@ def packed_attention(
         mask = None
         if sliding_window is not None and end - start > sliding_window:
             mask = sliding_window_mask(end - start, sliding_window, query.device)
-        if q.device.type == "cpu" and end - start <= SHORT and mask is None and not dropout:
-            rows.append(matmul_attention(q, k, v, scaling or q.shape[-1] ** -0.5))
-            continue
         rows.append(
             scaled_dot_product_attention(q, k, v, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped)
         )
@@ -108,45 +105,57 @@ def attend_at_once(
     return attended.unsqueeze(0)
 
 
-def fits_together(lengths: tuple[int, ...]) -> bool:
-    """Whether rows are short, and padded to the longest at most twice the scores."""
-    longest = max(lengths)
-    return longest <= min(TOGETHER, SHORT) and len(lengths) * longest**2 <= 2 * sum(length**2 for length in lengths)
+class RowAttention(torch.autograd.Function):
+    """`packed_attention` of short rows on a CPU: two products a row, of which probabilities are kept.
+
+    The queries of a group are one matrix, [T * share, d] of each row of T positions.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float
+    ) -> torch.Tensor:
+        q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
+        q, groups = q.mul(scaling).contiguous(), k.shape[1]
+        result = q.new_empty(1, *q.shape[:2], v.shape[2])
+        ahead = torch.ones(max(lengths), max(lengths), dtype=torch.bool, device=q.device).triu_(1).unsqueeze(1)
+        kept = []
+        for of_q, of_k, of_v, out in zip(*(one.split(lengths) for one in (q, k, v, result[0])), strict=True):
+            scores = grouped_queries(of_q, groups) @ of_k.permute(1, 2, 0)
+            length = len(of_k)
+            scores.view(groups, length, -1, length).masked_fill_(ahead[:length, :, :length], float("-inf"))
+            kept.append(scores.softmax(-1))
+            out.view(length, groups, -1, out.shape[2]).copy_(
+                (kept[-1] @ of_v.transpose(0, 1)).view(groups, length, -1, out.shape[2]).transpose(0, 1)
+            )
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.lengths, ctx.scaling = lengths, scaling
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, *kept = ctx.saved_tensors
+        groups, made = k.shape[1], [torch.empty_like(one, memory_format=torch.contiguous_format) for one in (q, k, v)]
+        tensors = (q, k, v, grad_outputs[0][0], *made)
+        rows = zip(kept, *(one.split(ctx.lengths) for one in tensors), strict=True)
+        for probabilities, of_q, of_k, of_v, grad, to_q, to_k, to_v in rows:
+            out = grouped_queries(grad, groups)
+            to_v.copy_((probabilities.transpose(1, 2) @ out).transpose(0, 1))
+            of_scores = torch.ops.aten._softmax_backward_data(
+                out @ of_v.permute(1, 2, 0), probabilities, -1, probabilities.dtype
+            )
+            of_q_rows = of_scores @ of_k.transpose(0, 1)
+            to_q.view(len(of_k), groups, -1, q.shape[2]).copy_(
+                of_q_rows.view(groups, len(of_k), -1, q.shape[2]).transpose(0, 1)
+            )
+            to_k.copy_((of_scores.transpose(1, 2) @ grouped_queries(of_q, groups)).transpose(0, 1))
+        made[0].mul_(ctx.scaling)
+        return *(one.transpose(0, 1).unsqueeze(0) for one in made), None, None
 
 
-def attend_padded(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float
-) -> torch.Tensor:
-    """Causal attention of all rows [1, N, heads, d] in two products; what pads a row comes after it, where none of it looks."""
-    longest, rows = max(lengths), len(lengths)
-    q, k, v = (padded(tensor[0], lengths) for tensor in (query, key, value))
-    (heads, _, width), groups = query.shape[1:], key.shape[1]
-    share = heads // groups
-    q = (q * scaling).reshape(rows, groups, share * longest, width)
-    scores = (q @ k.transpose(2, 3)).view(rows, heads, longest, longest)
-    ahead = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu_(1)
-    probabilities = scores.masked_fill_(ahead, float("-inf")).softmax(-1)
-    attended = (probabilities.view(rows, groups, share * longest, longest) @ v).view(rows, heads, longest, -1)
-    attended = attended.transpose(1, 2)
-    return torch.cat([row[:length] for row, length in zip(attended.unbind(), lengths, strict=True)]).unsqueeze(0)
-
-
-def padded(tensor: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
-    """Rows [heads, N, d] end to end to rows [rows, heads, longest, d], with zeros after each."""
-    return torch.nn.utils.rnn.pad_sequence([row.transpose(0, 1) for row in tensor.split(lengths, 1)], True).transpose(
-        1, 2
-    )
-
-
-def matmul_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Causal attention [1, heads, T, d]; the heads of a group are one matrix, and probabilities [heads, T, T] are kept."""
-    _, heads, length, _ = q.shape
-    groups = k.shape[1]
-    together = (groups, heads // groups * length, -1)
-    scores = ((q * scaling).reshape(together) @ k[0].transpose(1, 2)).view(heads, length, length)
-    ahead = torch.ones(length, length, dtype=torch.bool, device=q.device).triu_(1)
-    probabilities = scores.masked_fill_(ahead, float("-inf")).softmax(-1)
-    return (probabilities.reshape(together) @ v[0]).view(1, heads, length, v.shape[-1])
+def grouped_queries(row: torch.Tensor, groups: int) -> torch.Tensor:
+    """[T, heads, d] to [groups, T * share, d]."""
+    return row.view(len(row), groups, -1, row.shape[2]).transpose(0, 1).reshape(groups, -1, row.shape[2])
 
 
 def sliding_window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from tuneline.models.chunked_loss import compute_dtype
-from tuneline.train.fused import device
-from tuneline.train.fused.dropout import draw, draw_again, drop
-from tuneline.train.fused.products import product
+from tuneline.train.fused.dropout import draw, draw_again
+from tuneline.train.fused.products import gradient_of_input, lora_product, product
 from tuneline.train.fused.shared_input import join_siblings
 from tuneline.train.fused_experts import FusedExperts, is_fusible
 
@@ -131,11 +130,7 @@ class _LoraLinear(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1]).to(down.dtype)
         left, mask, offset = draw(flat, share) if share else (flat, None, None)
         inner = left @ down.T
-        if device.on_gpu(flat):
-            # The larger product has time to read what it adds to; the smaller one is as fast as memory is.
-            y = torch.nn.functional.linear(inner, up, bias).addmm_(flat, weight.T)
-        else:
-            y = torch.nn.functional.linear(flat, weight, bias).addmm_(inner, up.T)
+        y = lora_product(flat, weight, bias, inner, up)
         ctx.save_for_backward(flat, inner, weight, down, up, mask)
         ctx.scaling, ctx.kinds, ctx.share, ctx.offset = scaling, (x.dtype, a.dtype, b.dtype), share, offset
         ctx.shape = x.shape
@@ -150,12 +145,7 @@ class _LoraLinear(torch.autograd.Function):
         if ctx.share:
             left, mask = draw_again(flat, ctx.share, mask, ctx.offset)
         if ctx.needs_input_grad[0]:
-            if mask is not None:
-                of_x = drop(through @ down, mask, ctx.share).addmm_(out, weight)
-            elif device.on_gpu(out):
-                of_x = (through @ down).addmm_(out, weight)
-            else:
-                of_x = (out @ weight).addmm_(through, down)
+            of_x = gradient_of_input([out], [weight], through, down, mask, ctx.share)
             of_x = of_x.view(ctx.shape).to(ctx.kinds[0])
         of_a = product(through.T, left, ctx.kinds[1])
         of_b = product(out.T, inner, ctx.kinds[2], ctx.scaling)

@@ -1,7 +1,7 @@
-"""LoRA layers with the same input on a GPU (queries, keys and values; gate and up) as one autograd function.
+"""LoRA layers with the same input (queries, keys and values; gate and up) as one autograd function.
 
 Their A are one matrix, so x passes once through all of them, under one dropout, and of x there is one gradient. Each layer
-alone would take a mask of its own; the share of x that it misses is the same.
+alone would take a mask of its own; the share of x that it misses is the same. A CPU keeps PEFT's masks, a layer's each.
 """
 
 from typing import Any
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from tuneline.train.fused import device
-from tuneline.train.fused.dropout import draw, draw_again, drop
-from tuneline.train.fused.products import product
+from tuneline.train.fused.dropout import draw, draw_again
+from tuneline.train.fused.products import gradient_of_input, lora_product, product
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -62,7 +62,8 @@ class Together:
         return made
 
     def fits(self, x: torch.Tensor) -> bool:
-        return device.on_gpu(x) and len({one.share for one in self.alone}) == 1
+        shares = {one.share for one in self.alone}
+        return shares == {0.0} or (device.on_gpu(x) and len(shares) == 1)
 
 
 class _Together(torch.autograd.Function):
@@ -77,8 +78,7 @@ class _Together(torch.autograd.Function):
         inner = left @ down.T
         made = []
         for one, part in zip(layers, inner.split([len(one.down) for one in layers], 1), strict=True):
-            y = torch.nn.functional.linear(part, one.up, one.bias).addmm_(flat, one.weight.T)
-            made.append(y)
+            made.append(lora_product(flat, one.weight, one.bias, part, one.up))
         ctx.save_for_backward(flat, inner, down, mask, *(one.weight for one in layers), *(one.up for one in layers))
         ctx.share, ctx.offset, ctx.kind, ctx.shape = share, offset, x.dtype, x.shape
         ctx.trained = [(one.a.dtype, one.b.dtype, one.scaling) for one in layers]
@@ -97,11 +97,7 @@ class _Together(torch.autograd.Function):
         if ctx.share:
             left, mask = draw_again(flat, ctx.share, mask, ctx.offset)
         if ctx.needs_input_grad[0]:
-            of_x = through @ down
-            of_x = of_x if mask is None else drop(of_x, mask, ctx.share)
-            for out, weight in zip(outs, weights, strict=True):
-                of_x.addmm_(out, weight)
-            of_x = of_x.view(ctx.shape).to(ctx.kind)
+            of_x = gradient_of_input(outs, weights, through, down, mask, ctx.share).view(ctx.shape).to(ctx.kind)
         of_a = product(through.T, left, ctx.trained[0][0]).split(ranks)
         gradients = []
         for out, part, one, (_, kind, scaling) in zip(outs, inner.split(ranks, 1), of_a, ctx.trained, strict=True):
