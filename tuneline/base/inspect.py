@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.base.perplexity import check, perplexities
+from tuneline.formats.notices import notice_text
 from tuneline.models.config import Base
 from tuneline.models.devices.placement import load_at, place
 from tuneline.models.loading import load_tokenizer, pick_dtype
@@ -35,5 +36,5 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
 
 def notice(folder: Path) -> str:
     """The base's own notice, which its licence may ask to show; empty without one."""
-    path = folder / "NOTICE"
-    return path.read_text(encoding="utf-8") + "\n" if path.exists() else ""
+    text = notice_text(folder)
+    return text + "\n" if text else ""

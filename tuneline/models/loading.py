@@ -51,11 +51,12 @@ def load_model(
 
     It is read straight to `device`, or its layers are dealt to several GPUs: `limits` are bytes by GPU. Under ZeRO-3 DeepSpeed
     shards it as it is read. `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the
-    folder holds no weights.
+    folder is not closed, or its files hold other tensors than its config.json asks for.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from tuneline.formats.safetensors_reader import entries
+    from tuneline.models.conversion.whole import load_whole
     from tuneline.models.gpu.attention import repeat_where_no_kernel_takes_groups
 
     restyle_library_bars()
@@ -66,12 +67,10 @@ def load_model(
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     repeat_where_no_kernel_takes_groups()
     _need(folder / "config.json", folder)
-    if not any(folder.glob("*.safetensors")):
+    if not entries(folder):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-        **_quantization(quantize, dtype), **_destination(device, limits),
-    )  # fmt: skip
+    placed = _quantization(quantize, dtype) | _destination(device, limits)
+    model = load_whole(folder, dtype=dtype, use_safetensors=True, **placed)
     return model.requires_grad_(False).eval()
 
 

@@ -7,6 +7,7 @@ and takes them apart when it saves one, by conversions that it has for each arch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tuneline.formats.safetensors_reader import entries
 from tuneline.models.loading import model_config
 
 if TYPE_CHECKING:
@@ -77,22 +78,11 @@ def skeleton(folder: Path) -> Any:
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
     converters = [one for one in conversions if isinstance(one, WeightConverter)]
     state = model.state_dict()
-    for name in tensor_names(folder):
+    for name in entries(folder):
         rename_source_key(name, renamings, converters, model.base_model_prefix, state)
     # As from_pretrained leaves it: those that a tensor of the files has made use of.
     model._weight_conversions = [one for one in conversions if one.was_used()]
     return model
-
-
-def tensor_names(folder: Path) -> list[str]:
-    """Names of all tensors in the folder's safetensors files."""
-    from safetensors import safe_open
-
-    names: list[str] = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(path), framework="pt") as file:
-            names += file.keys()
-    return names
 
 
 def file_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,116 @@
+"""Account of a checkpoint's tensors in both directions: transformers makes up what is missing, and drops what is too much."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneline.formats.closed_folder import check_closed
+from tuneline.runtime.errors import is_out_of_memory, sentence
+
+if TYPE_CHECKING:
+    from tuneline.formats.safetensors_reader import Entry
+
+COMPUTED = re.compile(r"(^|\.)(masked_bias|rotary_emb\.(inv_freq|cos_cached|sin_cached))$")
+"""Buffers that old versions saved, and that are computed from the config."""
+LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+
+
+def check_report(model: Any, report: Mapping[str, Collection[Any]]) -> None:
+    """Raises ValueError unless every parameter came from the files, in its shape, and every tensor of theirs was used.
+
+    report: transformers' output_loading_info. Left to its rules are tied weights, what a class names as not read, and what it
+    computes; and, here, layers that predict several tokens at once, which it names by the numbers of published sizes.
+    """
+    wrong = {name: (tuple(found), tuple(wanted)) for name, found, wanted in report["mismatched_keys"]}
+    missing = set(report["missing_keys"]) - wrong.keys()
+    spare = {name for name in report["unexpected_keys"] if not is_unread(name, model)}
+    if fault := misfit(type(model).__name__, missing, spare, wrong):
+        raise ValueError(fault)
+    for name, source in model.all_tied_weights_keys.items():
+        check_tied(model, name, source)
+
+
+def load_whole(folder: Path, **options: Any) -> Any:
+    """The causal language model of a folder. Raises ValueError unless its files hold every tensor, in its shape, and no other."""
+    from transformers import AutoModelForCausalLM
+
+    check_closed(folder)
+    # What is of another shape is in the report then, and not an error of many lines.
+    options |= {"local_files_only": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"{folder} does not load: {sentence(error)}") from error
+    check_report(model, report)
+    return model
+
+
+def check_tied(model: Any, name: str, source: str) -> None:
+    """Raises ValueError where files hold two tensors, with other bits, that config.json says are one."""
+    import torch
+
+    tied, own = (model.get_parameter(one).detach() for one in (name, source))
+    if tied.is_meta or tied.data_ptr() == own.data_ptr() or torch.equal(tied, own):
+        return
+    raise ValueError(
+        f"its files hold a {name} that is not their {source}, and config.json says that both are one (tie_word_embeddings)"
+    )
+
+
+def is_unread(name: str, model: Any) -> bool:
+    """Whether a tensor of files is none of the model's by a rule that is known."""
+    return bool(COMPUTED.search(name)) or is_ahead(name, model) or name in {one for one, _ in model.named_buffers()}
+
+
+def is_ahead(name: str, model: Any) -> bool:
+    """Whether it is of a layer behind the last that predicts a token further ahead, which transformers does not load."""
+    known = any(r"layers\." in pattern for pattern in model._keys_to_ignore_on_load_unexpected or ())
+    said = getattr(model.config, "num_nextn_predict_layers", None)
+    more = max(said if isinstance(said, int) else 0, int(known))
+    layers = model.config.num_hidden_layers
+    found = LAYER.search(name)
+    return found is not None and layers <= int(found[1]) < layers + more
+
+
+def rehearse(kind: Any, config: Any, files: "Mapping[str, Entry]") -> None:
+    """Load tensors' shapes alone as the class `kind`: no weight is read. Raises ValueError as check_report does."""
+    import copy
+
+    import torch
+
+    state = {name: torch.empty(entry.shape, dtype=torch.bfloat16, device="meta") for name, entry in files.items()}
+    try:
+        model, report = kind.from_pretrained(
+            None, config=copy.deepcopy(config), state_dict=state, dtype=torch.bfloat16, device_map={"": "meta"},
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    check_report(model, report)
+
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+"""Of a tensor in files, and of the model's."""
+
+
+def misfit(kind: str, missing: Collection[str], spare: Collection[str], wrong: Mapping[str, Shapes]) -> str:
+    """A sentence for tensors that are too few, too many, or of another shape than those of the class `kind`; or nothing."""
+    said = (
+        [f"lack {len(missing)} tensors of a {kind}, first {_few(missing)} (is the download whole?)"] if missing else []
+    )
+    if spare:
+        said.append(f"hold {len(spare)} tensors that a {kind} of its config.json has not, first {_few(spare)}")
+    if wrong:
+        found, wanted = wrong[name := min(wrong)]
+        said.append(
+            f"have {len(wrong)} tensors in another shape, first {_few([name])} in {list(found)}, expected {list(wanted)}"
+        )
+    return f"its files {', and '.join(said)}" if said else ""
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(sentence(ValueError(name))[:120] for name in listed[:3]) + (" …" if len(listed) > 3 else "")
