@@ -77,7 +77,7 @@ def _link_fault(path: Path, root: Path) -> str | None:
     said = f"{path} is a link to {str(path.readlink())!r}"
     try:
         target = Path(os.path.realpath(path, strict=True))
-        mode = os.stat(target).st_mode
+        mode = target.stat().st_mode
     except OSError:
         return f"{said}, which leads nowhere"
     if not (_visible(target, root) or _in_hub_cache(target, root) or CACHED.search(target.as_posix())):

@@ -1,6 +1,6 @@
 """Tensors of a folder's safetensors files by name, each read when it is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,6 +64,21 @@ def read(name: str, entry: Entry) -> "torch.Tensor":
     """A tensor, which stays in the file's pages of memory until it is changed."""
     with safe_open(str(entry.file), framework="pt") as file:
         return file.get_tensor(name)
+
+
+def load_tensors(path: Path) -> "dict[str, torch.Tensor]":
+    """All tensors of an adapter's file. Raises ValueError for a file that is torn or none, and for what is not finite."""
+    found = {name: read(name, entry) for name, entry in file_entries(path).items()}
+    refuse_not_finite(path, found)
+    return found
+
+
+def refuse_not_finite(path: Path, tensors: "Mapping[str, torch.Tensor]") -> None:
+    """Raises ValueError for tensors of `path` that hold infinities, or what is not a number."""
+    if wrong := sorted(
+        name for name, one in tensors.items() if one.is_floating_point() and not bool(one.isfinite().all())
+    ):
+        raise ValueError(f"{path}: {len(wrong)} tensors are not finite, first {wrong[0]}")
 
 
 def unread(name: str, entry: Entry, written_as: str | None = None) -> Tensor:

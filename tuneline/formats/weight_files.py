@@ -16,7 +16,7 @@ SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 def safetensors_files(folder: Path) -> list[Path]:
     """The folder's safetensors files that hold its weights; none where there are none.
 
-    An index names them. Others beside are of another form of the model, as `consolidated.safetensors` of Mistral's.
+    An index names them. Others beside them are another form of the model, as Mistral's `consolidated.safetensors`.
     Raises ValueError for an index that is none, or that does not name exactly the parts that are there.
     """
     found = plain_files(folder, "*.safetensors")
@@ -27,8 +27,8 @@ def safetensors_files(folder: Path) -> list[Path]:
     beside = [path for path in found if path not in named and (path.name == SINGLE or SHARD.fullmatch(path.name))]
     if beside:
         raise ValueError(
-            f"{folder} holds {beside[0].name}, which {INDEX} beside it does not name: expected one form of the weights; take the "
-            "file or the index away"
+            f"{folder} holds {beside[0].name}, which {INDEX} beside it does not name: expected one form of the weights; "
+            "take the file or the index away"
         )
     return named
 

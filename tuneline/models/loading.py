@@ -158,10 +158,11 @@ def can_merge(model: Any) -> bool:
 
 def _with_changed(model: Any, path: Path) -> Any:
     import torch
-    from safetensors.torch import load_file
+
+    from tuneline.formats.safetensors_reader import load_tensors
 
     named = dict(model.named_parameters())
-    tensors = load_file(path)
+    tensors = load_tensors(path)
     wrong = [name for name, one in tensors.items() if name not in named or named[name].shape != one.shape]
     if wrong:
         raise ValueError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuneline.models.adapters.source import PREFIX, Adapter
+from tuneline.runtime.errors import is_out_of_memory, sentence
 
 if TYPE_CHECKING:
     import torch
@@ -56,10 +57,12 @@ def place(model: Any, adapter: Adapter, name: str = "default") -> Any:
             tuned.add_adapter(name, config)
         else:
             tuned = get_peft_model(model, config, adapter_name=name)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
-            f"{adapter.folder} does not fit the base: {description(config)}; PEFT says: {' '.join(str(error).split())}"
-        ) from None
+            f"{adapter.folder} does not fit the base: {description(config)}; PEFT says: {sentence(error)}"
+        ) from error
     head = tuned.get_base_model().get_output_embeddings()
     if isinstance(head, BaseTunerLayer) and not config.is_prompt_learning:
         raise ValueError(

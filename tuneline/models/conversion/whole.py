@@ -32,7 +32,7 @@ def check_report(model: Any, report: Mapping[str, Collection[Any]]) -> None:
 
 
 def load_whole(folder: Path, **options: Any) -> Any:
-    """The causal language model of a folder. Raises ValueError unless its files hold every tensor, in its shape, and no other."""
+    """The causal language model of a folder. Raises ValueError as check_report does, and for a folder that is not closed."""
     from transformers import AutoModelForCausalLM
 
     check_closed(folder)
