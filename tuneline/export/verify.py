@@ -98,14 +98,15 @@ def tensors(folder: Path) -> Iterator[str]:
     from tuneline.models.conversion.file_names import groups, skeleton
     from tuneline.models.conversion.whole import is_unread
 
-    model = skeleton(folder)
-    wanted = {name: shape for group in groups(model) for name, shape in group.files.items()}
     index = weight_map(folder / INDEX) if (folder / INDEX).is_file() else {}
     found: dict[str, Entry] = {}
     for name, entry in (one for path in plain_files(folder, "*.safetensors") for one in file_entries(path).items()):
         if name in found:
             yield f"{entry.file.name}: {name} is in {found[name].file.name}, too"
         found[name] = entry
+    model = skeleton(folder, found)
+    wanted = {name: shape for group in groups(model) for name, shape in group.files.items()}
+    for name, entry in found.items():
         if name in wanted and entry.shape != wanted[name]:
             yield f"{entry.file.name}: {name} has shape {entry.shape}, expected {wanted[name]}"
         elif name not in wanted and name not in model.all_tied_weights_keys and not is_unread(name, model):
