@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,11 @@ ELSEWHERE = {
     "tokenizer_config.json": ("fast_tokenizer_files",),
 }
 """Keys by which transformers reads other files than those that lie there by their usual names."""
+LAYERS = re.compile(r"(layers|experts|blocks|n_layer|depth)$")
+MOST = 10_000
+"""Layers or experts that a config may have: its class makes something for each before anything can be compared."""
+LONGEST = 1000
+"""Characters of a library's error."""
 OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What is wrong with where is written, and not with what is read."""
 LARGEST = 20_000_000
@@ -31,6 +37,7 @@ def read_checkpoint(source: Path) -> dict[str, Any]:
             "it, or take its files away"
         )
     config = read_object(source / "config.json")
+    _check_counts(source, config)
     for name, keys in ELSEWHERE.items():
         values = config if name == "config.json" else read_object(source / name)
         if found := [key for key in keys if key in values]:
@@ -38,6 +45,14 @@ def read_checkpoint(source: Path) -> dict[str, Any]:
                 f"{source / name} has {found[0]}, by which other files are read than those that are seen; take the key away"
             )
     return config
+
+
+def _check_counts(source: Path, config: dict[str, Any]) -> None:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_counts(source, value)
+        elif LAYERS.search(key) and type(value) is int and value > MOST:
+            raise ValueError(f"{source / 'config.json'} has {key} {value}, expected at most {MOST}")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -67,4 +82,6 @@ def in_one_sentence(params: Base, what: str) -> Iterator[None]:
         if own or is_out_of_memory(error) or str(error).startswith("base.source"):
             raise
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-        raise ValueError(f"base.source {params.source!r} {what}: {kind}{sentence(error)}") from error
+        # torch adds where in its own code it was.
+        said = sentence(error).partition(" Exception raised from ")[0]
+        raise ValueError(f"base.source {params.source!r} {what}: {kind}{said[:LONGEST]}") from error

@@ -21,6 +21,7 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
         print(f"base: {found.sentence}", flush=True)
     (where,) = found.places
     model = load_at(where, folder, pick_dtype("auto", where.device, base=folder))
+    check_finite(model)
     measured = perplexities(model, load_tokenizer(folder))
     check(measured, params)
     write_sums(folder)
@@ -32,6 +33,17 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
         "sha256": folder_sha256(folder),
     }
     return report, {"device": where.device.type, "computed_in": str(model.dtype)}
+
+
+def check_finite(model: Any) -> None:
+    """Raises ValueError for a weight that is infinite or not a number: perhaps none that the check's text would meet."""
+    # What lies in main memory for a GPU that is too small is loaded layer by layer.
+    here = {name: one for name, one in model.named_parameters() if not one.is_meta}
+    if wrong := [name for name, one in here.items() if not bool(one.isfinite().all())]:
+        raise ValueError(
+            f"{len(wrong)} tensors of the base are not finite as {model.dtype}, first {wrong[0]}; is the download whole, and "
+            "is base.dtype wide enough?"
+        )
 
 
 def notice(folder: Path) -> str:
