@@ -241,7 +241,8 @@ LISTED = {
     "templates that are a folder elsewhere": Case(templates, r"additional_chat_templates is a link to"),
     "the hub's cache": Case(hub_layout, ""),
     "the hub's cache with a link out": Case(
-        lambda folder: (hub_layout(folder), link("NOTICE", "../../../passwords")(folder), text("../../../passwords", "x")(folder)),
+        lambda folder: (hub_layout(folder), link("NOTICE", "../../../passwords")(folder),
+                        text("../../../passwords", "x")(folder)),
         r"NOTICE is a link to '\.\./\.\./\.\./passwords', out of its folder"),
     "a name with a line end": Case(text("NOTICE\n0000  config.json", "x"), r"has '\\n' in its name"),
     "a name that turns what is read": Case(text("NOTICE\u202etxt", "x"), r"has '\\u202e' in its name"),
@@ -269,7 +270,8 @@ LISTED = {
     "a tensor missing": Case(
         tensors(lambda held: held.pop(NORM)), r"its files lack 1 tensors of a Gemma3ForCausalLM, first model\.norm\.weight"),
     "half of the tensors": Case(
-        tensors(lambda held: [held.pop(name) for name in sorted(held)[::2]]), r"lack 14 tensors .*, first model\..*, model\..* …"),
+        tensors(lambda held: [held.pop(name) for name in sorted(held)[::2]]),
+        r"lack 14 tensors .*, first model\..*, model\..* …"),
     "a tensor too much": Case(
         tensors(lambda held: held.update({"model.layers.0.mlp.extra.weight": torch.ones(3)})),
         r"hold 1 tensors that a Gemma3ForCausalLM of its config\.json has not, first model\.layers\.0\.mlp\.extra\.weight"),
@@ -278,7 +280,8 @@ LISTED = {
     "a bias that the config has not": Case(
         tensors(lambda held: held.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)})), r"hold 1 tensors that"),
     "a tensor renamed": Case(
-        tensors(lambda held: held.update({"model.final.weight": held.pop(NORM)})), r"lack 1 tensors .* and hold 1 tensors that"),
+        tensors(lambda held: held.update({"model.final.weight": held.pop(NORM)})),
+        r"lack 1 tensors .* and hold 1 tensors that"),
     "a tensor transposed": Case(
         tensors(lambda held: held.update(
             {"model.layers.0.mlp.up_proj.weight": held["model.layers.0.mlp.up_proj.weight"].T.contiguous()})),
@@ -305,7 +308,8 @@ LISTED = {
     "weights of another form beside": Case(
         lambda folder: save_file({"tok_embeddings.weight": torch.ones(2)}, folder / "consolidated.safetensors"), ""),
     "not a number": Case(tensors(lambda held: held[NORM].fill_(float("nan"))), r"1 tensors of the base are not finite"),
-    "infinite": Case(tensors(lambda held: held[EMBEDDINGS].fill_(float("inf"))), r"1 tensors of the base are not finite as .*, first model\.embed"),
+    "infinite": Case(
+        tensors(lambda held: held[EMBEDDINGS].fill_(float("inf"))), r"1 tensors of the base are not finite as .*, first model\.embed"),
     "not a number where no text comes": Case(
         tensors(lambda held: held[EMBEDDINGS][-1].fill_(float("nan"))), r"1 tensors of the base are not finite"),
     "a file cut short": Case(
@@ -326,7 +330,7 @@ LISTED = {
     "a kind that is none": Case(config(model_type=None), r"model_type"),
     "no kind": Case(text("config.json", "{}"), r"model_type|base\.source"),
     "a million layers": Case(config(num_hidden_layers=1_000_000, layer_types=None), r"num_hidden_layers 1000000"),
-    "a million layers of a part": Case(config(text_config={"num_hidden_layers": 10**9}), r"num_hidden_layers 1000000000, expec"),
+    "a million layers of a part": Case(config(text_config={"num_hidden_layers": 10**9}), r"num_hidden_layers 1000000000"),
     "9,000 layers": Case(config(num_hidden_layers=9000, layer_types=None), r"hold 28 tensors, and config\.json has num_hidden"),
     "layers that are text": Case(config(num_hidden_layers="many"), r"num_hidden_layers"),
     "no heads": Case(config(num_attention_heads=0), r"base\.source"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from tuneline.formats.closed_folder import check_closed
 from tuneline.models.config import Base
+from tuneline.models.conversion.whole import refuse_adapter
 from tuneline.runtime.errors import StoppedError, is_out_of_memory, sentence
 
 ELSEWHERE = {
@@ -31,11 +32,7 @@ LARGEST = 20_000_000
 def read_checkpoint(source: Path) -> dict[str, Any]:
     """config.json of a folder that is closed. Raises ValueError for one that is not, or that holds an adapter as well."""
     check_closed(source)
-    if (source / "adapter_config.json").is_file():
-        raise ValueError(
-            f"{source} holds an adapter beside the model (adapter_config.json), which transformers would put onto it: merge "
-            "it, or take its files away"
-        )
+    refuse_adapter(source)
     config = read_object(source / "config.json")
     _check_counts(source, config)
     for name, keys in ELSEWHERE.items():

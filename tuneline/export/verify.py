@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ NEEDED = (
     "README.md", "chat_template.jinja", "config.json", "generation_config.json", "lineage.json", "tokenizer.json",
     "tokenizer_config.json",
 )  # fmt: skip
+
+
+SAID = 50
+"""Sentences about one file, at most."""
 
 
 def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
@@ -37,7 +42,9 @@ def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
 def _told(name: str, check: Iterator[str]) -> Iterator[str]:
     """What a check finds, and what it can't do, as a sentence about a file."""
     try:
-        yield from check
+        yield from islice(check, SAID)
+        if any(True for _ in check):
+            yield f"{name}: and more of the kind"
     except Exception as error:
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         yield f"{name} is not what a model of transformers has: {kind}{sentence(error)}"

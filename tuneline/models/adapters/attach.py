@@ -34,6 +34,8 @@ def attach(model: Any, adapter: Adapter, name: str = "default") -> Any:
 
 def refuse_empty(adapter: Adapter) -> None:
     """Raises ValueError for an adapter that is as it was before training."""
+    if not adapter.tensors:
+        raise ValueError(f"{adapter.folder} holds no tensors: it changes nothing")
     changes = {key: one for key, one in adapter.tensors.items() if "lora_" not in key or _is_zero_at_start(key)}
     if not any(bool(one.any()) for one in changes.values()):
         layers = f"{len(changes)} layers (lora_B is all zero, first {min(changes)})"

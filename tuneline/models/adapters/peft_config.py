@@ -30,6 +30,7 @@ TOKENS = {
 FOLLOWED = {"LORA": LORA, "P_TUNING": TOKENS, "PREFIX_TUNING": TOKENS, "PROMPT_TUNING": TOKENS}
 """Kinds of adapters to the keys that are followed, or that decided only how it was trained."""
 SIZES = {"r", "num_virtual_tokens", "token_dim", "num_layers", "num_attention_heads", "encoder_hidden_size"}
+NAMES = {"target_modules", "target_parameters", "modules_to_save", "exclude_modules"}
 RETIRED = ("merge_weights",)
 """Keys of PEFT before 0.4 that decided nothing of the function."""
 SHAPED_BY_BASE = ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
@@ -101,6 +102,10 @@ def _check_values(folder: Path, values: dict[str, Any]) -> None:
     for key in SIZES & values.keys():
         if values[key] is not None and not (type(values[key]) is int and 0 < values[key] < 2**31):
             raise ValueError(f"{folder / FILE} has {key} {json.dumps(values[key])[:80]}, expected a positive integer")
+    for key in NAMES & values.keys():
+        given = [values[key]] if isinstance(values[key], str) else values[key] or []
+        if not (isinstance(given, list) and all(isinstance(name, str) for name in given)):
+            raise ValueError(f"{folder / FILE} has {key} {json.dumps(values[key])[:80]}, expected names")
     patterns = [values.get(key) or {} for key in ("rank_pattern", "alpha_pattern")]
     if not all(isinstance(one, dict) for one in patterns):
         raise ValueError(f"{folder / FILE} has a rank_pattern or alpha_pattern that is no object of names and numbers")

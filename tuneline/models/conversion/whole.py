@@ -36,6 +36,7 @@ def load_whole(folder: Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     check_closed(folder)
+    refuse_adapter(folder)
     # What is of another shape is in the report then, and not an error of many lines.
     options |= {"local_files_only": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
     try:
@@ -46,6 +47,15 @@ def load_whole(folder: Path, **options: Any) -> Any:
         raise ValueError(f"{folder} does not load: {sentence(error)}") from error
     check_report(model, report)
     return model
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raises ValueError for a model's folder with an adapter, which transformers would load and put onto the model."""
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{folder} holds an adapter beside the model (adapter_config.json), which transformers would put onto it: merge "
+            "it, or take its files away"
+        )
 
 
 def check_tied(model: Any) -> None:
