@@ -24,7 +24,7 @@ from tuneline.models.config import Base
 from tuneline.models.conversion.file_names import cast
 from tuneline.models.conversion.portable import make_portable
 from tuneline.models.conversion.saving import save_model
-from tuneline.models.conversion.whole import load_whole
+from tuneline.models.loading import load_whole
 from tuneline.models.original import put_aside
 from tuneline.models.template_check import template_rules
 from tuneline.models.template_prompt import TemplatePrompter

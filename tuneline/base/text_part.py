@@ -7,8 +7,9 @@ checkpoint's config and processors, so that `export` can write the whole again.
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuneline.base.whole_checkpoint import rehearse
 from tuneline.formats.safetensors_reader import Entry, entries, read
-from tuneline.models.conversion.whole import check_report, rehearse
+from tuneline.models.conversion.whole import check_report
 from tuneline.models.original import OriginalNames
 
 EMBEDDINGS = "embed_tokens.weight"

@@ -1,12 +1,15 @@
 """Account of a checkpoint's tensors, before one is read."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tuneline.formats.safetensors_reader import Entry, entries
 from tuneline.models.conversion.file_names import groups, skeleton
-from tuneline.models.conversion.whole import misfit, rehearse
+from tuneline.models.conversion.whole import check_report, misfit
 
 
 def account_whole(source: Path, config: Any) -> None:
@@ -28,6 +31,19 @@ def account_whole(source: Path, config: Any) -> None:
             rehearse(AutoModelForCausalLM._model_mapping[type(config)], config, files)
         except ValueError as error:
             raise ValueError(misfit_of_experts(source, files) or str(error)) from None
+
+
+def rehearse(kind: Any, config: Any, files: Mapping[str, Entry]) -> None:
+    """Load tensors' shapes alone as the class `kind`: no weight is read. Raises ValueError as check_report does."""
+    state = {name: torch.empty(entry.shape, dtype=torch.bfloat16, device="meta") for name, entry in files.items()}
+    try:
+        model, report = kind.from_pretrained(
+            None, config=copy.deepcopy(config), state_dict=state, dtype=torch.bfloat16, device_map={"": "meta"},
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    check_report(model, report)
 
 
 def misfit_of_experts(source: Path, files: Mapping[str, Entry]) -> str:

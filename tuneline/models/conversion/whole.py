@@ -3,13 +3,9 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tuneline.formats.closed_folder import check_closed
-from tuneline.runtime.errors import is_out_of_memory, sentence
-
-if TYPE_CHECKING:
-    from tuneline.formats.safetensors_reader import Entry
+from tuneline.runtime.errors import sentence
 
 COMPUTED = re.compile(r"(^|\.)(masked_bias|rotary_emb\.(inv_freq|cos_cached|sin_cached))$")
 """Buffers that old versions saved, and that are computed from the config."""
@@ -29,24 +25,6 @@ def check_report(model: Any, report: Mapping[str, Collection[Any]]) -> None:
     if fault := misfit(type(model).__name__, missing, spare, wrong):
         raise ValueError(fault)
     check_tied(model)
-
-
-def load_whole(folder: Path, **options: Any) -> Any:
-    """The causal language model of a folder. Raises ValueError as check_report does, and for a folder that is not closed."""
-    from transformers import AutoModelForCausalLM
-
-    check_closed(folder)
-    refuse_adapter(folder)
-    # What is of another shape is in the report then, and not an error of many lines.
-    options |= {"local_files_only": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise ValueError(f"{folder} does not load: {sentence(error)}") from error
-    check_report(model, report)
-    return model
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -89,23 +67,6 @@ def is_ahead(name: str, model: Any) -> bool:
     layers = model.config.num_hidden_layers
     found = LAYER.search(name)
     return found is not None and layers <= int(found[1]) < layers + more
-
-
-def rehearse(kind: Any, config: Any, files: "Mapping[str, Entry]") -> None:
-    """Load tensors' shapes alone as the class `kind`: no weight is read. Raises ValueError as check_report does."""
-    import copy
-
-    import torch
-
-    state = {name: torch.empty(entry.shape, dtype=torch.bfloat16, device="meta") for name, entry in files.items()}
-    try:
-        model, report = kind.from_pretrained(
-            None, config=copy.deepcopy(config), state_dict=state, dtype=torch.bfloat16, device_map={"": "meta"},
-            output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
-    except RuntimeError as error:
-        raise ValueError(str(error)) from None
-    check_report(model, report)
 
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
