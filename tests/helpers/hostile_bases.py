@@ -321,7 +321,25 @@ LISTED = {
     "400,000 tensors": Case(many(400_000), r"holds 400,000 tensors, expected at most 300,000"),
     "a tensor's name with a line end": Case(
         tensors(lambda held: held.update({"a\nb": torch.ones(1)})), r"tensor named 'a\\nb'"),
+    "PyTorch's files alone": Case(
+        lambda folder: (torch.save(load_file(folder / SINGLE), folder / "pytorch_model.bin"), (folder / SINGLE).unlink()),
+        r"it holds no \*\.safetensors: PyTorch's files are pickles"),
+    "integers": Case(
+        tensors(lambda held: held.update({NORM: held[NORM].long()})), r"1 tensors that are no floating-point numbers"),
+    "complex numbers": Case(
+        tensors(lambda held: held.update({NORM: held[NORM].to(torch.complex64)})), r"no floating-point numbers, first .*C64"),
+    "wider numbers": Case(tensors(lambda held: held.update({NORM: held[NORM].double()})), ""),
     # Values.
+    "a kernel of the hub": Case(config(_attn_implementation="them/kernel:function"), r"a kernel of the hub: its code is never"),
+    "a kernel of the hub in a part": Case(config(text_config={"_experts_implementation": "a/b"}), r"a kernel of the hub"),
+    "a million million labels": Case(config(num_labels=10**12), r"has num_labels 1000000000000, expected at most 10000"),
+    "a window below zero": Case(config(sliding_window=-4), r"the base does not compute by its config\.json"),
+    "scales of nothing": Case(config(rms_norm_eps=float("nan")), r"base\.source"),
+    "code beside the weights": Case(
+        lambda folder: (text("code.py", "raise SystemExit('ran')")(folder),
+                        config(auto_map={"AutoModelForCausalLM": "code.Model", "AutoConfig": "code.Config"})(folder)), ""),
+    "generation settings that are broken": Case(text("generation_config.json", "{"), r"generation_config\.json is no JSON"),
+    "a template that is a folder": Case(lambda folder: (folder / "chat_template.jinja").mkdir(), r"jinja is a folder"),
     "a config that is a list": Case(text("config.json", "[]"), r"holds list, expected an object"),
     "a config nested 100,000 deep": Case(text("config.json", '{"a":' + "[" * 100_000), r"is no JSON"),
     "a config of 30 MB": Case(text("config.json", '{"a": "' + "x" * 30_000_000 + '"}'), r"has 30,000,\d+ bytes"),

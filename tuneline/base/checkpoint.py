@@ -18,9 +18,10 @@ ELSEWHERE = {
     "tokenizer_config.json": ("fast_tokenizer_files",),
 }
 """Keys by which transformers reads other files than those that lie there by their usual names."""
-LAYERS = re.compile(r"(layers|experts|blocks|n_layer|depth)$")
+FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja", "generation_config.json")
+COUNTS = re.compile(r"(layers|layer|experts|blocks|depth|labels|replace)$")
 MOST = 10_000
-"""Layers or experts that a config may have: its class makes something for each before anything can be compared."""
+"""Layers, experts or labels that a config may have: its class makes something for each before anything can be compared."""
 LONGEST = 1000
 """Characters of a library's error."""
 OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -33,8 +34,12 @@ def read_checkpoint(source: Path) -> dict[str, Any]:
     """config.json of a folder that is closed. Raises ValueError for one that is not, or that holds an adapter as well."""
     check_closed(source)
     refuse_adapter(source)
+    if found := [name for name in FILES if (source / name).is_dir()]:
+        raise ValueError(f"{source / found[0]} is a folder, expected a file")
     config = read_object(source / "config.json")
-    _check_counts(source, config)
+    _check_values(source / "config.json", config)
+    # transformers goes on without one that is broken.
+    read_object(source / "generation_config.json")
     for name, keys in ELSEWHERE.items():
         values = config if name == "config.json" else read_object(source / name)
         if found := [key for key in keys if key in values]:
@@ -44,12 +49,15 @@ def read_checkpoint(source: Path) -> dict[str, Any]:
     return config
 
 
-def _check_counts(source: Path, config: dict[str, Any]) -> None:
+def _check_values(path: Path, config: dict[str, Any]) -> None:
+    """Raises ValueError for a count for which a config's class would run for ever, and for code of the hub as a kernel."""
     for key, value in config.items():
         if isinstance(value, dict):
-            _check_counts(source, value)
-        elif LAYERS.search(key) and type(value) is int and value > MOST:
-            raise ValueError(f"{source / 'config.json'} has {key} {value}, expected at most {MOST}")
+            _check_values(path, value)
+        elif type(value) is int and abs(value) > (MOST if COUNTS.search(key) else 2**53):
+            raise ValueError(f"{path} has {key} {value}, expected at most {MOST if COUNTS.search(key) else 2**53}")
+        if key.endswith("implementation") and "/" in json.dumps(value):
+            raise ValueError(f"{path} has {key} {json.dumps(value)[:80]}, a kernel of the hub: its code is never run")
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from tuneline.formats.notices import notice_text
 from tuneline.models.config import Base
 from tuneline.models.devices.placement import load_at, place
 from tuneline.models.loading import load_tokenizer, pick_dtype
+from tuneline.runtime.errors import is_out_of_memory, sentence
 from tuneline.runtime.hashing import folder_sha256, write_sums
 
 
@@ -22,7 +23,12 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
     (where,) = found.places
     model = load_at(where, folder, pick_dtype("auto", where.device, base=folder))
     check_finite(model)
-    measured = perplexities(model, load_tokenizer(folder))
+    try:
+        measured = perplexities(model, load_tokenizer(folder))
+    except (RuntimeError, ArithmeticError, LookupError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"the base does not compute by its config.json: {sentence(error)[:500]}") from error
     check(measured, params)
     write_sums(folder)
     report = {

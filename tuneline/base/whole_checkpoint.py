@@ -1,6 +1,7 @@
 """Account of a checkpoint's tensors, before one is read."""
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from tuneline.formats.safetensors_reader import Entry, entries
+from tuneline.formats.weight_files import safetensors_files
 from tuneline.models.conversion.file_names import groups, skeleton
 from tuneline.models.conversion.whole import check_report, misfit
 
@@ -20,6 +22,11 @@ def account_whole(source: Path, config: Any) -> None:
     from transformers import AutoModelForCausalLM
 
     files = entries(source)
+    if not safetensors_files(source):
+        raise ValueError(
+            "it holds no *.safetensors: PyTorch's files are pickles, and read of ChatGLM alone; save it as safetensors where "
+            "it was made"
+        )
     if len(files) < config.num_hidden_layers:
         raise ValueError(
             f"its files hold {len(files)} tensors, and config.json has num_hidden_layers {config.num_hidden_layers}: expected "
@@ -35,6 +42,7 @@ def account_whole(source: Path, config: Any) -> None:
 
 def rehearse(kind: Any, config: Any, files: Mapping[str, Entry]) -> None:
     """Load tensors' shapes alone as the class `kind`: no weight is read. Raises ValueError as check_report does."""
+    refuse_integers(files)
     state = {name: torch.empty(entry.shape, dtype=torch.bfloat16, device="meta") for name, entry in files.items()}
     try:
         model, report = kind.from_pretrained(
@@ -44,6 +52,15 @@ def rehearse(kind: Any, config: Any, files: Mapping[str, Entry]) -> None:
     except RuntimeError as error:
         raise ValueError(str(error)) from None
     check_report(model, report)
+
+
+def refuse_integers(files: Mapping[str, Entry]) -> None:
+    """Raises ValueError for tensors of integers, which a quantised checkpoint has, and a cast would take for weights."""
+    if odd := sorted(name for name, entry in files.items() if not re.match("float|bfloat|F", entry.dtype)):
+        raise ValueError(
+            f"its files hold {len(odd)} tensors that are no floating-point numbers, first {odd[0]} ({files[odd[0]].dtype}): "
+            "expected the unquantised checkpoint"
+        )
 
 
 def misfit_of_experts(source: Path, files: Mapping[str, Entry]) -> str:
