@@ -131,7 +131,7 @@ def test_a_checkpoint_that_lacks_its_text_part_is_refused(workspace, tmp_path):
     source = publish("Gemma 3 4B, MedGemma", tmp_path / "source")
     name = "language_model.model.layers.1.mlp.up_proj.weight"
     change(source, lambda tensors: tensors.pop(name))
-    assert "its files lack 1 tensors of Gemma3ForCausalLM, first model.layers.1.mlp.up_proj.weight" in refusal(source)
+    assert "its files lack 1 tensors of a Gemma3ForCausalLM, first model.layers.1.mlp.up_proj.weight" in refusal(source)
     change(source, lambda tensors: tensors.pop("language_model.model.embed_tokens.weight"))
     assert "0 parts of its files have embed_tokens.weight and layers" in refusal(source)
 

@@ -1,22 +1,19 @@
 """One canonical form for any base: safetensors, fast tokenizer, chat template, generation config, native classes."""
 
 import functools
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, GgufConfig, logging
 
 from tuneline.base.architecture import Architecture, examine
+from tuneline.base.checkpoint import in_one_sentence, read_checkpoint
 from tuneline.base.generation import generation_sentence, read_generation, settle_generation
 from tuneline.base.refusals import check_words, refuse_quantised, refuse_remote_code
-from tuneline.base.text_part import find_text_part, load_text_part
-from tuneline.base.whole_checkpoint import load_whole
+from tuneline.base.text_part import account_text_part, find_text_part, load_text_part
+from tuneline.base.whole_checkpoint import account_whole
+from tuneline.formats.notices import copy_notices
 from tuneline.models.chat_format import Prompter, load_prompter
 from tuneline.models.chat_templates import chat_template
 from tuneline.models.chatglm import config as chatglm
@@ -27,12 +24,14 @@ from tuneline.models.config import Base
 from tuneline.models.conversion.file_names import cast
 from tuneline.models.conversion.portable import make_portable
 from tuneline.models.conversion.saving import save_model
+from tuneline.models.loading import load_whole
 from tuneline.models.original import put_aside
 from tuneline.models.template_check import template_rules
 from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import TemplateRenderer
 from tuneline.runtime.progress import restyle_library_bars
 
+DOES_NOT_LOAD = "does not load with transformers' own classes"
 SAMPLE = [("system", "{system}"), *[("user", "{question}"), ("assistant", "{answer}")] * 2]
 """A conversation that shows a prompt."""
 
@@ -84,11 +83,13 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     """
     logging.set_verbosity_error()
     restyle_library_bars()
-    config = {} if gguf else read_config(source)
+    with in_one_sentence(params, "is no checkpoint that can be taken"):
+        config = {} if gguf else read_checkpoint(source)
+        if not chatglm.is_chatglm(config):
+            refuse_remote_code(config, params)
+            refuse_quantised(config, params)
     if chatglm.is_chatglm(config):
         return _canonicalize_chatglm(source, config, params, folder)
-    refuse_remote_code(config, params)
-    refuse_quantised(config, params)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
     if gguf:
@@ -99,7 +100,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     else:
         weights["use_safetensors"] = True
     # What needs no weights comes first: reading them takes minutes.
-    with _in_one_sentence(params, "does not load with transformers' own classes"):
+    with in_one_sentence(params, DOES_NOT_LOAD):
         if gguf:
             # Given to both below, for which its whole vocabulary would be parsed again: seconds each.
             options["config"] = AutoConfig.from_pretrained(source, **options)
@@ -112,22 +113,27 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         raise ValueError(
             f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
         ) from None
-    with _in_one_sentence(params, "can't be tuned"):
+    with in_one_sentence(params, "can't be tuned"):
         check_words(prompter, known)
+        if not gguf:
+            account_whole(source, known) if part is None else account_text_part(part)
         architecture = examine(known)
-    with _in_one_sentence(params, "does not load with transformers' own classes"):
+    with in_one_sentence(params, DOES_NOT_LOAD):
         if part is None:
-            model = load_whole(source, options | weights)
+            model = load_whole(source, **options, **weights)
         else:
             model = load_text_part(part, weights["dtype"])
             if (source / "generation_config.json").is_file():
                 model.generation_config = read_generation(source)
+        settled = settle_generation(model.generation_config, prompter, tokenizer.pad_token_id)
     model = cast(model, getattr(torch, params.dtype))
-    settled = settle_generation(model.generation_config, prompter, tokenizer.pad_token_id)
+    # Names code that stays behind, and whoever reads the folder would be asked whether to run it.
+    vars(model.config).pop("auto_map", None)
+    tokenizer.init_kwargs.pop("auto_map", None)
     save_model(model, folder)
     tokenizer.save_pretrained(folder)
     make_portable(folder)
-    _copy_notices(source, folder)
+    copy_notices(source, folder)
     left_out = () if part is None else put_aside(source, folder, part.names, part.files)
     return Canonical(prompt, architecture, settled, tuple(left_out))
 
@@ -136,18 +142,9 @@ def _config(source: Path, options: dict[str, Any]) -> Any:
     return options.get("config") or AutoConfig.from_pretrained(source, **options)
 
 
-@contextmanager
-def _in_one_sentence(params: Base, what: str) -> Iterator[None]:
-    """What libraries raise, as the ValueError of a source that `what` is said of."""
-    try:
-        yield
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ValueError(f"base.source {params.source!r} {what}: {error}") from None
-
-
 def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Canonical:
     """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
-    try:
+    with in_one_sentence(params, "is no checkpoint that can be taken"):
         shape = chatglm.shape_of(config)
         tokenizer = build(source / "tokenizer.model")
         prompter, prompt = prompt_of(tokenizer)
@@ -158,29 +155,16 @@ def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, fo
         pad = tokenizer.pad_token_id
         native = chatglm.native_config(shape, params.dtype, pad, prompter.stop_ids)
         architecture = examine(native)
+        generation = read_generation(source)
+        settled = settle_generation(generation, prompter, pad)
         convert(source, shape, params.dtype, folder)
-        keep_original(source, folder / ORIGINAL)
-    except ValueError as error:
-        raise ValueError(f"base.source {params.source!r}: {error}") from None
+    keep_original(source, folder / ORIGINAL)
     native.save_pretrained(folder)
-    generation = read_generation(source)
-    settled = settle_generation(generation, prompter, pad)
     generation.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     make_portable(folder)
-    _copy_notices(source, folder)
+    copy_notices(source, folder)
     return Canonical(prompt, architecture, settled)
-
-
-def read_config(source: Path) -> dict[str, Any]:
-    """config.json. Raises ValueError when it is no JSON object."""
-    try:
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{source / 'config.json'} is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{source / 'config.json'} holds {type(config).__name__}, expected an object")
-    return config
 
 
 def details_of(base: Canonical) -> dict[str, Any]:
@@ -205,11 +189,6 @@ def quantization_of(source: Path, gguf: str | None) -> dict[str, str]:
     # Under the name that transformers gives it, by which the one reader is found again.
     field = GGUFReader(str(source / gguf)).get_field("general.file_type")
     return {} if field is None else {"quantization": LlamaFileType(field.contents()).name.removeprefix("MOSTLY_")}
-
-
-def _copy_notices(source: Path, folder: Path) -> None:
-    for path in (*source.glob("LICENSE*"), *source.glob("NOTICE*"), *source.glob("MODEL_LICENSE*")):
-        shutil.copyfile(path, folder / path.name)
 
 
 def _read_gguf_once() -> None:

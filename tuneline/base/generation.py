@@ -19,6 +19,7 @@ def settle_generation(config: Any, prompter: Prompter, pad: int | None) -> dict[
 
     It stops at what ends an answer of the prompt, and wherever its authors have it stop.
     """
+    check_ids(config)
     given = {key: value for key, value in config.to_diff_dict().items() if key not in IDS and _is_setting(key, config)}
     left_out = {key: value for key, value in given.items() if key not in SAMPLING}
     plain = type(config)()
@@ -35,6 +36,13 @@ def settle_generation(config: Any, prompter: Prompter, pad: int | None) -> dict[
         "left_out": left_out,
         "stop_ids": {"prompt": sorted(prompter.stop_ids), "base": sorted(own)},
     }
+
+
+def check_ids(config: Any) -> None:
+    """Raises ValueError for settings that stop at something else than ids of tokens."""
+    for one in as_list(config.eos_token_id):
+        if type(one) is not int or not 0 <= one < 2**31:
+            raise ValueError(f"generation_config.json: eos_token_id is {one!r}, expected an id of a token, or several")
 
 
 def read_generation(source: Path) -> Any:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.base.perplexity import check, perplexities
+from tuneline.formats.notices import notice_text
 from tuneline.models.config import Base
 from tuneline.models.devices.placement import load_at, place
 from tuneline.models.loading import load_tokenizer, pick_dtype
+from tuneline.runtime.errors import is_out_of_memory, sentence
 from tuneline.runtime.hashing import folder_sha256, write_sums
 
 
@@ -20,7 +22,13 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
         print(f"base: {found.sentence}", flush=True)
     (where,) = found.places
     model = load_at(where, folder, pick_dtype("auto", where.device, base=folder))
-    measured = perplexities(model, load_tokenizer(folder))
+    check_finite(model)
+    try:
+        measured = perplexities(model, load_tokenizer(folder))
+    except (RuntimeError, ArithmeticError, LookupError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"the base does not compute by its config.json: {sentence(error)[:500]}") from error
     check(measured, params)
     write_sums(folder)
     report = {
@@ -33,7 +41,18 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
     return report, {"device": where.device.type, "computed_in": str(model.dtype)}
 
 
+def check_finite(model: Any) -> None:
+    """Raises ValueError for a weight that is infinite or not a number: perhaps none that the check's text would meet."""
+    # What lies in main memory for a GPU that is too small is loaded layer by layer.
+    here = {name: one for name, one in model.named_parameters() if not one.is_meta}
+    if wrong := [name for name, one in here.items() if not bool(one.isfinite().all())]:
+        raise ValueError(
+            f"{len(wrong)} tensors of the base are not finite as {model.dtype}, first {wrong[0]}; is the download whole, and "
+            "is base.dtype wide enough?"
+        )
+
+
 def notice(folder: Path) -> str:
     """The base's own notice, which its licence may ask to show; empty without one."""
-    path = folder / "NOTICE"
-    return path.read_text(encoding="utf-8") + "\n" if path.exists() else ""
+    text = notice_text(folder)
+    return text + "\n" if text else ""

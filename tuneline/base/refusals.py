@@ -11,7 +11,7 @@ def refuse_remote_code(config: dict[str, Any], params: Base) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config.get("model_type")
-    if config and kind not in CONFIG_MAPPING:
+    if config and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
         carried = (
             ", and the checkpoint brings code of its own for it, which is never run" if "auto_map" in config else ""
         )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tuneline.formats.closed_folder import check_closed
 from tuneline.models.config import Base
 from tuneline.runtime.hashing import file_sha256, folder_sha256
 from tuneline.runtime.packages import Package, catalogue, find, unpack
@@ -77,6 +78,10 @@ def _folder(base: Base) -> Path:
     folder = user_path(base.source)
     if not folder.is_dir():
         raise ValueError(f"base.source is {base.source!r}, expected a folder, and there is none")
+    try:
+        check_closed(folder)
+    except ValueError as error:
+        raise ValueError(f"base.source {base.source!r}: {error}") from None
     weights = any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
     if not (folder / "config.json").is_file() or not weights:
         raise ValueError(

@@ -7,7 +7,9 @@ checkpoint's config and processors, so that `export` can write the whole again.
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuneline.base.whole_checkpoint import rehearse
 from tuneline.formats.safetensors_reader import Entry, entries, read
+from tuneline.models.conversion.whole import check_report
 from tuneline.models.original import OriginalNames
 
 EMBEDDINGS = "embed_tokens.weight"
@@ -69,19 +71,31 @@ def _names(files: dict[str, Entry]) -> OriginalNames:
     return OriginalNames(fitting[0], heads[0] if heads else None)
 
 
+def text_names(part: TextPart) -> dict[str, str]:
+    """The text class's names of the part's tensors to those of the files."""
+    text = ((part.names.to_text(name), name) for name in part.files)
+    return {ours: name for ours, name in text if ours is not None}
+
+
+def account_text_part(part: TextPart) -> None:
+    """Compare the part's tensors with those of its config, before a weight is read. Raises ValueError as check_report does."""
+    from transformers import AutoModelForCausalLM
+
+    files = {ours: part.files[name] for ours, name in text_names(part).items()}
+    rehearse(AutoModelForCausalLM._model_mapping[type(part.config)], part.config, files)
+
+
 def load_text_part(part: TextPart, dtype: Any) -> Any:
-    """The text class with its tensors, in `dtype`. Raises ValueError when one is missing."""
+    """The text class with its tensors, in `dtype`. Raises ValueError when one is missing, or none of the class's."""
     from transformers import AutoModelForCausalLM
     from transformers.core_model_loading import PrefixChange
 
-    text = {part.names.to_text(name): name for name in part.files}
-    tensors = {ours: read(name, part.files[name]) for ours, name in text.items() if ours is not None}
+    tensors = {ours: read(name, part.files[name]) for ours, name in text_names(part).items()}
     kind = AutoModelForCausalLM._model_mapping[type(part.config)]
     model, report = kind.from_pretrained(
         None, config=part.config, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"its files lack {len(missing)} tensors of {kind.__name__}, first {missing[0]}")
+    check_report(model, report)
     # Without the prefix of the whole; but experts that its files hold apart are held apart again.
     model._weight_conversions = [one for one in model._weight_conversions if not isinstance(one, PrefixChange)]
     return model

@@ -1,35 +1,81 @@
-"""Loading of a checkpoint's model with every tensor in its files: transformers would make up what is missing."""
+"""Account of a checkpoint's tensors, before one is read."""
 
+import copy
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneline.models.conversion.file_names import groups, skeleton, tensor_names
+import torch
+
+from tuneline.formats.safetensors_reader import Entry, entries
+from tuneline.formats.weight_files import safetensors_files
+from tuneline.models.conversion.file_names import groups, skeleton
+from tuneline.models.conversion.whole import check_report, misfit
 
 
-def lack_of(model: Any, missing: list[str]) -> str:
-    """A sentence's end for tensors that a checkpoint's files should hold."""
-    return (
-        f"its files lack {len(missing)} tensors of a {type(model).__name__}, first {missing[0]}; is the download whole?"
-    )
+def account_whole(source: Path, config: Any) -> None:
+    """Compare all tensors of a checkpoint's files with those of its config, before a weight is read.
 
-
-def load_whole(source: Path, options: dict[str, Any]) -> Any:
-    """The causal language model of a checkpoint. Raises ValueError for missing tensors, which transformers would make up."""
+    Raises ValueError for one that is missing, of another shape, or none of the model's.
+    """
     from transformers import AutoModelForCausalLM
 
+    files = entries(source)
+    if not safetensors_files(source):
+        raise ValueError(
+            "it holds no *.safetensors: PyTorch's files are pickles, and read of ChatGLM alone; save it as safetensors where "
+            "it was made"
+        )
+    if len(files) < config.num_hidden_layers:
+        raise ValueError(
+            f"its files hold {len(files)} tensors, and config.json has num_hidden_layers {config.num_hidden_layers}: expected "
+            "several for each layer"
+        )
+    # Those that transformers makes whole while it reads them have other shapes in files.
+    if getattr(config, "quantization_config", None) is None:
+        try:
+            rehearse(AutoModelForCausalLM._model_mapping[type(config)], config, files)
+        except ValueError as error:
+            raise ValueError(misfit_of_experts(source, files) or str(error)) from None
+
+
+def rehearse(kind: Any, config: Any, files: Mapping[str, Entry]) -> None:
+    """Load tensors' shapes alone as the class `kind`: no weight is read. Raises ValueError as check_report does."""
+    refuse_integers(files)
+    state = {name: torch.empty(entry.shape, dtype=torch.bfloat16, device="meta") for name, entry in files.items()}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(source, **options, output_loading_info=True)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(why_not_whole(source, error)) from None
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(lack_of(model, missing))
-    return model
+        model, report = kind.from_pretrained(
+            None, config=copy.deepcopy(config), state_dict=state, dtype=torch.bfloat16, device_map={"": "meta"},
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    check_report(model, report)
 
 
-def why_not_whole(source: Path, error: Exception) -> str:
-    """What an error in converting tensors comes from: the error itself says that its reason was logged."""
-    if "above" not in str(error) or not (names := set(tensor_names(source))):
-        return str(error)
+def refuse_integers(files: Mapping[str, Entry]) -> None:
+    """Raises ValueError for tensors of integers, which a quantised checkpoint has, and a cast would take for weights."""
+    if odd := sorted(name for name, entry in files.items() if not re.match("float|bfloat|F", entry.dtype)):
+        raise ValueError(
+            f"its files hold {len(odd)} tensors that are no floating-point numbers, first {odd[0]} ({files[odd[0]].dtype}): "
+            "expected the unquantised checkpoint"
+        )
+
+
+def misfit_of_experts(source: Path, files: Mapping[str, Entry]) -> str:
+    """A sentence by the names of the files, where several of their tensors are one in memory; else nothing.
+
+    transformers only says that something could not be converted, and that the reason was logged.
+    """
     model = skeleton(source)
-    missing = sorted({name for group in groups(model) for name in group.files} - names)
-    return lack_of(model, missing) if missing else str(error)
+    parts = groups(model)
+    if all(len(group.files) == 1 for group in parts):
+        return ""
+    wanted = {name: shape for group in parts for name, shape in group.files.items()}
+    wrong = {
+        name: (entry.shape, wanted[name])
+        for name, entry in files.items()
+        if name in wanted and entry.shape != wanted[name]
+    }
+    return misfit(type(model).__name__, wanted.keys() - files.keys(), (), wrong)

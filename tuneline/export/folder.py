@@ -15,6 +15,8 @@ from tuneline.export.layerwise_fp32 import stored_dtype
 from tuneline.export.merge import file_mismatches, load_tuned, merge_mismatches, merged
 from tuneline.export.model_card import card
 from tuneline.export.verify import problems
+from tuneline.formats.closed_folder import plain_files
+from tuneline.formats.notices import copy_notices, notice_text
 from tuneline.formats.records import read_heldout
 from tuneline.formats.safetensors_writer import LARGEST
 from tuneline.models.chat_format import Prompter, load_prompter
@@ -35,10 +37,8 @@ CARRIED = (
     "tokenizer_config.json",
     "chat_template.jinja",
     "generation_config.json",
-    "NOTICE",
-    "LICENSE",
 )
-"""What the base's folder holds beside config and weights, taken over as it is."""
+"""What the base's folder holds beside config, weights and notices, taken over as it is."""
 
 
 class Layout(NamedTuple):
@@ -95,8 +95,9 @@ def merge_into(folder: Path, base: Path, adapter: Path, dtype: str) -> None:
         _copy_adapter(adapter, folder / UNMERGED_ADAPTER_DIR)
     model = merged(tuned, getattr(torch, dtype))
     save_model(model, folder, LARGEST)
-    for path in (path for name in CARRIED for path in base.glob(f"{name}*")):
+    for path in plain_files(base, *CARRIED):
         shutil.copyfile(path, folder / path.name)
+    copy_notices(base, folder)
     make_portable(folder)
     if wrong := file_mismatches(model, folder):
         raise ValueError(
@@ -167,7 +168,7 @@ def complete(
     (folder / "lineage.json").write_text(to_json(made_of), encoding="utf-8")
     metrics = {"eval": inputs.evaluation, "train": inputs.training, "convert": inputs.counts}
     facts = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in metrics.items()} | {"export": report}
-    notice = "\n".join(path.read_text(encoding="utf-8") for path in sorted(inputs.base.glob("NOTICE*")))
+    notice = notice_text(inputs.base)
     unmerged = UNMERGED_ADAPTER_DIR if (folder / UNMERGED_ADAPTER_DIR).is_dir() else None
     (folder / "README.md").write_text(card(made_of, facts, base.model_dump(), notice, unmerged), encoding="utf-8")
     write_sums(folder)

@@ -5,14 +5,15 @@ float32. The sum is the same: widening changes no value, and it is cast once.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from tuneline.export.expert_updates import of_files
 from tuneline.export.updates import refuse_tied, updates, whole_names
+from tuneline.formats.safetensors_reader import entries, file_entries, read
 from tuneline.models.adapters.source import base_values, read_adapter
 from tuneline.models.conversion.file_names import cast, float32_names, groups, skeleton, to_files
 from tuneline.models.loading import TRAINED_WEIGHTS, can_merge, load_adapter, load_model
@@ -106,26 +107,13 @@ def allclose_in_dtype(written: torch.Tensor, exact: torch.Tensor, dtype: torch.d
 
 def stored(folder: Path) -> dict[str, Callable[[], torch.Tensor]]:
     """Name of each tensor in the folder's safetensors files to what reads it."""
-    found: dict[str, Callable[[], torch.Tensor]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(path), framework="pt") as file:
-            found |= {name: _reader(path, name) for name in file.keys()}  # noqa: SIM118
-    return found
-
-
-def _reader(path: Path, name: str) -> Callable[[], torch.Tensor]:
-    def read() -> torch.Tensor:
-        with safe_open(str(path), framework="pt") as file:
-            return file.get_tensor(name)
-
-    return read
+    return {name: partial(read, name, entry) for name, entry in entries(folder).items()}
 
 
 def _whole_names(adapter: Path, base: Path) -> set[str]:
     """Modules and parameters that the adapter holds whole. Raises ValueError for one that can't be merged into this base."""
     if (adapter / TRAINED_WEIGHTS).is_file():
-        with safe_open(str(adapter / TRAINED_WEIGHTS), framework="pt") as file:
-            return set(file.keys())
+        return set(file_entries(adapter / TRAINED_WEIGHTS))
     found = read_adapter(adapter, base_values(base))
     refuse_tied(found, base)
     return whole_names(found)

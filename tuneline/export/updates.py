@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from tuneline.export.expert_updates import Update, WrappedParameter, wrapped_parameters
+from tuneline.formats.safetensors_reader import load_tensors
 from tuneline.models.adapters.source import PREFIX, Adapter, base_values, read_adapter, scale
 from tuneline.models.loading import TRAINED_WEIGHTS
 
@@ -16,7 +16,7 @@ TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 def updates(folder: Path, base: Path) -> dict[str, Update]:
     """Name of each weight of the base that the folder's adapter changes, and how."""
     if (folder / TRAINED_WEIGHTS).is_file():
-        return {name: _becomes(tensor) for name, tensor in load_file(folder / TRAINED_WEIGHTS).items()}
+        return {name: _becomes(tensor) for name, tensor in load_tensors(folder / TRAINED_WEIGHTS).items()}
     adapter = read_adapter(folder, base_values(base))
     if adapter.config.is_prompt_learning:
         return {}

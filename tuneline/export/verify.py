@@ -2,16 +2,24 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tuneline.formats.closed_folder import open_entries, plain_files
+from tuneline.formats.safetensors_reader import Entry, file_entries, read
+from tuneline.formats.weight_files import INDEX, weight_map
+from tuneline.runtime.errors import sentence
 from tuneline.runtime.hashing import SUMS, file_sha256, files
 
 NEEDED = (
     "README.md", "chat_template.jinja", "config.json", "generation_config.json", "lineage.json", "tokenizer.json",
     "tokenizer_config.json",
 )  # fmt: skip
-INDEX = "model.safetensors.index.json"
+
+
+SAID = 50
+"""Sentences about one file, at most."""
 
 
 def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
@@ -21,11 +29,25 @@ def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
     """
     if not folder.is_dir():
         return [f"{folder} is no folder: run `dvc repro`, or `dvc pull`"]
+    if found := list(open_entries(folder)):
+        # Nothing is read of a folder that leads out of itself.
+        return found
     found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
     found += changed(folder)
     broken = list(unreadable(folder))
     # What follows reads the files that were just named.
-    return found + broken or [*tensors(folder), *stops(folder, ends)]
+    return found + broken or [*_told("config.json", tensors(folder)), *_told("tokenizer.json", stops(folder, ends))]
+
+
+def _told(name: str, check: Iterator[str]) -> Iterator[str]:
+    """What a check finds, and what it can't do, as a sentence about a file."""
+    try:
+        yield from islice(check, SAID)
+        if any(True for _ in check):
+            yield f"{name}: and more of the kind"
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        yield f"{name} is not what a model of transformers has: {kind}{sentence(error)}"
 
 
 def changed(folder: Path) -> Iterator[str]:
@@ -58,47 +80,51 @@ def private(folder: Path) -> Iterator[str]:
 
 def unreadable(folder: Path) -> Iterator[str]:
     """JSON that is none, and weights that are cut short or missing."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob("*.json")):
+    for path in plain_files(folder, "*.json"):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            read = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             yield f"{path.name} is no JSON: {error}"
-    weights = sorted(folder.glob("*.safetensors"))
+        else:
+            if not isinstance(read, dict):
+                yield f"{path.name} holds {type(read).__name__}, expected an object"
+    weights = plain_files(folder, "*.safetensors")
     if not weights:
         yield "*.safetensors is missing: there are no weights"
     for path in weights:
         try:
-            with safe_open(str(path), framework="pt") as file:
-                file.keys()
-        except (SafetensorError, OSError) as error:
+            file_entries(path)
+        except ValueError as error:
             yield f"{path.name} is cut short or no safetensors file: {error}"
 
 
 def tensors(folder: Path) -> Iterator[str]:
-    """Tensors that the config asks for and the files do not hold, in their shape; or that are not finite."""
+    """Tensors that the config asks for and the files do not hold, in their shape; that it has not; or that are not finite."""
     import torch
-    from safetensors import safe_open
 
-    from tuneline.models.conversion.file_names import file_shapes
+    from tuneline.models.conversion.file_names import groups, skeleton
+    from tuneline.models.conversion.whole import is_unread
 
-    wanted = file_shapes(folder)
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"] if (folder / INDEX).is_file() else {}
-    found: dict[str, str] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(path), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                found[name] = path.name
-                shape = tuple(file.get_slice(name).get_shape())
-                if name in wanted and shape != wanted[name]:
-                    yield f"{path.name}: {name} has shape {shape}, expected {wanted[name]}"
-                elif not bool(torch.isfinite(file.get_tensor(name)).all()):
-                    yield f"{path.name}: {name} is not finite"
+    index = weight_map(folder / INDEX) if (folder / INDEX).is_file() else {}
+    found: dict[str, Entry] = {}
+    for name, entry in (one for path in plain_files(folder, "*.safetensors") for one in file_entries(path).items()):
+        if name in found:
+            yield f"{entry.file.name}: {name} is in {found[name].file.name}, too"
+        found[name] = entry
+    model = skeleton(folder, found)
+    wanted = {name: shape for group in groups(model) for name, shape in group.files.items()}
+    for name, entry in found.items():
+        if name in wanted and entry.shape != wanted[name]:
+            yield f"{entry.file.name}: {name} has shape {entry.shape}, expected {wanted[name]}"
+        elif name not in wanted and name not in model.all_tied_weights_keys and not is_unread(name, model):
+            yield f"{entry.file.name}: {name} is no tensor of such a model"
+        elif not bool(torch.isfinite(read(name, entry)).all()):
+            yield f"{entry.file.name}: {name} is not finite"
     for name in sorted(wanted.keys() - found.keys()):
         yield f"{index.get(name, 'model.safetensors')}: {name} is missing"
-    for name in sorted(name for name, file in index.items() if found.get(name) != file):
-        yield f"{INDEX}: {name} is said to be in {index[name]}, and is in {found.get(name, 'no file')}"
+    for name in sorted(name for name, file in index.items() if name not in found or found[name].file.name != file):
+        there = found[name].file.name if name in found else "no file"
+        yield f"{INDEX}: {name} is said to be in {index[name]}, and is in {there}"
 
 
 def stops(folder: Path, ends: Sequence[int] | None = None) -> Iterator[str]:

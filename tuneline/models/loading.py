@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneline.formats.closed_folder import check_closed
 from tuneline.models.gpu.float16 import BFLOAT16, auto_dtype, float16_fault, oldest_gpu
+from tuneline.runtime.errors import is_out_of_memory, sentence
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
 
@@ -51,11 +53,11 @@ def load_model(
 
     It is read straight to `device`, or its layers are dealt to several GPUs: `limits` are bytes by GPU. Under ZeRO-3 DeepSpeed
     shards it as it is read. `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the
-    folder holds no weights.
+    folder is not closed, or its files hold other tensors than its config.json asks for.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from tuneline.formats.safetensors_reader import entries
     from tuneline.models.gpu.attention import repeat_where_no_kernel_takes_groups
 
     restyle_library_bars()
@@ -66,13 +68,31 @@ def load_model(
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     repeat_where_no_kernel_takes_groups()
     _need(folder / "config.json", folder)
-    if not any(folder.glob("*.safetensors")):
+    if not entries(folder):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-        **_quantization(quantize, dtype), **_destination(device, limits),
-    )  # fmt: skip
+    placed = _quantization(quantize, dtype) | _destination(device, limits)
+    model = load_whole(folder, dtype=dtype, use_safetensors=True, **placed)
     return model.requires_grad_(False).eval()
+
+
+def load_whole(folder: Path, **options: Any) -> Any:
+    """The causal language model of a folder; raises ValueError unless it is closed, and its tensors are the model's."""
+    from transformers import AutoModelForCausalLM
+
+    from tuneline.models.conversion.whole import check_report, refuse_adapter
+
+    check_closed(folder)
+    refuse_adapter(folder)
+    # What is of another shape is in the report then, and not an error of many lines.
+    options |= {"local_files_only": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"{folder} does not load: {sentence(error)}") from error
+    check_report(model, report)
+    return model
 
 
 def _destination(device: "torch.device | None", limits: "Mapping[int, int] | None") -> dict[str, Any]:
@@ -111,7 +131,9 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     Raises ValueError when the adapter is missing, does not fit, or would change nothing.
     """
     if (folder / TRAINED_WEIGHTS).is_file():
-        return _with_changed(model, folder / TRAINED_WEIGHTS)
+        from tuneline.models.adapters.changed import with_changed
+
+        return with_changed(model, folder / TRAINED_WEIGHTS)
     from tuneline.models.adapters.attach import attach
     from tuneline.models.adapters.source import read_adapter
 
@@ -155,23 +177,6 @@ def empty_model(folder: Path) -> Any:
 def can_merge(model: Any) -> bool:
     """Whether what was trained is a change of weights, and not virtual tokens."""
     return not (hasattr(model, "active_peft_config") and model.active_peft_config.is_prompt_learning)
-
-
-def _with_changed(model: Any, path: Path) -> Any:
-    import torch
-    from safetensors.torch import load_file
-
-    named = dict(model.named_parameters())
-    tensors = load_file(path)
-    wrong = [name for name, one in tensors.items() if name not in named or named[name].shape != one.shape]
-    if wrong:
-        raise ValueError(
-            f"{path} does not fit the base: {len(wrong)} tensors are not there, or of another shape, first {wrong[0]}"
-        )
-    with torch.no_grad():
-        for name, one in tensors.items():
-            named[name].copy_(one)
-    return model
 
 
 def pick_device() -> "torch.device":

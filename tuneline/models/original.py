@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tuneline.formats.closed_folder import plain_files
 from tuneline.formats.safetensors_reader import Entry, entries, read, unread
 from tuneline.formats.safetensors_writer import write_shards
 
@@ -48,7 +49,7 @@ def put_aside(source: Path, base: Path, names: OriginalNames, files: Mapping[str
     # A head that is tied to the embeddings would stay behind them.
     rest = {name: entry for name, entry in files.items() if name not in kept and name != names.head}
     write_shards(folder, [unread(name, entry) for name, entry in rest.items()], "uint8", what="base: parts left out")
-    for path in source.glob("*.json"):
+    for path in plain_files(source, "*.json"):
         if not any(path.match(pattern) for pattern in NOT_PUT_ASIDE):
             shutil.copyfile(path, folder / path.name)
     (folder / NAMES_FILE).write_text(json.dumps(names._asdict(), indent=2) + "\n", encoding="utf-8")
@@ -84,7 +85,7 @@ def write_original(native: Path, base: Path, folder: Path, dtype: str) -> None:
     rest = {name: (name, entry) for name, entry in entries(aside).items()}
     tensors = [unread(name, entry, written_as=key) for key, (name, entry) in sorted((text | rest).items())]
     write_shards(folder, tensors, dtype, what="export: original layout")
-    for path in aside.glob("*.json"):
+    for path in plain_files(aside, "*.json"):
         if path.name not in (NAMES_FILE, "config.json", "model.safetensors.index.json"):
             shutil.copyfile(path, folder / path.name)
     config = json.loads((aside / "config.json").read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tuneline.formats.closed_folder import check_closed
 from tuneline.models.adapters.importing import adapter_hashes, read_lineage
 from tuneline.models.loading import ADAPTER, TRAINED_WEIGHTS
 from tuneline.runtime.workspace import user_path
@@ -55,6 +56,8 @@ def _folder(init: str) -> Path:
     folder = user_path(init)
     if folder.resolve() == ADAPTER.resolve():
         raise ValueError(f"train.init is {init!r}, which `train` itself writes: take rev:HEAD, or a copy elsewhere")
+    if folder.is_dir():
+        check_closed(folder)
     if not folder.is_dir() or not adapter_hashes(folder):
         raise ValueError(f"train.init is {init!r}, expected null, the folder of an adapter, or rev:<git revision>")
     return folder
@@ -159,7 +162,6 @@ def _other_scale(model: Any, adapter: Any) -> str:
 
 
 def _shapes(path: Path) -> "Shapes":
-    from safetensors import safe_open
+    from tuneline.formats.safetensors_reader import file_entries
 
-    with safe_open(str(path), framework="pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {name: entry.shape for name, entry in file_entries(path).items()}

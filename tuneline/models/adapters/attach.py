@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuneline.models.adapters.source import PREFIX, Adapter
+from tuneline.runtime.errors import is_out_of_memory, sentence
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ def attach(model: Any, adapter: Adapter, name: str = "default") -> Any:
 
 def refuse_empty(adapter: Adapter) -> None:
     """Raises ValueError for an adapter that is as it was before training."""
+    if not adapter.tensors:
+        raise ValueError(f"{adapter.folder} holds no tensors: it changes nothing")
     changes = {key: one for key, one in adapter.tensors.items() if "lora_" not in key or _is_zero_at_start(key)}
     if not any(bool(one.any()) for one in changes.values()):
         layers = f"{len(changes)} layers (lora_B is all zero, first {min(changes)})"
@@ -56,10 +59,12 @@ def place(model: Any, adapter: Adapter, name: str = "default") -> Any:
             tuned.add_adapter(name, config)
         else:
             tuned = get_peft_model(model, config, adapter_name=name)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
-            f"{adapter.folder} does not fit the base: {description(config)}; PEFT says: {' '.join(str(error).split())}"
-        ) from None
+            f"{adapter.folder} does not fit the base: {description(config)}; PEFT says: {sentence(error)}"
+        ) from error
     head = tuned.get_base_model().get_output_embeddings()
     if isinstance(head, BaseTunerLayer) and not config.is_prompt_learning:
         raise ValueError(

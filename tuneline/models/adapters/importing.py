@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline.formats.closed_folder import check_closed
+from tuneline.formats.safetensors_reader import entries, load_tensors, read
 from tuneline.models.adapters.attach import (
     Shapes,
     converted,
@@ -34,10 +36,9 @@ def read_fitting(source: Path, base: Path) -> "tuple[Any, dict[str, torch.Tensor
 
     Raises ValueError for one that is not followed, does not fit the base, or changes nothing.
     """
-    from safetensors.torch import load_file
-
+    check_closed(source)
     if (source / TRAINED_WEIGHTS).is_file():
-        config, tensors = None, load_file(source / TRAINED_WEIGHTS)
+        config, tensors = None, load_tensors(source / TRAINED_WEIGHTS)
         parameters = empty_model(base).named_parameters()
         expected: Shapes = {name: tuple(one.shape) for name, one in parameters if name in tensors}
     else:
@@ -118,20 +119,18 @@ def adapter_hashes(folder: Path) -> dict[str, str]:
 def read_lineage(folder: Path) -> dict[str, Any]:
     """The folder's lineage.json, if ours; else nothing."""
     path = folder / LINEAGE
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds {type(found).__name__}, expected an object")
     return found
 
 
 def weights_of(base: Path) -> "Callable[[str], torch.Tensor | None]":
     """What reads a weight of the base's files by its name; None for a name that they have not."""
-    from safetensors import safe_open
-
-    def read(name: str) -> "torch.Tensor | None":
-        for path in sorted(base.glob("*.safetensors")):
-            with safe_open(str(path), framework="pt") as file:
-                if name in file.keys():  # noqa: SIM118
-                    tensor: torch.Tensor = file.get_tensor(name)
-                    return tensor
-        return None
-
-    return read
+    found = entries(base)
+    return lambda name: read(name, found[name]) if name in found else None

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tuneline.runtime.errors import sentence
+
 FILE = "adapter_config.json"
 ALWAYS = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
@@ -27,6 +29,8 @@ TOKENS = {
 }  # fmt: skip
 FOLLOWED = {"LORA": LORA, "P_TUNING": TOKENS, "PREFIX_TUNING": TOKENS, "PROMPT_TUNING": TOKENS}
 """Kinds of adapters to the keys that are followed, or that decided only how it was trained."""
+SIZES = {"r", "num_virtual_tokens", "token_dim", "num_layers", "num_attention_heads", "encoder_hidden_size"}
+NAMES = {"target_modules", "target_parameters", "modules_to_save", "exclude_modules"}
 RETIRED = ("merge_weights",)
 """Keys of PEFT before 0.4 that decided nothing of the function."""
 SHAPED_BY_BASE = ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
@@ -41,14 +45,15 @@ def read_config(folder: Path) -> Any:
 
     values = _values(folder)
     kind = values.get("peft_type")
-    if kind not in FOLLOWED:
+    if not isinstance(kind, str) or kind not in FOLLOWED:
         raise ValueError(f"{folder} is an adapter of PEFT's type {kind!r}, expected {', '.join(FOLLOWED)}")
+    _check_values(folder, values)
     known = vars(PEFT_TYPE_TO_CONFIG_MAPPING[kind]())
     _name_unknown(folder, {key: value for key, value in values.items() if key not in known})
     try:
         config = _quietly(PeftConfig.from_pretrained, str(folder))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / FILE} is refused by PEFT: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{folder / FILE} is refused by PEFT: {sentence(error)}") from error
     allowed = ALWAYS | FOLLOWED[kind] | {"runtime_config"}
     odd = {
         key: values[key] for key in sorted(values.keys() & known) if key not in allowed and values[key] != known[key]
@@ -85,11 +90,28 @@ def _values(folder: Path) -> dict[str, Any]:
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r}, expected PEFT's keys such as peft_type")
     return values
+
+
+def _check_values(folder: Path, values: dict[str, Any]) -> None:
+    """Raises ValueError for sizes and scales that are none: PEFT takes anything, and fails where it computes with it."""
+    for key in SIZES & values.keys():
+        if values[key] is not None and not (type(values[key]) is int and 0 < values[key] < 2**31):
+            raise ValueError(f"{folder / FILE} has {key} {json.dumps(values[key])[:80]}, expected a positive integer")
+    for key in NAMES & values.keys():
+        given = [values[key]] if isinstance(values[key], str) else values[key] or []
+        if not (isinstance(given, list) and all(isinstance(name, str) for name in given)):
+            raise ValueError(f"{folder / FILE} has {key} {json.dumps(values[key])[:80]}, expected names")
+    patterns = [values.get(key) or {} for key in ("rank_pattern", "alpha_pattern")]
+    if not all(isinstance(one, dict) for one in patterns):
+        raise ValueError(f"{folder / FILE} has a rank_pattern or alpha_pattern that is no object of names and numbers")
+    for number in (values.get("lora_alpha", 1), *(value for one in patterns for value in one.values())):
+        if type(number) not in (int, float) or not abs(number) < 1e30:
+            raise ValueError(f"{folder / FILE} has {json.dumps(number)[:80]} for a rank or a scale, expected a number")
 
 
 def _name_unknown(folder: Path, unknown: dict[str, Any]) -> None:

@@ -5,8 +5,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tuneline.formats.closed_folder import check_closed
+from tuneline.formats.safetensors_reader import load_tensors, refuse_not_finite
 from tuneline.models.adapters.peft_config import read_config
 from tuneline.models.chatglm.adapter import is_remote, native_adapter
+from tuneline.models.chatglm.weights import are_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,7 @@ def read_adapter(folder: Path, base: dict[str, Any]) -> Adapter:
 
     Raises ValueError for a folder that is no adapter, one that is not followed, or one of another kind of base.
     """
+    check_closed(folder)
     config, tensors = read_config(folder), read_tensors(folder)
     if is_remote(tensors):
         config, tensors = native_adapter(config, tensors, base, folder)
@@ -46,30 +50,26 @@ def read_tensors(folder: Path) -> "dict[str, torch.Tensor]":
     Raises ValueError when there are none, or the pickle holds anything else.
     """
     if (folder / SAFE).is_file():
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(folder / SAFE)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / SAFE} is cut short or no safetensors file: {error}") from None
+        return load_tensors(folder / SAFE)
     path = folder / PICKLED
     if not path.is_file():
         raise ValueError(f"{folder} holds neither {SAFE} nor {PICKLED}")
-    from pickle import UnpicklingError
-
     import torch
 
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError):
+    except OSError:
+        raise
+    except Exception:
+        # Its reader raises whatever a broken pickle makes its steps raise.
         loaded = None
-    if not isinstance(loaded, dict) or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
+    if not are_tensors(loaded):
         raise ValueError(
             f"{path} holds more than tensors, or is cut short: it is a pickle, of which only tensors are ever loaded; "
             f"save the adapter as {SAFE} where it was made"
         )
-    return {str(name): one.clone().contiguous() for name, one in loaded.items()}
+    refuse_not_finite(path, loaded)
+    return {name: one.detach().clone().contiguous() for name, one in loaded.items()}
 
 
 def today(tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":

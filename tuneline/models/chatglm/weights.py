@@ -1,19 +1,18 @@
 """Conversion of ChatGLM's weights to native ones, a tensor at a time: memory holds one tensor, never a checkpoint."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline.formats.safetensors_reader import file_entries
 from tuneline.formats.safetensors_writer import Tensor, write_shards
+from tuneline.formats.weight_files import pickled_files, safetensors_files
 from tuneline.models.chatglm.config import Shape
 from tuneline.models.chatglm.names import IGNORED, parts
 
 if TYPE_CHECKING:
     import torch
-
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 class Stored:
@@ -77,36 +76,20 @@ def opened(source: Path) -> Iterator[Stored]:
 
 def files_of(source: Path) -> list[Path]:
     """Weight files, by the index where there is one. Raises ValueError for an index that names a missing file."""
-    for name in INDEXES:
-        index = source / name
-        if index.is_file() and (any(source.glob("*.safetensors")) or "bin" in name):
-            try:
-                named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError):
-                raise ValueError(f"{index} is broken, expected a JSON object with weight_map") from None
-            missing = [file for file in named if not (source / file).is_file() or Path(file).name != file]
-            if missing:
-                raise ValueError(
-                    f"{index} names {missing[0]}, which is not in {source}: {len(missing)} of {len(named)} missing"
-                )
-            return [source / file for file in named]
-    files = sorted(source.glob("*.safetensors")) or sorted(source.glob("pytorch_model*.bin"))
+    files = safetensors_files(source) or pickled_files(source)
     if not files:
         raise ValueError(f"{source} holds no weights: expected *.safetensors or pytorch_model*.bin")
     return files
 
 
 def _add_safetensors(stored: Stored, file: Path, stack: ExitStack) -> None:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        tensors = stack.enter_context(safe_open(str(file), framework="pt"))
-        for name in tensors.keys():  # noqa: SIM118
-            piece = tensors.get_slice(name)
-            shape = tuple(piece.get_shape())
-            stored.add(name, shape, lambda first, rows, piece=piece: piece[first : first + rows], file)  # type: ignore[misc]
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} can't be read as safetensors ({error}): it is torn or no such file") from None
+    shapes = {name: entry.shape for name, entry in file_entries(file).items()}
+    tensors = stack.enter_context(safe_open(str(file), framework="pt"))
+    for name, shape in shapes.items():
+        piece = tensors.get_slice(name)
+        stored.add(name, shape, lambda first, rows, piece=piece: piece[first : first + rows], file)  # type: ignore[misc]
 
 
 def _add_pytorch(stored: Stored, file: Path, stack: ExitStack) -> None:
@@ -121,9 +104,20 @@ def _add_pytorch(stored: Stored, file: Path, stack: ExitStack) -> None:
         raise ValueError(
             f"{file} can't be read as plain PyTorch weights: {' '.join(str(error).split())[:200]}"
         ) from None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+    if not are_tensors(tensors):
         raise ValueError(f"{file} holds something else than tensors by name")
     for name, tensor in tensors.items():
         stored.add(
             name, tuple(tensor.shape), lambda first, rows, tensor=tensor: tensor[first : first + rows], file  # type: ignore[misc]
         )  # fmt: skip
+
+
+def are_tensors(read: Any) -> bool:
+    """Whether what a pickle held is plain tensors by name, with values in memory."""
+    import torch
+
+    return isinstance(read, dict) and all(
+        isinstance(name, str) and isinstance(one, torch.Tensor) and one.layout == torch.strided
+        and one.device.type == "cpu" and not one.is_quantized
+        for name, one in read.items()
+    )  # fmt: skip

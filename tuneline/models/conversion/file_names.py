@@ -4,9 +4,11 @@ Files hold a tensor for each expert, memory one for all experts of a layer: tran
 and takes them apart when it saves one, by conversions that it has for each architecture. Here they are asked for, never copied.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tuneline.formats.safetensors_reader import entries
 from tuneline.models.loading import model_config
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ def _joined(files: dict[str, set[str]]) -> list[tuple[str, ...]]:
     return list({id(names): tuple(names) for names in owners.values()}.values())
 
 
-def skeleton(folder: Path) -> Any:
-    """The model of a folder without its weights, its tensors named in files as the folder's are.
+def skeleton(folder: Path, names: Iterable[str] | None = None) -> Any:
+    """The model of a folder without its weights, its tensors named in files as the folder's are, or as `names`.
 
     Which conversions a checkpoint needs depends on how it was published: one may hold its experts fused, another apart.
     """
@@ -77,22 +79,11 @@ def skeleton(folder: Path) -> Any:
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
     converters = [one for one in conversions if isinstance(one, WeightConverter)]
     state = model.state_dict()
-    for name in tensor_names(folder):
+    for name in entries(folder) if names is None else names:
         rename_source_key(name, renamings, converters, model.base_model_prefix, state)
     # As from_pretrained leaves it: those that a tensor of the files has made use of.
     model._weight_conversions = [one for one in conversions if one.was_used()]
     return model
-
-
-def tensor_names(folder: Path) -> list[str]:
-    """Names of all tensors in the folder's safetensors files."""
-    from safetensors import safe_open
-
-    names: list[str] = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(path), framework="pt") as file:
-            names += file.keys()
-    return names
 
 
 def file_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
