@@ -124,6 +124,9 @@ def _length(array: Any) -> int:
         return SHORTEST * len(array) + (compute.sum(lengths).as_py() or 0)
     if types.is_struct(kind):
         return SHORTEST * len(array) + sum(map(_length, array.flatten()))
+    if types.is_map(kind):
+        begin, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        return sum(_length(child[begin:end]) for child in (array.keys, array.items))
     if types.is_nested(kind) and hasattr(array, "flatten"):
         return SHORTEST * len(array) + _length(array.flatten())
     return SHORTEST * len(array) + (array.nbytes if _is_text(kind) else 0)
@@ -158,7 +161,7 @@ def _bytes(column: Any) -> Any:
     values, place = column, 0
     if hasattr(column, "dictionary"):
         values, place = column.dictionary, column.indices[0].as_py()
-    if place is None or not _is_text(values.type) or not values[place : place + 1].null_count == 0:
+    if place is None or not _is_text(values.type) or values[place : place + 1].null_count:
         return None
     _, offsets, data = values.buffers()
     width = 8 if str(values.type).startswith("large") else 4
