@@ -98,9 +98,9 @@ def _notice(text: str) -> None:
 
 
 def _line(path: Path, name: str, section: type[Section], item: Any) -> str:
-    """Where the value stands in the file; "" when it stands in none, as where a key is missing."""
+    """Where the value stands in the file, or what it is missing in; "" when it stands in none."""
     keys = item["loc"] or ((found,) if (found := _mentioned(section, item)) else ())
-    line = None if item["type"] == "missing" else line_of(path, (name, *keys))
+    line = line_of(path, (name, *keys))
     return "" if line is None else f" (line {line})"
 
 

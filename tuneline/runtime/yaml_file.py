@@ -6,9 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+LONGEST = 400
+"""Characters of a value that a message repeats."""
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 200
-_short.maxlist = _short.maxdict = 20
+_short.maxlist = _short.maxdict = 12
+_short.maxlevel = 3
 _short.maxlong = 60
 
 
@@ -60,6 +63,7 @@ def _nodes(text: str) -> Any:
 def shown(value: Any) -> str:
     """A value as Python writes it; of a long or a deep one the beginning."""
     try:
-        return _short.repr(value)
+        text = _short.repr(value)
     except ValueError:
-        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
