@@ -16,6 +16,7 @@ from chat.openai.errors import ApiError
 
 HEALTH = "/health"
 """Answered without a key."""
+VERSIONS = ("1.0", "1.1")
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16_384
 MAX_PAGE_BODY = 512 * 1024
@@ -39,7 +40,9 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = None
         if scope["type"] == "http":
-            error = self.error(scope["method"], scope["path"], Headers(scope=scope))
+            error = version_error(scope["http_version"]) or self.error(
+                scope["method"], scope["path"], Headers(scope=scope)
+            )
         await (self.response(error) if error else self.app)(scope, receive, send)
 
     def error(self, method: str, path: str, headers: Headers) -> ApiError | None:
@@ -88,6 +91,14 @@ class PageAccess(Access):
 
     def response(self, error: ApiError) -> Response:
         return PlainTextResponse(str(error), error.status)
+
+
+def version_error(version: str) -> ApiError | None:
+    """Error of a request in another version of HTTP than this server's library reads: it would take it for 1.1."""
+    if version in VERSIONS:
+        return None
+    message = f"HTTP version is {version[:80]!r}, expected one of {', '.join(VERSIONS)}"
+    return ApiError(505, message, headers={"Connection": "close"})
 
 
 def framing_error(headers: Headers) -> ApiError | None:

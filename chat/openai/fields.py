@@ -17,7 +17,9 @@ IGNORED = frozenset(
     }
 )  # fmt: skip
 """Of a request; they change no reply."""
-IGNORED_IN_MESSAGE = frozenset({"annotations", "parsed", "provider_specific_fields"})
+IGNORED_IN_MESSAGE = frozenset(
+    {"annotations", "parsed", "provider_specific_fields", "reasoning_details", "thinking_blocks"}
+)
 """Of an assistant's message that comes back."""
 REASONING = ("reasoning_content", "reasoning")
 """Names of its thoughts; the first that is given counts, and only after the user's last message: templates show no others."""
@@ -75,7 +77,8 @@ def ignored_fields(values: dict[str, Any]) -> tuple[str, ...]:
     asked = last_question([message.get("role") for message in given])
     for place, message in enumerate(given):
         thoughts = [name for name in REASONING if message.get(name)]
-        ignored = {*IGNORED_IN_MESSAGE, *(thoughts[1:] if place > asked else thoughts)}
+        own_name = {"name"} if message.get("role") == "assistant" else set()
+        ignored = {*IGNORED_IN_MESSAGE, *own_name, *(thoughts[1:] if place > asked else thoughts)}
         names += [f"messages.{name}" for name in message if name in ignored and message[name]]
     return tuple(dict.fromkeys(names))[:MAX_NAMED]
 

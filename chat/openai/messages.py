@@ -35,7 +35,7 @@ class ChatMessage(StrictModel):
     tool_call_id: str | None = None
     """A tool's alone, which needs it."""
     name: str | None = None
-    """A tool's alone; goes by its call."""
+    """A tool's, which goes by its call, or an assistant's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,7 +45,9 @@ class ChatMessage(StrictModel):
             return values
         role = values.get("role")
         thoughts = [(name, "assistant") for name in REASONING]
-        for name, owner in (("tool_calls", "assistant"), ("tool_call_id", "tool"), ("name", "tool"), *thoughts):
+        # An assistant's own name comes back with its reply, and no template shows it.
+        named = ("name", "assistant" if role == "assistant" else "tool")
+        for name, owner in (("tool_calls", "assistant"), ("tool_call_id", "tool"), named, *thoughts):
             if values.get(name) and role != owner:
                 raise ValueError(f"{name} only where the role is {owner}")
         if role == "tool" and not isinstance(values.get("tool_call_id"), str):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from tuneline.data.readers.limits import Unpacked, is_plain_file, limited_memory
 from tuneline.data.readers.spreadsheet import ZIP, is_workbook
 
 STREAMS: dict[bytes, Callable[[Path], Any]] = {
@@ -21,28 +22,29 @@ STREAMS: dict[bytes, Callable[[Path], Any]] = {
 """First bytes of a file that is packed as a whole, and how it is opened."""
 DEPTH = 3
 """Archives inside archives that are opened."""
-SIZE = 2**36
-"""Bytes that one archive may unpack to: more is a mistake or a trap."""
 
 
-def unpacked(path: Path, name: str, folder: Path | None, depth: int = 0) -> Iterator[tuple[str, Path]]:
+def unpacked(
+    path: Path, name: str, folder: Path | None, depth: int = 0, size: Unpacked | None = None
+) -> Iterator[tuple[str, Path]]:
     """(name, path) of the file itself, or of each file inside: `set.zip/train.json`. Copies lie in `folder` while it is used.
 
-    Raises ValueError for an archive that is torn or too large.
+    Archives inside count into the `size` of the outermost. Raises ValueError for one that is torn or too large.
     """
     kind = _kind(path) if depth < DEPTH else None
     if kind is None:
         yield name, path
         return
+    size = size or Unpacked(path)
     with tempfile.TemporaryDirectory(dir=folder) as inside:
         for inner, extract in _members(path, kind):
             copy = Path(inside) / "member"
             try:
-                with extract() as source, copy.open("wb") as target:
-                    _copy(source, target, path)
+                with limited_memory(path), extract() as source, copy.open("wb") as target:
+                    _copy(source, target, size)
             except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
                 raise ValueError(f"{path} can't be unpacked: {error}; pack it again") from None
-            yield from unpacked(copy, f"{name}/{inner}" if inner else name, folder, depth + 1)
+            yield from unpacked(copy, f"{name}/{inner}" if inner else name, folder, depth + 1, size)
             copy.unlink()
 
 
@@ -52,7 +54,7 @@ def is_folder(path: Path) -> bool:
 
 
 def _kind(path: Path) -> bytes | None:
-    if not path.is_file():
+    if not is_plain_file(path):
         return None
     with path.open("rb") as file:
         start = file.read(8)
@@ -72,13 +74,8 @@ def _members(path: Path, kind: bytes) -> Iterator[tuple[str, Callable[[], Any]]]
                 yield member.filename, lambda member=member: archive.open(member)  # type: ignore[misc]
 
 
-def _copy(source: IO[bytes], target: IO[bytes], path: Path) -> None:
-    size = 0
+def _copy(source: IO[bytes], target: IO[bytes], size: Unpacked) -> None:
     while block := source.read(2**20):
-        size += len(block)
-        if size > SIZE:
-            raise ValueError(
-                f"{path} unpacks to more than {SIZE} bytes, expected less; unpack it by hand if it is meant so"
-            )
+        size.add(len(block))
         target.write(block)
-    shutil.copystat(path, target.name)
+    shutil.copystat(size.path, target.name)

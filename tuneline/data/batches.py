@@ -5,6 +5,7 @@ import heapq
 from collections.abc import Iterator
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
 from tuneline.data.accounting import SourceCounts
 from tuneline.data.archives import is_folder, unpacked
@@ -20,10 +21,13 @@ from tuneline.data.readers import (
     list_files,
     raw_records,
 )
+from tuneline.data.readers.limits import naming
 from tuneline.data.readers.raw import printable
 
 BATCH = 1024
 """Raw records that a worker gets at a time."""
+BATCH_TEXT = 2**24
+"""Characters from which on it gets fewer: a thousand long records would not fit into memory."""
 
 
 def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path | None = None) -> Iterator[BatchJob]:
@@ -43,8 +47,21 @@ def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path
                 source_counts.encodings[printable(file.path)] = file.encoding
             if drawn is not None:
                 records = _only(records, numbers, drawn, source_counts)
-            while batch := list(map(tuple, islice(records, BATCH))):
+            for batch in _batches(records):
                 yield BatchJob(params, source, number, file, batch, excluded)
+
+
+def _batches(records: Iterator[RawRecord]) -> Iterator[list[tuple[Any, ...]]]:
+    batch: list[tuple[Any, ...]] = []
+    size = 0
+    for record in records:
+        batch.append(tuple(record))
+        size += len(record.text)
+        if len(batch) == BATCH or size >= BATCH_TEXT:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def draw_rows(source: Source, raw: Path, limit: int, seed: int, folder: Path | None = None) -> set[int]:
@@ -81,7 +98,8 @@ def excluded_ids(params: Data, raw: Path) -> frozenset[str]:
             raise ValueError(
                 f"data.exclude: {names!r} is no file in {raw}, expected one with an id a line, or a list of ids"
             )
-        names = path.read_text(encoding="utf-8-sig").splitlines()
+        with naming(path):
+            names = path.read_text(encoding="utf-8-sig").splitlines()
     return frozenset(name.strip().partition("#")[0] for name in names if name.strip())
 
 
@@ -94,7 +112,7 @@ def _files(
         return
     for path in list_files(source, raw):
         # A folder may hold licences and torn files; a file that was named must be read.
-        named = (raw / source.path).is_file() and not is_folder(path)
+        named = not (raw / source.path).is_dir() and not is_folder(path)
         try:
             for name, copy in unpacked(path, path.relative_to(raw).as_posix(), folder):
                 yield from _file(source, copy, name, named, counts)
@@ -109,7 +127,8 @@ def _file(
 ) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
     """A file with its raw records; nothing where no reader claims it, and it was not `named`."""
     try:
-        file = with_traits(source, detect_format(source, path, name), path)
+        with naming(path):
+            file = with_traits(source, detect_format(source, path, name), path)
     except ValueError as error:
         if named:
             raise
@@ -118,8 +137,13 @@ def _file(
         else:
             yield RawFile(name, "damaged"), iter([_unreadable(error)])
         return
-    records = raw_records(file, path, source.named, counts.repairs)
+    records = _naming(path, raw_records(file, path, source.named, counts.repairs))
     yield file, records if named else _until_damage(records)
+
+
+def _naming(path: Path, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
+    with naming(path):
+        yield from records
 
 
 def _hub_file(source: Source, raw: Path) -> tuple[RawFile, Iterator[RawRecord]]:

@@ -15,11 +15,21 @@ PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|<(NAME|AUTHOR)>")
 _TAG = re.compile(r"</?(?:br|p|div|span|a|b|i|strong|em|li|ul|ol|table|tr|td|img|font)\b[^<>]*>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
 _END = re.compile(r"<eoa>\s*$")
+_LONGEST_ENTITY = 64
+"""Characters, leading zeros included. A longer one is no character, as one beyond Unicode is none."""
+
+
+def _character(match: re.Match[str]) -> str:
+    entity = match.group()
+    # Python converts no number of thousands of digits.
+    return "\ufffd" if entity[1] == "#" and len(entity) > _LONGEST_ENTITY else html.unescape(entity)
+
+
 Repairs = tuple[tuple[str, str, Callable[[str], str]], ...]
 """Names, a text without which they change nothing, and what they do."""
 REPAIRS: dict[str, tuple[str, Callable[[str], str]]] = {
     # Only what ends in a semicolon: html.unescape also turns the &copy of a link into a sign.
-    "html_entities": ("&", lambda text: _ENTITY.sub(lambda match: html.unescape(match.group()), text)),
+    "html_entities": ("&", lambda text: _ENTITY.sub(_character, text)),
     "html_tags": ("<", lambda text: _TAG.sub("", text)),
     "end_marker": ("<eoa>", lambda text: _END.sub("", text)),
     "trim": ("", str.strip),

@@ -3,11 +3,12 @@
 from functools import cached_property
 from pathlib import PurePosixPath
 from string import Formatter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Count, Different, Key, Keys, Name, Number, Seed
 
 Format = Literal[
     "auto", "json_lines", "json", "table", "blocks", "line_pairs", "transcript", "dialogue", "relations", "xml",
@@ -21,7 +22,7 @@ COLUMNS = ("question", "answer", "system", "instruction", "context", "options", 
 class Source(Section):
     """One file or folder under data/raw. Options that are left out are detected from the content."""
 
-    path: str
+    path: Name
     format: Format = "auto"
     """How records lie in the file; docs/data.md shows one of each."""
     task: Literal["auto", "qa", "triples", "entities", "label", "labels", "tools"] = "auto"
@@ -31,25 +32,25 @@ class Source(Section):
     """Put before every question, in place of the row's own instruction; empty text removes the row's own."""
     template: str | None = None
     """User turn of every row, with {question} and any column name in braces."""
-    question: str | None = None
+    question: Key | None = None
     """Field that holds the question, where several could."""
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, Key] = Field(default_factory=dict)
     """Our name of a field (COLUMNS) to its name in the file, a path in nested ones (a.0.b), or a column's number from 0."""
-    use: list[str] = Field(default_factory=list)
+    use: Keys = Field(default_factory=list)
     """Fields that are put before the question, in this order."""
-    ignore: list[str] = Field(default_factory=list)
+    ignore: Keys = Field(default_factory=list)
     """Fields that are left out, though the task may rest on them."""
     preference: Literal["chosen"] | None = None
     """Read pairs of a good and a bad answer as their good one."""
-    encoding: str | None = None
+    encoding: Name | None = None
     """Of its text files, where the text does not tell, in a name that Python knows."""
-    limit: int | None = Field(default=None, gt=0)
+    limit: Count | None = None
     """Read only so many rows, drawn by a hash of their raw text."""
-    weight: float = Field(default=1.0, gt=0, le=1000)
+    weight: Number = Field(default=1.0, gt=0, le=1000)
     """Times that each row is trained on in an epoch; below 1 each epoch takes its share of the rows in turn."""
-    revision: str | None = None
+    revision: Name | None = None
     """Commit of a dataset of the hub."""
-    split: str = "train"
+    split: Name = "train"
     """Part of a dataset of the hub."""
 
     @cached_property
@@ -121,7 +122,7 @@ class Data(Section):
     """Sources, held-out set, contamination policy, and repairs of the text."""
 
     sources: list[Source] = Field(min_length=1)
-    heldout: int = Field(gt=0)
+    heldout: Count
     """Items set aside for evaluation."""
     heldout_source: Source | None
     """A file that is the held-out set, whole; `heldout` is then not used."""
@@ -129,19 +130,19 @@ class Data(Section):
     """A file to choose the best checkpoint by, in place of train.eval_fraction."""
     heldout_turns: Literal["last_question", "last", "all"]
     """Scored turns of a held-out dialogue: the last that asks something, the last, or every one that asks."""
-    exclude: list[str] | str
+    exclude: list[Name] | Name
     """Ids of records that are left out, or a file under data/raw with an id a line."""
-    seed: int
+    seed: Seed
     """Draws the held-out items; leave it alone in ablations."""
     leak_policy: Literal["remove", "fail", "keep"]
     """What happens to training rows that leak a held-out item."""
-    max_leak_rate: float = Field(ge=0, le=1)
+    max_leak_rate: Number = Field(ge=0, le=1)
     """Share of a source's rows that may leak before the stage fails: rows that look alike may be innocent."""
-    max_reject_rate: float = Field(ge=0, le=1)
+    max_reject_rate: Number = Field(ge=0, le=1)
     """Share of a source's items that may be rejected before the stage fails."""
-    repairs: list[Repair]
+    repairs: Annotated[list[Repair], Different]
     """What may be changed in the text that is trained on; each change is counted."""
-    placeholders: dict[str, str]
+    placeholders: dict[Name, str]
     """What stands in for {{name}} or <NAME>; those that are left are reported."""
 
     @property

@@ -32,6 +32,7 @@ from tuneline.data.pair_fields import find_field_names
 from tuneline.data.plain_pairs import to_plain_pair
 from tuneline.data.preference import good_side
 from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
+from tuneline.data.readers.limits import reason_of
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.spool import Part, Spooled, record_of, to_spool, write_part
@@ -95,21 +96,20 @@ class BatchResult:
 
 
 def read_batch(job: BatchJob) -> BatchResult:
-    """Parse and clean every raw record of a batch, or reject it with a reason."""
+    """Parse and clean every raw record of a batch, or reject it with a reason: whatever it holds, it costs itself alone."""
     result = BatchResult(job.source_number, b"", b"", b"", b"", len(job.raw_records))
     spooled: list[Spooled] = []
     rejects: list[bytes] = []
-    seed = f"{job.params.seed}\n".encode()
-    path = printable(job.file.path)
+    seed, path = f"{job.params.seed}\n".encode(), printable(job.file.path)
     for raw in starmap(RawRecord, job.raw_records):
         origin = f"{path}:{raw.place if raw.place.isascii() else printable(raw.place)}"
         try:
             spooled.append(_spooled(job, raw, origin, seed, result))
-        except RejectedRecordError as error:
-            result.reasons[str(error)] += 1
-            if not result.seen and str(error) in UNNAMED:
+        except Exception as error:
+            result.reasons[reason := reason_of(error)] += 1
+            if not result.seen and reason in UNNAMED:
                 result.seen = seen_record(job.file, raw.text)
-            rejects.append(reject_line(job.source.name, origin, str(error), raw))
+            rejects.append(reject_line(job.source.name, origin, reason, raw))
     if spooled:
         result.keys, result.texts, result.records = map(b"".join, zip(*spooled, strict=True))
     result.rejects = b"".join(rejects)

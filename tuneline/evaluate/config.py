@@ -7,15 +7,16 @@ from pydantic import Field, field_validator, model_validator
 
 from tuneline.formats.extraction import TASKS
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Length, Name, Width
 
 TRAINING_SET = "training_set"
 
 
 class Evaluate(Section):
-    max_new_tokens: int = Field(gt=0)
-    max_thinking_tokens: int = Field(gt=0)
+    max_new_tokens: Length
+    max_thinking_tokens: Length
     """Of thoughts, before an answer of max_new_tokens; a longer thought is unfinished, and has no answer."""
-    batch_size: int = Field(gt=0)
+    batch_size: Width
     """Questions generated together. Batch composition changes float results, so it is part of the record."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     constrain: dict[str, list[str]] | Literal["training_set"] | None
@@ -29,9 +30,9 @@ class Evaluate(Section):
     """Of an OpenAI-compatible API, for `endpoint`."""
     base_url: str | None = None
     """Of the server that has the base; null is the same."""
-    model: str | None = None
+    model: Name | None = None
     """Name of the tuned model at the server."""
-    base_model: str | None = None
+    base_model: Name | None = None
     """Name of the base there."""
     concurrency: int = Field(default=25, gt=0, le=1024)
     """Requests in flight."""

@@ -5,12 +5,13 @@ from typing import Literal
 from pydantic import Field
 
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Number
 
 
 class Export(Section):
     dtype: Literal["bfloat16", "float16", "float32"]
-    max_delta_nll: float = Field(gt=0)
-    """Highest absolute difference of mean NLL per token (nats) between merged model and adapter."""
+    max_delta_nll: Number = Field(gt=0, le=10)
+    """Highest absolute difference of mean NLL per token (nats) between merged model and adapter; 10 is as good as chance."""
     layout: Literal["native", "chatglm3", "original"]
     """`chatglm3` writes ChatGLM3's own layout, too, into a folder of the merged model; the base must have come in it.
 

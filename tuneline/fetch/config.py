@@ -1,8 +1,9 @@
 """Section `fetch`: which data packages of packages.yaml are brought into data/raw."""
 
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Names
 
 
 class Fetch(Section):
-    packages: list[str]
+    packages: Names
     """Names of data packages; an empty list needs no network."""

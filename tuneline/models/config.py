@@ -1,25 +1,29 @@
 """Section `base`: which model is tuned, and in what form its weights are stored."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Name, Number, Sha256
+
+Perplexity = Annotated[Number, Field(gt=1, le=2**20)]
+"""Of a token: where all words of the largest vocabulary are as likely it is a quarter of that."""
 
 
 class Base(Section):
-    source: str
+    source: Name
     """A name in packages.yaml, a hub id (`owner/name`), or a folder (a path that starts with `.`, `/` or `~`)."""
     revision: str | None
     """40 hex digits of a commit, for a hub id; null otherwise."""
-    sha256: str | None
+    sha256: Sha256 | None
     """Hash of the folder's files, for a folder; null otherwise."""
     dtype: Literal["bfloat16", "float16", "float32"]
     """Of the stored weights."""
-    max_perplexity_zh: float | None = Field(gt=1)
+    max_perplexity_zh: Perplexity | None
     """Highest sane perplexity on the fixed Chinese paragraph; null switches the check off."""
-    max_perplexity_en: float | None = Field(gt=1)
+    max_perplexity_en: Perplexity | None
     """The same for the fixed English paragraph."""
 
     @field_validator("revision")

@@ -4,6 +4,7 @@
 read as YAML 1.2 (PyYAML, which reads 1.1, takes that for text), and every value is checked strictly.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -12,7 +13,11 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tuneline.runtime.yaml_file import line_of, read_yaml, shown
+
 PARAMS = Path("params.yaml")
+
+__all__ = ["PARAMS", "S", "Section", "differences", "load", "parse", "read_params", "read_yaml", "section_name"]
 
 
 class Section(BaseModel):
@@ -36,20 +41,8 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
         raise ValueError(f"{path} was not found in {Path.cwd()}: run from the root of the project")
     document = read_yaml(path)
     if not isinstance(document, dict):
-        raise ValueError(f"{path} holds {document!r}, expected sections such as lora: and train:")
+        raise ValueError(f"{path} holds {shown(document)}, expected sections such as lora: and train:")
     return document
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML 1.2 file's content. Raises ValueError with the place of a mistake."""
-    # Here, so that worker processes, which get their sections whole, do not import it each.
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def load(section: type[S], path: Path = PARAMS) -> S:
@@ -66,11 +59,14 @@ def parse(section: type[S], document: dict[str, Any], path: Path = PARAMS) -> S:
     name = section_name(section)
     values = document.get(name)
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: section {name!r} is {values!r}, expected keys {_keys(section)}")
+        raise ValueError(f"{path}: section {name!r} is {shown(values)}, expected keys {_keys(section)}")
     try:
         return section.model_validate(_renamed(section, values, path))
     except ValidationError as error:
-        complaints = "; ".join(_complaint(name, section, item) for item in error.errors())
+        complaints = "; ".join(
+            f"{_complaint(name, section, item)}{_line(path, name, section, item)}"
+            for item in error.errors(include_url=False)
+        )
         raise ValueError(f"{path}: {complaints}") from None
 
 
@@ -101,15 +97,30 @@ def _notice(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _line(path: Path, name: str, section: type[Section], item: Any) -> str:
+    """Where the value stands in the file, or what it is missing in; "" when it stands in none."""
+    keys = item["loc"] or ((found,) if (found := _mentioned(section, item)) else ())
+    line = line_of(path, (name, *keys))
+    return "" if line is None else f" (line {line})"
+
+
 def _complaint(name: str, section: type[Section], item: Any) -> str:
+    if not item["loc"] and (found := _mentioned(section, item)):
+        item = item | {"loc": (found,), "input": item["input"].get(found)}
     key = ".".join(str(part) for part in (name, *item["loc"]))
     if item["type"] == "extra_forbidden" and len(item["loc"]) > 1:
-        return f"{key} is not a known key (value {item['input']!r})"
+        return f"{key} is not a known key (value {shown(item['input'])})"
     if item["type"] == "extra_forbidden":
-        return f"{key} is not a known key (value {item['input']!r}), expected one of {_keys(section)}"
+        return f"{key} is not a known key (value {shown(item['input'])}), expected one of {_keys(section)}"
     if item["type"] == "missing":
         return f"{key} is missing, expected {_expected(item)}"
-    return f"{key} is {item['input']!r}, expected {_expected(item)}"
+    return f"{key} is {shown(item['input'])}, expected {_expected(item)}"
+
+
+def _mentioned(section: type[Section], item: Any) -> str | None:
+    """The key that a check of several keys together names first."""
+    words = re.findall(r"\w+", item["msg"])
+    return next((word for word in words if word in section.model_fields and word in item["input"]), None)
 
 
 def _expected(item: Any) -> str:

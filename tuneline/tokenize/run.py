@@ -27,6 +27,7 @@ def tokenize(
     from tuneline.tokenize.encode import Preview, encode_all
     from tuneline.tokenize.report import data_report
 
+    check_context(params, base)
     converted = json.loads(counts.read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(base)
     prompter = load_prompter(tokenizer)
@@ -37,3 +38,15 @@ def tokenize(
     writer.finish()
     report.write_text(data_report(converted, summary, preview, prompter, tokenizer, rejects, removed), encoding="utf-8")
     return summary
+
+
+def check_context(params: Tokenize, base: Path) -> None:
+    """Raises ValueError for rows longer than the base has positions for."""
+    path = base / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    most = (values.get("text_config") or values).get("max_position_embeddings")
+    if isinstance(most, int) and params.max_tokens > most:
+        raise ValueError(
+            f"tokenize.max_tokens is {params.max_tokens}, expected at most {most}, the context of the base "
+            "(max_position_embeddings of its config.json)"
+        )

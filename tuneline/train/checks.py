@@ -49,6 +49,8 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     values = json.loads((base / "config.json").read_text(encoding="utf-8"))
     dtype = pick_dtype(train.dtype, device, "train.dtype", values)
     check_method(method.tune.method, values)
+    if method.tune.method == "lora":
+        check_rank(method.lora.r, values)
     if train.early_stopping is not None and not (train.eval_fraction or has_validation(tokens)):
         raise ValueError(
             f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
@@ -58,6 +60,13 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     if start is not None:
         check_start(start, method, base)
     return Placement(processes, {"dtype": str(dtype), "device": device_name(device)}, start)
+
+
+def check_rank(rank: int, base: Mapping[str, Any]) -> None:
+    """Raises ValueError for a rank above the width of a base of this config.json: the product could have no such rank."""
+    width = (base.get("text_config") or base).get("hidden_size")
+    if isinstance(width, int) and rank > width:
+        raise ValueError(f"lora.r is {rank}, expected at most {width}, which is the width (hidden_size) of the base")
 
 
 def check_method(name: str, base: Mapping[str, Any]) -> None:

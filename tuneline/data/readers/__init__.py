@@ -30,6 +30,7 @@ from tuneline.data.readers import (
     xml_pairs,
 )
 from tuneline.data.readers.encoding import detect_encoding
+from tuneline.data.readers.limits import check_depth, is_plain_file, may_be_deep
 from tuneline.data.readers.raw import RawFile, RawRecord, UnknownFormatError
 from tuneline.data.readers.text import HEAD, open_text
 
@@ -50,9 +51,9 @@ READERS: dict[str, ModuleType] = {
 def list_files(source: Source, raw: Path) -> list[Path]:
     """The file, or all files below the folder in order of name, links followed. Raises ValueError when there is none."""
     path = raw / source.path
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return [path]
-    files = sorted(_walk(path, {path.resolve()})) if path.is_dir() else []
+    files = sorted(_walk(path)) if path.is_dir() else []
     if not files:
         raise ValueError(
             f"data.sources: path {source.path!r} is no file in {raw}, nor a folder with files; expected your raw files "
@@ -61,14 +62,16 @@ def list_files(source: Source, raw: Path) -> list[Path]:
     return files
 
 
-def _walk(folder: Path, seen_folders: set[Path]) -> Iterator[Path]:
+def _walk(top: Path) -> Iterator[Path]:
     """Files and broken links; a folder that is linked to twice is entered once."""
-    for path in folder.iterdir():
-        if not path.is_dir():
-            yield path
-        elif (real := path.resolve()) not in seen_folders:
-            seen_folders.add(real)
-            yield from _walk(path, seen_folders)
+    entered, folders = {top.resolve()}, [top]
+    while folders:
+        for path in folders.pop().iterdir():
+            if not path.is_dir():
+                yield path
+            elif (real := path.resolve()) not in entered:
+                entered.add(real)
+                folders.append(path)
 
 
 def detect_format(source: Source, path: Path, name: str) -> RawFile:
@@ -76,8 +79,8 @@ def detect_format(source: Source, path: Path, name: str) -> RawFile:
 
     Raises UnknownFormatError when it is empty, no text, or claimed by no reader, other ValueErrors when it is damaged.
     """
-    if not path.is_file():
-        raise UnknownFormatError(f"{path} is a link to nothing, or no file")
+    if not is_plain_file(path):
+        raise UnknownFormatError(f"{path} is no file of data, but {_other_kind(path)}")
     with path.open("rb") as file:
         start = file.read(8)
         if not start.strip() and not file.read(HEAD).strip():
@@ -153,12 +156,26 @@ def hub_records(source: Source, raw: Path) -> Iterator[RawRecord]:
 
 
 def parse_value(file: RawFile, text: str) -> Any:
-    """The value of a raw record. Raises ValueError or RecursionError for text that is none."""
+    """The value of a raw record. Raises ValueError or RecursionError for text that is none, or is too deep."""
+    value = _parsed(file, text)
+    if may_be_deep(text):
+        check_depth(value)
+    return value
+
+
+def _parsed(file: RawFile, text: str) -> Any:
     if file.format == "table":
         return table.parse(text, file.header, file.delimiter)
     if file.format in ("columnar", "hub", "xlsx"):
         return columnar.parse(text)
     return READERS[file.format].parse(text)
+
+
+def _other_kind(path: Path) -> str:
+    """What a path is that is no file of data."""
+    if path.is_symlink():
+        return f"a link to {path.readlink()}"
+    return "a queue (FIFO)" if path.is_fifo() else "a device or a socket"
 
 
 def _sniff(head: str, named: tuple[str, ...]) -> str | None:

@@ -23,7 +23,8 @@ def sniff(head: str, named: tuple[str, ...] = ()) -> bool:
 
 
 def raw_records(file: TextIO) -> Iterator[RawRecord]:
-    """One raw record a pair. A document that is no well-formed XML is one reject; a DTD is refused (entity bombs)."""
+    """One raw record a pair. One that is nested too deeply is a reject, and so is a document
+    that is no well-formed XML; a DTD is refused (entity bombs)."""
     document = read_whole(file)
     if document.reason:
         yield document
@@ -36,7 +37,10 @@ def raw_records(file: TextIO) -> Iterator[RawRecord]:
         yield RawRecord("1", document.text, reason)
         return
     for number, pair in enumerate(root.iter(PAIR)):
-        yield RawRecord(f"[{number}]", ElementTree.tostring(pair, encoding="unicode"))
+        try:
+            yield RawRecord(f"[{number}]", ElementTree.tostring(pair, encoding="unicode"))
+        except RecursionError:
+            yield RawRecord(f"[{number}]", "".join(pair.itertext()), "nested_too_deeply")
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def text_of(value: Any, name: str, repairs: list[str]) -> str:
     value = unwrap(value)
     if name != "answer" and (not has_content(value) or is_missing(value)):
         raise RejectedRecordError(f"empty_{name}")
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf:
         repairs.append("number_to_text")
         return str(value)
     if not isinstance(value, str):

@@ -4,7 +4,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tuneline.formats import json_values
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Name
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
         "fp16", "optimizer", "scheduler")  # fmt: skip
@@ -22,7 +24,7 @@ class DeepSpeed(Section):
     """What starts the processes: DeepSpeed's own launcher, torch's elastic one, or srun within a SLURM allocation."""
     processes: int | Literal["auto"]
     """Per host; `auto` is 1 without GPUs, else as many as divide a step's rows (or micro-batches, where these go by rows)."""
-    hostfile: str | None
+    hostfile: Name | None
     """DeepSpeed hostfile (`host slots=n` a line); null is this machine alone."""
     master_port: int | None = Field(gt=0, lt=65536)
     """For the processes to find one another; null is a free one."""
@@ -32,8 +34,8 @@ class DeepSpeed(Section):
     @field_validator("zero_stage", mode="before")
     @classmethod
     def _no_flag(cls, value: Any) -> Any:
-        # True equals 1, and a Literal takes it for that.
-        if isinstance(value, bool):
+        # True and 1.0 equal 1, and a Literal takes them for that.
+        if isinstance(value, bool | float):
             raise ValueError("0, 1, 2 or 3")
         return value
 
@@ -42,8 +44,10 @@ class DeepSpeed(Section):
     def _auto_or_count(cls, value: Any) -> Any:
         if value == "auto":
             return value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError("auto or an integer above 0")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 2**16:
+            raise ValueError(
+                "auto or an integer above 0" + (" and at most 65536" if isinstance(value, int) and value > 0 else "")
+            )
         return value
 
     @field_validator("config")
@@ -52,6 +56,7 @@ class DeepSpeed(Section):
         taken = sorted(set(value) & set(OURS))
         if taken or "stage" in value.get("zero_optimization", {}):
             raise ValueError(f"no {taken or ['zero_optimization.stage']}: sections train and deepspeed say that")
+        json_values.check_value(value)
         return value
 
     @model_validator(mode="after")

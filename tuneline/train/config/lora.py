@@ -1,34 +1,37 @@
 """Section `lora`: low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Different, Name, Names, Number, Width
+
+Layer = Annotated[int, Field(ge=0, le=2**16)]
 
 
 class Lora(Section):
     ALIASES: ClassVar[dict[str, str]] = {"targets": "target_modules"}
 
-    r: int = Field(gt=0)
-    alpha: float = Field(gt=0)
+    r: Width
+    alpha: Number = Field(gt=0, le=2**20)
     """The adapter is scaled by alpha / r: changing r alone changes both."""
-    dropout: float = Field(ge=0, lt=1)
+    dropout: Number = Field(ge=0, lt=1)
     variant: Literal["lora", "rslora", "dora", "pissa", "loraplus"]
     """`rslora` scales by alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732), `dora` learns magnitudes apart (Liu et al.
     2024, arXiv:2402.09353), `pissa` starts from the base's largest singular values (Meng et al. 2024,
     arXiv:2404.02948), `loraplus` trains B faster than A (Hayou et al. 2024, arXiv:2402.12354)."""
-    loraplus_ratio: float = Field(ge=1)
+    loraplus_ratio: Number = Field(ge=1, le=10_000)
     """Learning rate of B over that of A, for `loraplus`."""
     target_modules: list[str] | str
     """Names of linear layers, and `embed_tokens` where it is not tied; or one regular expression of whole names, as PEFT's.
     `all` is every linear layer but the head."""
-    layers_to_transform: list[int] | None
+    layers_to_transform: Annotated[list[Layer], Different] | None
     """Numbers of the layers to adapt, from 0; null is all."""
-    layers_pattern: str | None
+    layers_pattern: Name | None
     """Name of the list of layers that these count in, where a base has several; null is any."""
-    modules_to_save: list[str]
+    modules_to_save: Names
     """Names of layers that are trained whole beside the adapter, and saved with it."""
     bias: Literal["none", "all", "lora_only"]
     """Biases of the base that are trained, too: of all its layers, or of the adapted ones."""
@@ -39,8 +42,10 @@ class Lora(Section):
     @classmethod
     def _names_or_pattern(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        if not isinstance(names, list) or not names or not all(map(_is_name, names)):
             raise ValueError("names of layers such as [q_proj, v_proj], [all], or a regular expression")
+        if len(set(names)) < len(names):
+            raise ValueError("each layer's name once")
         if value in ("all", "all-linear"):
             return ["all"]
         if isinstance(value, str):
@@ -59,3 +64,7 @@ class Lora(Section):
         if self.layers_to_transform == []:
             raise ValueError("layers_to_transform null or numbers of layers (it is [])")
         return self
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable() and " " not in value

@@ -2,16 +2,15 @@
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Width
 
 
 class PTuning(Section):
     ALIASES: ClassVar[dict[str, str]] = {"encoder_hidden": "encoder_hidden_size"}
 
-    num_virtual_tokens: int = Field(gt=0)
+    num_virtual_tokens: Width
     projection: bool
     """Whether `prefix` learns its keys and values through a small network."""
-    encoder_hidden_size: int = Field(gt=0)
+    encoder_hidden_size: Width
     """Width of the network of `p_tuning`, and of `prefix` with projection."""

@@ -2,40 +2,41 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
+from tuneline.runtime.values import Count, Name, Names, Number, Seed, Sha256, Width
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Train(Section):
     ALIASES: ClassVar[dict[str, str]] = {"scheduler": "lr_scheduler_type", "log_steps": "logging_steps"}
 
-    init: str | None
+    init: Name | None
     """What training goes on from: the folder of an adapter, or `rev:` and a git revision or experiment; null is the base."""
-    init_sha256: str | None
+    init_sha256: Sha256 | None
     """Of that adapter, so that a change of it is a change of the parameters; not needed for `rev:` and 40 hex digits."""
-    seed: int
+    seed: Seed
     """Of adapter initialisation, dropout, row order and the validation rows."""
-    epochs: float = Field(gt=0)
-    max_steps: int | None = Field(gt=0)
+    epochs: Number = Field(gt=0, le=1_000_000)
+    max_steps: Count | None
     """Optimizer steps at most, whatever `epochs` says; null is no limit."""
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    learning_rate: Number = Field(gt=0, le=10)
+    weight_decay: Number = Field(ge=0, le=1)
     betas: list[Rate] = Field(min_length=2, max_length=2)
     """Of AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
     warmup_ratio: Rate
     """Of the optimizer steps."""
-    warmup_steps: int | None = Field(ge=0)
+    warmup_steps: int | None = Field(ge=0, lt=2**31)
     """Instead of the ratio; null is by the ratio."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"]
-    max_grad_norm: float = Field(gt=0)
-    neftune_alpha: float | None = Field(gt=0)
+    max_grad_norm: Number = Field(gt=0, le=1e9)
+    neftune_alpha: Number | None = Field(gt=0, le=1000)
     """Noise on embeddings (Jain et al. 2023, arXiv:2310.05914); null is none."""
-    batch_size: int = Field(gt=0)
+    batch_size: Width
     """Rows per optimizer step, over all processes."""
-    micro_batch_size: int = Field(gt=0)
+    micro_batch_size: Width
     """Rows per forward pass of one process, where micro-batches are not made by tokens."""
     micro_tokens: int | Literal["auto"] | None
     """Tokens per forward pass of one process, padding included; a longer row is one of its own. null goes by rows; `auto` is as
@@ -52,12 +53,12 @@ class Train(Section):
     """On GPUs: only kernels that give the same bytes again, which are slower. A CPU always does."""
     eval_fraction: Rate
     """Of the training rows, to choose the best checkpoint by; never of the held-out items. 0 with data.validation_source."""
-    early_stopping: int | None = Field(gt=0)
+    early_stopping: Count | None
     """Stop after so many validations without a better one; null is never."""
-    save_steps: int = Field(gt=0)
+    save_steps: Count
     """Optimizer steps between validations, and between resume checkpoints, of which there is one every 30 s, too."""
-    logging_steps: int = Field(gt=0)
-    report_to: list[str]
+    logging_steps: Count
+    report_to: Names
     """Of transformers' integrations that are installed: tensorboard, wandb, mlflow, swanlab, dvclive …"""
 
     @property
@@ -68,8 +69,8 @@ class Train(Section):
     @field_validator("micro_tokens", mode="plain")
     @classmethod
     def _auto_or_budget(cls, value: Any) -> Any:
-        if value is not None and value != "auto" and (type(value) is not int or value < 1):
-            raise ValueError("auto, null or an integer above 0")
+        if value is not None and value != "auto" and (type(value) is not int or not 0 < value < 2**31):
+            raise ValueError("auto, null or an integer above 0 and below 2147483648")
         return value
 
     @field_validator("loss_filter", mode="before")
@@ -84,3 +85,13 @@ class Train(Section):
         if value != "auto" and not isinstance(value, bool):
             raise ValueError("true, false or auto")
         return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Train":
+        if self.warmup_steps is not None and self.max_steps is not None and self.warmup_steps > self.max_steps:
+            raise ValueError(f"warmup_steps (it is {self.warmup_steps}) at most max_steps {self.max_steps}")
+        if self.micro_tokens is None and self.micro_batch_size > self.batch_size:
+            raise ValueError(f"micro_batch_size (it is {self.micro_batch_size}) at most batch_size {self.batch_size}")
+        if self.init is None and self.init_sha256 is not None:
+            raise ValueError("init beside init_sha256 (it is null): set both, or neither")
+        return self
