@@ -119,9 +119,9 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
             main(stage)
         except KeyboardInterrupt:
             raise StoppedError(f"stopped; run again, it goes on from the stage {name}") from None
-    seconds = time.monotonic() - start
-    info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
-    write_json(SPEED / f"{name}.json", info)
+        seconds = time.monotonic() - start
+        info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
+        write_json(SPEED / f"{name}.json", info)
     print(f"{name}: took {seconds:.1f} s, peak memory {peak_memory():.2f} GB")
 
 

@@ -29,6 +29,7 @@ from tuneline.runtime.errors import exit_with_sentence
 from tuneline.runtime.machine import machine_info, peak_memory
 from tuneline.runtime.process import exit_with_parent
 from tuneline.runtime.stage import quiet_deprecations
+from tuneline.runtime.storage.failures import writing
 from tuneline.train import methods
 from tuneline.train.batching import Step, batches_of, longest_micro_batch, tokens_per_step
 from tuneline.train.checkpoints import RUN_INFO
@@ -71,7 +72,7 @@ def run(command: Command) -> None:
     logging.set_verbosity_error()
     # It says that it takes DeepSpeed's accumulation steps, as it should.
     getLogger("accelerate").setLevel(ERROR)
-    with connection_errors():
+    with connection_errors(), writing(command.paths.scratch):
         train(command.config, command.paths, command.resume)
 
 
@@ -132,7 +133,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     with gathered(tuned):
         if trainer.is_world_process_zero():
             report = summary(tuned, trainer.state, tokens, steps)
-            methods.save(tuned, method, paths.adapter, initial)
+            with writing(paths.adapter):
+                methods.save(tuned, method, paths.adapter, initial)
             paths.metrics.write_text(to_json(report), encoding="utf-8")
     if trainer.is_world_process_zero():
         info = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}
