@@ -1,6 +1,7 @@
 """Tensors of a folder's safetensors files by name, each read when it is asked for."""
 
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,11 @@ def entries(folder: Path) -> dict[str, Entry]:
                 kind = part.get_dtype()
                 found[name] = Entry(path, tuple(part.get_shape()), DTYPES.get(kind, kind))
     return found
+
+
+def bytes_as(folder: Path, dtype: str) -> int:
+    """Bytes of all tensors of a folder in a dtype of NAMES."""
+    return sum(prod(entry.shape) * NAMES[dtype][1] for entry in entries(folder).values())
 
 
 def read(name: str, entry: Entry) -> "torch.Tensor":

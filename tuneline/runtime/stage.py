@@ -146,8 +146,10 @@ def announcement(name: str) -> str:
     names = stage_names()
     after = names[names.index(name) :] if name in names else [name]
     paths = [SPEED / f"{stage}.json" for stage in after]
-    seconds = [json.loads(path.read_text())["wall_seconds"] for path in paths if path.is_file()]
-    if len(seconds) < len(after):
+    try:
+        seconds = [float(json.loads(path.read_text())["wall_seconds"]) for path in paths]
+    except (OSError, ValueError, KeyError, TypeError):
+        # Not all have run yet; or a file was torn, which is no reason to stop.
         return numbered(name)
     end = f", {clock(sum(seconds))} to the end if all stages run" if len(after) > 1 else ""
     return f"{numbered(name)} ({clock(seconds[0])} last time{end})"

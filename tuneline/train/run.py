@@ -32,7 +32,7 @@ from tuneline.runtime.stage import quiet_deprecations
 from tuneline.runtime.storage.failures import writing
 from tuneline.train import methods
 from tuneline.train.batching import Step, batches_of, longest_micro_batch, tokens_per_step
-from tuneline.train.checkpoints import RUN_INFO
+from tuneline.train.checkpoints import RUN_INFO, require_training_room
 from tuneline.train.collate import collator, rows_packed
 from tuneline.train.config.train import Train
 from tuneline.train.deepspeed_config import shards_in
@@ -103,6 +103,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     collate = collator(base, packed=exact)
     gradient_filter = GradientFilter() if params.loss_filter == "auto" else None
     model = prepare_model(base, method, params.gradient_checkpointing is True, gradient_filter)
+    require_training_room(methods.counts(model)["trainable_parameters"], paths.adapter, paths.scratch)
     autocast_forward(model, device, dtype)
     if paths.init is not None and resume is None:
         # A checkpoint has it already, and what was learnt since.

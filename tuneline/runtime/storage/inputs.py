@@ -44,12 +44,18 @@ class Inputs:
         self.paths = inputs_of(stage)
         made = outputs() if self.paths else []
         # First, so that a change while hashes are taken is seen at the end.
+        self._states: dict[Path, State] = {}
         stats = {file: _stat(file) for path in self.paths for file in files_of(path).values()}
         hashes: dict[Path, str] = {}
         for output in made:
             if any(output.path.is_relative_to(path) for path in self.paths) and output.path.exists():
                 hashes |= {output.path / name: digest for name, digest in verified(output).items()}
         self._states = {file: State(stat, hashes.get(file)) for file, stat in stats.items()}
+
+    def watch(self, path: Path) -> None:
+        """Take a file or folder for an input, too, that dvc.yaml does not list: a base's source."""
+        self._states |= {file: State(_stat(file), None) for file in files_of(path).values()}
+        self.paths.append(path)
 
     def changes(self) -> Iterator[str]:
         """Files that are not as they were, a few words each."""

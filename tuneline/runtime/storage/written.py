@@ -19,7 +19,7 @@ def record_written(stage: str, made: Mapping[Path, Path]) -> None:
 
 
 def update(stage: str, listings: Mapping[str, Listing]) -> None:
-    write_json(_path(stage), written(stage) | listings)
+    write_json(_path(stage), written(stage) | dict(listings))
 
 
 def written(stage: str) -> dict[str, Listing]:
