@@ -23,6 +23,7 @@ from tuneline.runtime.params import S, Section, differences, parse, read_params
 from tuneline.runtime.process import dvc_pid, exit_with_parent
 from tuneline.runtime.progress import clock
 from tuneline.runtime.slots import stage_devices
+from tuneline.runtime.storage.failures import writing
 from tuneline.runtime.storage.inputs import Inputs
 from tuneline.runtime.storage.written import record_written
 
@@ -57,7 +58,7 @@ class Stage:
         `live` are files that were written in place as the stage went on. Raises ValueError when parameters, code or inputs
         have changed since the stage began; these files are removed then.
         """
-        with ExitStack() as stack:
+        with writing(targets[0].parent), ExitStack() as stack:
             paths = tuple(stack.enter_context(atomic_output(target)) for target in targets)
             yield paths
             missing = [str(target) for target, path in zip(targets, paths, strict=True) if not path.exists()]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tuneline.runtime.storage.room import amount, free_bytes, size_of
 
-ROOM = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up"}
+ROOM = {errno.ENOSPC: "no space was left", errno.EDQUOT: "the quota was used up"}
 REFUSED = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
@@ -138,12 +138,13 @@ def _why(number: int, path: Path | None) -> str:
     if number in REFUSED:
         return f"{REFUSED[number]}; expected a place that this user can read and write"
     folders = _full() if path is None else [path.parent]
-    free = ", ".join(f"{amount(free_bytes(folder))} free in {folder}" for folder in folders)
+    free = ", ".join(f"now {amount(free_bytes(folder))} free in {folder}" for folder in folders)
     return f"{ROOM[number]}{_so_far(path)}{f', {free}' if free else ''}; make room there and run again"
 
 
 def _so_far(path: Path | None) -> str:
-    size = 0 if path is None else size_of(path)
+    # Of a folder that holds more, its size says nothing.
+    size = size_of(path) if path is not None and path.name.endswith(".partial") else 0
     return f", {amount(size)} of it were written" if size else ""
 
 

@@ -28,7 +28,8 @@ def written(stage: str) -> dict[str, Listing]:
         found = json.loads(_path(stage).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {path: files for path, files in entries if isinstance(files, dict)}
 
 
 def _path(stage: str) -> Path:
