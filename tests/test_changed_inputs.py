@@ -175,7 +175,7 @@ def test_an_input_that_changes_while_the_stage_runs_ends_it(finished, change, sa
     stage = Stage("convert", code={})
     target = Path("data/processed/train.jsonl")
     before = target.read_bytes(), written("convert")
-    with (
+    with (  # noqa: PT012
         pytest.raises(ValueError, match=rf"^changed while the stage ran: {said}; nothing was written"),
         stage.outputs(target) as (path,),
     ):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.helpers.commands import python
+from tests.helpers.paths import ROOT
 from tuneline.formats.safetensors_writer import Tensor, write_shards
 from tuneline.runtime.atomic import atomic_output, write_json
 from tuneline.runtime.errors import exit_with_sentence
@@ -68,9 +69,7 @@ for name, source in {writers}.items():
 def test_every_library_that_writes_ends_in_one_sentence(tmp_path):
     """At a limit on the size of a file, which every writer meets as it meets a full disk."""
     writers = WRITERS
-    result = python(
-        tmp_path, "-c", CHILD.format(size=BIG, limit=LIMIT, writers=writers), env={"PYTHONPATH": os.getcwd()}
-    )
+    result = python(tmp_path, "-c", CHILD.format(size=BIG, limit=LIMIT, writers=writers), env={"PYTHONPATH": str(ROOT)})
     said = result.stdout.splitlines()
     assert len(said) == len(writers), result.stderr
     for name, line in zip(writers, said, strict=True):
@@ -106,7 +105,7 @@ def test_the_sentence_has_path_what_was_written_and_what_is_free(workspace, monk
     workspace()
     monkeypatch.setattr(failures, "free_bytes", lambda path: 4_000)
     Path("models/base").mkdir(parents=True)
-    with (
+    with (  # noqa: PT012
         pytest.raises(SystemExit) as end,
         exit_with_sentence("base"),
         atomic_output(Path("models/base")) as folder,
@@ -120,7 +119,7 @@ def test_the_sentence_has_path_what_was_written_and_what_is_free(workspace, monk
         f"base: models/base could not be written: {room_}, 1.5 MB of it were written, "
         "now 4 KB free in models; make room there and run again"
     )
-    assert os.listdir("models") == ["base"], "the earlier one stays"
+    assert [path.name for path in Path("models").iterdir()] == ["base"], "the earlier one stays"
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -169,7 +168,7 @@ def test_a_bug_keeps_its_traceback(error):
 
 def test_an_error_about_another_file_is_not_about_the_output(workspace):
     workspace()
-    with pytest.raises(PermissionError) as error, atomic_output(Path("models/base")) as folder:
+    with pytest.raises(PermissionError) as error, atomic_output(Path("models/base")) as folder:  # noqa: PT012
         folder.mkdir()
         raise PermissionError(errno.EACCES, "Permission denied", "data/raw/a.csv")
     assert (
@@ -216,4 +215,4 @@ def test_json_is_whole_or_as_it_was(workspace, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_json(Path("metrics/a.json"), {"a": 2})
     assert json.loads(Path("metrics/a.json").read_bytes()) == {"a": 1}
-    assert os.listdir("metrics") == ["a.json"]
+    assert [path.name for path in Path("metrics").iterdir()] == ["a.json"]

@@ -32,6 +32,8 @@ UNNAMED = re.compile(
 )
 """A write that came to nothing, of which the library does not say why."""
 NO_MEMORY = re.compile(r"can't allocate memory|std::bad_alloc")
+UNFINISHED = re.compile(r"^\.(.+)\.partial$")
+"""What atomic_output calls a file."""
 KNOWN = {*ROOM, *REFUSED, *TOO_MANY, errno.EFBIG, errno.ENOMEM}
 LITTLE = 1 << 20
 """Bytes: a disk with less is full."""
@@ -56,8 +58,7 @@ def writing(path: Path) -> Iterator[None]:
         if found is None or found[0] == errno.ENOMEM or not _is_about(found[1], path):
             raise
         number, file = found
-        said = _finished(file or path, path)
-        raise UnwritableError(f"{said} could not be written: {_why(number, path)}") from error
+        raise UnwritableError(f"{_finished(file or path)} could not be written: {_why(number, path)}") from error
 
 
 def explain(error: BaseException) -> str | None:
@@ -74,7 +75,7 @@ def explain(error: BaseException) -> str | None:
         return _why(number, Path())
     if file is None:
         return None if number in REFUSED and isinstance(error, OSError) else f"writing failed: {_why(number, None)}"
-    return f"{_finished(file, file)}: {_why(number, file)}"
+    return f"{_finished(file)}: {_why(number, file)}"
 
 
 def _find(error: BaseException) -> tuple[int, Path | None] | None:
@@ -121,10 +122,9 @@ def _is_about(file: Path | None, path: Path) -> bool:
     return file.absolute().is_relative_to(path.absolute())
 
 
-def _finished(file: Path, path: Path) -> Path:
-    """The name that a file in the making has in the end."""
-    name = path.name.removeprefix(".").removesuffix(".partial") if path.name.endswith(".partial") else path.name
-    return path.with_name(name) / file.relative_to(path) if file.is_relative_to(path) else path.with_name(name)
+def _finished(path: Path) -> Path:
+    """The name that a file in the making, or one in such a folder, has in the end."""
+    return Path(*(UNFINISHED.sub(r"\1", part) for part in path.parts))
 
 
 def _why(number: int, path: Path | None) -> str:
