@@ -174,7 +174,7 @@ def test_an_error_about_another_file_is_not_about_the_output(workspace):
     assert (
         explain(error.value) == "data/raw/a.csv: permission denied; expected a place that this user can read and write"
     )
-    with (
+    with (  # noqa: PT012
         pytest.raises(UnwritableError, match=r"^models/base/a\.json could not be written"),
         atomic_output(Path("models/base")) as folder,
     ):
