@@ -30,6 +30,7 @@ def import_adapter(
     """
     from tuneline.models.adapters import importing
     from tuneline.runtime.atomic import atomic_output, write_json
+    from tuneline.runtime.storage.written import record_written
 
     found = importing.import_adapter(source, base, target)
     said = found["lineage"]["imported"]
@@ -40,5 +41,6 @@ def import_adapter(
         write_json(TRAINING, counts | {"imported": said["name"], "rows_seen": 0, "steps": 0, "supervised_tokens": 0})
         with atomic_output(CURVE) as path:
             path.write_text("step,loss,learning_rate,grad_norm,validation_loss\n", encoding="utf-8")
+        record_written("train", {path: path for path in (ADAPTER, TRAINING, CURVE)})
     then = "; now run `dvc commit --force train`, then `dvc repro`" if target == ADAPTER else ""
     print(f"import-adapter: {target} is {source} for {base}{then}")

@@ -1,6 +1,5 @@
 """Constraints of held-out items, from `evaluate.constrain`: what the answer to each may hold."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tuneline.evaluate.config import TRAINING_SET, Evaluate
 from tuneline.formats.extraction import TASKS, Classes
 from tuneline.formats.records import Record, last_question
+from tuneline.formats.stored import read_object
 
 if TYPE_CHECKING:
     from tuneline.models.constrained_decoding import ConstrainedDecoding, Constrainer, Constraint
@@ -44,9 +44,7 @@ def allowed_classes(params: Evaluate, training_classes: Path, records: Sequence[
         return {}
     tasks = {record["task"] for record in records} & set(TASKS)
     if params.constrain == TRAINING_SET:
-        if not training_classes.is_file():
-            raise ValueError(f"{training_classes} is missing: run `dvc repro convert`, which writes it")
-        known: Classes = json.loads(training_classes.read_text(encoding="utf-8"))
+        known: Classes = read_object(training_classes, {"*": list}, "convert")
         if missing := sorted(tasks - set(known)):
             raise ValueError(
                 f"{KEY} is {TRAINING_SET} and no answer of the training set names a class of {', '.join(missing)}: "

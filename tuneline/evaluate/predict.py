@@ -8,13 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
-import jsonlines
-
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import ItemConstraints, item_constraints
 from tuneline.formats.calls import answer_with_calls, reference_texts
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Message, Record, ToolCall
+from tuneline.formats.stored import NUMBER, Fields, read_rows
 
 if TYPE_CHECKING:
     from tuneline.evaluate.generate import BatchTime, Generated
@@ -231,11 +230,9 @@ def _speed(times: list["BatchTime"]) -> dict[str, Any]:
 
 
 def read_answers(path: Path) -> list[Any]:
-    """Lines that predict_base wrote. Raises ValueError when the file is missing."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: run `dvc repro predict_base`, which writes it")
-    with jsonlines.open(path) as lines:
-        return list(lines)
+    """Lines that predict_base wrote. Raises ValueError when the file is missing, or a line is none of its own."""
+    fields: Fields = {"id": str, "prediction": str, "nll": (*NUMBER, type(None)), "stopped_at_eos": bool}
+    return list(read_rows(path, fields, "predict_base"))
 
 
 def pair(records: list[Record], answers: Iterable[Any]) -> list[Answer]:

@@ -1,7 +1,7 @@
 """Results of an evaluation: metrics, predictions, tables for plots, and the report."""
 
 import csv
-import json
+from pathlib import Path
 from typing import Any
 
 from tuneline.evaluate import tables
@@ -16,6 +16,7 @@ from tuneline.evaluate.report import Facts, report
 from tuneline.formats.calls import asked, reference_texts
 from tuneline.formats.metrics import METRICS, main_metric
 from tuneline.formats.records import Record, last_question, write_jsonl
+from tuneline.formats.stored import COUNTS, TRAINING, read_object
 from tuneline.runtime.atomic import to_json
 
 
@@ -104,13 +105,27 @@ def _thoughts(answers: dict[str, Answer]) -> dict[str, Any]:
 
 def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> Facts:
     """What earlier stages wrote, for the report."""
-    with inputs.curve.open(encoding="utf-8") as file:
-        curve = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
-    paths = (inputs.base / "config.json", inputs.adapter / "lineage.json", inputs.training, inputs.counts)
-    config, lineage, training, counts = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    config = read_object(inputs.base / "config.json", {"model_type": str}, "base")
+    lineage = read_object(inputs.adapter / "lineage.json", {"params.tune.method": str}, "train")
+    training, counts = read_object(inputs.training, TRAINING, "train"), read_object(inputs.counts, COUNTS, "convert")
+    curve = read_curve(inputs.curve)
     notice = inputs.base / "NOTICE"
     said = notice.read_text(encoding="utf-8").partition("\n")[0] if notice.is_file() else ""
     return Facts(config, lineage["params"], training, counts, curve, general, said)
+
+
+def read_curve(path: Path) -> list[tuple[int, float]]:
+    """(step, loss) of metrics/loss.csv. Raises ValueError naming file and line of what is no such row."""
+    curve = []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        try:
+            curve = [(int(row["step"]), float(row["loss"])) for row in rows if row["loss"]]
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise ValueError(
+                f"{path}, line {rows.line_num}: no step and loss ({error}); `dvc repro train` writes it anew"
+            ) from None
+    return curve
 
 
 def headline_sentence(metrics: dict[str, Any]) -> str:

@@ -18,7 +18,9 @@ from tuneline.export.verify import problems
 from tuneline.formats.closed_folder import plain_files
 from tuneline.formats.notices import copy_notices, notice_text
 from tuneline.formats.records import read_heldout
+from tuneline.formats.safetensors_reader import bytes_as
 from tuneline.formats.safetensors_writer import LARGEST
+from tuneline.formats.stored import COUNTS, EVALUATION, TRAINING, read_object
 from tuneline.models.chat_format import Prompter, load_prompter
 from tuneline.models.chatglm.layout import ORIGINAL as CHATGLM
 from tuneline.models.chatglm.layout import original_config, write_chatglm
@@ -31,6 +33,7 @@ from tuneline.models.loading import TRAINED_WEIGHTS, UNMERGED_ADAPTER_DIR, can_m
 from tuneline.models.original import check_original, write_original
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
+from tuneline.runtime.storage.room import require_room
 
 CARRIED = (
     "tokenizer.json",
@@ -65,6 +68,7 @@ def export(folder: Path, inputs: Inputs, params: Export, base: Base, device: tor
     layout = LAYOUTS[layout_of(inputs.base, params)] if params.layout != "native" else None
     if layout:
         layout.check(inputs.base)
+    require_room(folder, bytes_as(inputs.base, params.dtype))
     merge_into(folder, inputs.base, inputs.adapter, params.dtype)
     prompter = load_prompter(load_tokenizer(folder))
     difference = check_equivalence(folder, inputs, params, device, prompter)
@@ -166,8 +170,12 @@ def complete(
     """
     made_of = lineage(inputs, params)
     (folder / "lineage.json").write_text(to_json(made_of), encoding="utf-8")
-    metrics = {"eval": inputs.evaluation, "train": inputs.training, "convert": inputs.counts}
-    facts = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in metrics.items()} | {"export": report}
+    facts = {
+        "eval": read_object(inputs.evaluation, EVALUATION, "evaluate"),
+        "train": read_object(inputs.training, TRAINING, "train"),
+        "convert": read_object(inputs.counts, COUNTS, "convert"),
+        "export": report,
+    }
     notice = notice_text(inputs.base)
     unmerged = UNMERGED_ADAPTER_DIR if (folder / UNMERGED_ADAPTER_DIR).is_dir() else None
     (folder / "README.md").write_text(card(made_of, facts, base.model_dump(), notice, unmerged), encoding="utf-8")
@@ -178,7 +186,7 @@ def complete(
 
 def lineage(inputs: Inputs, params: Export) -> dict[str, Any]:
     """What made this model, by content: no commit and no time, so that the same inputs give the same bytes."""
-    trained = json.loads((inputs.adapter / "lineage.json").read_text(encoding="utf-8"))
+    trained = read_object(inputs.adapter / "lineage.json", {"params.tune.method": str}, "train")
     return {
         **trained,
         "adapter": hashes(path for path in files(inputs.adapter) if path.name != "lineage.json"),

@@ -10,7 +10,7 @@ from tuneline.formats.closed_folder import open_entries, plain_files
 from tuneline.formats.safetensors_reader import Entry, file_entries, read
 from tuneline.formats.weight_files import INDEX, weight_map
 from tuneline.runtime.errors import sentence
-from tuneline.runtime.hashing import SUMS, file_sha256, files
+from tuneline.runtime.hashing import files, sum_mismatches
 
 NEEDED = (
     "README.md", "chat_template.jinja", "config.json", "generation_config.json", "lineage.json", "tokenizer.json",
@@ -33,7 +33,7 @@ def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
         # Nothing is read of a folder that leads out of itself.
         return found
     found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
-    found += changed(folder)
+    found += sum_mismatches(folder)
     broken = list(unreadable(folder))
     # What follows reads the files that were just named.
     return found + broken or [*_told("config.json", tensors(folder)), *_told("tokenizer.json", stops(folder, ends))]
@@ -48,24 +48,6 @@ def _told(name: str, check: Iterator[str]) -> Iterator[str]:
     except Exception as error:
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         yield f"{name} is not what a model of transformers has: {kind}{sentence(error)}"
-
-
-def changed(folder: Path) -> Iterator[str]:
-    """Files that are not as SHA256SUMS says."""
-    sums = folder / SUMS
-    if not sums.is_file():
-        yield f"{SUMS} is missing"
-        return
-    lines = [line.partition("  ") for line in sums.read_text(encoding="utf-8", errors="replace").splitlines() if line]
-    expected = {name: digest for digest, _, name in lines}
-    present = {path.relative_to(folder).as_posix(): path for path in files(folder) if path != sums}
-    for name in sorted(expected.keys() | present.keys()):
-        if name not in present:
-            yield f"{name} is missing, and {SUMS} lists it"
-        elif name not in expected:
-            yield f"{name} is not listed in {SUMS}"
-        elif (digest := file_sha256(present[name])) != expected[name]:
-            yield f"{name} has changed: its sha256 is {digest[:12]}…, expected {expected[name][:12]}…"
 
 
 def private(folder: Path) -> Iterator[str]:

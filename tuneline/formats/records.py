@@ -15,14 +15,18 @@ import html
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
 
 import orjson
+
+from tuneline.formats.stored import Fields, read_rows
 
 Role = Literal["system", "user", "assistant", "tool"]
 Task = Literal["qa", "triples", "entities", "label", "labels", "tools"]
 
-
+ROLES, TASKS = get_args(Role), get_args(Task)
+FIELDS: Fields = {"id": str, "source": str, "origin": str, "task": str, "messages": list}
+"""Of every record."""
 WIDE = tuple(zip("，？！：；（）～　", ",?!:;()~ ", strict=True))
 
 
@@ -131,14 +135,26 @@ def last_question(record: Record) -> str:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Raises ValueError naming the stage to run when the file is missing."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: run `dvc repro convert`, which writes it")
-    # Here, so that the processes that convert do not import it each.
-    import jsonlines
+    """Raises ValueError naming the stage to run when the file is missing, and file and line of what is no record."""
+    yield from read_rows(path, FIELDS, "convert", _wrong_with)
 
-    with jsonlines.open(path, loads=orjson.loads) as lines:
-        yield from lines
+
+def _wrong_with(record: Any) -> str | None:
+    """What else is wrong with a record whose fields are there; None when nothing is."""
+    messages = record["messages"]
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            return f"message {number} has no role, expected one of {', '.join(ROLES)}"
+        if not isinstance(message.get("content"), str):
+            return f"message {number} has no content, expected text"
+    if not messages or messages[-1]["role"] != "assistant":
+        return "messages end without an answer, expected the assistant's"
+    if record["task"] not in TASKS:
+        return f"task is {record['task']!r}, expected one of {', '.join(TASKS)}"
+    given = record.get("references", [])
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        return "references are no list of texts"
+    return None
 
 
 def read_heldout(path: Path) -> list[Record]:

@@ -1,6 +1,7 @@
 """Tensors of a folder's safetensors files by name, each read when it is asked for."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,11 @@ def file_entries(path: Path) -> dict[str, Entry]:
             }
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} can't be read as safetensors ({error}): it is torn or no such file") from None
+
+
+def bytes_as(folder: Path, dtype: str) -> int:
+    """Bytes of all tensors of a folder in a dtype of NAMES."""
+    return sum(prod(entry.shape) * NAMES[dtype][1] for entry in entries(folder).values())
 
 
 def read(name: str, entry: Entry) -> "torch.Tensor":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tuneline.runtime.progress import ProgressBar
+from tuneline.runtime.storage.room import require_room
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,7 @@ def write_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = [tensor if tensor.dtype else tensor._replace(dtype=dtype) for tensor in tensors]
+    require_room(folder, sum(map(_size, tensors)))
     # The widest first, so that each begins at a multiple of its width.
     tensors.sort(key=lambda tensor: -NAMES[str(tensor.dtype)][1])
     shards = _shards(tensors, LARGEST if largest is None else largest)

@@ -8,21 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tuneline.runtime.storage.failures import writing
+
 
 @contextmanager
 def atomic_output(target: Path) -> Iterator[Path]:
     """Yield a path beside the target; move it over the target on success, remove it on failure.
 
-    The name is fixed, so what a killed run left is cleared by the next one.
+    The name is fixed, so what a killed run left is cleared by the next one. Raises UnwritableError for a full disk and the
+    like, whichever library was writing.
     """
     partial = target.with_name(f".{target.name}.partial")
     remove(partial)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield partial
-        _let_others_read(partial)
-        remove(target)
-        partial.replace(target)
+        with writing(partial):
+            yield partial
+            _let_others_read(partial)
+            remove(target)
+            partial.replace(target)
     finally:
         remove(partial)
 

@@ -1,15 +1,22 @@
 """Errors as one sentence on stderr."""
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from tuneline.runtime.storage.failures import explain
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell gives it."""
 EXPECTED = (ValueError, OSError, MemoryError)
 """What input or machine is at fault for; anything else is a bug and keeps its traceback."""
 
+
+# jsonlines opens files with it. Where a process may open no more files, Python can't load the codec either, and a LookupError
+# would stand in place of what is wrong.
+codecs.lookup("utf-8-sig")
 
 MEMORY_REMEDIES = {
     "train": "Lower train.micro_tokens (train.micro_batch_size where it is null), set train.gradient_checkpointing: true or "
@@ -38,7 +45,8 @@ class StoppedError(Exception):
 
 @contextmanager
 def exit_with_sentence(name: str) -> Iterator[None]:
-    """Exit with status 1 and `<name>: <sentence>` on stderr when the block raises one of EXPECTED.
+    """Exit with status 1 and `<name>: <sentence>` on stderr when the block raises one of EXPECTED, or what a library
+    makes of a disk that refuses.
 
     A run that was stopped (Ctrl-C) exits with status 130. Set TUNELINE_TRACEBACK=1 to see where an error came from.
     """
@@ -50,10 +58,12 @@ def exit_with_sentence(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if os.environ.get("TUNELINE_TRACEBACK") or not (isinstance(error, EXPECTED) or is_out_of_memory(error)):
+        said = None if is_out_of_memory(error) else explain(error)
+        known = said or isinstance(error, EXPECTED) or is_out_of_memory(error)
+        if os.environ.get("TUNELINE_TRACEBACK") or not known:
             raise
         if is_out_of_memory(error):
             # What follows is advice about the allocator.
             wanted = sentence(error).partition(" Including ")[0]
             sys.exit(f"{name}: {wanted} {MEMORY_REMEDIES.get(name, '')}".rstrip())
-        sys.exit(f"{name}: {sentence(error)}")
+        sys.exit(f"{name}: {said or sentence(error)}")

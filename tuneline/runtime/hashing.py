@@ -1,7 +1,7 @@
 """Hashes of files and folders: what identifies a base, an adapter and a model."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -28,6 +28,28 @@ def write_sums(folder: Path) -> None:
     """Write SHA256SUMS, which `sha256sum -c` reads, over every other file of the folder."""
     lines = _sum_lines(folder, (path for path in files(folder) if path.name != SUMS))
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """{file: sha256} of SHA256SUMS."""
+    text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
+    return {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines() if line)}
+
+
+def sum_mismatches(folder: Path) -> Iterator[str]:
+    """Files that are not as SHA256SUMS says, a sentence each."""
+    if not (folder / SUMS).is_file():
+        yield f"{SUMS} is missing"
+        return
+    expected = read_sums(folder)
+    present = {path.relative_to(folder).as_posix(): path for path in files(folder) if path != folder / SUMS}
+    for name in sorted(expected.keys() | present.keys()):
+        if name not in present:
+            yield f"{name} is missing, and {SUMS} lists it"
+        elif name not in expected:
+            yield f"{name} is not listed in {SUMS}"
+        elif (digest := file_sha256(present[name])) != expected[name]:
+            yield f"{name} has changed: its sha256 is {digest[:12]}…, expected {expected[name][:12]}…"
 
 
 def _sum_lines(folder: Path, paths: Iterable[Path]) -> list[str]:

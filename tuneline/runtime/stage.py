@@ -1,4 +1,4 @@
-"""A run of a stage: parameters and code are taken once at its start, and must be the same at its end.
+"""A run of a stage: parameters, code and inputs are taken once at its start, and must be the same at its end.
 
 DVC records params and dependencies as they are when a stage ends. Without the check, an edit made while a stage runs would be
 recorded as what made the result.
@@ -23,13 +23,16 @@ from tuneline.runtime.params import S, Section, differences, parse, read_params
 from tuneline.runtime.process import dvc_pid, exit_with_parent
 from tuneline.runtime.progress import clock
 from tuneline.runtime.slots import stage_devices
+from tuneline.runtime.storage.failures import writing
+from tuneline.runtime.storage.inputs import Inputs
+from tuneline.runtime.storage.written import record_written
 
 SPEED = Path("metrics/speed")
 MAP = Path("dvc.yaml")
 
 
 class Stage:
-    """The parameters and the code that a run of a stage began with, and the way its outputs go into place."""
+    """Parameters, code and inputs that a run of a stage began with, and the way its outputs go into place."""
 
     def __init__(self, name: str, code: Mapping[str, str] | None = None) -> None:
         """`code` is {file: hash}; without it code/<name>.txt is read. Raises ValueError when that is out of date."""
@@ -40,6 +43,7 @@ class Stage:
         self._sections: dict[type[Section], Section] = {}
         if changed := changed_files(self.code):
             raise ValueError(f"code/{name}.txt is out of date, {changed[0]} has changed since: run `dvc repro`")
+        self.inputs = Inputs(name)
 
     def load(self, section: type[S]) -> S:
         """A section of params.yaml as it was when the stage began. Raises ValueError for all that is wrong with it."""
@@ -51,10 +55,10 @@ class Stage:
     def outputs(self, *targets: Path, live: Sequence[Path] = ()) -> Iterator[tuple[Path, ...]]:
         """Yield a path to write for each target; all go into place at the end, or none.
 
-        `live` are files that were written in place as the stage went on. Raises ValueError when parameters or code have
-        changed since the stage began; these files are removed then.
+        `live` are files that were written in place as the stage went on. Raises ValueError when parameters, code or inputs
+        have changed since the stage began; these files are removed then.
         """
-        with ExitStack() as stack:
+        with writing(targets[0].parent), ExitStack() as stack:
             paths = tuple(stack.enter_context(atomic_output(target)) for target in targets)
             yield paths
             missing = [str(target) for target, path in zip(targets, paths, strict=True) if not path.exists()]
@@ -65,6 +69,8 @@ class Stage:
                 for path in live:
                     remove(path)
                 raise
+            made = dict(zip(targets, paths, strict=True)) | {path: path for path in live}
+            record_written(self.name, made)
 
     def check_unchanged(self) -> None:
         """Raises ValueError naming each key or file that differs from the start, a key with its old and new value."""
@@ -75,6 +81,7 @@ class Stage:
             for key, old, new in differences(loaded, parse(section, now))
         ]
         found += [f"{name} has another content" for name in changed_files(self.code)]
+        found += self.inputs.changes()
         if found:
             raise ValueError(
                 f"changed while the stage ran: {'; '.join(found)}; nothing was written, run `dvc repro` again"
@@ -113,9 +120,9 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
             main(stage)
         except KeyboardInterrupt:
             raise StoppedError(f"stopped; run again, it goes on from the stage {name}") from None
-    seconds = time.monotonic() - start
-    info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
-    write_json(SPEED / f"{name}.json", info)
+        seconds = time.monotonic() - start
+        info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
+        write_json(SPEED / f"{name}.json", info)
     print(f"{name}: took {seconds:.1f} s, peak memory {peak_memory():.2f} GB")
 
 
@@ -140,8 +147,10 @@ def announcement(name: str) -> str:
     names = stage_names()
     after = names[names.index(name) :] if name in names else [name]
     paths = [SPEED / f"{stage}.json" for stage in after]
-    seconds = [json.loads(path.read_text())["wall_seconds"] for path in paths if path.is_file()]
-    if len(seconds) < len(after):
+    try:
+        seconds = [float(json.loads(path.read_text())["wall_seconds"]) for path in paths]
+    except (OSError, ValueError, KeyError, TypeError):
+        # Not all have run yet; or a file was torn, which is no reason to stop.
         return numbered(name)
     end = f", {clock(sum(seconds))} to the end if all stages run" if len(after) > 1 else ""
     return f"{numbered(name)} ({clock(seconds[0])} last time{end})"

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonlines
-
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.html import Text, render
 from tuneline.formats.records import TERMS
+from tuneline.formats.stored import read_rows
 from tuneline.models.chat_format import Prompter
 from tuneline.tokenize.encode import STEP, Preview, Summary
 
@@ -149,9 +148,8 @@ def _noticed(sources: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _rejects(path: Path, sources: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rejects by source and reason: how many, and the first one."""
     first: dict[tuple[str, str], dict[str, str]] = {}
-    with jsonlines.open(path) as lines:
-        for line in lines:
-            first.setdefault((line["source"], line["reason"]), line)
+    for line in read_rows(path, {"source": str, "reason": str, "origin": str, "raw": str}, "convert"):
+        first.setdefault((line["source"], line["reason"]), line)
     return [
         {"source": source, "reason": reason, "count": sources[source]["reasons"][reason],
          "origin": line["origin"], "raw": " ".join(line["raw"][: 4 * REJECT_SHOWN].split())[:REJECT_SHOWN]}
@@ -180,8 +178,8 @@ def _likeness(leak: dict[str, Any]) -> tuple[float, str]:
 
 
 def _leaks(path: Path) -> Iterator[dict[str, Any]]:
-    with jsonlines.open(path) as lines:
-        yield from (line for line in lines if "of" in line)
+    lines = read_rows(path, {"id": str, "source": str, "origin": str, "why": str}, "convert")
+    yield from (line for line in lines if "of" in line)
 
 
 def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:

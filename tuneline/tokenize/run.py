@@ -1,6 +1,5 @@
 """Tokenization: training records to the token file and the data report."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ def tokenize(
     """
     # Here, so that a program that imports this module shows its help at once.
     from tuneline.formats.records import read_records
+    from tuneline.formats.stored import COUNTS, NUMBER, read_object
     from tuneline.formats.token_file import TokenWriter
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
@@ -28,7 +28,7 @@ def tokenize(
     from tuneline.tokenize.report import data_report
 
     check_context(params, base)
-    converted = json.loads(counts.read_text(encoding="utf-8"))
+    converted = read_object(counts, {**COUNTS, "sources.*.weight": NUMBER}, "convert")
     tokenizer = load_tokenizer(base)
     prompter = load_prompter(tokenizer)
     writer, preview = TokenWriter(tokens), Preview(converted["sources"])

@@ -17,6 +17,7 @@ from typing import Any
 from tuneline.runtime.cache import private_folder
 from tuneline.runtime.hashing import file_sha256, files
 from tuneline.runtime.process import exclusive_lock
+from tuneline.runtime.storage.room import require_room
 
 MANIFEST = "manifest.json"
 RUN_INFO = "run_info.json"
@@ -39,6 +40,18 @@ def scratch_folder(fingerprint: str) -> Iterator[Path]:
             (folder / name).unlink(missing_ok=True)
         yield folder
         shutil.rmtree(folder)
+
+
+def require_training_room(trainable: int, adapter: Path, scratch: Path) -> None:
+    """Raises ValueError where an adapter of so many parameters, or a checkpoint of them, finds no room.
+
+    Of several processes one says so.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    require_room(adapter, 2 * trainable)
+    # In float32, with both moments of the optimizer.
+    require_room(scratch / "checkpoint", 12 * trainable)
 
 
 def read_run_info(scratch: Path) -> dict[str, Any]:

@@ -29,9 +29,10 @@ from tuneline.runtime.errors import exit_with_sentence
 from tuneline.runtime.machine import machine_info, peak_memory
 from tuneline.runtime.process import exit_with_parent
 from tuneline.runtime.stage import quiet_deprecations
+from tuneline.runtime.storage.failures import writing
 from tuneline.train import methods
 from tuneline.train.batching import Step, batches_of, longest_micro_batch, tokens_per_step
-from tuneline.train.checkpoints import RUN_INFO
+from tuneline.train.checkpoints import RUN_INFO, require_training_room
 from tuneline.train.collate import collator, rows_packed
 from tuneline.train.config.train import Train
 from tuneline.train.deepspeed_config import shards_in
@@ -71,7 +72,7 @@ def run(command: Command) -> None:
     logging.set_verbosity_error()
     # It says that it takes DeepSpeed's accumulation steps, as it should.
     getLogger("accelerate").setLevel(ERROR)
-    with connection_errors():
+    with connection_errors(), writing(command.paths.scratch):
         train(command.config, command.paths, command.resume)
 
 
@@ -102,6 +103,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     collate = collator(base, packed=exact)
     gradient_filter = GradientFilter() if params.loss_filter == "auto" else None
     model = prepare_model(base, method, params.gradient_checkpointing is True, gradient_filter)
+    require_training_room(methods.counts(model)["trainable_parameters"], paths.adapter, paths.scratch)
     autocast_forward(model, device, dtype)
     if paths.init is not None and resume is None:
         # A checkpoint has it already, and what was learnt since.
@@ -132,7 +134,8 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     with gathered(tuned):
         if trainer.is_world_process_zero():
             report = summary(tuned, trainer.state, tokens, steps)
-            methods.save(tuned, method, paths.adapter, initial)
+            with writing(paths.adapter):
+                methods.save(tuned, method, paths.adapter, initial)
             paths.metrics.write_text(to_json(report), encoding="utf-8")
     if trainer.is_world_process_zero():
         info = {"tokens_per_second": round(progress.tokens_per_second(trainer.state), 1), "dtype": str(dtype)}

@@ -11,10 +11,15 @@ from tuneline.runtime.cache import private_folder
 def _segmenter() -> Any:
     import jieba
 
-    jieba.setLogLevel(logging.WARNING)
+    # It logs the traceback of a cache that finds no room, which costs a second and is no error.
+    jieba.setLogLevel(logging.CRITICAL)
     segmenter = jieba.Tokenizer()
     # jieba caches its dictionary with marshal in the shared temporary folder: keep it in a private one.
-    segmenter.tmp_dir = str(private_folder("jieba"))
+    folder = private_folder("jieba")
+    segmenter.tmp_dir = str(folder)
+    segmenter.initialize()
+    for unfinished in folder.glob("tmp*"):
+        unfinished.unlink(missing_ok=True)
     return segmenter
 
 

@@ -8,6 +8,7 @@ import torch
 
 from tuneline.formats.safetensors_writer import NAMES, Tensor, write_shards
 from tuneline.models.conversion.file_names import Group, groups, to_files
+from tuneline.runtime.storage.room import require_room
 
 LARGEST = 50_000_000_000
 """Bytes of a file, as transformers has it."""
@@ -22,6 +23,8 @@ def save_model(model: Any, folder: Path, largest: int = LARGEST) -> None:
     parts, state = groups(model), model.state_dict()
     usual = all(_dtype_name(one.dtype) in NAMES and one.dim() for one in state.values())
     if all(len(group.files) == 1 for group in parts) or not usual:
+        # Of tied weights once.
+        require_room(folder, sum(one.nbytes for one in model.parameters()))
         model.save_pretrained(folder, max_shard_size=largest)
         return
     model.config.dtype = _dtype_name(model.dtype)

@@ -16,6 +16,7 @@ from transformers import Trainer
 from tuneline.formats.token_file import Tokens
 from tuneline.models.packing import Row
 from tuneline.runtime.errors import sentence
+from tuneline.runtime.storage.failures import explain
 from tuneline.train.batching import MicroBatch, Step
 from tuneline.train.collate import Collate
 from tuneline.train.trainer.dataset import ShareDataset, ShareSampler, TokenDataset
@@ -110,7 +111,7 @@ class SupervisedTrainer(Trainer):
         except (torch.AcceleratorError, torch.OutOfMemoryError, torch.distributed.DistError):
             raise
         except (OSError, RuntimeError) as error:
-            reason = sentence(error)
+            reason = explain(error) or sentence(error)
             if self.args.world_size > 1:
                 # The other processes wait for this one, so it can't just go on.
                 raise ValueError(

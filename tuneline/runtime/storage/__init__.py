@@ -1,0 +1,1 @@
+"""Files as a stage finds them and leaves them: content, room on the disk, and what a disk refuses."""

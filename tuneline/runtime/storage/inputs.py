@@ -1,0 +1,131 @@
+"""Inputs of a stage: they are what the stages before wrote, and stay so while the stage runs.
+
+DVC trusts size and time of a file, and is not asked when a stage is run directly. An input is right when it is what its stage
+wrote last (metrics/sums), or what dvc.lock says (after `dvc checkout`, `dvc pull` or `dvc commit`).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from tuneline.runtime.hashing import SUMS, read_sums
+from tuneline.runtime.hashing import file_sha256 as sha256
+from tuneline.runtime.storage.content import Listing, dvc_hash, files_of, listing, md5, quick_hash
+from tuneline.runtime.storage.stage_map import Output, inputs_of, locked, locked_files, outputs
+from tuneline.runtime.storage.written import update, written
+
+NOTHING = "nothing"
+"""In the place of the hash of a file that is not there."""
+
+
+class Difference(NamedTuple):
+    file: str
+    found: str
+    expected: str
+    kind: str
+    """Name of the hash."""
+
+
+class State(NamedTuple):
+    """A file as it was when the stage began."""
+
+    stat: tuple[int, int, int, int]
+    hash: str | None
+    """None where no stage wrote it."""
+
+
+class Inputs:
+    """What a stage reads, by dvc.yaml."""
+
+    def __init__(self, stage: str) -> None:
+        """Raises ValueError naming the file that is not what its stage wrote, what is found and expected, and the way out."""
+        self.paths = inputs_of(stage)
+        made = outputs() if self.paths else []
+        # First, so that a change while hashes are taken is seen at the end.
+        self._states: dict[Path, State] = {}
+        stats = {file: _stat(file) for path in self.paths for file in files_of(path).values()}
+        hashes: dict[Path, str] = {}
+        for output in made:
+            if any(output.path.is_relative_to(path) for path in self.paths) and output.path.exists():
+                hashes |= {output.path / name: digest for name, digest in verified(output).items()}
+        self._states = {file: State(stat, hashes.get(file)) for file, stat in stats.items()}
+
+    def watch(self, path: Path) -> None:
+        """Take a file or folder for an input, too, that dvc.yaml does not list: a base's source."""
+        self._states |= {file: State(_stat(file), None) for file in files_of(path).values()}
+        self.paths.append(path)
+
+    def changes(self) -> Iterator[str]:
+        """Files that are not as they were, a few words each."""
+        now = {file for path in self.paths for file in files_of(path).values()}
+        for file in sorted(now | self._states.keys()):
+            if file not in now:
+                yield f"{file} is not there any more"
+            elif file not in self._states:
+                yield f"{file} is new"
+            elif not self._is_same(file):
+                yield f"{file} has another content"
+
+    def _is_same(self, file: Path) -> bool:
+        stat, digest = self._states[file]
+        # Time alone: a copy of it was put in its place, or its permissions are others.
+        return _stat(file) == stat or (digest is not None and quick_hash(file) == digest)
+
+
+def verified(output: Output) -> Listing:
+    """The quick hash of each file of an output. Raises ValueError when it is not what its stage wrote."""
+    found = listing(output.path)
+    known = written(output.stage).get(output.path.as_posix())
+    if found == known:
+        return found
+    expected = locked(output)
+    found_md5 = listing(output.path, md5) if expected else {}
+    if expected and dvc_hash(found_md5) == expected:
+        # From now on the quick hash tells.
+        with suppress(OSError):
+            update(output.stage, {output.path.as_posix(): found})
+        return found
+    possible = [_differences(found, known, "xxh3")] if known is not None else []
+    if expected:
+        files = locked_files(expected) if expected.endswith(".dir") else {"": expected}
+        whole = [Difference("", dvc_hash(found_md5), expected, "md5")]
+        possible.append(_differences(found_md5, files, "md5") if files else whole)
+    elif known is None and (output.path / SUMS).is_file():
+        sums = read_sums(output.path)
+        possible.append(
+            _differences({name: sha256(output.path / name) for name in found.keys() & sums}, sums, "sha256")
+        )
+    # Where two records differ, the one that less is wrong with is the one that was meant.
+    if wrong := min((entries for entries in possible), key=len, default=[]):
+        raise ValueError(_complaint(output, wrong))
+    return found
+
+
+def _differences(found: Listing, expected: Listing, kind: str) -> list[Difference]:
+    names = sorted(found.keys() | expected.keys())
+    pairs = ((name, found.get(name, NOTHING), expected.get(name, NOTHING)) for name in names)
+    return [Difference(name, ours, theirs, kind) for name, ours, theirs in pairs if ours != theirs]
+
+
+def _complaint(output: Output, wrong: list[Difference]) -> str:
+    file, found, expected, kind = wrong[0]
+    path = output.path / file
+    # A byte may change and size and time stay: DVC would take the file for unchanged, and mend nothing.
+    with suppress(OSError):
+        os.utime(path)
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    back = f"dvc checkout --force {output.path}" if output.cached else f"git checkout {output.path}"
+    return (
+        f"{path} is not what the stage {output.stage} wrote{more}: {kind} {found[:12]}, expected {expected[:12]}; "
+        f"`{back}` brings it back, `dvc repro {output.stage}` makes it anew"
+    )
+
+
+def _stat(path: Path) -> tuple[int, int, int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0, 0, 0)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
