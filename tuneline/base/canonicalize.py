@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, GgufConfig, logging
+from transformers import AutoTokenizer, GgufConfig, logging
 
 from tuneline.base.architecture import Architecture, examine
 from tuneline.base.generation import generation_sentence, read_generation, settle_generation
@@ -31,6 +31,8 @@ from tuneline.models.original import put_aside
 from tuneline.models.template_check import template_rules
 from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import TemplateRenderer
+from tuneline.models.untrusted.native_config import native_config
+from tuneline.models.untrusted.tokenizers import try_tokenizer
 from tuneline.runtime.progress import restyle_library_bars
 
 SAMPLE = [("system", "{system}"), *[("user", "{question}"), ("assistant", "{answer}")] * 2]
@@ -89,7 +91,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         return _canonicalize_chatglm(source, config, params, folder)
     refuse_remote_code(config, params)
     refuse_quantised(config, params)
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"local_files_only": True}
     weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
     if gguf:
         options["gguf_file"] = gguf
@@ -100,12 +102,12 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         weights["use_safetensors"] = True
     # What needs no weights comes first: reading them takes minutes.
     with _in_one_sentence(params, "does not load with transformers' own classes"):
-        if gguf:
-            # Given to both below, for which its whole vocabulary would be parsed again: seconds each.
-            options["config"] = AutoConfig.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        # Given to both below, for which a GGUF file's whole vocabulary would be parsed again: seconds each.
+        options["config"] = native_config(source, **({"gguf_file": gguf} if gguf else {}))
+        highest = None if gguf else try_tokenizer(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options, trust_remote_code=False)
         part = None if gguf else find_text_part(source)
-        known = _config(source, options) if part is None else part.config
+        known = options["config"] if part is None else part.config
     try:
         prompter, prompt = prompt_of(tokenizer)
     except ValueError as error:
@@ -113,7 +115,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
             f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
         ) from None
     with _in_one_sentence(params, "can't be tuned"):
-        check_words(prompter, known)
+        check_words(prompter, known, highest)
         architecture = examine(known)
     with _in_one_sentence(params, "does not load with transformers' own classes"):
         if part is None:
@@ -132,23 +134,23 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     return Canonical(prompt, architecture, settled, tuple(left_out))
 
 
-def _config(source: Path, options: dict[str, Any]) -> Any:
-    return options.get("config") or AutoConfig.from_pretrained(source, **options)
-
-
 @contextmanager
 def _in_one_sentence(params: Base, what: str) -> Iterator[None]:
     """What libraries raise, as the ValueError of a source that `what` is said of."""
     try:
         yield
     except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ValueError(f"base.source {params.source!r} {what}: {error}") from None
+        said = str(error)
+        if "trust_remote_code" in said:
+            said = "it is read only by code of its own, which is never run"
+        raise ValueError(f"base.source {params.source!r} {what}: {said}") from None
 
 
 def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Canonical:
     """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
     try:
         shape = chatglm.shape_of(config)
+        try_tokenizer(source, chatglm=True)
         tokenizer = build(source / "tokenizer.model")
         prompter, prompt = prompt_of(tokenizer)
         if max(prompter.control) >= shape.words:

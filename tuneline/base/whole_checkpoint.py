@@ -14,11 +14,16 @@ def lack_of(model: Any, missing: list[str]) -> str:
 
 
 def load_whole(source: Path, options: dict[str, Any]) -> Any:
-    """The causal language model of a checkpoint. Raises ValueError for missing tensors, which transformers would make up."""
+    """The causal language model of a checkpoint, with its config among `options`.
+
+    Raises ValueError for missing tensors, which transformers would make up.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(source, **options, output_loading_info=True)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, **options, output_loading_info=True, trust_remote_code=False
+        )
     except (ValueError, RuntimeError) as error:
         raise ValueError(why_not_whole(source, error)) from None
     if missing := sorted(report["missing_keys"]):

@@ -37,7 +37,7 @@ def load_tokenizer(folder: Path) -> Any:
     # As the file has it. A class of the model's own would take the tokenizer apart and build it anew; and the list of added
     # tokens, which the file has, too, would be sought by parsing all of it in Python: two seconds for the default base.
     options: dict[str, Any] = {"added_tokens_decoder": {}, "local_files_only": True, "padding_side": "left"}
-    return TokenizersBackend.from_pretrained(folder, **options)
+    return TokenizersBackend.from_pretrained(folder, trust_remote_code=False, **options)
 
 
 def load_model(
@@ -69,7 +69,7 @@ def load_model(
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+        folder, config=model_config(folder), dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
         **_quantization(quantize, dtype), **_destination(device, limits),
     )  # fmt: skip
     return model.requires_grad_(False).eval()
@@ -137,9 +137,9 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
 
 def model_config(folder: Path) -> Any:
     """The transformers config of a model's folder."""
-    from transformers import AutoConfig
+    from tuneline.models.untrusted.native_config import native_config
 
-    return AutoConfig.from_pretrained(folder, local_files_only=True)
+    return native_config(folder)
 
 
 def empty_model(folder: Path) -> Any:
@@ -148,7 +148,7 @@ def empty_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config(folder))
+        model = AutoModelForCausalLM.from_config(model_config(folder), trust_remote_code=False)
     return model.requires_grad_(False)
 
 
