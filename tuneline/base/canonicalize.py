@@ -108,6 +108,8 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         tokenizer = AutoTokenizer.from_pretrained(source, **options, trust_remote_code=False)
         part = None if gguf else find_text_part(source)
         known = options["config"] if part is None else part.config
+    # Whoever reads the base would be asked to run code that is not there.
+    tokenizer.init_kwargs.pop("auto_map", None)
     try:
         prompter, prompt = prompt_of(tokenizer)
     except ValueError as error:

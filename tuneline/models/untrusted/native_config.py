@@ -16,7 +16,12 @@ def native_config(folder: Path, **options: Any) -> Any:
     path = folder / "config.json"
     if "gguf_file" not in options:
         refuse_kernels(_values(path), path)
-    return _native(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options))
+    try:
+        return _native(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options))
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(f"{path} is read only by code of its own, which is never run") from None
 
 
 def config_of(values: Mapping[str, Any]) -> Any:
