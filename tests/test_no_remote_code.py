@@ -23,7 +23,6 @@ FORBIDDEN = {
     "get_kernel",
     "kernelize",
     "register_for_auto_class",
-    "snapshot_code",
 }
 FORBIDDEN_NAMES = {"pipeline", "AutoPeftModel", "AutoPeftModelForCausalLM", "get_class_from_dynamic_module"}
 FORBIDDEN_KEYS = {"custom_generate", "use_kernels", "allow_all_kernels", "code_revision", "attn_implementation"}

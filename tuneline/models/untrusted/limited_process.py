@@ -23,9 +23,9 @@ SIZE = struct.Struct("<Q")
 START_SECONDS = 120.0
 """Of wall-clock time until a child that was just started answers, on a machine that is busy."""
 ROOT = str(Path(__file__).parents[3])
+WORKER = "tuneline.models.untrusted.worker"
 PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[3:]; from tuneline.models.untrusted.worker import main; "
-    "main(float(sys.argv[1]), int(sys.argv[2]))"
+    f"import sys; sys.path[:] = sys.argv[3:]; from {WORKER} import main; main(float(sys.argv[1]), int(sys.argv[2]))"
 )
 
 
