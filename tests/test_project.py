@@ -71,7 +71,8 @@ def test_models_are_loaded_in_one_place():
     # The base stage reads foreign checkpoints; everything after it reads what that stage wrote. Peers load as they do.
     users = {name for name in users if not name.startswith("benchmarks/contenders/")}
     base = {f"tuneline/base/{name}.py" for name in ("canonicalize", "generation", "text_part", "whole_checkpoint")}
-    assert users == base | {"tuneline/models/loading.py"}
+    strangers = {f"tuneline/models/untrusted/{name}.py" for name in ("native_config", "tokenizer_trial")}
+    assert users == base | strangers | {"tuneline/models/loading.py"}
 
 
 def test_the_lock_pins_everything_and_names_no_index():

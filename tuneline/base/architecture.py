@@ -41,7 +41,7 @@ def examine(config: Any) -> Architecture:
     Raises ValueError for an architecture that a later stage could not train, evaluate or export.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     name = type(model).__name__
     layers = getattr(model.base_model, "layers", None)
     if not isinstance(layers, torch.nn.ModuleList):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, GgufConfig, logging
+from transformers import AutoTokenizer, GgufConfig, logging
 
 from tuneline.base.architecture import Architecture, examine
 from tuneline.base.checkpoint import in_one_sentence, read_checkpoint
@@ -29,6 +29,8 @@ from tuneline.models.original import put_aside
 from tuneline.models.template_check import template_rules
 from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import TemplateRenderer
+from tuneline.models.untrusted.native_config import native_config
+from tuneline.models.untrusted.tokenizers import try_tokenizer
 from tuneline.runtime.progress import restyle_library_bars
 
 DOES_NOT_LOAD = "does not load with transformers' own classes"
@@ -90,7 +92,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
             refuse_quantised(config, params)
     if chatglm.is_chatglm(config):
         return _canonicalize_chatglm(source, config, params, folder)
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"local_files_only": True}
     weights: dict[str, Any] = {"dtype": getattr(torch, params.dtype)}
     if gguf:
         options["gguf_file"] = gguf
@@ -101,12 +103,14 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         weights["use_safetensors"] = True
     # What needs no weights comes first: reading them takes minutes.
     with in_one_sentence(params, DOES_NOT_LOAD):
-        if gguf:
-            # Given to both below, for which its whole vocabulary would be parsed again: seconds each.
-            options["config"] = AutoConfig.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        # Given to both below, for which a GGUF file's whole vocabulary would be parsed again: seconds each.
+        options["config"] = native_config(source, **({"gguf_file": gguf} if gguf else {}))
+        highest = None if gguf else try_tokenizer(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options, trust_remote_code=False)
         part = None if gguf else find_text_part(source)
-        known = _config(source, options) if part is None else part.config
+        known = options["config"] if part is None else part.config
+    # Whoever reads the base would be asked to run code that is not there.
+    tokenizer.init_kwargs.pop("auto_map", None)
     try:
         prompter, prompt = prompt_of(tokenizer)
     except ValueError as error:
@@ -114,7 +118,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
             f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
         ) from None
     with in_one_sentence(params, "can't be tuned"):
-        check_words(prompter, known)
+        check_words(prompter, known, highest)
         if not gguf:
             account_whole(source, known) if part is None else account_text_part(part)
         architecture = examine(known)
@@ -138,14 +142,11 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     return Canonical(prompt, architecture, settled, tuple(left_out))
 
 
-def _config(source: Path, options: dict[str, Any]) -> Any:
-    return options.get("config") or AutoConfig.from_pretrained(source, **options)
-
-
 def _canonicalize_chatglm(source: Path, config: dict[str, Any], params: Base, folder: Path) -> Canonical:
     """The same for ChatGLM2 and ChatGLM3, whose network and tokenizer transformers has under other names."""
     with in_one_sentence(params, "is no checkpoint that can be taken"):
         shape = chatglm.shape_of(config)
+        try_tokenizer(source, chatglm=True)
         tokenizer = build(source / "tokenizer.model")
         prompter, prompt = prompt_of(tokenizer)
         if max(prompter.control) >= shape.words:

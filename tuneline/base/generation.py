@@ -50,7 +50,7 @@ def read_generation(source: Path) -> Any:
     from transformers import GenerationConfig
 
     there = (source / "generation_config.json").is_file()
-    return GenerationConfig.from_pretrained(source) if there else GenerationConfig()
+    return GenerationConfig.from_pretrained(source, local_files_only=True) if there else GenerationConfig()
 
 
 def generation_sentence(settled: dict[str, Any]) -> str | None:

@@ -33,12 +33,12 @@ def refuse_quantised(config: dict[str, Any], params: Base) -> None:
         )
 
 
-def check_words(prompter: Prompter, config: Any) -> None:
-    """Raises ValueError for a prompt of tokens that the embedding has no rows for."""
+def check_words(prompter: Prompter, config: Any, highest: int | None = None) -> None:
+    """Raises ValueError for a prompt, or a vocabulary up to the id `highest`, that the embedding has no rows for."""
     row = prompter.training_row([{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}])
-    highest = max(*prompter.stop_ids, *row.input_ids)
-    if highest >= config.vocab_size:
-        raise ValueError(
-            f"its prompt has a token with the id {highest}, and its embedding {config.vocab_size} rows; expected "
-            "tokenizer and weights of one checkpoint"
-        )
+    for what, largest in (("prompt", max(*prompter.stop_ids, *row.input_ids)), ("vocabulary", highest or 0)):
+        if largest >= config.vocab_size:
+            raise ValueError(
+                f"its {what} has a token with the id {largest}, and its embedding {config.vocab_size} rows; expected "
+                "tokenizer and weights of one checkpoint"
+            )

@@ -11,6 +11,7 @@ from tuneline.base.whole_checkpoint import rehearse
 from tuneline.formats.safetensors_reader import Entry, entries, read
 from tuneline.models.conversion.whole import check_report
 from tuneline.models.original import OriginalNames
+from tuneline.models.untrusted.native_config import native_config
 
 EMBEDDINGS = "embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -32,9 +33,9 @@ def find_text_part(source: Path) -> TextPart | None:
 
     Raises ValueError for one that no class of transformers fits, and for files that hold no such part.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    whole = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    whole = native_config(source)
     config = whole.get_text_config(decoder=True)
     if config is whole:
         return None

@@ -110,16 +110,15 @@ def count_processes(config: TrainingConfig, machine: Machine) -> int:
 
 def read_config(path: Path) -> Any:
     """The transformers config at a path, of its text part where it has several; a ChatGLM2's or ChatGLM3's becomes native."""
-    from transformers import AutoConfig
-
     from tuneline.models.chatglm.config import is_chatglm, native_config, shape_of
+    from tuneline.models.untrusted.native_config import config_of
 
     if not path.is_file():
         raise ValueError(f"{path} is missing: run `dvc repro tokenize`, or give --config for memory alone")
     values = json.loads(path.read_text(encoding="utf-8"))
     if is_chatglm(values):
         return native_config(shape_of(values), "bfloat16", 0, [2])
-    return AutoConfig.for_model(values.pop("model_type"), **values).get_text_config(decoder=True)
+    return config_of(values).get_text_config(decoder=True)
 
 
 def run_workload(train: Train, tokens: "Tokens", widest: "MicroBatchShape", packed: bool, processes: int) -> Workload:
@@ -143,7 +142,7 @@ def export_memory(model_config: Any, stored_bytes: int) -> float:
     from tuneline.models.devices.placement import layerwise_bytes
 
     with torch.device("meta"):
-        return layerwise_bytes(AutoModelForCausalLM.from_config(model_config), stored_bytes)
+        return layerwise_bytes(AutoModelForCausalLM.from_config(model_config, trust_remote_code=False), stored_bytes)
 
 
 def parameter_facts(prediction: Prediction) -> dict[str, str]:
@@ -155,7 +154,7 @@ def parameter_facts(prediction: Prediction) -> dict[str, str]:
     from tuneline.train.sizing.step_memory import without_weights
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(prediction.model_config)
+        model = AutoModelForCausalLM.from_config(prediction.model_config, trust_remote_code=False)
         method: Method = without_weights(prediction.config.method)
         counted = counts(prepare(model.requires_grad_(False), method))
     result = {

@@ -35,6 +35,8 @@ def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
     found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
     found += sum_mismatches(folder)
     broken = list(unreadable(folder))
+    if ends is None and not (found + broken):
+        ends, broken = trusted_ends(folder)
     # What follows reads the files that were just named.
     return found + broken or [*_told("config.json", tensors(folder)), *_told("tokenizer.json", stops(folder, ends))]
 
@@ -78,6 +80,20 @@ def unreadable(folder: Path) -> Iterator[str]:
             file_entries(path)
         except ValueError as error:
             yield f"{path.name} is cut short or no safetensors file: {error}"
+
+
+def trusted_ends(folder: Path) -> tuple[list[int], list[str]]:
+    """(what ends an answer by the folder's tokenizer, why config or tokenizer of a stranger's folder are not to be used)."""
+    from tuneline.models.chat_format import load_prompter
+    from tuneline.models.loading import load_tokenizer, model_config
+    from tuneline.models.untrusted.tokenizers import try_tokenizer
+
+    try:
+        model_config(folder)
+        try_tokenizer(folder)
+        return load_prompter(load_tokenizer(folder)).stop_ids, []
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
+        return [], [f"{folder} can't be used: {' '.join(str(error).split())[:400]}"]
 
 
 def tensors(folder: Path) -> Iterator[str]:

@@ -104,6 +104,7 @@ def load_prompter(tokenizer: Any) -> Prompter:
         return FamilyPrompter(tokenizer)
     prompter = TemplatePrompter(tokenizer)
     check_template(prompter)
+    prompter.renderer.accept()
     return prompter
 
 

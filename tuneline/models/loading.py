@@ -39,7 +39,7 @@ def load_tokenizer(folder: Path) -> Any:
     # As the file has it. A class of the model's own would take the tokenizer apart and build it anew; and the list of added
     # tokens, which the file has, too, would be sought by parsing all of it in Python: two seconds for the default base.
     options: dict[str, Any] = {"added_tokens_decoder": {}, "local_files_only": True, "padding_side": "left"}
-    return TokenizersBackend.from_pretrained(folder, **options)
+    return TokenizersBackend.from_pretrained(folder, trust_remote_code=False, **options)
 
 
 def load_model(
@@ -71,7 +71,7 @@ def load_model(
     if not entries(folder):
         raise ValueError(f"{folder} holds no weights: expected *.safetensors there; run `dvc repro base`")
     placed = _quantization(quantize, dtype) | _destination(device, limits)
-    model = load_whole(folder, dtype=dtype, use_safetensors=True, **placed)
+    model = load_whole(folder, config=model_config(folder), dtype=dtype, use_safetensors=True, **placed)
     return model.requires_grad_(False).eval()
 
 
@@ -84,9 +84,11 @@ def load_whole(folder: Path, **options: Any) -> Any:
     check_closed(folder)
     refuse_adapter(folder)
     # What is of another shape is in the report then, and not an error of many lines.
-    options |= {"local_files_only": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    options |= {"local_files_only": True, "ignore_mismatched_sizes": True}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, trust_remote_code=False, **options
+        )
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
@@ -159,9 +161,9 @@ def load_merged(folder: Path, dtype: "torch.dtype", device: "torch.device | None
 
 def model_config(folder: Path) -> Any:
     """The transformers config of a model's folder."""
-    from transformers import AutoConfig
+    from tuneline.models.untrusted.native_config import native_config
 
-    return AutoConfig.from_pretrained(folder, local_files_only=True)
+    return native_config(folder)
 
 
 def empty_model(folder: Path) -> Any:
@@ -170,7 +172,7 @@ def empty_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config(folder))
+        model = AutoModelForCausalLM.from_config(model_config(folder), trust_remote_code=False)
     return model.requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""Rendering of a checkpoint's own chat template, in transformers' sandbox, and what it does with messages.
+"""Rendering of a checkpoint's own chat template, in a process with limits, and what it does with messages.
 
 Found by rendering, never by reading the template's source: in which form it takes contents, whether it has a system prompt, and
 under which name it takes thoughts.
@@ -11,6 +11,8 @@ from typing import Any
 from tuneline.formats.records import Message
 from tuneline.models.template_tool_use.support import ToolSupport, with_calls
 from tuneline.models.thoughts import CLOSE, OPEN, in_answer
+from tuneline.models.untrusted.limited_process import LimitError
+from tuneline.models.untrusted.templates import apply_template, computed_seconds
 
 DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%H": "00", "%M": "00", "%S": "00"}
 """What a template that writes today's date gets: ids must not change with the day. It is Llama 3.2's own default."""
@@ -19,6 +21,9 @@ FIXED_DATE = (
     + "".join(f" | replace('{code}', '{value}')" for code, value in DATE.items())
     + " }}{% endmacro %}{{ '' }}"
 )
+
+TRIAL_SECONDS = 30
+"""Of computing that a template may take until it is accepted; some hundred conversations take published ones less than one."""
 
 
 def sentinel(message: int, field: str) -> str:
@@ -39,6 +44,10 @@ class TemplateRenderer:
         """Whether it may write today's date."""
         if self.dated:
             self.template = FIXED_DATE + self.template
+        self.on_trial = True
+        """Whether one conversation that takes too long or too much memory is the end of it, as it is until `accept`."""
+        self.exceeded: LimitError | None = None
+        self._began = computed_seconds()
         self.in_parts = False
         """Whether it takes a content as a list of parts."""
         plain = _sentinels("user", "assistant", "user", "assistant")
@@ -50,6 +59,12 @@ class TemplateRenderer:
                 raise ValueError(
                     "the base's chat template leaves out texts of a plain conversation of user and assistant"
                 )
+
+    def accept(self) -> None:
+        """End its trial. Raises LimitError for a template that took too long, or too much memory, for any conversation."""
+        if self.exceeded is not None:
+            raise self.exceeded
+        self.on_trial = False
 
     @cached_property
     def folds_system(self) -> bool:
@@ -129,16 +144,21 @@ class TemplateRenderer:
     def _applied(
         self, given: list[dict[str, Any]], generation: bool, thinking: bool, tools: Any, tokenize: bool
     ) -> Any:
-        from jinja2 import TemplateError
-
+        if self.exceeded is not None:
+            raise self.exceeded
         try:
-            return self.tokenizer.apply_chat_template(
-                given, tokenize=tokenize, return_dict=False, add_generation_prompt=generation,
-                enable_thinking=thinking, thinking=thinking, chat_template=self.template,
-                **({"tools": list(tools)} if tools else {}),
+            if self.on_trial and computed_seconds() - self._began > TRIAL_SECONDS:
+                raise LimitError(
+                    f"the base's chat template takes more than {TRIAL_SECONDS} seconds for a few conversations"
+                )
+            text = apply_template(
+                self.tokenizer, self.template, given, tools=tools, generation=generation,
+                enable_thinking=thinking, thinking=thinking,
             )  # fmt: skip
-        except (TemplateError, TypeError, KeyError) as error:
-            raise ValueError(f"the base's chat template refuses it: {error}") from None
+        except LimitError as error:
+            self.exceeded = error if self.on_trial else None
+            raise
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if tokenize else text
 
 
 def _sentinels(*roles: Any) -> list[Message]:

@@ -9,6 +9,7 @@ from tuneline.evaluate.endpoint.questions import Asker, openai_messages
 from tuneline.evaluate.endpoint.replies import ReplyReader
 from tuneline.evaluate.endpoint.sides import server_name
 from tuneline.formats.records import Message, ToolCall
+from tuneline.models.untrusted.templates import apply_template
 from tuneline.runtime.progress import track
 from tuneline.served.expected import Item, Project, thinks
 from tuneline.served.lengths import Lengths
@@ -154,12 +155,9 @@ def suffix_tokens(project: Project) -> int | None:
     tokenizer = project.reader.tokenizer
     if not tokenizer.chat_template:
         return None
+    asked = [{"role": "user", "content": "x"}]
     long, short = (
-        len(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": "x"}], add_generation_prompt=way, return_dict=False
-            )
-        )
+        len(tokenizer(apply_template(tokenizer, tokenizer.chat_template, asked, generation=way)).input_ids)
         for way in (True, False)
     )
     return long - short

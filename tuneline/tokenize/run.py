@@ -1,5 +1,6 @@
 """Tokenization: training records to the token file and the data report."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 

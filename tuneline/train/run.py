@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 from transformers.utils import logging
 
 from tuneline.formats.token_file import Tokens
@@ -24,6 +24,7 @@ from tuneline.models import cpu_tuning
 from tuneline.models.head_loss.gradient_filter import GradientFilter
 from tuneline.models.loading import device_name, load_model, pick_device, pick_dtype
 from tuneline.models.packing import packing_is_exact
+from tuneline.models.untrusted.native_config import config_of
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.errors import exit_with_sentence
 from tuneline.runtime.machine import machine_info, peak_memory
@@ -86,7 +87,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         cpu_tuning.release_large_blocks()
     tokens = Tokens(paths.tokens)
     values = json.loads((paths.base / "config.json").read_text(encoding="utf-8"))
-    packed = rows_packed(AutoConfig.for_model(**values), config)
+    packed = rows_packed(config_of(values), config)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     steps, validation = batches_of(params, tokens, packed=packed is not False, processes=processes)
     arguments = training_arguments(config, paths.scratch, len(steps), device, validates=bool(validation))

@@ -50,7 +50,12 @@ def to_gguf(converter: Converter, folder: Path, base: Path, target: Path, kind: 
         given.write_text(json.dumps(facts), encoding="utf-8")
         command = [converter.python, Path(__file__).with_name("run_converter.py"), given, source, "--outfile", target]
         result = subprocess.run(
-            [*map(str, command), "--outtype", kind], capture_output=True, text=True, check=False, errors="replace"
+            [*map(str, command), "--outtype", kind],
+            capture_output=True,
+            text=True,
+            check=False,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
         )
     if result.returncode or not target.is_file():
         raise ValueError(f"{converter.folder / SCRIPT} failed: {result.stderr.strip()[-500:] or 'it wrote nothing'}")

@@ -20,11 +20,23 @@ def main() -> None:
     if (folder / "gguf-py").is_dir():
         sys.path.insert(0, str(folder / "gguf-py"))
     sys.path.insert(0, str(folder))
+    run_no_code()
     say_stops(facts)
     if facts["pieces"]:
         give_pieces(facts["pieces"])
     sys.argv = [str(folder / "convert_hf_to_gguf.py"), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def run_no_code() -> None:
+    """Have the converter's transformers never ask for code beside a model, and never run it."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    for kind in (AutoConfig, AutoModel, AutoTokenizer):
+        plain = kind.from_pretrained
+        kind.from_pretrained = lambda *given, _plain=plain, **named: _plain(
+            *given, **(named | {"trust_remote_code": False})
+        )
 
 
 def say_stops(facts: dict[str, Any]) -> None:

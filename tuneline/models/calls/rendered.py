@@ -10,6 +10,7 @@ from typing import Any
 
 from tuneline.models.calls.syntax import CallSyntax, arguments_of, call_of
 from tuneline.models.template_slots import shared
+from tuneline.models.untrusted.templates import apply_template
 
 NAMES, VALUES = ("QxfirstxQ", "QxsecondxQ"), ("QvonevQ", "QvtwovQ")
 KEYS = ("QkonekQ", "QktwokQ")
@@ -155,18 +156,11 @@ class _Probe:
         return min(ends, key=lambda name: ends[name]) if ends else ""
 
     def _rendered(self, answers: list[dict[str, Any]], generation: bool = False) -> str:
-        from jinja2 import TemplateError
-
         asked = {"role": "user", "content": self._content("x")}
-        try:
-            return str(
-                self.renderer.tokenizer.apply_chat_template(
-                    [asked, *answers], tools=TOOLS, tokenize=False, add_generation_prompt=generation,
-                    enable_thinking=False, thinking=False, chat_template=self.renderer.template,
-                )
-            )  # fmt: skip
-        except (TemplateError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"the base's chat template refuses it: {error}") from None
+        return apply_template(
+            self.renderer.tokenizer, self.renderer.template, [asked, *answers], tools=TOOLS, generation=generation,
+            enable_thinking=False, thinking=False,
+        )  # fmt: skip
 
     def _content(self, text: str | None) -> Any:
         return [{"type": "text", "text": text}] if self.renderer.in_parts and text is not None else text

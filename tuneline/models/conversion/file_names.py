@@ -74,7 +74,7 @@ def skeleton(folder: Path, names: Iterable[str] | None = None) -> Any:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config(folder))
+        model = AutoModelForCausalLM.from_config(model_config(folder), trust_remote_code=False)
     conversions = get_model_conversion_mapping(model)
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
     converters = [one for one in conversions if isinstance(one, WeightConverter)]

@@ -52,11 +52,17 @@ def packs(config: Any) -> bool | None:
 
 def _made(config: Any) -> Any:
     with torch.device("meta"):
-        size = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
+        size = sum(
+            one.numel() for one in AutoModelForCausalLM.from_config(config, trust_remote_code=False).parameters()
+        )
     if size > LARGEST:
         return None
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).requires_grad_(False).eval()
+    model = (
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        .requires_grad_(False)
+        .eval()
+    )
     with torch.no_grad():
         model.base_model(input_ids=torch.arange(8)[None], use_cache=False)
     return model

@@ -55,16 +55,16 @@ def by_rows(train: Train) -> Sizes:
 def sizes_for_this_machine(config: TrainingConfig, processes: int, tokens: Path, base: Path) -> Sizes:
     """The choice by what is free on the fullest of the GPUs that will train."""
     import torch
-    from transformers import AutoConfig
 
     from tuneline.models.loading import pick_device, pick_dtype
+    from tuneline.models.untrusted.native_config import config_of
     from tuneline.train.collate import rows_packed
 
     used = min(processes, torch.cuda.device_count())
     memory = min(torch.cuda.mem_get_info(index)[0] for index in range(used))
     values = json.loads((base / "config.json").read_text(encoding="utf-8"))
     dtype = str(pick_dtype(config.train.dtype, pick_device(), "train.dtype", values)).removeprefix("torch.")
-    model_config = AutoConfig.for_model(**values)
+    model_config = config_of(values)
     packed = rows_packed(model_config, config) is not False
     target = Target(model_config, dtype, processes, float(memory), "cuda", packed)
     return sizes_for(config, target, tokens)

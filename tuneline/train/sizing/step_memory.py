@@ -65,7 +65,7 @@ def measure_step(
     kind = getattr(torch, dtype)
     pretended = device if device == "cpu" or torch.cuda.is_available() else "cpu"
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=kind)
+        model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False)
         model.requires_grad_(False)
         collate = collator(model, packed=packed)
         tuned = methods.prepare(model, without_weights(method))
