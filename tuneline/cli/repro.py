@@ -2,7 +2,6 @@
 
 import logging
 import re
-import signal
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from tuneline.cli import summary
 from tuneline.runtime.errors import INTERRUPTED
 from tuneline.runtime.stage import MAP, numbered
+from tuneline.runtime.stopping import SIGNALS, STATUS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 LEFT_OUT = re.compile(
@@ -20,7 +20,7 @@ LEFT_OUT = re.compile(
 )
 """What DVC says that a stage says itself, or that is good news; the warnings are about files that list
 what went wrong, and about a download that was not asked for."""
-BY_SIGINT = re.compile(rf"exited with ({INTERRUPTED}|-{signal.SIGINT.value})\b")
+BY_SIGNAL = re.compile(rf"exited with ({'|'.join(f'{STATUS + number}|-{number}' for number in map(int, SIGNALS))})\b")
 STARTS = re.compile(r"Running stage '(\w+)':")
 REUSED = {
     re.compile(r"Stage '(\w+)' didn't change, skipping"): "unchanged",
@@ -36,7 +36,8 @@ class StageLog(logging.Filter):
         self.ran: list[str] = []
         self.reused: list[str] = []
         self.stopped = False
-        """By Ctrl-C; a stage has said so itself."""
+        """By a signal; a stage has said so itself."""
+        self.status = INTERRUPTED
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
@@ -59,7 +60,8 @@ class StageLog(logging.Filter):
             where = f", it goes on from the stage {self.ran[-1]}" if self.ran else ""
             print(f"repro: stopped; run again{where}", file=sys.stderr)
         while error is not None:
-            found = found or bool(BY_SIGINT.search(str(error)))
+            if match := BY_SIGNAL.search(str(error)):
+                found, self.status = True, STATUS + abs(int(match[1])) % STATUS
             error = error.__cause__
         self.stopped = self.stopped or found
         return found
@@ -88,7 +90,7 @@ def repro(ctx: typer.Context) -> None:
         handler.addFilter(log)
     status = dvc(["repro", *ctx.args])
     if log.stopped:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(log.status)
     if status:
         raise typer.Exit(status)
     if {"export", "evaluate"} <= {*log.ran, *log.reused}:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from tuneline.runtime.process import exit_with_parent
+from tuneline.runtime.stopping import SIGNALS
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,8 +82,9 @@ class Workers:
 
 
 def _begin(parent: int) -> None:
-    """Tie a worker to the process that started it, which alone answers to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Tie a worker to the process that started it, which alone answers to Ctrl-C and other signals."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     exit_with_parent(parent)
 
 

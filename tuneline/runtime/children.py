@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from tuneline.runtime.errors import EXPECTED, is_out_of_memory, sentence
 from tuneline.runtime.process import exit_with_parent
+from tuneline.runtime.stopping import SIGNALS
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +28,7 @@ def in_children(function: Callable[[T], R], tasks: Sequence[T], names: Sequence[
     running: dict[Connection, tuple[int, SpawnProcess]] = {}
     results: dict[int, R] = {}
     try:
-        with _kept_from_ctrl_c():
+        with _kept_from_signals():
             for number, task in enumerate(tasks):
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(function, task, number, theirs, os.getpid()), daemon=True)
@@ -49,9 +50,9 @@ def in_children(function: Callable[[T], R], tasks: Sequence[T], names: Sequence[
 
 
 @contextmanager
-def _kept_from_ctrl_c() -> Iterator[None]:
-    """What is started inside never gets SIGINT, which a terminal sends to all: this process ends the others."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def _kept_from_signals() -> Iterator[None]:
+    """What is started inside never gets what a terminal or `timeout` sends to all: this process ends the others."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneline.runtime.cache import private_folder
 from tuneline.runtime.hashing import file_sha256, files
-from tuneline.runtime.process import exclusive_lock
+from tuneline.runtime.locks import exclusive_lock
 
 MANIFEST = "manifest.json"
 RUN_INFO = "run_info.json"
@@ -34,7 +34,7 @@ def scratch_folder(fingerprint: str) -> Iterator[Path]:
     Raises ValueError when another run has it.
     """
     folder = private_folder("train", fingerprint[:32])
-    with exclusive_lock(folder / LOCK):
+    with exclusive_lock(folder / LOCK, f"the same training (checkpoints in {folder}) is run"):
         for name in (RUN_INFO, STOP):
             (folder / name).unlink(missing_ok=True)
         yield folder
