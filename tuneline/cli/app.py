@@ -69,9 +69,9 @@ def _ends_on_signals(name: str) -> bool:
 
 
 def is_program() -> bool:
-    """Whether this process is the command's, and not a program's that calls it."""
+    """Whether this process is the command's, and not of a program that calls it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return Path(sys.argv[0]).name == "tuneline" or (spec is not None and spec.name == "tuneline.__main__")
+    return Path(sys.argv[0]).name == "tuneline" or (spec is not None and spec.parent == "tuneline")
 
 
 app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)

@@ -31,10 +31,10 @@ STOP = "stop"
 def scratch_folder(fingerprint: str) -> Iterator[Path]:
     """The locked private folder of a fingerprint; removed at the end, and kept for a resume when the block fails.
 
-    Raises ValueError when another run has it.
+    Waits while another run has it, such as one of a work tree beside this one.
     """
     folder = private_folder("train", fingerprint[:32])
-    with exclusive_lock(folder / LOCK, f"the same training (checkpoints in {folder}) is run"):
+    with exclusive_lock(folder / LOCK, f"the same training (checkpoints in {folder}) is run", wait=True):
         for name in (RUN_INFO, STOP):
             (folder / name).unlink(missing_ok=True)
         yield folder
