@@ -12,8 +12,7 @@ from tests.helpers.commands import git, python
 from tests.helpers.paths import ROOT
 from tests.helpers.pipeline import set_param
 from tests.helpers.tiny_models import base_section
-
-pytestmark = pytest.mark.story
+from tuneline.train.lineage import without_folders
 
 USER, HOST = "anneliese93", "rechner-von-anneliese"
 PLANT = f"""
@@ -57,6 +56,19 @@ def found(folder: Path, texts: list[bytes]) -> list[str]:
     return places
 
 
+def test_parameters_in_a_lineage_name_no_folder():
+    params = {"train": {"init": "/home/anna/adapter", "init_sha256": "ab", "epochs": 1}, "tune": {"method": "lora"}}
+    params["deepspeed"] = {"hostfile": "~/hosts", "config": {"offload": [{"nvme_path": "/mnt/anna/nvme"}]}}
+    assert without_folders(params) == {
+        "train": {"init": "adapter", "init_sha256": "ab", "epochs": 1},
+        "tune": {"method": "lora"},
+        "deepspeed": {"hostfile": "hosts", "config": {"offload": [{"nvme_path": "nvme"}]}},
+    }
+    # A path inside of the project is no trace of anybody.
+    assert without_folders("./adapters/first") == "./adapters/first"
+
+
+@pytest.mark.story
 def test_no_output_holds_a_user_a_machine_or_a_path(project, raw_base, tmp_path, planted):
     git(project, "config", "user.name", USER)
     git(project, "config", "user.email", f"{USER}@{HOST}")
