@@ -1,6 +1,9 @@
 """A stage that is stopped, at whatever: one sentence, a shell's status, and nothing left behind."""
 
+import contextlib
+import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -11,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.helpers.commands import dvc
 from tests.helpers.interrupted import STAGE
 from tests.helpers.paths import ROOT
 from tuneline.runtime.code import code_hash, to_text
@@ -161,3 +165,45 @@ def test_a_stage_whose_dvc_is_killed_leaves_nothing(begin, tmp_path):
     assert "fit: stopped, since dvc has ended; run again, it goes on from the stage fit" in Path("log").read_text()
     assert left(Path.cwd()) == set()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def takes_signals(process: subprocess.Popen) -> bool:
+    """Whether Python has come to the stage: before, what starts it answers."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.story
+def test_every_stage_stopped_at_random_moments(project):
+    """As a terminal does it: to the stage and all that it started. Outputs are as they were, or not there."""
+    dvc(project, "repro")
+    seed = int(time.time()) % 100_000
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    stopped = 0
+    for stage in ("fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export"):
+        took = json.loads((project / f"metrics/speed/{stage}.json").read_text())["wall_seconds"]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"stages.{stage}"], cwd=project, env=os.environ | {"PYTHONPATH": ""}, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=take_sigint,
+            )  # fmt: skip
+            while process.poll() is None and not takes_signals(process):
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, took + 2))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            said = process.communicate(timeout=60)[1]
+            assert process.returncode in (0, 128 + number), (stage, number, said)
+            if process.returncode:
+                stopped += 1
+                assert said.splitlines()[-1].startswith(f"{stage}: stopped; run again, it goes on from "), said
+                assert "Traceback" not in said
+                assert "leaked" not in said
+            assert not [
+                path for path in left(project) if path.split("/")[-1].startswith(".") and "gitignore" not in path
+            ]
+        # The next stage needs it whole.
+        dvc(project, "repro", stage)
+    assert stopped > 8
