@@ -98,6 +98,19 @@ def test_a_signal_ends_a_stage_with_one_sentence_and_nothing_stays_behind(begin,
     assert not any(path.exists() for path in used)
 
 
+def test_a_second_signal_on_the_heels_of_the_first_changes_nothing(begin):
+    """As when a terminal sends one to all, and who started the stage hands its own on."""
+    for pause in (0, 0.001, 0.01):
+        process = begin("workers")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(pause)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20)[1] == SENTENCE
+        assert process.returncode in (129, 143)
+        assert left(Path.cwd()) == set()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_outputs_go_into_place_all_or_none(begin, number):
     process = begin("commit")

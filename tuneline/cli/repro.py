@@ -2,10 +2,12 @@
 
 import logging
 import re
+import signal
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import typer
 
 from tuneline.cli import summary
@@ -67,6 +69,30 @@ class StageLog(logging.Filter):
         return found
 
 
+def hand_on_signals(log: StageLog) -> None:
+    """Let SIGTERM and SIGHUP, as a service manager sends them to this process alone, do what Ctrl-C in a terminal does."""
+
+    def stop(number: int, _: object) -> None:
+        log.status = STATUS + number
+        stages = [one for one in psutil.Process().children(recursive=True) if _is_stage(one)]
+        for one in stages:
+            # It saves what it can, says so, and then DVC ends.
+            one.send_signal(number)
+        if not stages:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _is_stage(process: psutil.Process) -> bool:
+    try:
+        return any(word.startswith("stages.") for word in process.cmdline()[:4])
+    except psutil.Error:
+        return False
+
+
 def _add(names: list[str], name: str) -> None:
     # Each of DVC's handlers asks anew.
     if name not in names:
@@ -88,6 +114,7 @@ def repro(ctx: typer.Context) -> None:
     log = StageLog()
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(log)
+    hand_on_signals(log)
     status = dvc(["repro", *ctx.args])
     if log.stopped:
         raise typer.Exit(log.status)

@@ -40,7 +40,7 @@ class _Run:
         self.held = 0
         self.waiting = 0
         """A signal that came while it was held."""
-        self.ending = threading.Lock()
+        self.ending = threading.RLock()
 
 
 _RUN = _Run()
@@ -95,10 +95,10 @@ def end_process(number: int, why: str = "stopped") -> None:
     """End the process as signal `number` does: with what it started and has not finished, one sentence, status 128 + number."""
     if os.getpid() != _RUN.owner:
         os._exit(STATUS + number)
-    if not _RUN.ending.acquire(blocking=False):
-        # Another thread is at it; this one must do nothing more.
-        time.sleep(600)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if not _RUN.ending.acquire(blocking=False):
+        # Another thread is at it; this one must do nothing more. (A second signal, in the same one, does it all.)
+        time.sleep(600)
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     _end_descendants()
