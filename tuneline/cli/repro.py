@@ -1,5 +1,6 @@
 """`tuneline repro`: `dvc repro`, saying only what a reader needs, and the summary at its end."""
 
+import contextlib
 import logging
 import re
 import signal
@@ -74,11 +75,13 @@ def hand_on_signals(log: StageLog) -> None:
 
     def stop(number: int, _: object) -> None:
         log.status = STATUS + number
-        stages = [one for one in psutil.Process().children(recursive=True) if _is_stage(one)]
-        for one in stages:
-            # It saves what it can, says so, and then DVC ends.
-            one.send_signal(number)
-        if not stages:
+        started = psutil.Process().children(recursive=True)
+        for one in started:
+            if any(word.startswith("stages.") for word in _words(one)[:4]):
+                # It saves what it can, says so, and then DVC ends.
+                with contextlib.suppress(psutil.Error):
+                    one.send_signal(number)
+        if not any(not _words(one) or "stages." in " ".join(_words(one)) for one in started):
             raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -86,11 +89,12 @@ def hand_on_signals(log: StageLog) -> None:
             signal.signal(number, stop)
 
 
-def _is_stage(process: psutil.Process) -> bool:
+def _words(process: psutil.Process) -> list[str]:
+    """The command line; empty of a process that has ended."""
     try:
-        return any(word.startswith("stages.") for word in process.cmdline()[:4])
+        return process.cmdline()
     except psutil.Error:
-        return False
+        return []
 
 
 def _add(names: list[str], name: str) -> None:
