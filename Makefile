@@ -10,35 +10,41 @@ CUDA_READY := $(CUDA_VENV)/.cuda-ready
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro exp test fast test-all test-cuda check format demo plan bench lock stage-table card-table clean
+.PHONY: help setup repro exp test fast test-all test-cuda check format demo plan bench lock licences audit stage-table card-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
 setup: $(READY) ## make the environment
 
-# DVC's own state is a pickle database that it would put into a shared folder (CVE-2025-69872): give it a private one.
 # uv does not read pip's settings: hand over a mirror or a wheel folder that is set for pip.
-$(READY): requirements.lock
+LIKE_PIP := links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}}"; \
+	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}"; \
+	if [ -n "$$links" ]; then export UV_FIND_LINKS="$$links"; fi; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi
+INSTALL := $(BIN)/uv pip install --quiet
+
+# A file with hashes needs one for each package, and torch's wheels differ by machine: hence two files and --no-deps.
+# DVC's own state is a pickle database that it would put into a shared folder (CVE-2025-69872): give it a private one.
+$(READY): requirements.lock requirements-torch.lock
 	@echo "setup: Python and the libraries of requirements.lock in $(VENV), once (a few minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet uv
-	@links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}}"; \
-	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}"; \
-	if [ -n "$$links" ]; then export UV_FIND_LINKS="$$links"; fi; \
-	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock && \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(LIKE_PIP); \
+	$(INSTALL) --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock && \
+	$(INSTALL) --python $(BIN)/python --compile-bytecode -r requirements-torch.lock && \
+	$(INSTALL) --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
 	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
 	@$(BIN)/python -m tuneline.cli.plots_page
 	@touch $(READY)
 
 # An index gives torch's CUDA build; a folder of wheels that pip is set to may hold the CPU's alone.
-$(CUDA_READY): requirements.lock | $(READY)
+$(CUDA_READY): requirements.lock requirements-torch.lock | $(READY)
 	@echo "test-cuda: the same libraries with torch's CUDA build in $(CUDA_VENV), once (5 GB)"
 	@test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
-	@$(BIN)/uv pip install --quiet --python $(CUDA_VENV)/bin/python -r requirements.lock
+	@$(INSTALL) --python $(CUDA_VENV)/bin/python --no-deps --require-hashes -r requirements.lock
+	@$(INSTALL) --python $(CUDA_VENV)/bin/python -r requirements-torch.lock
 	@$(CUDA_VENV)/bin/python -c "import torch; assert torch.version.cuda, f'torch {torch.__version__} is a CPU build'"
 	@touch $(CUDA_READY)
 
@@ -92,10 +98,20 @@ bench: $(READY) ## goals for speed and memory, beside Trainer, TRL and LLaMA-Fac
 	python -m benchmarks.train --setup
 	python -m benchmarks.speed
 
-lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
-	uv pip compile --quiet --extra dev --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
-	  --python-version 3.11 pyproject.toml | sed 's/+cpu$$//' > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+lock: $(READY) ## resolve pyproject.toml anew into requirements.lock and requirements-torch.lock
+	@$(LIKE_PIP); $(BIN)/uv pip compile --quiet --extra dev --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
+	  --generate-hashes --python-version 3.11 pyproject.toml > requirements.lock.new
+	sed -nE 's/^(torch==[0-9.]+).*/\1/p' requirements.lock.new > requirements-torch.lock
+	awk '/^[a-z]/ {keep = $$1 !~ /^(torch|triton|cuda-[a-z0-9-]+|nvidia-[a-z0-9-]+)==/ || $$1 ~ /^nvidia-ml-py==/} keep' \
+	  requirements.lock.new > requirements.lock
+	rm requirements.lock.new
+
+licences: $(READY) ## list the licence of every library that is installed
+	@$(LIKE_PIP); $(BIN)/uv tool run --quiet pip-licenses==5.5.5 --python=$(BIN)/python --from=mixed --order=license
+
+audit: $(READY) ## ask a public database for known vulnerabilities of the locked libraries (needs the internet)
+	@$(LIKE_PIP); $(BIN)/uv tool run --quiet pip-audit==2.10.1 --disable-pip --require-hashes -r requirements.lock
+	@$(LIKE_PIP); $(BIN)/uv tool run --quiet pip-audit==2.10.1 --disable-pip --no-deps -r requirements-torch.lock
 
 stage-table: $(READY) ## write the READMEs' table of stages from dvc.yaml
 	python -m tuneline.cli.stage_table

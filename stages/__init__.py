@@ -4,6 +4,12 @@ Always start one as `python -m stages.<name>`: run as a script, a sibling of tok
 in place of the standard library's `tokenize`, and torch would not import.
 """
 
-from tuneline.runtime.environment import require_environment
+import sys
 
+from tuneline.runtime.environment import require_environment
+from tuneline.runtime.stopping import end_on_signals
+
+if sys.argv[0] == "-m":
+    # Python is only about to import the stage, which takes seconds.
+    end_on_signals(next((word for word in sys.orig_argv if word.startswith(f"{__name__}.")), __name__))
 require_environment()

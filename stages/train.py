@@ -9,7 +9,6 @@ Reads data/processed/tokens.safetensors, models/base and sections `tune`, `lora`
 from pathlib import Path
 
 from tuneline.runtime.atomic import write_json
-from tuneline.runtime.process import exclusive_lock
 from tuneline.runtime.stage import Stage, run_stage
 from tuneline.train.checkpoints import read_run_info, scratch_folder
 from tuneline.train.checks import check
@@ -23,7 +22,6 @@ BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/train.json")
 CURVE = Path("metrics/loss.csv")
-LOCK = Path("models/.train.lock")
 
 
 def main(stage: Stage) -> None:
@@ -31,7 +29,6 @@ def main(stage: Stage) -> None:
     processes, device, start = check(config, TOKENS, BASE)
     lineage = lineage_of(config, TOKENS, BASE, stage.code, start)
     with (
-        exclusive_lock(LOCK),
         scratch_folder(fingerprint(lineage, processes, device)) as scratch,
         stage.outputs(ADAPTER, METRICS, live=[CURVE]) as (adapter, metrics),
     ):

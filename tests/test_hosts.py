@@ -146,7 +146,7 @@ def test_torchs_launcher_over_hosts_stops_at_a_signal_and_goes_on_to_the_same_by
     process = start(hosts, folder)
     wait_for(folder, "scratch/train/*/checkpoint-5/manifest.json", process)
     os.kill(stage_of(hosts), signal.SIGTERM)
-    assert process.wait(timeout=60) == 130, said(folder)
+    assert process.wait(timeout=60) == 143, said(folder)
     assert trains(hosts, "alpha") == trains(hosts, "beta") == []
     assert re.search(r"train: stopped; run again, it goes on from step \d+$", said(folder).strip()), said(folder)
     assert "Traceback" not in said(folder)

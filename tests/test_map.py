@@ -22,7 +22,6 @@ STAGES = [name for name in MAP["stages"] if name != "code"]
 CODE = code_lists(ROOT)
 """{stage: {file: hash}}, as the code is now."""
 DATA = re.compile(r"(data|models|metrics)/[\w./-]+")
-NO_OUTPUT = {"models/.train.lock"}
 HELDOUT = {
     "data/processed/heldout.jsonl",
     "data/processed/base_answers.jsonl",
@@ -50,7 +49,7 @@ def sections_loaded(files: Iterable[str]) -> set[str]:
 def paths_spelled(files: Iterable[str]) -> set[str]:
     """Data paths that stand as Path("...") in the files."""
     found = [value.value for name, value in calls(files) if name == "Path" and isinstance(value, ast.Constant)]
-    return {path for path in found if isinstance(path, str) and DATA.fullmatch(path)} - NO_OUTPUT
+    return {path for path in found if isinstance(path, str) and DATA.fullmatch(path)}
 
 
 def names_of(entries: list) -> list[str]:

@@ -17,7 +17,6 @@ from tests.helpers.paths import ROOT
 from tests.helpers.sections import deepspeed_section as section
 from tests.helpers.workspace import make_workspace
 from tuneline.train.launch import launcher_arguments, needs_no_launcher
-from tuneline.train.launchers import own_process
 from tuneline.train.launchers.own_process import rank_variables, run_here
 
 LIMIT = 180
@@ -71,32 +70,14 @@ def test_how_training_ends_is_how_it_returns(monkeypatch, handlers):
     def fails(_):
         raise ValueError("the loss is no number")
 
-    assert ends(lambda _: None) is False
-    # Before training takes the signals over, one ends it at once; when it has saved, it ends by the same status.
-    assert ends(lambda _: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(20))) is True
-    assert ends(lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(20))) is True
-    assert ends(lambda _: sys.exit(143)) is True
+    assert ends(lambda _: None) == 0
+    # When it has saved it ends by the signal's status.
+    assert ends(lambda _: sys.exit(143)) == signal.SIGTERM
+    assert ends(lambda _: sys.exit(130)) == signal.SIGINT
     with pytest.raises(ValueError, match="the loss is no number"):
         ends(fails)
     with pytest.raises(SystemExit, match="3"):
         ends(lambda _: sys.exit(3))
-
-
-def test_a_signal_just_before_training_begins_leaves_it_out(monkeypatch, handlers):
-    class Late(own_process._Stop):
-        """The signal comes once it has been read that none has come."""
-
-        def __getattribute__(self, name):
-            found = super().__getattribute__(name)
-            if name == "requested" and not found:
-                signal.raise_signal(signal.SIGTERM)
-            return found
-
-    begun = []
-    monkeypatch.setattr(own_process, "_Stop", Late)
-    monkeypatch.setattr("tuneline.train.run.run", begun.append)
-    assert run_here(None, 29501) is True
-    assert begun == []
 
 
 def start(folder: Path) -> subprocess.Popen:

@@ -1,6 +1,7 @@
 """One run at a time, and none that outlives what started it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from tests.helpers.paths import ROOT
-from tuneline.runtime.process import LockWatch, exclusive_lock
+from tuneline.runtime.locks import LockWatch, exclusive_lock
 
 CHILD = (
     "import time; from tuneline.runtime.process import exit_with_parent; exit_with_parent({pid}); "
@@ -19,33 +20,42 @@ CHILD = (
 
 def test_a_second_holder_is_refused_with_the_pid_of_the_first(tmp_path):
     program = (
-        "import time; from pathlib import Path; from tuneline.runtime.process import exclusive_lock\n"
-        f"with exclusive_lock(Path({str(tmp_path / 'lock')!r})):\n    print('held', flush=True); time.sleep(60)\n"
+        "import time; from pathlib import Path; from tuneline.runtime.locks import exclusive_lock\n"
+        f"with exclusive_lock(Path({str(tmp_path / 'lock')!r}), 'x'):\n    print('held', flush=True); time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(ValueError, match=rf"another training run holds .* \(pid {holder.pid}\)"),
-            exclusive_lock(tmp_path / "lock"),
+            pytest.raises(ValueError, match=r"^the stage is run by another process now: ") as refused,
+            exclusive_lock(tmp_path / "lock", "the stage is run"),
         ):
             pass
     finally:
         holder.kill()
         holder.wait()
-    with exclusive_lock(tmp_path / "lock"):
-        assert (tmp_path / "lock").read_text().strip() == str(os.getpid())
+    assert re.search(
+        rf": process {holder.pid} in {ROOT}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d; wait", str(refused.value)
+    )
+    assert str(refused.value).endswith(f"wait until it ends, or stop it (`kill {holder.pid}`), and run again")
+    # The lock of a process that was killed stops nobody, and says that it was.
+    with exclusive_lock(tmp_path / "lock", "x") as before:
+        assert before.startswith(f"process {holder.pid} in ")
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} in ")
+    assert not (tmp_path / "lock").exists()
+    with exclusive_lock(tmp_path / "lock", "x") as before:
+        assert before == ""
 
 
 def test_the_holder_of_a_lock_is_watched(tmp_path):
     path = tmp_path / "lock"
     assert not LockWatch(path).is_gone()
-    with exclusive_lock(path):
+    with exclusive_lock(path, "x"):
         watch = LockWatch(path)
         assert not watch.is_gone()
     assert watch.is_gone()
     assert not LockWatch(path).is_gone()
-    with exclusive_lock(path):
+    with exclusive_lock(path, "x"):
         again = LockWatch(path)
         path.write_text(" 1\n")
         assert again.is_gone()

@@ -59,7 +59,10 @@ ALL = {"models/adapter/weights", "metrics/train.json", "metrics/loss.csv"}
 
 def test_outputs_go_into_place_at_the_end(fit):
     def before_the_end() -> None:
-        assert left() == {"models/.adapter.partial/weights", "metrics/.train.json.partial", "metrics/loss.csv"}
+        assert left() == {
+            "models/.adapter.partial/weights", "metrics/.train.json.partial", "metrics/loss.csv",
+            "models/.adapter.lock", "metrics/.train.json.lock",
+        }  # fmt: skip
 
     made(fit(), before_the_end)
     assert left() == ALL

@@ -192,7 +192,7 @@ def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same
     # While it runs, a second run in this workspace is refused, with the pid of the first.
     second = python(project, "-m", "stages.train")
     assert second.returncode == 1
-    assert "another training run holds" in second.stderr
+    assert "the stage train is run in this folder by another process now: process" in second.stderr
     assert any(str(member.pid) in second.stderr for member in family)
     process.send_signal(signal.SIGKILL)
     process.wait()

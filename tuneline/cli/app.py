@@ -1,7 +1,9 @@
 """The `tuneline` command: its subcommands by name, each imported only when it is run."""
 
 import sys
+from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -9,6 +11,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.locks import temporary_folder
+from tuneline.runtime.stopping import end_on_signals
 
 COMMANDS = {
     "repro": ("tuneline.cli.repro", "Run the pipeline: `dvc repro` with less text, and the summary at the end."),
@@ -26,6 +30,10 @@ COMMANDS = {
     "import-adapter": ("tuneline.cli.import_adapter", "Take an adapter from elsewhere, to evaluate and export."),
 }
 """Subcommand to (module with its `app`, line in the list of commands)."""
+
+
+OWN_SIGNALS = {"repro", "recipe", "chat", "serve", "demo", "tuneline"}
+"""Subcommands that a signal does not end at once: DVC, and what answers, have handlers of their own."""
 
 
 class LazyGroup(TyperGroup):
@@ -47,8 +55,23 @@ class LazyGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         arguments = [*getattr(ctx, "_protected_args", []), *ctx.args]
-        with exit_with_sentence(arguments[0] if arguments else "tuneline"):
+        name = arguments[0] if arguments else "tuneline"
+        with exit_with_sentence(name), temporary_folder() if _ends_on_signals(name) else nullcontext():
             return super().invoke(ctx)
+
+
+def _ends_on_signals(name: str) -> bool:
+    """Whether a signal ends the command at once; from now on it does."""
+    if name in OWN_SIGNALS or not is_program():
+        return False
+    end_on_signals(name)
+    return True
+
+
+def is_program() -> bool:
+    """Whether this process is the command's, and not of a program that calls it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return Path(sys.argv[0]).name == "tuneline" or (spec is not None and spec.parent == "tuneline")
 
 
 app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,10 @@ def recipe(
     folder = prepare(name, changes or [])
     print(f"recipe: {name} runs in {folder}; look there for models/ and metrics/", flush=True)
     os.chdir(folder)
-    status = subprocess.run([sys.executable, "-m", "tuneline", "repro"], check=False).returncode
+    process = subprocess.Popen([sys.executable, "-m", "tuneline", "repro"])
+    # A terminal sends Ctrl-C to both; Python would kill the run before training has saved its step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = process.wait()
     if status:
         raise typer.Exit(status)
 

@@ -5,6 +5,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tuneline.cli.git import git
+from tuneline.export.sbom import write_sbom
 from tuneline.export.verify import problems
 from tuneline.models.loading import BASE, MERGED
 from tuneline.runtime.atomic import atomic_output, to_json
@@ -59,6 +61,8 @@ def release(folder: Path, convert: Callable[[Path, str], None] | None, *, dirty:
             card.write(section(facts))
         if convert:
             convert(unfinished, folder.resolve().name)
+        made = datetime.fromisoformat(git("show", "-s", "--format=%cI", "HEAD").strip())
+        write_sbom(unfinished, folder.resolve().name, facts["commit"], made)
         write_sums(unfinished)
         if found := problems(unfinished):
             raise ValueError(f"the copy is not whole: {'; '.join(found)}")

@@ -1,5 +1,6 @@
 """`tuneline repro`: `dvc repro`, saying only what a reader needs, and the summary at its end."""
 
+import contextlib
 import logging
 import re
 import signal
@@ -7,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import typer
 
 from tuneline.cli import summary
 from tuneline.runtime.errors import INTERRUPTED
 from tuneline.runtime.stage import MAP, numbered
+from tuneline.runtime.stopping import SIGNALS, STATUS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 LEFT_OUT = re.compile(
@@ -20,7 +23,7 @@ LEFT_OUT = re.compile(
 )
 """What DVC says that a stage says itself, or that is good news; the warnings are about files that list
 what went wrong, and about a download that was not asked for."""
-BY_SIGINT = re.compile(rf"exited with ({INTERRUPTED}|-{signal.SIGINT.value})\b")
+BY_SIGNAL = re.compile(rf"exited with ({'|'.join(f'{STATUS + number}|-{number}' for number in map(int, SIGNALS))})\b")
 STARTS = re.compile(r"Running stage '(\w+)':")
 REUSED = {
     re.compile(r"Stage '(\w+)' didn't change, skipping"): "unchanged",
@@ -36,7 +39,8 @@ class StageLog(logging.Filter):
         self.ran: list[str] = []
         self.reused: list[str] = []
         self.stopped = False
-        """By Ctrl-C; a stage has said so itself."""
+        """By a signal; a stage has said so itself."""
+        self.status = INTERRUPTED
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
@@ -59,10 +63,38 @@ class StageLog(logging.Filter):
             where = f", it goes on from the stage {self.ran[-1]}" if self.ran else ""
             print(f"repro: stopped; run again{where}", file=sys.stderr)
         while error is not None:
-            found = found or bool(BY_SIGINT.search(str(error)))
+            if match := BY_SIGNAL.search(str(error)):
+                found, self.status = True, STATUS + abs(int(match[1])) % STATUS
             error = error.__cause__
         self.stopped = self.stopped or found
         return found
+
+
+def hand_on_signals(log: StageLog) -> None:
+    """Let SIGTERM and SIGHUP, as a service manager sends them to this process alone, do what Ctrl-C in a terminal does."""
+
+    def stop(number: int, _: object) -> None:
+        log.status = STATUS + number
+        started = psutil.Process().children(recursive=True)
+        for one in started:
+            if any(word.startswith("stages.") for word in _words(one)[:4]):
+                # It saves what it can, says so, and then DVC ends.
+                with contextlib.suppress(psutil.Error):
+                    one.send_signal(number)
+        if not any(not _words(one) or "stages." in " ".join(_words(one)) for one in started):
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """The command line; empty of a process that has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def _add(names: list[str], name: str) -> None:
@@ -86,9 +118,10 @@ def repro(ctx: typer.Context) -> None:
     log = StageLog()
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(log)
+    hand_on_signals(log)
     status = dvc(["repro", *ctx.args])
     if log.stopped:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(log.status)
     if status:
         raise typer.Exit(status)
     if {"export", "evaluate"} <= {*log.ran, *log.reused}:

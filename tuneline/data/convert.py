@@ -49,7 +49,7 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         )
         spool = stack.enter_context(Spool(train.with_name(".spool.partial")))
         pool = stack.enter_context(Workers(workers()))
-        keys = read_sources(params, raw, train.parent, spool, rejects_file, counts, pool)
+        keys = read_sources(params, raw, spool.folder, spool, rejects_file, counts, pool)
         check_rejects(params, counts)
         split = split_items(params, keys)
         count_same_answers(spool, keys, split, counts)

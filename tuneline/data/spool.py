@@ -10,6 +10,7 @@ import os
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from tuneline.data.turns.conversation import Conversation
 from tuneline.data.turns.scored_turn import asking_exchanges
 from tuneline.formats.records import Record, normalise, record_id, to_line, turns_digest
 from tuneline.runtime.atomic import remove
+from tuneline.runtime.stopping import removed_when_stopped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,6 +152,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         """The folder's name is fixed, so what a killed run left in it is cleared by the next one."""
         self.folder = folder
+        self._removed = ExitStack()
         self._parts: list[Part] = []
         self._begins = [0]
         """First row of each part, and the number of all rows."""
@@ -158,6 +161,7 @@ class Spool:
 
     def __enter__(self) -> "Spool":
         remove(self.folder)
+        self._removed.enter_context(removed_when_stopped(self.folder))
         self.folder.mkdir()
         return self
 
@@ -165,6 +169,7 @@ class Spool:
         for file in self._files.values():
             file.close()
         remove(self.folder)
+        self._removed.close()
 
     def add(self, part: Part, rows: int) -> None:
         """The part that follows, which has so many rows."""

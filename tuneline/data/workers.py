@@ -6,7 +6,6 @@ outlive a parent that is killed.)
 
 import multiprocessing
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from itertools import chain, islice
 from types import TracebackType
 from typing import TypeVar
 
+from tuneline.runtime.children import kept_from_signals
 from tuneline.runtime.process import exit_with_parent
 
 T = TypeVar("T")
@@ -59,7 +59,9 @@ class Workers:
         waiting: deque[Future[R]] = deque()
         try:
             for batch in chain(first_two, batches):
-                waiting.append(pool.submit(function, batch))
+                with kept_from_signals():
+                    # It may start a process.
+                    waiting.append(pool.submit(function, batch))
                 if len(waiting) > AHEAD * self.processes:
                     yield waiting.popleft().result()
             while waiting:
@@ -74,16 +76,11 @@ class Workers:
         if self._pool is None:
             # Forking copies locks that other threads hold; spawning starts clean.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self.processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)
-            )
+            with kept_from_signals():
+                self._pool = ProcessPoolExecutor(
+                    self.processes, mp_context=context, initializer=exit_with_parent, initargs=(os.getpid(),)
+                )
         return self._pool
-
-
-def _begin(parent: int) -> None:
-    """Tie a worker to the process that started it, which alone answers to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    exit_with_parent(parent)
 
 
 def _unblock(pool: ProcessPoolExecutor) -> None:

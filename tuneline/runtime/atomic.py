@@ -8,27 +8,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tuneline.runtime.locks import exclusive_lock, lock_of
+from tuneline.runtime.stopping import removed_when_stopped
 from tuneline.runtime.storage.failures import writing
 
 
 @contextmanager
-def atomic_output(target: Path) -> Iterator[Path]:
+def atomic_output(target: Path, *, wait: bool = False) -> Iterator[Path]:
     """Yield a path beside the target; move it over the target on success, remove it on failure.
 
-    The name is fixed, so what a killed run left is cleared by the next one. Raises UnwritableError for a full disk and the
-    like, whichever library was writing.
+    The name is fixed, so what a killed run left is cleared by the next one. Raises ValueError when another process writes
+    the target, unless this one is to `wait` until it has, and UnwritableError for a full disk and the like, whichever library
+    was writing.
     """
     partial = target.with_name(f".{target.name}.partial")
-    remove(partial)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with writing(partial):
+    with (
+        writing(partial),
+        exclusive_lock(lock_of(target), f"{target} is written", wait=wait),
+        removed_when_stopped(partial),
+    ):
+        remove(partial)
+        try:
             yield partial
             _let_others_read(partial)
             remove(target)
             partial.replace(target)
-    finally:
-        remove(partial)
+        finally:
+            remove(partial)
+
+
+@contextmanager
+def cached_output(target: Path) -> Iterator[Path | None]:
+    """atomic_output of a cache that several runs share: waits while another one writes it; None when it has been."""
+    with exclusive_lock(lock_of(target.with_name(f"{target.name}.made")), f"{target} is made", wait=True):
+        if target.exists():
+            yield None
+        else:
+            with atomic_output(target) as partial:
+                yield partial
 
 
 def _let_others_read(path: Path) -> None:

@@ -5,12 +5,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
 from tuneline.runtime.errors import EXPECTED, is_out_of_memory, sentence
 from tuneline.runtime.process import exit_with_parent
+from tuneline.runtime.stopping import SIGNALS
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +29,7 @@ def in_children(function: Callable[[T], R], tasks: Sequence[T], names: Sequence[
     running: dict[Connection, tuple[int, SpawnProcess]] = {}
     results: dict[int, R] = {}
     try:
-        with _kept_from_ctrl_c():
+        with kept_from_signals():
             for number, task in enumerate(tasks):
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(function, task, number, theirs, os.getpid()), daemon=True)
@@ -49,10 +51,13 @@ def in_children(function: Callable[[T], R], tasks: Sequence[T], names: Sequence[
 
 
 @contextmanager
-def _kept_from_ctrl_c() -> Iterator[None]:
-    """What is started inside never gets SIGINT, which a terminal sends to all: this process ends the others."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def kept_from_signals() -> Iterator[None]:
+    """What is started inside never gets what a terminal or `timeout` sends to all: this process ends the others."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        # The first process else starts it, which unblocks signals.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,13 +2,15 @@
 
 import codecs
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tuneline.runtime.stopping import STATUS
 from tuneline.runtime.storage.failures import explain
 
-INTERRUPTED = 130
+INTERRUPTED = STATUS + signal.SIGINT
 """Exit status after Ctrl-C, as a shell gives it."""
 EXPECTED = (ValueError, OSError, MemoryError)
 """What input or machine is at fault for; anything else is a bug and keeps its traceback."""
@@ -40,7 +42,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class StoppedError(Exception):
-    """A run that was interrupted; the message says where the next one goes on."""
+    """A run that a signal ended; the message says where the next one goes on."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
+        """Of the signal."""
 
 
 @contextmanager
@@ -48,13 +55,14 @@ def exit_with_sentence(name: str) -> Iterator[None]:
     """Exit with status 1 and `<name>: <sentence>` on stderr when the block raises one of EXPECTED, or what a library
     makes of a disk that refuses.
 
-    A run that was stopped (Ctrl-C) exits with status 130. Set TUNELINE_TRACEBACK=1 to see where an error came from.
+    A run that a signal stopped exits with a shell's status (130 after Ctrl-C).
+    Set TUNELINE_TRACEBACK=1 to see where an error came from.
     """
     try:
         yield
     except StoppedError as stopped:
         print(f"{name}: {stopped}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(STATUS + stopped.number)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:

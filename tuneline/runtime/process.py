@@ -1,18 +1,15 @@
-"""Exclusive lock for a training run, and exit-with-parent (pidfd).
+"""Exit-with-parent (pidfd).
 
 Killing `dvc` leaves the processes of a stage alive (dvc kills no process group), and a second `dvc repro`
 would then train beside the orphan into the same folder. So each process of ours watches the one that
-started it and ends with it, and a lock names the run that is going on.
+started it and ends with it.
 """
 
-import fcntl
 import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
 
@@ -37,8 +34,10 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-def exit_with_parent(pid: int) -> None:
+def exit_with_parent(pid: int, ending: Callable[[], None] | None = None) -> None:
     """End this process at once when process `pid` ends. Returns immediately; a thread watches.
+
+    `ending` is called before, to leave nothing behind.
 
     Linux pidfd_open(2): unlike polling a number, it cannot mistake a new process for the old one.
     """
@@ -50,50 +49,8 @@ def exit_with_parent(pid: int) -> None:
 
     def watch() -> None:
         select.select([watched], [], [])
+        if ending:
+            ending()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
-
-
-@contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file for the block; it frees itself when the process ends, however it ends.
-
-    Raises ValueError naming the holder's pid when another process has it.
-    """
-    from zc.lockfile import LockError, LockFile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = LockFile(str(path))
-    except LockError:
-        holder = path.read_text(encoding="utf-8").strip() or "unknown"
-        raise ValueError(f"another training run holds {path} (pid {holder}): wait for it, or stop it") from None
-    try:
-        yield
-    finally:
-        lock.close()
-
-
-class LockWatch:
-    """Whether the process that holds a lock file now still does, also from another host of a shared file system."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.holder = self._holder() if path.is_file() and not self._free() else None
-
-    def is_gone(self) -> bool:
-        """False when nobody held it at the start."""
-        return self.holder is not None and (self._holder() != self.holder or self._free())
-
-    def _holder(self) -> str:
-        return self.path.read_text(encoding="utf-8")
-
-    def _free(self) -> bool:
-        with self.path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                # Held; or a file system without locks, which says nothing.
-                return False
-        return True

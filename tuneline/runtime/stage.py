@@ -7,6 +7,7 @@ recorded as what made the result.
 import argparse
 import json
 import re
+import signal
 import sys
 import time
 import warnings
@@ -17,17 +18,20 @@ from typing import Any
 
 from tuneline.runtime.atomic import atomic_output, remove, write_json
 from tuneline.runtime.code import all_code, changed_files, read_list
-from tuneline.runtime.errors import StoppedError, exit_with_sentence
+from tuneline.runtime.errors import MEMORY_REMEDIES, exit_with_sentence
+from tuneline.runtime.locks import exclusive_lock, temporary_folder
 from tuneline.runtime.machine import choose_accelerator, peak_memory
 from tuneline.runtime.params import S, Section, differences, parse, read_params
 from tuneline.runtime.process import dvc_pid, exit_with_parent
 from tuneline.runtime.progress import clock
 from tuneline.runtime.slots import stage_devices
+from tuneline.runtime.stopping import end_on_signals, end_process, signals_held
 from tuneline.runtime.storage.failures import writing
 from tuneline.runtime.storage.inputs import Inputs
 from tuneline.runtime.storage.written import record_written
 
-SPEED = Path("metrics/speed")
+METRICS = Path("metrics")
+SPEED = METRICS / "speed"
 MAP = Path("dvc.yaml")
 
 
@@ -70,7 +74,10 @@ class Stage:
                     remove(path)
                 raise
             made = dict(zip(targets, paths, strict=True)) | {path: path for path in live}
-            record_written(self.name, made)
+            # All or none, also when a signal comes between two of them.
+            with signals_held():
+                record_written(self.name, made)
+                stack.pop_all().close()
 
     def check_unchanged(self) -> None:
         """Raises ValueError naming each key or file that differs from the start, a key with its old and new value."""
@@ -105,25 +112,36 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         epilog="Takes no arguments: everything is read from params.yaml. `dvc repro` runs it when needed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
+    end_on_signals(f"stages.{name}")
     choose_accelerator()
     if (dvc := dvc_pid()) is not None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
-        exit_with_parent(dvc)
+        exit_with_parent(dvc, lambda: end_process(signal.SIGTERM, "stopped, since dvc has ended"))
     quiet_deprecations()
     if name in stage_names():
         print(announcement(name), flush=True)
-    with exit_with_sentence(name), stage_devices(name):
+    with (
+        exit_with_sentence(name),
+        temporary_folder(),
+        exclusive_lock(METRICS / f".{name}.lock", f"the stage {name} is run in this folder") as killed,
+        stage_devices(name),
+    ):
+        if killed:
+            print(last_run_was_killed(name, killed), flush=True)
         start = time.monotonic()
         # The stage that writes the lists is checked against all of them.
-        try:
-            stage = Stage(name, all_code() if name == "code" else None)
-            main(stage)
-        except KeyboardInterrupt:
-            raise StoppedError(f"stopped; run again, it goes on from the stage {name}") from None
+        stage = Stage(name, all_code() if name == "code" else None)
+        main(stage)
         seconds = time.monotonic() - start
         info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
         write_json(SPEED / f"{name}.json", info)
     print(f"{name}: took {seconds:.1f} s, peak memory {peak_memory():.2f} GB")
+
+
+def last_run_was_killed(name: str, run: str) -> str:
+    """The sentence about a run that could say nothing itself, such as one that the kernel killed for want of memory."""
+    remedy = f" If memory was short: {MEMORY_REMEDIES[name]}" if name in MEMORY_REMEDIES else ""
+    return f"{name}: the last run ({run}) was killed before its end.{remedy}"
 
 
 def stage_names() -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneline.runtime.cache import private_folder
 from tuneline.runtime.hashing import file_sha256, files
-from tuneline.runtime.process import exclusive_lock
+from tuneline.runtime.locks import exclusive_lock
 from tuneline.runtime.storage.room import require_room
 
 MANIFEST = "manifest.json"
@@ -32,10 +32,10 @@ STOP = "stop"
 def scratch_folder(fingerprint: str) -> Iterator[Path]:
     """The locked private folder of a fingerprint; removed at the end, and kept for a resume when the block fails.
 
-    Raises ValueError when another run has it.
+    Waits while another run has it, such as one of a work tree beside this one.
     """
     folder = private_folder("train", fingerprint[:32])
-    with exclusive_lock(folder / LOCK):
+    with exclusive_lock(folder / LOCK, f"the same training (checkpoints in {folder}) is run", wait=True):
         for name in (RUN_INFO, STOP):
             (folder / name).unlink(missing_ok=True)
         yield folder

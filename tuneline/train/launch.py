@@ -14,6 +14,7 @@ from tuneline.runtime.errors import StoppedError, sentence
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.machine import free_port
 from tuneline.runtime.slots import VISIBLE, on_cpu, training_devices
+from tuneline.runtime.stopping import SIGNALS, handle_signals
 from tuneline.train.checkpoints import RUN_INFO, STOP, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.launchers import commands, slurm, torchrun
@@ -31,7 +32,7 @@ LAUNCHERS = {"deepspeed": "deepspeed.launcher.launch", "torchrun": torchrun.MODU
 def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> None:
     """Train in `processes` processes, from the newest complete checkpoint in the scratch folder.
 
-    Raises StoppedError after Ctrl-C or SIGTERM, naming the step that was saved.
+    Raises StoppedError after Ctrl-C, SIGTERM or SIGHUP, naming the step that was saved.
     """
     params = config.deepspeed
     resume = newest_complete(paths.scratch)
@@ -56,7 +57,7 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
     if stopped and not (paths.scratch / RUN_INFO).is_file():
         saved = newest_complete(paths.scratch)
         raise StoppedError(
-            f"stopped; run again, it goes on from {f'step {step_of(saved)}' if saved else 'the stage train'}"
+            f"stopped; run again, it goes on from {f'step {step_of(saved)}' if saved else 'the stage train'}", stopped
         )
 
 
@@ -117,8 +118,8 @@ def hosts_command(params: DeepSpeed, own: Sequence[str]) -> list[str]:
     return commands.over_hosts(list(hosts), commands.exported(), launcher)
 
 
-def launch_elsewhere(params: DeepSpeed, processes: int, own: Sequence[str], scratch: Path) -> bool:
-    """Train on the hosts of the hostfile, or the nodes of the allocation. Returns whether SIGTERM or SIGINT came."""
+def launch_elsewhere(params: DeepSpeed, processes: int, own: Sequence[str], scratch: Path) -> int:
+    """Train on the hosts of the hostfile, or the nodes of the allocation. Returns the signal that came, or 0."""
     if params.launcher == "slurm":
         count = slurm.nodes(os.environ)
         meeting = {"MASTER_ADDR": slurm.first_node(os.environ), "MASTER_PORT": str(params.master_port or free_port())}
@@ -136,16 +137,16 @@ def devices(processes: int) -> list[str]:
     return names[:processes] if names and usable_gpus() else [str(index) for index in range(processes)]
 
 
-def launch(params: DeepSpeed, processes: int, own: Sequence[str], names: Sequence[str]) -> bool:
-    """Run the launcher in this process until training ends; SIGTERM and SIGINT let the step finish and be saved.
+def launch(params: DeepSpeed, processes: int, own: Sequence[str], names: Sequence[str]) -> int:
+    """Run the launcher in this process until training ends; a signal lets the step finish and be saved.
 
-    `names` are the GPUs that were taken for the processes, if any. Returns whether such a signal came. DeepSpeed's launcher
+    `names` are the GPUs that were taken for the processes, if any. Returns the signal that came, or 0. DeepSpeed's launcher
     gives the processes 30 seconds after SIGTERM.
 
     A failed rank has said why; whether training came to its end is for the caller to see, because the launcher
     returns as if nothing was wrong when it was itself killed by a signal (deepspeed 0.19.8).
     """
-    stopped = threading.Event()
+    stopped = _Stopped()
     # torch's launcher else says 1, with a warning.
     if os.environ.get("DS_ACCELERATOR") == "cpu" or params.launcher == "torchrun":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
@@ -158,10 +159,17 @@ def launch(params: DeepSpeed, processes: int, own: Sequence[str], names: Sequenc
                 run(launcher_arguments(params, processes, own, names), stopped)
     except RuntimeError as error:
         raise ValueError(f"the launcher {params.launcher} could not start: {sentence(error)}") from None
-    return stopped.is_set()
+    return stopped.number
 
 
-def _run_deepspeed(arguments: list[str], stopped: threading.Event) -> None:
+class _Stopped(threading.Event):
+    """Set when a signal has come."""
+
+    number = 0
+    """Of the signal."""
+
+
+def _run_deepspeed(arguments: list[str], stopped: _Stopped) -> None:
     # After the handlers: DeepSpeed's imports swallow a KeyboardInterrupt.
     from deepspeed.launcher import launch as one_host
 
@@ -171,36 +179,38 @@ def _run_deepspeed(arguments: list[str], stopped: threading.Event) -> None:
         one_host.main()
 
 
-def _run_torchrun(arguments: list[str], stopped: threading.Event) -> None:
+def _run_torchrun(arguments: list[str], stopped: _Stopped) -> None:
     if not stopped.is_set():
         torchrun.run_torchrun(arguments)
 
 
-def _take_signals(stopped: threading.Event) -> None:
-    """Let SIGTERM and SIGINT set the event, and keep SIGINT from all that this process starts.
+def _take_signals(stopped: _Stopped) -> None:
+    """Let SIGTERM, SIGINT and SIGHUP set the event, and keep the last two from all that this process starts.
 
     A terminal sends Ctrl-C to every process, which would end imports in tracebacks. What the main thread blocks is blocked
     in children, too. A signal that another thread takes does not wake the main one out of its wait, where Python would call
     a handler; but it is written to the wakeup pipe.
     """
-    signals = (signal.SIGTERM, signal.SIGINT)
     read, write = os.pipe()
 
     def watch() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        while os.read(read, 1)[0] not in signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        while (number := os.read(read, 1)[0]) not in SIGNALS:
             pass
+        stop(number)
+
+    def stop(number: int, *_: object) -> None:
+        stopped.number = stopped.number or number
         stopped.set()
 
-    for number in signals:
-        signal.signal(number, lambda *_: stopped.set())
+    handle_signals(stop)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end_children(stopped: threading.Event) -> None:
+def _end_children(stopped: _Stopped) -> None:
     """Wait for the event, then ask what this process started to end."""
     import psutil
 

@@ -19,10 +19,20 @@ def lineage_of(
 ) -> dict[str, Any]:
     """Parameters, hashes of base and tokens, {file: hash} of the code that trained, and the adapter that it began from.
 
-    No commit and no time.
+    No commit and no time, and of folders elsewhere the name alone.
     """
     began = {"init": start.lineage} if start is not None else {}
-    return {"params": config.to_params(), "inputs": hashes([tokens, base / SUMS]), "code": dict(code)} | began
+    made = {"params": config.to_params(), "inputs": hashes([tokens, base / SUMS]), "code": dict(code)} | began
+    return {key: without_folders(value) for key, value in made.items()}
+
+
+def without_folders(value: Any) -> Any:
+    """The value, or values inside it, with the last part alone of a path that says whose machine it is on."""
+    if isinstance(value, Mapping):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def fingerprint(lineage: Mapping[str, Any], processes: int, device: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from logging import ERROR, getLogger
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from tuneline.runtime.errors import exit_with_sentence
 from tuneline.runtime.machine import machine_info, peak_memory
 from tuneline.runtime.process import exit_with_parent
 from tuneline.runtime.stage import quiet_deprecations
+from tuneline.runtime.stopping import STATUS
 from tuneline.runtime.storage.failures import writing
 from tuneline.train import methods
 from tuneline.train.batching import Step, batches_of, longest_micro_batch, tokens_per_step
@@ -54,9 +56,6 @@ from tuneline.train.trainer.progress import Progress
 from tuneline.train.trainer.reporting import report_callbacks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
 
-STOPPED = 143
-"""Exit status after SIGTERM, as a shell gives it."""
-
 
 def main() -> None:
     command = from_arguments(description=__doc__)
@@ -69,7 +68,7 @@ def main() -> None:
 
 
 def run(command: Command) -> None:
-    """Train, in this process or the stage's own. Raises SystemExit of status STOPPED when a signal has ended it early."""
+    """Train, in this process or the stage's own. Raises SystemExit, with a shell's status, when a signal has ended it early."""
     logging.set_verbosity_error()
     # It says that it takes DeepSpeed's accumulation steps, as it should.
     getLogger("accelerate").setLevel(ERROR)
@@ -130,7 +129,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     with hosts_watched():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if stop.requested:
-        sys.exit(STOPPED)
+        sys.exit(STATUS + (stop.signal or SIGTERM))
     tuned = trainer.accelerator.unwrap_model(trainer.model)
     with gathered(tuned):
         if trainer.is_world_process_zero():

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tuneline.runtime.atomic import atomic_output
+from tuneline.runtime.atomic import atomic_output, cached_output
 from tuneline.runtime.cache import private_folder
 
 SCRIPT = "convert_hf_to_gguf.py"
@@ -36,16 +36,18 @@ def find_converter(own: Path | None) -> Converter:
     environment = private_folder("llama-cpp") / f"{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}"
     if not environment.is_dir():
         _say_beforehand(environment, own)
-        with atomic_output(environment) as partial:
-            _make(partial)
+        with cached_output(environment) as partial:
+            if partial:
+                _make(partial)
     _use_project(environment)
     python = environment / "bin/python"
     if own is not None:
         return Converter(python, own)
     source = environment.with_name(f"{environment.name}-source")
     if not source.is_dir():
-        with atomic_output(source) as partial:
-            _unpack(python, partial)
+        with cached_output(source) as partial:
+            if partial:
+                _unpack(python, partial)
     return Converter(python, source)
 
 
@@ -67,7 +69,7 @@ def _make(environment: Path) -> None:
 def _use_project(environment: Path) -> None:
     """After its own packages those of this project, for torch and numpy: another one may have made the environment."""
     own = Path(sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)}))
-    with atomic_output(own / "project.pth") as partial:
+    with atomic_output(own / "project.pth", wait=True) as partial:
         partial.write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
 
 

@@ -85,6 +85,9 @@ def imported_lineage(source: Path, base: Path, config: Any) -> dict[str, Any]:
         said["is"] = description(config)
         values = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
         said |= {key: values[key] for key in ("base_model_name_or_path", "peft_version") if values.get(key)}
+        # A folder on the machine that trained it: its name says as much.
+        if str(made_for := said.get("base_model_name_or_path", "")).startswith(("/", "~")):
+            said["base_model_name_or_path"] = Path(made_for).name
     return {
         "imported": said | ({"lineage": theirs} if theirs else {}),
         # By the base's usual place, wherever it was: what is compared is the hash.

@@ -1,13 +1,12 @@
 """Adapters of git revisions and DVC experiments, fetched through DVC's file system without a checkout."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import yaml
 
 from tuneline.models.loading import ADAPTER, BASE
+from tuneline.runtime.atomic import cached_output
 from tuneline.runtime.cache import private_folder
 from tuneline.runtime.errors import sentence
 
@@ -27,9 +26,9 @@ def fetch_adapter(revision: str) -> Path:
         (digest,) = (out["md5"] for out in outs if out["path"] == ADAPTER.as_posix())
         folder = private_folder("adapters") / str(digest).partition(".")[0]
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-                files.get(ADAPTER.as_posix(), f"{partial}/adapter", recursive=True)
-                shutil.move(f"{partial}/adapter", folder)
+            with cached_output(folder) as partial:
+                if partial:
+                    files.get(ADAPTER.as_posix(), str(partial), recursive=True)
     except (DvcException, SCMError, OSError, KeyError) as error:
         raise ValueError(
             f"rev:{revision}: its adapter can't be had ({sentence(error)}): expected a commit, branch, tag or "

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tuneline.runtime.stopping import handle_signals
+
 PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
 SSH_OPTIONS = "-o ServerAliveInterval=15 -o ServerAliveCountMax=4"
@@ -17,17 +19,16 @@ SSH_OPTIONS = "-o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 
 def run_elsewhere(
     command: Sequence[str], stop: Path, variables: Mapping[str, str], end: Sequence[str] | None = None
-) -> bool:
-    """Run the launcher until it ends. Returns whether SIGTERM or SIGINT came, after which training saves and stops.
+) -> int:
+    """Run the launcher until it ends. Returns the first signal that came, after which training saves and stops, or 0.
 
     Signals do not reach other hosts, and what is between (pdsh, srun) ends at them: the file `stop`, which every process
     looks for after a step, does. A signal that comes later ends the launcher at once, and `end` is a command that ends what
     it started. The launcher has a session of its own, so that a terminal's Ctrl-C comes here alone.
     """
     libc = ctypes.CDLL(None)
-    asked: list[float] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.append(time.monotonic()))
+    asked: list[tuple[float, int]] = []
+    handle_signals(lambda number, _: asked.append((time.monotonic(), number)))
     append = f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {SSH_OPTIONS}".strip()
     process = subprocess.Popen(
         command, env={**os.environ, "PDSH_SSH_ARGS_APPEND": append, **variables}, stdin=subprocess.DEVNULL,
@@ -42,10 +43,10 @@ def run_elsewhere(
             stop.touch()
             print("train: stopping at the end of this step (once more: at once)", flush=True)
         # A terminal and dvc may both send the first.
-        if asked and asked[-1] - asked[0] > 2 and not ended:
+        if asked and asked[-1][0] - asked[0][0] > 2 and not ended:
             ended = True
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(end or ["true"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
         time.sleep(0.2)
-    return bool(asked)
+    return asked[0][1] if asked else 0

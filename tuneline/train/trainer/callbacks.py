@@ -1,6 +1,5 @@
 """Trainer callbacks: graceful stop on a signal, and the manifest of a checkpoint."""
 
-import signal
 import time
 from pathlib import Path
 from types import FrameType
@@ -10,11 +9,14 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback
 
-from tuneline.runtime.process import LockWatch
+from tuneline.runtime.locks import LockWatch
+from tuneline.runtime.stopping import end_again, handle_signals
 from tuneline.train.checkpoints import LOCK, STOP, write_manifest
 
 SAVE_SECONDS = 30.0
 """Time after which a checkpoint is due, however many steps `train.save_steps` says."""
+AGAIN = 2.0
+"""Seconds after which a second signal is one, and ends the process without saving."""
 SAVE_SHARE = 0.02
 """Of the time, that such checkpoints may take."""
 
@@ -31,11 +33,17 @@ class GracefulStopCallback(TrainerCallback):
         self.cost = 0.0
         """Seconds that the last checkpoint took."""
         self.stage: LockWatch | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._request)
+        self.signal = 0
+        """What asked for it, when it was a signal."""
+        self.asked = 0.0
+        handle_signals(self._request)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
+        # A terminal and dvc may both send the first.
+        if self.requested and self.asked and time.monotonic() - self.asked > AGAIN:
+            end_again(number)
         self.requested = True
+        self.signal, self.asked = number, self.asked or time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:

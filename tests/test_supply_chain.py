@@ -1,0 +1,97 @@
+"""What is installed is what was locked, by hash; what a model was made with is written down when it is handed out."""
+
+import json
+import re
+from datetime import UTC, datetime
+from importlib.metadata import distributions, version
+
+import pytest
+
+from tests.helpers.paths import ROOT
+from tuneline.export.sbom import SBOM, dependencies, write_sbom
+from tuneline.runtime.hashing import file_sha256
+
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+TORCH = (ROOT / "requirements-torch.lock").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+PIN = r"[a-z0-9.-]+(\[[a-z,-]+\])?==[\w.]+( ; .*)?"
+
+
+def entries() -> list[list[str]]:
+    """Lines of each requirement of the lock: the pin, and its hashes."""
+    return [entry.split(" \\\n") for entry in re.split(r"\n(?=\S)", LOCK.rstrip())]
+
+
+def test_the_lock_pins_everything_by_hash_and_names_no_index():
+    for pin, *hashes in entries():
+        assert re.fullmatch(PIN, pin), pin
+        assert hashes, pin
+        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line) for line in hashes), pin
+    direct = re.findall(r'^\s+"([A-Za-z-]+)>=', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    pinned = {pin.partition("==")[0].partition("[")[0] for pin, *_ in entries()}
+    assert {name.lower() for name in direct} - pinned == {"torch"}
+
+
+def test_torch_is_pinned_by_version_alone_since_its_builds_differ_by_machine():
+    assert re.fullmatch(r"torch==[\d.]+\n", TORCH)
+    # Its CUDA packages come with the CUDA build, each pinned by it.
+    assert not re.search(r"(?m)^(torch|triton|nvidia-cu|cuda-)", LOCK)
+
+
+def test_every_environment_is_made_with_hashes():
+    installs = [line for line in MAKEFILE.splitlines() if "-r requirements.lock" in line and "INSTALL" in line]
+    assert len(installs) == 2
+    assert all("--no-deps --require-hashes" in line for line in installs)
+    assert len(re.findall(r"(?m)INSTALL\).* -r requirements-torch\.lock", MAKEFILE)) == 2
+
+
+def test_licences_and_known_vulnerabilities_are_asked_for_by_pinned_tools():
+    for target, tool in (("licences", "pip-licenses"), ("audit", "pip-audit")):
+        recipe = MAKEFILE.partition(f"\n{target}: ")[2].partition("\n\n")[0]
+        assert re.search(rf"uv tool run --quiet {tool}==\d+\.\d+\.\d+ ", recipe)
+
+
+def test_all_that_is_needed_is_in_the_lock():
+    locked = {pin.partition("==")[0].partition("[")[0] for pin, *_ in entries()}
+    needed = {re.sub(r"[-_.]+", "-", library.metadata["Name"]).lower() for library in dependencies("tuneline")}
+    cuda = {name for name in needed if re.match(r"(triton|cuda-|nvidia-)", name)}
+    assert needed - locked - cuda == {"torch"}
+    assert len(needed) > 100
+
+
+@pytest.fixture
+def bill(tmp_path) -> dict:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    write_sbom(tmp_path, "release", "0123abc", made)
+    first = (tmp_path / SBOM).read_bytes()
+    write_sbom(tmp_path, "release", "0123abc", made)
+    assert (tmp_path / SBOM).read_bytes() == first
+    bill = json.loads(first)
+    assert bill["metadata"]["component"]["components"][0]["hashes"] == [
+        {"alg": "SHA-256", "content": file_sha256(tmp_path / "model.safetensors")}
+    ]
+    return bill
+
+
+def test_the_bill_of_materials_is_cyclonedx(bill):
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill)) is None
+    assert bill["metadata"]["component"]["type"] == "machine-learning-model"
+    assert bill["metadata"]["component"]["version"] == "0123abc"
+
+
+def test_it_names_every_library_with_version_and_licence(bill):
+    found = {component["name"]: component for component in bill["components"]}
+    assert found["transformers"]["version"] == version("transformers")
+    assert found["torch"]["purl"] == f"pkg:pypi/torch@{version('torch').partition('+')[0]}"
+    assert found["pydantic"]["licenses"] == [{"license": {"id": "MIT"}}]
+    without = [name for name, component in found.items() if "licenses" not in component]
+    # Their metadata say nothing.
+    assert len(without) < len(found) / 10, without
+    # What tests need is not what made the model.
+    assert "pytest" in {one.metadata["Name"] for one in distributions()}
+    assert "pytest" not in found
+    assert set(bill["dependencies"][-1]) >= {"ref"}

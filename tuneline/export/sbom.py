@@ -1,0 +1,103 @@
+"""Bill of materials of a model that is handed out, as CycloneDX 1.6: the model's files and the libraries that made it.
+
+https://cyclonedx.org/docs/1.6/json/. The same model and libraries give the same bytes.
+"""
+
+import re
+from datetime import datetime
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_URL, uuid5
+
+from tuneline.runtime.hashing import file_sha256, files
+
+if TYPE_CHECKING:
+    from cyclonedx.model.component import Component
+    from cyclonedx.model.license import License
+
+SBOM = "sbom.cdx.json"
+PROJECT = "tuneline"
+
+
+def write_sbom(folder: Path, name: str, commit: str, made: datetime) -> None:
+    """Write it into the model's folder, over every other file of it; `made` is when the commit was."""
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+
+    model = Component(
+        name=name, type=ComponentType.MACHINE_LEARNING_MODEL, version=commit, bom_ref=name,
+        components=[_file(folder, path) for path in files(folder) if path.name != SBOM],
+    )  # fmt: skip
+    libraries = [_library(found) for found in dependencies(PROJECT)]
+    metadata = BomMetaData(component=model, timestamp=made)
+    bom = Bom(components=libraries, metadata=metadata, serial_number=uuid5(NAMESPACE_URL, f"{name}@{commit}"))
+    bom.register_dependency(model, libraries)
+    (folder / SBOM).write_text(JsonV1Dot6(bom).output_as_string(indent=1) + "\n", encoding="utf-8")
+
+
+def dependencies(name: str) -> list[Distribution]:
+    """Installed libraries that a project needs, and that those need, by name; none of its extras."""
+    found: dict[str, Distribution] = {}
+    waiting = _required(_installed(name))
+    while waiting:
+        one = _normal(waiting.pop())
+        if one not in found and (library := _installed(one)) is not None:
+            found[one] = library
+            waiting += _required(library)
+    return [found[one] for one in sorted(found)]
+
+
+def _installed(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        # Of another machine or Python.
+        return None
+
+
+def _required(library: Distribution | None) -> list[str]:
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(text) for text in (library.requires if library else None) or []]
+    return [one.name for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def _normal(name: str) -> str:
+    """https://packaging.python.org/en/latest/specifications/name-normalization/."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _library(library: Distribution) -> "Component":
+    from cyclonedx.model.component import Component
+    from packageurl import PackageURL
+
+    name = _normal(library.metadata["Name"])
+    # A local build's tag (torch's +cpu) is of no release.
+    purl = PackageURL("pypi", None, name, library.version.partition("+")[0])
+    return Component(
+        name=name, version=library.version, purl=purl, bom_ref=f"{name}@{library.version}", licenses=_licences(library)
+    )
+
+
+def _licences(library: Distribution) -> "list[License]":
+    """What the library's metadata say: an SPDX expression, else classifiers, else the first line of a text."""
+    from cyclonedx.factory.license import LicenseFactory
+
+    metadata = library.metadata
+    if expressions := metadata.get_all("License-Expression"):
+        return [LicenseFactory().make_from_string(expressions[0])]
+    classifiers = [text for text in metadata.get_all("Classifier") or [] if text.startswith("License :: ")]
+    names = [text.rpartition(" :: ")[2] for text in classifiers if text != "License :: OSI Approved"]
+    text = next(iter(metadata.get_all("License") or []), "").strip().partition("\n")[0]
+    return [LicenseFactory().make_with_name(one) for one in names or ([text] if text else [])]
+
+
+def _file(folder: Path, path: Path) -> "Component":
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+
+    name = path.relative_to(folder).as_posix()
+    digest = HashType(alg=HashAlgorithm.SHA_256, content=file_sha256(path))
+    return Component(name=name, type=ComponentType.FILE, hashes=[digest], bom_ref=f"file:{name}")
