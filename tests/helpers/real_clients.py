@@ -116,7 +116,7 @@ def test_langchain(url: str) -> None:
     assert chat.with_structured_output(Form, method="json_mode", include_raw=True).invoke(QUESTION)["raw"].content
     history = [HumanMessage(QUESTION, name="me"), AIMessage([{"type": "text", "text": "好"}]), HumanMessage(QUESTION)]
     assert chat.invoke(history).content
-    complete = OpenAI(**options)
+    complete = OpenAI(temperature=0, **options)
     assert "".join(complete.stream(QUESTION)) == complete.invoke(QUESTION)
     assert len(complete.generate([QUESTION, "你好"]).generations) == 2
 
@@ -200,9 +200,11 @@ def test_litellm(url: str) -> None:
 def test_instructor(url: str) -> None:
     import instructor
     import openai
-    from pydantic import BaseModel, field_validator
+    from pydantic import BaseModel, ConfigDict, field_validator
 
     class Form(BaseModel):
+        # Without it the schema allows whatever else a model thinks of.
+        model_config = ConfigDict(extra="forbid")
         department: Literal["内科", "骨科"]
 
     class Never(BaseModel):
