@@ -74,9 +74,9 @@ def main() -> None:
 
 class Speed(NamedTuple):
     tokens: int
-    seconds: float
-    cpu: float
-    """Seconds of all cores."""
+    per_second: float
+    per_cpu_second: float
+    """Of all cores together."""
 
 
 def throughput(client: httpx.Client, server: psutil.Process, options: Namespace) -> None:
@@ -106,31 +106,19 @@ def throughput(client: httpx.Client, server: psutil.Process, options: Namespace)
     for _ in range(options.rounds):
         for way, (run, process) in ways.items():
             found.setdefault(way, []).append(speed(run, process))
-    show(table(("", "tokens", "tokens/s", "tokens/CPU s"), (row(way, speeds) for way, speeds in found.items())))
-    _, many, batch = (found[way] for way in ways)
-    ratios = [
-        median(of(one) / of(other) for one, other in zip(many, batch, strict=True))
-        for of in (lambda one: one.tokens / one.seconds, lambda one: one.tokens / one.cpu)
-    ]
-    print(
-        f"\n{IN_FLIGHT} in flight against batches, medians of {options.rounds}: {ratios[0]:.2f}, by CPU time {ratios[1]:.2f}"
-    )
-
-
-def row(way: str, speeds: Sequence[Speed]) -> tuple[str, ...]:
-    wall, cpu = median(one.tokens / one.seconds for one in speeds), median(one.tokens / one.cpu for one in speeds)
-    return way, f"{speeds[0].tokens}", f"{wall:.1f}", f"{cpu:.1f}"
+    rows = ((way, *(f"{median(values):.1f}" for values in zip(*speeds, strict=True))) for way, speeds in found.items())
+    show(table(("", "tokens", "tokens/s", "tokens/CPU s"), rows))
+    _, many, batch = found.values()
+    wall = median(one.per_second / other.per_second for one, other in zip(many, batch, strict=True))
+    cpu = median(one.per_cpu_second / other.per_cpu_second for one, other in zip(many, batch, strict=True))
+    print(f"\n{IN_FLIGHT} in flight against batches, medians of {options.rounds}: {wall:.2f}, by CPU time {cpu:.2f}")
 
 
 def speed(run: Callable[[], int], process: psutil.Process) -> Speed:
     """Of `run`, which returns tokens that the process has generated."""
-    began, before = time.monotonic(), cpu_seconds(process)
-    return Speed(run(), time.monotonic() - began, cpu_seconds(process) - before)
-
-
-def cpu_seconds(process: psutil.Process) -> float:
-    used = process.cpu_times()
-    return float(used.user + used.system)
+    began, before = time.monotonic(), process.cpu_times()
+    tokens, seconds, after = run(), time.monotonic() - began, process.cpu_times()
+    return Speed(tokens, tokens / seconds, tokens / (after.user + after.system - before.user - before.system))
 
 
 def batched(options: Namespace, name: str, talks: Sequence[Any]) -> Callable[[], int]:
