@@ -1,13 +1,13 @@
 """Load test of the API with good, bad and slow requests: memory, waits, and health; and the throughput of requests at once.
 
     python -m benchmarks.serve                      the project's own models: 2,000 requests from 50 clients
-    python -m benchmarks.serve --throughput         25 requests in flight against one after another, tokens a second
+    python -m benchmarks.serve --throughput         25 requests in flight, one after another, and evaluation's own batches
     python -m benchmarks.serve --folder elsewhere   another folder with models/base, models/adapter, models/merged
 
 In turns an answer at once, a streamed one, one whose client disconnects after the first words, an invalid request, and one
-whose client sends or reads slowly. Memory that grows between the 200th request and the last is a leak. Of the throughput
-compare the generated tokens a second with those of `evaluate` on the same machine (metrics/speed/evaluate.json). Markdown on
-standard output.
+whose client sends or reads slowly. Memory that grows between the 200th request and the last is a leak. Throughput is of the
+held-out questions and in turns, by the server's CPU time (this process's for batches), too, since other work on the machine
+changes the wall-clock time. Markdown on standard output.
 """
 
 import json
@@ -15,12 +15,14 @@ import os
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -30,11 +32,11 @@ from tuneline.runtime.machine import free_port
 
 CLIENTS = 50
 WARM_UP = 200
+"""Requests after which everything is loaded and every cache is filled."""
 IN_FLIGHT = 25
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=CLIENTS)
 SLOW = 0.05
 """Seconds of a slow client before each part that it sends or reads."""
-"""Requests after which everything is loaded and every cache is filled."""
 CHAT = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "感冒一般几天能好？"}]
 WRONG: tuple[dict[str, Any], ...] = (
@@ -55,36 +57,97 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT)
     parser.add_argument("--throughput", action="store_true")
     parser.add_argument("--tokens", type=int, default=64, help="of an answer, with --throughput")
+    parser.add_argument("--rounds", type=int, default=3, help="with --throughput")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="with --throughput")
     options = parser.parse_args()
     if options.requests <= WARM_UP:
         parser.error(f"--requests is {options.requests}, expected more than {WARM_UP}")
     with (
-        serving(options.folder) as (process, address),
+        serving(options.folder, options.dtype) as (process, address),
         httpx.Client(base_url=address, timeout=600, limits=LIMITS) as client,
     ):
         if options.throughput:
-            show(table(("in flight", "requests", "tokens", "s", "tokens/s"), throughput(client, options.tokens)))
+            throughput(client, psutil.Process(process.pid), options)
         else:
             load(client, psutil.Process(process.pid), options.requests, options.clients)
 
 
-def throughput(client: httpx.Client, tokens: int) -> Iterator[tuple[str, ...]]:
-    """Rows of measurements with 1 and with IN_FLIGHT requests at a time, in turns."""
-    name = client.get("/v1/models").json()["data"][-1]["id"]
-    asked = {"model": name, "max_tokens": tokens}
+class Speed(NamedTuple):
+    tokens: int
+    per_second: float
+    per_cpu_second: float
+    """Of all cores together."""
 
-    def ask(number: int) -> int:
-        question = [{"role": "user", "content": f"{QUESTION[0]['content']}（{number}）"}]
-        return int(client.post(CHAT, json=asked | {"messages": question}).json()["usage"]["completion_tokens"])
 
-    ask(0)
-    for _ in range(2):
-        for workers, requests in ((1, 5), (IN_FLIGHT, 2 * IN_FLIGHT)):
-            started = time.monotonic()
-            with ThreadPoolExecutor(workers) as pool:
-                generated = sum(pool.map(ask, range(requests)))
-            seconds = time.monotonic() - started
-            yield f"{workers}", f"{requests}", f"{generated}", f"{seconds:.1f}", f"{generated / seconds:.1f}"
+def throughput(client: httpx.Client, server: psutil.Process, options: Namespace) -> None:
+    """Print tokens a second of the server with 1 and IN_FLIGHT requests at a time, and of evaluation's batches, in turns."""
+    from tuneline.formats.records import read_heldout
+
+    records = read_heldout(options.folder / "data/processed/heldout.jsonl")
+    talks = [record["messages"][:-1] for record in records][: 2 * IN_FLIGHT]
+    name = "adapter" if (options.folder / "models/adapter").is_dir() else "base"
+
+    def ask(messages: Any) -> int:
+        body = {"model": name, "max_tokens": options.tokens, "messages": messages}
+        return int(client.post(CHAT, json=body).json()["usage"]["completion_tokens"])
+
+    def asked(workers: int, some: Sequence[Any]) -> int:
+        with ThreadPoolExecutor(workers) as pool:
+            return sum(pool.map(ask, some))
+
+    batches = batched(options, name, talks)
+    ways: dict[str, tuple[Callable[[], int], psutil.Process]] = {
+        "1 in flight": (lambda: asked(1, talks[:5]), server),
+        f"{IN_FLIGHT} in flight": (lambda: asked(IN_FLIGHT, talks), server),
+        f"batches of {IN_FLIGHT}": (batches, psutil.Process()),
+    }
+    ask(talks[0])
+    found: dict[str, list[Speed]] = {}
+    for _ in range(options.rounds):
+        for way, (run, process) in ways.items():
+            found.setdefault(way, []).append(speed(run, process))
+    rows = ((way, *(f"{median(values):.1f}" for values in zip(*speeds, strict=True))) for way, speeds in found.items())
+    show(table(("", "tokens", "tokens/s", "tokens/CPU s"), rows))
+    _, many, batch = found.values()
+    wall = median(one.per_second / other.per_second for one, other in zip(many, batch, strict=True))
+    cpu = median(one.per_cpu_second / other.per_cpu_second for one, other in zip(many, batch, strict=True))
+    print(f"\n{IN_FLIGHT} in flight against batches, medians of {options.rounds}: {wall:.2f}, by CPU time {cpu:.2f}")
+
+
+def speed(run: Callable[[], int], process: psutil.Process) -> Speed:
+    """Of `run`, which returns tokens that the process has generated."""
+    began, before = time.monotonic(), process.cpu_times()
+    tokens, seconds, after = run(), time.monotonic() - began, process.cpu_times()
+    return Speed(tokens, tokens / seconds, tokens / (after.user + after.system - before.user - before.system))
+
+
+def batched(options: Namespace, name: str, talks: Sequence[Any]) -> Callable[[], int]:
+    """Generation as `evaluate` has it, on a model of this process."""
+    from tuneline.evaluate.generate import greedy
+    from tuneline.models.calls.answers import AnswerReader
+    from tuneline.models.chat_format import load_prompter
+    from tuneline.models.cpu_tuning import retain_freed_blocks
+    from tuneline.models.loading import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
+
+    base, device = options.folder / "models/base", pick_device()
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    retain_freed_blocks()
+    network = load_model(base, pick_dtype(options.dtype, device, "--dtype", config), device)
+    if name == "adapter":
+        network = load_adapter(network, options.folder / "models/adapter")
+    tokenizer = load_tokenizer(base)
+    prompter = load_prompter(tokenizer)
+    reader = AnswerReader(tokenizer, prompter)
+    prompts = [prompter.generation_prompt(messages) for messages in talks]
+
+    def run() -> int:
+        answers, _ = greedy(
+            network, prompts, stop_ids=reader.stops_of(network), pad_id=tokenizer.pad_token_id or 0,
+            max_new_tokens=options.tokens, batch_size=IN_FLIGHT, decode=reader.decode, label="batches",
+        )  # fmt: skip
+        return sum(answer.tokens for answer in answers)
+
+    return run
 
 
 def timed_requests(client: httpx.Client, waits: list[float]) -> Callable[[int], str]:
@@ -154,10 +217,10 @@ def slowly(body: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def serving(folder: Path, dtype: str = "auto") -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The server's process in that folder, and its address, once it answers."""
     port = str(free_port())
-    command = [sys.executable, "-m", "tuneline", "serve", "--port", port]
+    command = [sys.executable, "-m", "tuneline", "serve", "--port", port, "--dtype", dtype]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TUNELINE_KEY": ""}
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:

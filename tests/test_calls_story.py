@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-from pathlib import Path
 
 import openai
 import pytest
@@ -24,6 +23,7 @@ from tests.helpers.browsing import browsing, bubbles, visiting
 from tests.helpers.call_templates import HERMES, MINISTRAL
 from tests.helpers.ports import free_port
 from tests.helpers.serving import CHAT, error_of
+from tests.helpers.taught_calls import ASKED, CALLED, CITY, FOUND, TOOLS, lessons, made, teach
 from tests.helpers.tiny_models import canonical
 from tuneline.evaluate.compare import compare
 from tuneline.evaluate.config import Evaluate
@@ -35,58 +35,6 @@ from tuneline.models.loading import load_model, load_tokenizer
 from tuneline.models.thoughts import ThoughtMarks
 
 PARAMS = Evaluate(max_new_tokens=40, max_thinking_tokens=10, batch_size=8, dtype="float32", constrain=None)
-CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-TOOLS = [{"type": "function", "function": {"name": "weather", "description": "", "parameters": CITY}}]
-ASKED = {"role": "user", "content": "a天气"}
-CALLED = {"role": "assistant", "content": "", "tool_calls": [{"name": "weather", "arguments": {"city": "a"}}]}
-FOUND = {"role": "tool", "content": "晴"}
-
-
-def record(number, messages):
-    return {"id": f"s:{number}", "source": "s", "origin": "f", "task": "tools", "tools": TOOLS, "messages": messages}
-
-
-def lessons():
-    """Six items of three kinds: a call, an answer to what it gave, and one that needs no call."""
-    talks = []
-    for city in "ab":
-        asked = [{"role": "user", "content": f"{city}天气"}]
-        call = CALLED | {"tool_calls": [{"name": "weather", "arguments": {"city": city}}]}
-        talks += [[*asked, call], [*asked, call, FOUND, {"role": "assistant", "content": f"{city}晴天"}]]
-    talks += [[{"role": "user", "content": text}, {"role": "assistant", "content": "好"}] for text in ("你好", "再见")]
-    return [record(number, talk) for number, talk in enumerate(talks)]
-
-
-def made(folder: Path, template: str) -> Path:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = template_tokenizer(template)
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    torch.manual_seed(5)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=False, **shape, **ends
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "source")
-    tokenizer.save_pretrained(folder / "source")
-    return canonical(folder / "source", folder / "base", "float32")
-
-
-def teach(network, rows, steps=150) -> None:
-    width = max(len(row.input_ids) for row in rows)
-    ids, labels = (
-        torch.tensor([[*part, *[fill] * (width - len(part))] for part in parts])
-        for parts, fill in (([row.input_ids for row in rows], 0), ([row.labels for row in rows], -100))
-    )
-    mask = torch.tensor([[1] * len(row.input_ids) + [0] * (width - len(row.input_ids)) for row in rows])
-    optimizer = torch.optim.AdamW(network.requires_grad_(True).parameters(), lr=0.005)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = network(input_ids=ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        if loss < 0.01:
-            break
 
 
 @pytest.fixture(scope="module", params=["Ministral", pytest.param("Hermes", marks=pytest.mark.story)])
@@ -178,8 +126,12 @@ MADE = {"role": "assistant", "content": None, "tool_calls": [CALL]}
         ({"response_format": {"type": "json_object"}}, "response_format", "beside tools, expected one of them"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0.type", 'is "retrieval", expected'),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name", 'is "a b", expected'),
-        ({"tools": [{"type": "function", "function": {"name": "x", "strict": True}}]}, "tools.0.function.strict",
-         "is true, expected false, or a tool_choice that forces a call"),
+        ({"tools": [{"type": "function", "function": {"name": "x", "strict": True, "parameters": {"type": 3}}}]},
+         "tools.0.function.parameters", "of a strict function are no JSON Schema: 3 is not valid"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"name": "weather"}]}}},
+         "tool_choice", "a function among weather"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "none", "tools": TOOLS}}}, "tool_choice",
+         "expected auto, none"),
         ({"tools": TOOLS * 129}, "tools", "at most 128"),
         ({"constrain": {"task": "label", "classes": ["x"]}}, "tools", "expected one of them"),
         ({"messages": [ASKED, MADE]}, "messages", "has no role tool for the call c1, expected one after it"),
@@ -210,6 +162,37 @@ def test_a_call_that_is_forced_keeps_to_its_schema(client):
             assert isinstance(json.loads(call.function.arguments), dict) and answer.message.content is None
         else:
             assert answer.finish_reason == "length" and answer.message.content.lstrip().startswith('{"name": ')
+
+
+def test_a_call_of_a_strict_function_keeps_to_its_schema_or_is_none(client):
+    def asked(city, **options):
+        function = {"name": "weather", "strict": True, "parameters": CITY | {"properties": {"city": city}}}
+        return ask(client, [ASKED], tools=[{"type": "function", "function": function}], **options)
+
+    for options in ({}, {"seed": 1}):
+        kept, broken = asked({"type": "string"}, **options).choices[0], asked({"type": "integer"}, **options).choices[0]
+        for answer in (kept, broken):
+            for call in answer.message.tool_calls or ():
+                assert answer is kept and isinstance(json.loads(call.function.arguments)["city"], str)
+    chunks = list(asked({"type": "integer"}, stream=True))
+    assert not any(chunk.choices[0].delta.tool_calls for chunk in chunks)
+
+
+def test_tools_may_be_allowed(engine, client, monkeypatch):
+    others = [*TOOLS, {"type": "function", "function": {"name": "other"}}]
+    seen, stream = [], engine.stream
+
+    def watched(name, messages, params, *more):
+        seen.append(params)
+        return stream(name, messages, params, *more)
+
+    monkeypatch.setattr(engine, "stream", watched)
+    for mode in ("auto", "required"):
+        allowed = {"mode": mode, "tools": [{"type": "function", "function": {"name": "weather"}}]}
+        answer = ask(client, [ASKED], tools=others, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+        (call,) = answer.choices[0].message.tool_calls
+        assert call.function.name == "weather"
+    assert [[tool["function"]["name"] for tool in params.tools] for params in seen] == [["weather"], ["weather"]]
 
 
 def test_several_calls_are_answered_in_any_order(engine, monkeypatch, client):

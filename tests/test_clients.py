@@ -86,6 +86,8 @@ def test_what_changes_nothing_is_ignored_and_named(http):
     given = http.post(CHAT, json=asked | {"user": "me", "metadata": {"a": "b"}, "store": None})
     assert given.headers["x-ignored-fields"] == "user, metadata"
     assert given.json()["choices"] == plain.json()["choices"]
+    named = http.post(CHAT, json=asked | {"messages": [ASKED[0] | {"name": "me"}]})
+    assert named.headers["x-ignored-fields"] == "messages.name" and named.json()["choices"] == plain.json()["choices"]
     answered = [
         *ASKED,
         {"role": "assistant", "content": "休息", "annotations": [{}], "reasoning_content": "想"},

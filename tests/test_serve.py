@@ -280,7 +280,7 @@ def test_what_is_no_json_object_is_refused(http, body):
         ({"messages": [{"role": "user"}]}, "messages.0.content", "is missing"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0", "expected tool_call_id where the role is tool"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content", "parts like"),
-        ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages.0", "name only where the role"),
+        ({"messages": [{"role": "user", "content": "x", "name": 3}]}, "messages.0.name", "is 3, expected a string"),
         ({"messages": [*QUESTION, *TALK]}, "messages", "message 1 is a system prompt"),
         ({"max_tokens": "8"}, "max_tokens", '"8", expected an integer'),
         ({"max_tokens": 0}, "max_tokens", "is 0, expected 1 to 1024"),

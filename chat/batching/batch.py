@@ -26,6 +26,9 @@ class Batch:
 
     def __init__(self, network: Any, pad_id: int) -> None:
         self.network, self.pad_id = network, pad_id
+        self._empty()
+
+    def _empty(self) -> None:
         self.rows: list[Row] = []
         self.cache: Any = None
         self.mask = torch.empty(0)
@@ -53,7 +56,7 @@ class Batch:
         """Give every row this error; the batch is empty then."""
         for row in (*self.rows, *self._entering, *self._arriving):
             row.end(error)
-        self.__init__(self.network, self.pad_id)  # type: ignore[misc]
+        self._empty()
 
     def _step(self) -> None:
         ids = torch.tensor([row.tokens[-1:] for row in self.rows])

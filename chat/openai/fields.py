@@ -77,8 +77,9 @@ def ignored_fields(values: dict[str, Any]) -> tuple[str, ...]:
     asked = last_question([message.get("role") for message in given])
     for place, message in enumerate(given):
         thoughts = [name for name in REASONING if message.get(name)]
-        own_name = {"name"} if message.get("role") == "assistant" else set()
-        ignored = {*IGNORED_IN_MESSAGE, *own_name, *(thoughts[1:] if place > asked else thoughts)}
+        # A tool's goes by its call.
+        names += ["messages.name"] * bool(message.get("name") and message.get("role") != "tool")
+        ignored = {*IGNORED_IN_MESSAGE, *(thoughts[1:] if place > asked else thoughts)}
         names += [f"messages.{name}" for name in message if name in ignored and message[name]]
     return tuple(dict.fromkeys(names))[:MAX_NAMED]
 

@@ -35,7 +35,7 @@ class ChatMessage(StrictModel):
     tool_call_id: str | None = None
     """A tool's alone, which needs it."""
     name: str | None = None
-    """A tool's, which goes by its call, or an assistant's."""
+    """Of a tool, which goes by its call, and of a speaker: no template shows it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,9 +45,7 @@ class ChatMessage(StrictModel):
             return values
         role = values.get("role")
         thoughts = [(name, "assistant") for name in REASONING]
-        # An assistant's own name comes back with its reply, and no template shows it.
-        named = ("name", "assistant" if role == "assistant" else "tool")
-        for name, owner in (("tool_calls", "assistant"), ("tool_call_id", "tool"), named, *thoughts):
+        for name, owner in (("tool_calls", "assistant"), ("tool_call_id", "tool"), *thoughts):
             if values.get(name) and role != owner:
                 raise ValueError(f"{name} only where the role is {owner}")
         if role == "tool" and not isinstance(values.get("tool_call_id"), str):

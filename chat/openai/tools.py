@@ -22,7 +22,7 @@ class FunctionDefinition(StrictModel):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool = False
-    """Whether arguments keep to their schema: they do where a call is forced, and true promises it elsewhere, too."""
+    """Whether arguments keep to their schema: they do where a call is forced; elsewhere a call that breaks it is no call."""
 
 
 class Tool(StrictModel):
@@ -88,28 +88,60 @@ class ToolChoice(NamedTuple):
 
 def read_choice(choice: object, tools: Sequence[Tool]) -> ToolChoice:
     """Raises ApiError 400 for a choice that is unknown, or can't be kept."""
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        choice, tools = allowed_tools(choice.get("allowed_tools"), tools)
     definitions = tuple(tool.definition(f"tools.{number}") for number, tool in enumerate(tools))
     if choice == "none":
         return ToolChoice()
     if choice is None or choice == "auto":
-        for number, tool in enumerate(tools):
-            if tool.function.strict:
-                field = f"tools.{number}.function.strict"
-                message = f"{field} is true, expected false, or a tool_choice that forces a call: only then is a schema kept to"
-                raise ApiError(400, message, field, "unsupported_value")
+        check_strict(tools)
         return ToolChoice(definitions)
     if not tools:
         raise ApiError(400, "tool_choice is given without tools, expected tools", "tool_choice", "invalid_value")
     chosen = [tool.function for tool in tools]
     if choice != "required":
-        named = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
-        name = named.get("name") if isinstance(named, dict) else None
+        name = named_function(choice)
         chosen = [function for function in chosen if function.name == name]
     if not chosen:
-        expected = f"auto, none, required or a function among {', '.join(tool.function.name for tool in tools)[:200]}"
-        message = f"tool_choice is {json.dumps(choice)[:80]}, expected {expected}"
-        raise ApiError(400, message, "tool_choice", "invalid_value")
+        raise unknown_choice(choice, tools)
     return ToolChoice(definitions, json.dumps(calls_schema(chosen)), CallLimits(forced=True))
+
+
+def named_function(choice: object) -> object:
+    """Name in {"type": "function", "function": {"name": …}}; None in anything else."""
+    named = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
+    return named.get("name") if isinstance(named, dict) else None
+
+
+def allowed_tools(given: object, tools: Sequence[Tool]) -> tuple[object, list[Tool]]:
+    """(choice, the tools that it is among); the others are not shown. Raises ApiError 400."""
+    mode, listed = (given.get("mode"), given.get("tools")) if isinstance(given, dict) else (None, None)
+    names = [named_function(one) for one in listed] if isinstance(listed, list) else []
+    known = {tool.function.name for tool in tools}
+    if mode not in ("auto", "required") or not names or not all(name in known for name in names):
+        raise unknown_choice(given, tools)
+    return mode, [tool for tool in tools if tool.function.name in names]
+
+
+def unknown_choice(choice: object, tools: Sequence[Tool]) -> ApiError:
+    expected = f"auto, none, required or a function among {', '.join(tool.function.name for tool in tools)[:200]}"
+    message = f"tool_choice is {json.dumps(choice)[:80]}, expected {expected}"
+    return ApiError(400, message, "tool_choice", "invalid_value")
+
+
+def check_strict(tools: Sequence[Tool]) -> None:
+    """Raises ApiError 400 for a function that is strict and whose parameters are no schema to keep to."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    for number, tool in enumerate(tools):
+        if tool.function.strict:
+            try:
+                Draft202012Validator.check_schema(tool.function.parameters or {})
+            except SchemaError as error:
+                field = f"tools.{number}.function.parameters"
+                message = f"{field} of a strict function are no JSON Schema: {error.message[:200]}"
+                raise ApiError(400, message, field, "invalid_value") from None
 
 
 def calls_schema(functions: Sequence[FunctionDefinition]) -> dict[str, Any]:

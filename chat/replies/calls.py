@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from chat.replies.deltas import Delta
 from chat.replies.stop_strings import partial_match_length
+from tuneline.evaluate.metrics.calls import call_errors
+from tuneline.formats.records import ToolCall
 from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.calls.reading import NAME
 from tuneline.models.thoughts import ThoughtMarks
@@ -64,7 +66,7 @@ def read_calls_at_end(
                 continue
             begin = answer_start(text, marks)
             found = reader.read(text[begin:], tools) if begin is not None else None
-            if not found or not found.calls:
+            if not found or not found.calls or breaks_strict(found.calls, tools):
                 yield delta._replace(text=reader.plain(text[given:]))
                 return
             # Of an answer in words and calls the words before the first call are out already.
@@ -78,6 +80,13 @@ def read_calls_at_end(
             )
     finally:
         deltas.close()
+
+
+def breaks_strict(calls: Sequence[ToolCall], tools: Sequence[dict[str, Any]]) -> bool:
+    """Whether a call of a strict function does not keep to its schema: so it is none, and remains text."""
+    strict = [tool for tool in tools if tool["function"].get("strict")]
+    names = {tool["function"]["name"] for tool in strict}
+    return bool(call_errors([call for call in calls if call["name"] in names], strict))
 
 
 def answer_start(text: str, marks: ThoughtMarks) -> int | None:

@@ -103,9 +103,8 @@ def connected(
         if model is None:
             names = server.models()
             if len(names) != 1:
-                raise ValueError(
-                    f"{server.url} has {len(names)} models ({', '.join(names[:20])}): choose one with --model"
-                )
+                some = server.transport.shown(", ".join(names[:20]))
+                raise ValueError(f"{server.url} has {len(names)} models ({some}): choose one with --model")
             server.model = names[0]
         yield server
 

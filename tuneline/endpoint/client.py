@@ -1,5 +1,6 @@
 """Chat client of an OpenAI-compatible server: greedy answers, prompt ids and token likelihoods where the server has them."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -12,6 +13,10 @@ CHAT = "/v1/chat/completions"
 SEED = 17
 """Of a request. Greedy answers have no use for it; a server that samples nevertheless then samples the same again."""
 GREEDY = {"temperature": 0, "top_p": 1, "seed": SEED, "presence_penalty": 0, "frequency_penalty": 0}
+COUNTS = ("prompt_tokens", "completion_tokens")
+"""Of `usage`."""
+LONGEST_TOKEN = 128
+"""Characters: runs of blanks in vocabularies have so many."""
 NEEDED = {"model", "messages", "max_tokens", "max_completion_tokens", "tools", "temperature", "chat_template_kwargs"}
 """Fields that change what is asked; others are left out where a server does not know them."""
 
@@ -70,7 +75,8 @@ class Endpoint:
         listed = self.transport.get(MODELS)
         if not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
             raise UnreachableError(f"{self.url}/models has no list of models: expected an OpenAI-compatible API")
-        return [str(entry["id"]) for entry in listed["data"] if isinstance(entry, dict) and "id" in entry]
+        names = [entry.get("id") for entry in listed["data"] if isinstance(entry, dict)]
+        return list(dict.fromkeys(name for name in names if isinstance(name, str) and name.isprintable()))
 
     def server(self) -> Server:
         """What kind of server it is, and its version; asked once."""
@@ -110,7 +116,7 @@ class Endpoint:
         for _ in range(len(body) + 1):
             known = self._known(body)
             try:
-                reply = read_reply(self.transport.post(CHAT, known), self.url)
+                reply = read_reply(self.transport.post(CHAT, known), self.url, body.get("max_tokens"))
                 return reply._replace(left_out=tuple(sorted({*body} - {*known} - {"max_tokens"})))
             except RefusedError as refused:
                 if not (fields := unknown_fields(refused, known)):
@@ -162,7 +168,7 @@ class Endpoint:
             names = []
         if not names:
             return UnreachableError(f"{refused}: is the URL right (such as http://localhost:8000/v1), and the model?")
-        shown = ", ".join(names[:20]) + (" …" if len(names) > 20 else "")
+        shown = self.transport.shown(", ".join(names[:20]) + (" …" if len(names) > 20 else ""))
         return UnreachableError(f"{self.url} has no model {self.model!r}, it has {shown} ({refused.detail})")
 
 
@@ -176,21 +182,51 @@ def unknown_fields(refused: RefusedError, body: Mapping[str, Any]) -> set[str]:
     return named - NEEDED
 
 
-def read_reply(answer: Any, url: str) -> Reply:
-    """Raises UnreachableError for what is no chat completion."""
+def read_reply(answer: Any, url: str, most: int | None = None) -> Reply:
+    """Raises UnreachableError for what is no chat completion, or has a text that `most` tokens can't have."""
     try:
         (choice, *_), usage = answer["choices"], answer.get("usage") or {}
         message = choice["message"]
-        return Reply(
-            text=message.get("content") or "",
-            finish_reason=choice.get("finish_reason") or "",
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens"),
-            reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
-            tool_calls=tuple(message.get("tool_calls") or ()),
-            ids=tuple(choice["token_ids"]) if choice.get("token_ids") else None,
+        counted = {name: None if usage.get(name) is None else whole(usage[name]) for name in COUNTS}
+        reply = Reply(
+            text=words(message.get("content")),
+            finish_reason=words(choice.get("finish_reason")),
+            prompt_tokens=counted["prompt_tokens"],
+            completion_tokens=counted["completion_tokens"],
+            reasoning=words(message.get("reasoning_content") or message.get("reasoning")),
+            tool_calls=tuple(call_of(call) for call in message.get("tool_calls") or ()),
+            ids=tuple(map(whole, choice["token_ids"])) if choice.get("token_ids") else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise UnreachableError(
             f"{url} answers {str(answer)[:200]!r}, expected a chat completion as OpenAI's API has it"
         ) from None
+    size = len(reply.text) + len(reply.reasoning)
+    if most is not None and size > most * LONGEST_TOKEN:
+        raise UnreachableError(
+            f"{url} answers {size} characters, expected what {most} tokens can hold: it has no limit"
+        )
+    return reply
+
+
+def words(text: Any) -> str:
+    """A text of an answer, which may be null. Halves of characters, which no file can hold, are replaced."""
+    if text is not None and not isinstance(text, str):
+        raise TypeError
+    return (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def whole(number: Any) -> int:
+    """A count, or an id."""
+    if type(number) is not int or not 0 <= number < 2**31:
+        raise TypeError
+    return number
+
+
+def call_of(call: Any) -> Mapping[str, Any]:
+    """A call in OpenAI's form; Ollama's arguments are no text."""
+    name, arguments = call["function"]["name"], call["function"].get("arguments")
+    if isinstance(arguments, dict):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    function = {"name": words(name), "arguments": words(arguments)}
+    return {"id": words(call.get("id")), "type": "function", "function": function}

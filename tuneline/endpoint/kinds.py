@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from tuneline.endpoint.transport import RefusedError, Transport
 
 MODELS = "/v1/models"
+MAX_VERSION = 100
+"""Characters."""
 PENALTY = {"repetition_penalty": 1.0}
 """Against a generation_config.json that sets another."""
 
@@ -39,7 +41,13 @@ def _has(*keys: str) -> Callable[[Any], bool]:
 
 def _ours(said: Any) -> bool:
     models = said.get("data")
-    return bool(isinstance(models, list) and models and models[0].get("owned_by") == "tuneline")
+    first = models[0] if isinstance(models, list) and models else None
+    return isinstance(first, dict) and first.get("owned_by") == "tuneline"
+
+
+def _loads_models(said: Any) -> bool:
+    paths = said.get("paths")
+    return isinstance(paths, dict) and "/load_model" in paths
 
 
 KINDS = (
@@ -57,7 +65,7 @@ KINDS = (
     Kind("sglang", "/get_server_info", _has("model_path", "version"), lambda said: said["version"], PENALTY),
     Kind("vllm", "/version", _has("version"), lambda said: said["version"], PENALTY),
     Kind("ollama", "/api/version", _has("version"), lambda said: said["version"]),
-    Kind("transformers", "/openapi.json", lambda said: "/load_model" in said.get("paths", {}), lambda said: None),
+    Kind("transformers", "/openapi.json", _loads_models, lambda said: None),
 )
 UNKNOWN = Server("unknown", None, {}, {})
 
@@ -71,9 +79,16 @@ def find_server(transport: Transport) -> Server:
     for kind in KINDS:
         said = models if kind.path == MODELS else peek(transport, kind.path)
         if isinstance(said, dict) and kind.is_it(said):
-            version = kind.version(said)
-            return Server(kind.name, None if version is None else str(version), kind.greedy, said)
+            return Server(kind.name, version_text(kind.version(said)), kind.greedy, said)
     return UNKNOWN
+
+
+def version_text(version: Any) -> str | None:
+    """A version as results have it; None for what is none."""
+    if not isinstance(version, str | int | float) or isinstance(version, bool):
+        return None
+    text = str(version)
+    return text if text.isprintable() and 0 < len(text) <= MAX_VERSION else None
 
 
 def peek(transport: Transport, path: str) -> Any:

@@ -1,6 +1,7 @@
 """Prompt ids and token likelihoods, each kind of server by its own interface; None where it has none."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from tuneline.endpoint.kinds import Server
@@ -11,6 +12,8 @@ Tools = Sequence[Mapping[str, Any]] | None
 FORCED = 1e5
 """A logit bias that leaves no other token."""
 NOT_IMPLEMENTED = 501
+WRONG = (KeyError, IndexError, TypeError, ValueError, OverflowError)
+"""What reading of an answer in another form raises."""
 
 
 def prompt_ids(
@@ -59,8 +62,8 @@ def token_nll(transport: Transport, server: Server, model: str, ids: Sequence[in
     ways = {"vllm": _vllm, "sglang": _sglang, "llama.cpp": _llama_cpp, "ollama": None, "tgi": None}
     way = ways.get(server.kind, _echo)
     found = way(transport, model, list(ids), first) if way else None
-    # A server that leaves out some is one that can't say.
-    return found if found is not None and len(found) == len(ids) - first else None
+    # A server that leaves out some, or says what is no number, is one that can't say.
+    return found if found is not None and len(found) == len(ids) - first and all(map(isfinite, found)) else None
 
 
 def _vllm(transport: Transport, model: str, ids: list[int], first: int) -> list[float] | None:
@@ -69,7 +72,7 @@ def _vllm(transport: Transport, model: str, ids: list[int], first: int) -> list[
     try:
         rows = said["choices"][0]["prompt_logprobs"]
         return [-float(row[str(own)]["logprob"]) for own, row in zip(ids[first:], rows[first:], strict=True)]
-    except (KeyError, IndexError, TypeError, ValueError):
+    except WRONG:
         return None
 
 
@@ -84,7 +87,7 @@ def _sglang(transport: Transport, model: str, ids: list[int], first: int) -> lis
     try:
         rows = said["meta_info"]["input_token_logprobs"]
         return [-float(row[0]) for row in rows[first:]] if [row[1] for row in rows] == ids else None
-    except (KeyError, IndexError, TypeError, ValueError):
+    except WRONG:
         return None
 
 
@@ -106,7 +109,7 @@ def _llama_cpp(transport: Transport, model: str, ids: list[int], first: int) -> 
             if token["id"] != ids[place]:
                 return None
             found.append(-float(token["logprob"]))
-        except (KeyError, IndexError, TypeError, ValueError):
+        except WRONG:
             return None
     return found
 
@@ -118,7 +121,7 @@ def _echo(transport: Transport, model: str, ids: list[int], first: int) -> list[
     try:
         found = said["choices"][0]["logprobs"]["token_logprobs"]
         return [-float(value) for value in found[first : len(ids)]] if len(found) >= len(ids) else None
-    except (KeyError, IndexError, TypeError, ValueError):
+    except WRONG:
         return None
 
 
@@ -141,5 +144,5 @@ def ids_in(said: Any) -> list[int] | None:
     if not isinstance(said, list):
         return None
     ids = [entry.get("id") if isinstance(entry, dict) else entry for entry in said]
-    known = [number for number in ids if isinstance(number, int)]
+    known = [number for number in ids if isinstance(number, int) and not isinstance(number, bool)]
     return known if len(known) == len(ids) else None

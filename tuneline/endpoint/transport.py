@@ -1,6 +1,8 @@
 """HTTP with retries: JSON in, JSON out, and one sentence for each way that it can fail."""
 
 import ipaddress
+import json
+import math
 import random
 from itertools import count
 from threading import Event
@@ -10,15 +12,19 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tuneline.endpoint.exchange import CONNECT_TIMEOUT, Exchanges, Received, UnreadableError
+
 QUEUED = {429, 503}
 """Statuses of a server that has too much to do, or that is still loading."""
 FAILED = {408, 500, 502, 504}
 """Those after which the same request may succeed."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds before a retry; each wait is twice the last. Where the server asks for another one, that is kept."""
-CONNECT_TIMEOUT = 10.0
 SHOWN = 300
 """Characters of a server's message."""
+SECRET = 8
+"""Characters from which on a key is one: shorter ones are words such as EMPTY, for servers that want none."""
+EXPECTED = "expected an OpenAI-compatible API, with a URL such as http://localhost:8000/v1"
 
 
 class UnreachableError(ValueError):
@@ -43,11 +49,13 @@ class Transport:
         self.stopped = Event()
         """Set by whoever wants no more retries."""
         headers = authorization(api_key) if api_key else {}
+        self.key = api_key.strip() if api_key and len(api_key.strip()) >= SECRET else None
+        """Which is in no sentence, and in no answer."""
         try:
-            self.client = httpx.Client(
-                headers=headers,
-                timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
-                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            self.exchanges = Exchanges(
+                headers,
+                timeout,
+                connections,
                 # Reading the authorities takes as long as twenty requests.
                 verify=self.root.startswith("https:"),
                 # A proxy of the environment knows nothing of this machine's own servers.
@@ -73,17 +81,22 @@ class Transport:
             last = attempt >= left or self.stopped.is_set()
             wait = backoff(attempt)
             try:
-                response = self.client.request(method, self.root + path, json=body)
+                response = self.exchanges.request(method, self.root + path, body)
             except httpx.TimeoutException as error:
                 # It may still be working on it, and a third request would be one more.
                 if last or attempt:
                     raise UnreachableError(self._late(error)) from None
-            except httpx.TransportError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if last or is_final(error):
                     raise UnreachableError(self._absent(error)) from None
+            except UnreadableError as error:
+                raise UnreachableError(f"{self.root}{path} gives an answer that is {error}: {EXPECTED}") from None
             else:
-                wait = seconds_asked(response) or wait
-                if not self._again(response.status_code, last, monotonic() + wait < until):
+                asked = seconds_asked(response)
+                if response.status in FAILED:
+                    asked = asked and min(asked, LONGEST_WAIT)
+                wait = asked or wait
+                if not self._again(response.status, last, monotonic() + wait < until):
                     return self._read(response, path)
             self.stopped.wait(wait)
         raise AssertionError("the last attempt returns or raises")
@@ -95,37 +108,58 @@ class Transport:
         return status in FAILED and not last
 
     def close(self) -> None:
-        self.client.close()
+        self.exchanges.close()
+
+    def shown(self, text: str) -> str:
+        """A server's words for a sentence: in one line, without control characters, and without the key."""
+        line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 4 * SHOWN]).split())
+        line = line.replace(self.key, "***") if self.key else line
+        return line if len(line) <= SHOWN else line[:SHOWN] + "…"
 
     def _late(self, error: httpx.TimeoutException) -> str:
         if isinstance(error, httpx.ConnectTimeout):
             return f"{self.root} can't be reached within {CONNECT_TIMEOUT:g} s: correct the URL, or start the server"
         return f"{self.root} has not answered within {self.timeout:g} s, twice: is it overloaded, or has it hung?"
 
-    def _absent(self, error: httpx.TransportError) -> str:
-        reason = str(error) or type(error).__name__
+    def _absent(self, error: Exception) -> str:
+        reason = self.shown(str(error)) or type(error).__name__
         if is_final(error):
             return f"{urlsplit(self.root).hostname} is no known host ({reason}): correct the URL {self.root}"
+        if not isinstance(error, httpx.TransportError) or (
+            isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in reason
+        ):
+            return f"{self.root} does not answer as HTTP has it ({reason}): {EXPECTED}"
         return f"no server answers at {self.root} ({reason}): start it, or correct the URL"
 
-    def _read(self, response: httpx.Response, path: str) -> Any:
-        status, said = response.status_code, message_of(response)
+    def _read(self, response: Received, path: str) -> Any:
         place = f"{self.root}{path}"
-        if status in (401, 403):
-            raise UnreachableError(f"{place} wants another API key ({status}: {said})")
-        if status in QUEUED | FAILED - {500}:
-            raise UnreachableError(f"{place} is busy or has no model yet ({status}: {said}): ask again later")
-        if response.is_redirect:
-            raise UnreachableError(f"{place} has moved to {response.headers.get('location')}: give that URL")
-        if not response.is_success:
-            raise RefusedError(f"{place} refuses the request ({status}: {said})", status, said)
+        if not response.succeeded:
+            raise self._refusal(response, place)
         try:
-            return response.json()
-        except ValueError:
-            raise UnreachableError(
-                f"{place} answers {said!r}, which is no JSON: expected an OpenAI-compatible API, "
-                "with a URL such as http://localhost:8000/v1"
-            ) from None
+            found = json.loads(response.content)
+            # However it is escaped.
+            echoes = self.key is not None and self.key in json.dumps(found, ensure_ascii=False)
+        except (ValueError, RecursionError):
+            said = self.shown(response.text)
+            raise UnreachableError(f"{place} answers {said!r}, which is no JSON: {EXPECTED}") from None
+        if echoes:
+            raise UnreachableError(f"{place} answers with the API key in its text: nothing of it is kept; {EXPECTED}")
+        return found
+
+    def _refusal(self, response: Received, place: str) -> ValueError:
+        status, said = response.status, self.shown(message_of(response.text))
+        if status in (401, 403):
+            return UnreachableError(f"{place} wants another API key ({status}: {said})")
+        if status in QUEUED | FAILED - {500}:
+            return UnreachableError(f"{place} is busy or has no model yet ({status}: {said}): ask again later")
+        if 300 <= status < 400 and "location" in response.headers:
+            return UnreachableError(self._moved(place, self.shown(response.headers["location"])))
+        return RefusedError(f"{place} refuses the request ({status}: {said})", status, said)
+
+    def _moved(self, place: str, location: str) -> str:
+        if location.startswith(("http://", "https://")):
+            return f"{place} has moved to {location}: give that URL"
+        return f"{place} sends elsewhere ({location!r}), which is no URL of a server: {EXPECTED}"
 
 
 def root_url(url: str) -> str:
@@ -181,22 +215,22 @@ def backoff(attempt: int) -> float:
     return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempt, 9)) * random.uniform(0.5, 1))  # noqa: S311
 
 
-def seconds_asked(response: httpx.Response) -> float | None:
+def seconds_asked(response: Received) -> float | None:
     """Retry-After in seconds, where it is a number."""
     try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
+        seconds = float(response.headers.get("retry-after", ""))
     except ValueError:
         return None
+    return max(0.0, seconds) if not math.isnan(seconds) else None
 
 
-def message_of(response: httpx.Response) -> str:
+def message_of(text: str) -> str:
     """The server's own words: OpenAI's error object, FastAPI's detail, or the body's beginning."""
     try:
-        body = response.json()
-    except ValueError:
-        body = response.text
-    while isinstance(body, dict):
-        inner = next((body[key] for key in ("error", "message", "detail") if body.get(key)), None)
-        body = str(body) if inner is None else inner
-    text = " ".join(str(body).split())
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+        body = json.loads(text)
+        while isinstance(body, dict):
+            inner = next((body[key] for key in ("error", "message", "detail") if body.get(key)), None)
+            body = str(body) if inner is None else inner
+        return str(body)
+    except (ValueError, RecursionError):
+        return text

@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneline.runtime.errors import StoppedError, sentence
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.machine import free_port
-from tuneline.runtime.slots import VISIBLE, on_cpu, training_devices
+from tuneline.runtime.slots import VISIBLE, on_cpu, training_devices, visible_names
 from tuneline.runtime.stopping import SIGNALS, handle_signals
 from tuneline.train.checkpoints import RUN_INFO, STOP, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
@@ -132,9 +132,7 @@ def launch_elsewhere(params: DeepSpeed, processes: int, own: Sequence[str], scra
 
 def devices(processes: int) -> list[str]:
     """Names of the processes' devices: of those that CUDA_VISIBLE_DEVICES holds (numbers, UUIDs, MIG instances) the first."""
-    visible = os.environ.get(VISIBLE, "")
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    return names[:processes] if names and usable_gpus() else [str(index) for index in range(processes)]
+    return visible_names(processes) if usable_gpus() else [str(index) for index in range(processes)]
 
 
 def launch(params: DeepSpeed, processes: int, own: Sequence[str], names: Sequence[str]) -> int:

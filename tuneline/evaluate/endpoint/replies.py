@@ -8,7 +8,7 @@ from tuneline.endpoint.client import Reply
 from tuneline.evaluate.endpoint.questions import Question, supervised
 from tuneline.evaluate.general_prompts import PROMPTS, General
 from tuneline.formats.calls import answer_with_calls, reference_texts
-from tuneline.formats.records import Record, ToolCall
+from tuneline.formats.records import Record, ToolCall, to_line
 
 if TYPE_CHECKING:
     from tuneline.evaluate.predict import Answer
@@ -104,7 +104,9 @@ def parsed_calls(given: Sequence[Mapping[str, Any]]) -> tuple[list[ToolCall], li
         arguments = function.get("arguments") or {}
         try:
             values = json.loads(arguments) if isinstance(arguments, str) else arguments
-        except ValueError as error:
+            # Numbers without end and halves of characters are in no file.
+            to_line(values)
+        except (ValueError, TypeError, RecursionError) as error:
             faults.append(f"{function.get('name')}: arguments are no JSON ({error})")
             continue
         if isinstance(values, dict) and isinstance(function.get("name"), str):
