@@ -92,7 +92,11 @@ def run_all(
             for result in results:
                 yield cases[number].kind, result
                 if result.outcome in FAULTS:
-                    print(f"{cases[number].kind} {result.name}: {result.outcome}: {result.said}", file=sys.stderr, flush=True)
+                    print(
+                        f"{cases[number].kind} {result.name}: {result.outcome}: {result.said}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
 
 
 _STATE: dict[str, object] = {}

@@ -1,7 +1,6 @@
 """Hostile base folders: what a checkpoint may hold that it should not, each made from a good one."""
 
 import json
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -119,4 +118,4 @@ def _same_model(name: str, found: dict[str, bytes], expected: dict[str, bytes]) 
 
 def link(path: Path, target: str) -> None:
     path.unlink(missing_ok=True)
-    os.symlink(target, path)
+    path.symlink_to(target)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.faults.finished import contents, copy_project, outputs, wheels_of
-from benchmarks.faults.forked import Limits, Signal, run_forked, run_fresh
+from benchmarks.faults.forked import PLAIN, Limits, Signal, run_forked, run_fresh
 from benchmarks.faults.outcomes import Outcome, Result, Run
 
 LIVE = ("metrics/loss.csv",)
@@ -37,7 +37,7 @@ class Place(NamedTuple):
     def copy(self, name: str = "project") -> Path:
         return copy_project(self.project, self.folder / name)
 
-    def run(self, stage: str, project: Path, limits: Limits = Limits(), sent: Signal | None = None) -> Run:
+    def run(self, stage: str, project: Path, limits: Limits = PLAIN, sent: Signal | None = None) -> Run:
         start = run_fresh if self.fresh else run_forked
         return start(stage, project, limits, sent, wheels_of(self.project))
 
@@ -55,7 +55,9 @@ class Case(NamedTuple):
 
 
 @contextmanager
-def place_of(project: Path, measured: dict[str, Measured], fresh: bool, scratch: Path, keep: bool = False) -> Iterator[Place]:
+def place_of(
+    project: Path, measured: dict[str, Measured], fresh: bool, scratch: Path, keep: bool = False
+) -> Iterator[Place]:
     folder = Path(tempfile.mkdtemp(prefix="case-", dir=scratch))
     try:
         yield Place(project, folder, measured, fresh)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,11 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def finish(folder: Path) -> Path:
     """Make the project at `folder`/project and run it; its base and its wheel lie beside it. Ends where a stage fails."""
-    from tests.helpers.paths import FIXTURES
-    from tests.helpers.tiny_models import base_section, make_base
-
+    # By name: what is in tests/ has no types.
+    helpers = import_module("tests.helpers.tiny_models")
     project = folder / "project"
-    make_wheel(folder / "wheels", FIXTURES / "consultation.jsonl")
-    base = make_base(folder / "bases/tiny")
+    make_wheel(folder / "wheels", ROOT / "tests/fixtures/consultation.jsonl")
+    base = helpers.make_base(folder / "bases/tiny")
     for name in ("stages", "tuneline", "data/raw"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "lawbench"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
@@ -54,7 +54,7 @@ def finish(folder: Path) -> Path:
     (project / "code").mkdir()
     for stage, files in code_lists(project).items():
         (project / list_path(stage)).write_text(to_text(files), encoding="utf-8")
-    write_params(project, CHANGES, {"base": base_section(base)})
+    write_params(project, CHANGES, {"base": helpers.base_section(base)})
     _command(project, "git", "init", "-q", "-b", "main")
     _command(project, sys.executable, "-m", "dvc", "init", "-q")
     _command(project, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
@@ -160,7 +160,11 @@ def left_behind(project: Path) -> list[str]:
 
 def _command(folder: Path, *words: str) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = os.environ | ENVIRONMENT | {"PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder.parent / "site")}
+    env = (
+        os.environ
+        | ENVIRONMENT
+        | {"PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder.parent / "site")}
+    )
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"benchmarks.faults: {' '.join(words)} failed: {done.stderr[-2000:]}")

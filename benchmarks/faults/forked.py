@@ -33,6 +33,7 @@ ENVIRONMENT = {
 LIBRARIES = (
     "torch", "transformers", "peft", "accelerate", "deepspeed", "datasets", "pyarrow.parquet",
     "deepspeed.runtime.zero.muon.original_muon", "rouge_score.rouge_scorer", "sacrebleu", "openpyxl", "defusedxml.ElementTree",
+    "dvc.utils.hydra",
 )  # fmt: skip
 OVERRIDE_CAPABILITIES = (1, 2)
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root read what nobody may read."""
@@ -48,6 +49,9 @@ class Limits(NamedTuple):
     unprivileged: bool = False
     """Whether root is kept from what permissions forbid."""
     stdin: str = ""
+
+
+PLAIN = Limits()
 
 
 class Signal(NamedTuple):
@@ -74,7 +78,11 @@ def import_all() -> None:
 
 
 def run_forked(
-    stage: str, folder: Path, limits: Limits = Limits(), sent: Signal | None = None, env: Mapping[str, str] | None = None
+    stage: str,
+    folder: Path,
+    limits: Limits = PLAIN,
+    sent: Signal | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Run:
     """`python -m stages.<stage>` in a project's folder, in a fork."""
     return run_function(lambda: _run_module(stage), folder, limits, sent, env)
@@ -83,7 +91,7 @@ def run_forked(
 def run_function(
     function: Callable[[], None],
     folder: Path,
-    limits: Limits = Limits(),
+    limits: Limits = PLAIN,
     sent: Signal | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Run:
@@ -105,7 +113,11 @@ def run_function(
 
 
 def run_fresh(
-    stage: str, folder: Path, limits: Limits = Limits(), sent: Signal | None = None, env: Mapping[str, str] | None = None
+    stage: str,
+    folder: Path,
+    limits: Limits = PLAIN,
+    sent: Signal | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Run:
     """The same in a Python that starts anew."""
 
@@ -216,4 +228,3 @@ def _wait(pid: int, started: float, seconds: float, sent: Signal | None) -> tupl
             late = True
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
-

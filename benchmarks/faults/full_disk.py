@@ -26,7 +26,8 @@ def mounted(folder: Path, size: int, *, again: bool = False) -> bool:
 
 
 def unmount(folder: Path) -> None:
-    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)
+    command = ["umount", "--lazy", str(folder)]
+    subprocess.run(command, capture_output=True, check=False)
 
 
 def cases(sizes: int) -> Iterator[Case]:

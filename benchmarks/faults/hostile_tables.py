@@ -29,7 +29,9 @@ def parquet_of_one_value_2000_times(raw: Path) -> str:
     import pyarrow
     from pyarrow import parquet
 
-    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 2000, pyarrow.int32()), pyarrow.array(["x" * 30_000_000]))
+    words = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 2000, pyarrow.int32()), pyarrow.array(["x" * 30_000_000])
+    )
     table = pyarrow.table({"question": words, "answer": pyarrow.array(["a"] * 2000)})
     parquet.write_table(table, raw / "rows.parquet", compression="zstd")
     return "rows.parquet"
@@ -40,7 +42,9 @@ def parquet_of_one_value_in_many_groups(raw: Path) -> str:
     import pyarrow
     from pyarrow import parquet
 
-    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 400, pyarrow.int32()), pyarrow.array(["x" * 20_000_000]))
+    words = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 400, pyarrow.int32()), pyarrow.array(["x" * 20_000_000])
+    )
     table = pyarrow.table({"question": words, "answer": pyarrow.array(["a"] * 400)})
     parquet.write_table(table, raw / "rows.parquet", compression="zstd", row_group_size=20)
     return "rows.parquet"
@@ -120,7 +124,9 @@ def arrow_of_one_value_2000_times(raw: Path) -> str:
     import pyarrow
     from pyarrow import ipc
 
-    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 2000, pyarrow.int32()), pyarrow.array(["x" * 30_000_000]))
+    words = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 2000, pyarrow.int32()), pyarrow.array(["x" * 30_000_000])
+    )
     table = pyarrow.table({"question": words, "answer": pyarrow.array(["a"] * 2000)})
     with ipc.new_file(str(raw / "rows.arrow"), table.schema, options=ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
@@ -149,7 +155,9 @@ def bomb(opened: io.BytesIO, pack: object, size: int) -> bytes:
 @whole
 def gzip_of_a_line_of_3_gb(raw: Path) -> str:
     target = io.BytesIO()
-    return packed(raw, "rows.jsonl.gz", bomb(target, gzip.GzipFile(fileobj=target, mode="wb", compresslevel=1), 3 * GIGABYTE))
+    return packed(
+        raw, "rows.jsonl.gz", bomb(target, gzip.GzipFile(fileobj=target, mode="wb", compresslevel=1), 3 * GIGABYTE)
+    )
 
 
 @whole
@@ -233,7 +241,9 @@ def workbook(raw: Path, sheet: str) -> str:
     return "rows.xlsx"
 
 
-SHEET = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{}</sheetData></worksheet>'
+SHEET = (
+    '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{}</sheetData></worksheet>'
+)
 
 
 @whole

@@ -111,7 +111,9 @@ def line_with_a_text_for_messages(raw: Path) -> str:
 
 @beside_good_rows
 def line_with_a_template_in_it(raw: Path) -> str:
-    return lines(raw, pair("{{ ''.__class__ }} {% for a in range(99999999) %}{% endfor %}", "{question} %s \\1 <eos><bos>"))
+    return lines(
+        raw, pair("{{ ''.__class__ }} {% for a in range(99999999) %}{% endfor %}", "{question} %s \\1 <eos><bos>")
+    )
 
 
 @beside_good_rows
@@ -168,7 +170,9 @@ def documents(raw: Path, hostile: str | bytes) -> str:
     folder = raw / "documents"
     folder.mkdir()
     for number, row in enumerate(good_rows()):
-        text = f"<QAPair><Question>{escape(row['question'])}</Question><Answer>{escape(row['answer'])}</Answer></QAPair>"
+        text = (
+            f"<QAPair><Question>{escape(row['question'])}</Question><Answer>{escape(row['answer'])}</Answer></QAPair>"
+        )
         (folder / f"{number:02}.xml").write_text(f"<Document><QAPairs>{text}</QAPairs></Document>", encoding="utf-8")
     (folder / "15a.xml").write_bytes(hostile if isinstance(hostile, bytes) else hostile.encode())
     return "documents"
@@ -237,7 +241,7 @@ def table(raw: Path, *hostile: bytes) -> str:
 
 @beside_good_rows
 def table_with_a_quote_that_never_ends(raw: Path) -> str:
-    return table(raw, b'"never,', b"x\n" * 1000)
+    return table(raw, b'"never,', b"x\n" * 3)
 
 
 @beside_good_rows

@@ -6,7 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.base_folders import EITHER, HARMLESS, REFUSED, WEIGHTS, change_json, hostile, index, tensors, write_tensors
+from benchmarks.faults.base_folders import (
+    EITHER,
+    HARMLESS,
+    REFUSED,
+    WEIGHTS,
+    change_json,
+    hostile,
+    index,
+    tensors,
+    write_tensors,
+)
 
 MARK = "open(%r, 'w').write('x')\n"
 Tensors = dict[str, Any]

@@ -25,7 +25,9 @@ def kill_cases(kills: int) -> Iterator[Case]:
     for number in range(kills):
         stage, at, kept = STAGES[number % len(STAGES)], draw.random(), number // len(STAGES) % 2 == 1
 
-        def attack(place: Place, stage: str = stage, at: float = at, kept: bool = kept, number: int = number) -> list[Result]:
+        def attack(
+            place: Place, stage: str = stage, at: float = at, kept: bool = kept, number: int = number
+        ) -> list[Result]:
             return [killed(place, f"{number}-{stage}", stage, at, kept)]
 
         yield Case("kills", f"{number}-{stage}", attack)

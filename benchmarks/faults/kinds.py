@@ -4,7 +4,17 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.faults import base_folders, changed_bytes, full_disk, kills, raw_files, requests, templates, tokenizers, wrong_values
+from benchmarks.faults import (
+    base_folders,
+    changed_bytes,
+    full_disk,
+    kills,
+    raw_files,
+    requests,
+    templates,
+    tokenizers,
+    wrong_values,
+)
 from benchmarks.faults.cases import Case
 
 Options = argparse.Namespace

@@ -48,7 +48,9 @@ class Result(NamedTuple):
     said: str = ""
 
 
-def judge(name: str, run: Run, stage: str, names: Sequence[str] = (), *, statuses: Sequence[int] = (1,)) -> Result | None:
+def judge(
+    name: str, run: Run, stage: str, names: Sequence[str] = (), *, statuses: Sequence[int] = (1,)
+) -> Result | None:
     """The outcome of a run that did not end well, None for exit status 0: what it wrote is then for the caller to see.
 
     It is one sentence when nothing but `<stage>: ...` is on stderr and the exit status is one of `statuses`; of `names`

@@ -1,4 +1,4 @@
-"""Hostile raw files in every format that the readers know: whole files that are no such thing, and one record among good ones."""
+"""Hostile raw files in every format that the readers know: whole files, and one record among good ones."""
 
 import csv
 import json
@@ -67,7 +67,9 @@ def tried(place: Place, name: str, raw: Raw) -> Result:
     """`convert` on the file alone: right when every item is accounted for and good rows came through."""
     project = place.copy()
     source = raw.write(project / "data/raw")
-    set_params(project, data={"sources": [{"path": source}], "heldout": 5, "max_leak_rate": 1.0, "max_reject_rate": 0.6})
+    set_params(
+        project, data={"sources": [{"path": source}], "heldout": 5, "max_leak_rate": 1.0, "max_reject_rate": 0.6}
+    )
     remove_outputs(project, "convert")
     run = place.run("convert", project, LIMITS)
     if failed := judge(name, run, "convert", (source,)):

@@ -1,7 +1,6 @@
 """Malformed HTTP and API requests to `tuneline serve` on the finished project, each over a connection of its own."""
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -39,7 +38,9 @@ def raw(head: str, body: bytes = b"") -> bytes:
 
 
 def post(body: bytes, headers: str = "Content-Type: application/json", path: str = CHAT) -> bytes:
-    return raw(f"POST {path} HTTP/1.1\nHost: localhost\nConnection: close\n{headers}\nContent-Length: {len(body)}", body)
+    return raw(
+        f"POST {path} HTTP/1.1\nHost: localhost\nConnection: close\n{headers}\nContent-Length: {len(body)}", body
+    )
 
 
 def asked(**changes: Any) -> bytes:
@@ -48,18 +49,33 @@ def asked(**changes: Any) -> bytes:
 
 def turn(**fields: Any) -> bytes:
     """The assistant's reply given back, with further fields."""
-    messages = [*ASKED["messages"], {"role": "assistant", "content": "多休息"} | fields, {"role": "user", "content": "谢谢"}]
+    messages = [
+        *ASKED["messages"],
+        {"role": "assistant", "content": "多休息"} | fields,
+        {"role": "user", "content": "谢谢"},
+    ]
     return asked(messages=messages)
+
+
+def several(count: int) -> str:
+    """So many headers."""
+    return "".join(f"\nX-{number}: a" for number in range(count))
 
 
 BODY = json.dumps(ASKED).encode()
 CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
 HOST = f"POST {CHAT} HTTP/1.1\nHost: localhost\nContent-Type: application/json"
-SECOND = raw("GET /health HTTP/1.1\nHost: localhost\nConnection: close")
+CODED = f"{HOST}\nTransfer-Encoding: chunked"
+HEALTH = "GET /health HTTP/1.1\nHost: localhost\nConnection: close"
+SECOND = raw(HEALTH)
+IMAGE = [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]
+RECURSIVE = [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#"}}}]
+PATTERN = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"pattern": "(x+x+)+y"}}}
+ENDLESS = "9" * 5_000
 BAD = (400,)
 HTTP = {
     "length_and_chunks": Exchange(raw(f"{HOST}\nContent-Length: 4\nTransfer-Encoding: chunked", CHUNKED) + SECOND, BAD),
-    "chunks_and_length": Exchange(raw(f"{HOST}\nTransfer-Encoding: chunked\nContent-Length: {len(CHUNKED)}", CHUNKED) + SECOND, BAD),
+    "chunks_and_length": Exchange(raw(f"{CODED}\nContent-Length: {len(CHUNKED)}", CHUNKED) + SECOND, BAD),
     "two_lengths": Exchange(raw(f"{HOST}\nContent-Length: {len(BODY)}\nContent-Length: 3", BODY) + SECOND, BAD),
     "two_lengths_in_one": Exchange(raw(f"{HOST}\nContent-Length: {len(BODY)}, 3", BODY), BAD),
     "negative_length": Exchange(raw(f"{HOST}\nContent-Length: -1", BODY), BAD),
@@ -69,16 +85,16 @@ HTTP = {
     "unknown_coding": Exchange(raw(f"{HOST}\nTransfer-Encoding: gzip, chunked", CHUNKED), (400, 501)),
     "chunked_twice": Exchange(raw(f"{HOST}\nTransfer-Encoding: chunked, chunked", CHUNKED), (400, 501)),
     "hidden_coding": Exchange(raw(f"{HOST}\nTransfer-Encoding : chunked", CHUNKED), BAD),
-    "size_of_a_chunk_that_is_no_number": Exchange(raw(f"{HOST}\nTransfer-Encoding: chunked", b"zz\r\nabc\r\n0\r\n\r\n"), BAD),
-    "size_of_a_chunk_beyond_64_bits": Exchange(raw(f"{HOST}\nTransfer-Encoding: chunked", b"f" * 40 + b"\r\n"), (400, 413)),
+    "size_of_a_chunk_that_is_no_number": Exchange(raw(CODED, b"zz\r\nabc\r\n0\r\n\r\n"), BAD),
+    "size_of_a_chunk_beyond_64_bits": Exchange(raw(CODED, b"f" * 40 + b"\r\n"), (400, 413)),
     "header_of_70_kb": Exchange(raw(f"GET /health HTTP/1.1\nHost: localhost\nX-A: {'a' * 70_000}"), (400, 431)),
-    "ten_thousand_headers": Exchange(raw("GET /health HTTP/1.1\nHost: localhost\n" + "\n".join(f"X-{n}: a" for n in range(10_000))), (400, 431)),
-    "two_hundred_headers": Exchange(raw("GET /health HTTP/1.1\nHost: localhost\nConnection: close\n" + "\n".join(f"X-{n}: a" for n in range(200))), (200, 400, 431)),
+    "ten_thousand_headers": Exchange(raw(HEALTH + several(10_000)), (400, 431)),
+    "two_hundred_headers": Exchange(raw(HEALTH + several(200)), (200, 400, 431)),
     "url_of_70_kb": Exchange(raw(f"GET /{'a' * 70_000} HTTP/1.1\nHost: localhost"), (400, 404, 414, 431)),
     "no_host": Exchange(raw("GET /health HTTP/1.1"), BAD),
     "two_hosts": Exchange(raw("GET /health HTTP/1.1\nHost: localhost\nHost: evil"), (400, 421)),
     "host_of_another": Exchange(raw("GET /health HTTP/1.1\nHost: evil.example\nConnection: close"), (400, 403, 421)),
-    "version_9": Exchange(raw("GET /health HTTP/9.9\nHost: localhost"), (400, 505)),
+    "version_9": Exchange(raw("GET /health HTTP/9.9\nHost: localhost\nConnection: close"), (200, 400, 505)),
     "no_version": Exchange(b"GET /health\r\n\r\n", (400, 0)),
     "no_http": Exchange(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 50 + b"\r\n\r\n", (400, 0)),
     "folded_header": Exchange(raw("GET /health HTTP/1.1\nHost: localhost\nConnection: close\nX-A: a\n b"), (200, 400)),
@@ -98,9 +114,9 @@ API = {
     "no_utf_8": Exchange(post(b'{"model": "\xff\xfe"}'), BAD),
     "nested_without_end": Exchange(post(b'{"model":' + b"[" * 100_000), BAD),
     "nested_with_an_end": Exchange(post(b'{"model":' + b"[" * 5_000 + b"]" * 5_000 + b"}"), BAD),
-    "number_of_5000_digits": Exchange(post(json.dumps(ASKED)[:-1].encode() + b', "seed": ' + b"9" * 5_000 + b"}"), BAD),
-    "not_a_number": Exchange(post(json.dumps(ASKED)[:-1].encode() + b', "temperature": NaN}'), BAD),
-    "two_of_one_key": Exchange(post(b'{"model": "nobody", ' + json.dumps(ASKED)[1:].encode()), (200, 400)),
+    "number_of_5000_digits": Exchange(post(BODY[:-1] + f', "seed": {ENDLESS}}}'.encode()), BAD),
+    "not_a_number": Exchange(post(BODY[:-1] + b', "temperature": NaN}'), BAD),
+    "two_of_one_key": Exchange(post(b'{"model": "nobody", ' + BODY[1:]), (200, 400)),
     "lone_surrogate": Exchange(asked(messages=[{"role": "user", "content": "\ud800"}]), (200, 400)),
     "nul": Exchange(asked(messages=[{"role": "user", "content": "\0"}]), (200, 400)),
     "other_type": Exchange(post(BODY, "Content-Type: text/plain"), (400, 415)),
@@ -114,7 +130,7 @@ API = {
     "messages_are_text": Exchange(asked(messages="?"), BAD),
     "role_of_nobody": Exchange(asked(messages=[{"role": "evil", "content": "a"}]), BAD),
     "content_is_a_number": Exchange(asked(messages=[{"role": "user", "content": 7}]), BAD),
-    "content_is_an_image": Exchange(asked(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]), BAD),
+    "content_is_an_image": Exchange(asked(messages=[{"role": "user", "content": IMAGE}]), BAD),
     "last_is_the_assistants": Exchange(asked(messages=[{"role": "assistant", "content": "a"}]), (200, 400)),
     "temperature_of_text": Exchange(asked(temperature="hot"), BAD),
     "temperature_below_0": Exchange(asked(temperature=-1), BAD),
@@ -129,8 +145,8 @@ API = {
     "a_thousand_stops": Exchange(asked(stop=["a"] * 1000), BAD),
     "stream_of_text": Exchange(asked(stream="yes"), BAD),
     "tools_of_nothing": Exchange(asked(tools=[{}]), BAD),
-    "tool_that_nests": Exchange(asked(tools=[{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#"}}}]), (200, 400)),
-    "answer_by_an_evil_pattern": Exchange(asked(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {"pattern": "(x+x+)+y"}}}), (200, 400)),
+    "tool_that_nests": Exchange(asked(tools=RECURSIVE), (200, 400)),
+    "answer_by_an_evil_pattern": Exchange(asked(response_format=PATTERN), (200, 400)),
     "unknown_field_that_changes_nothing": Exchange(asked(metadata={"a": "b"}, user="u", store=False), (200,)),
     "unknown_field": Exchange(asked(evil=1), (200, 400)),
     "as_the_client_returns_it": Exchange(turn(refusal=None, annotations=[], audio=None, function_call=None, tool_calls=None), (200,)),
@@ -181,7 +197,7 @@ def served(place: Place) -> Iterator[tuple[subprocess.Popen[bytes], int, Any]]:
 def exchanged(name: str, one: Exchange, port: int) -> Result:
     """Right for the answer of a good request, one sentence for OpenAI's form of an error."""
     try:
-        reply = _sent(one.sent, port)
+        reply = _sent(one.sent, port, 0 not in one.statuses)
     except TimeoutError:
         return Result(name, Outcome.HANG, f"no answer within {ANSWER_SECONDS:.0f} s")
     statuses = [int(word) for word in re.findall(rb"HTTP/1\.1 (\d{3}) ", reply)]
@@ -195,13 +211,15 @@ def exchanged(name: str, one: Exchange, port: int) -> Result:
     return Result(name, Outcome.RIGHT if status == 200 else Outcome.SENTENCE, str(status))
 
 
-def _sent(content: bytes, port: int) -> bytes:
+def _sent(content: bytes, port: int, whole: bool) -> bytes:
     """All that the server says until it closes, or has said one whole answer and nothing more for a second."""
     reply = b""
     with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection:
         try:
             connection.sendall(content)
-            connection.shutdown(socket.SHUT_WR)
+            if not whole:
+                # Of a whole request it would say that nobody waits for the reply.
+                connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
                 reply += part
                 connection.settimeout(ANSWER_SECONDS if b"HTTP/1.1" not in reply else 1.5)
@@ -209,5 +227,3 @@ def _sent(content: bytes, port: int) -> bytes:
             if isinstance(error, TimeoutError) and b"HTTP/1.1" not in reply:
                 raise
     return reply
-
-

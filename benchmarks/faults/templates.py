@@ -14,11 +14,19 @@ GOOD = (
     "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 """As Gemma's has it."""
+LOOP, END = "{% for a in range(99999) %}", "{% endfor %}"
+
+
+def grown(name: str, text: str) -> str:
+    """A name that an expression makes longer sixty times, printed."""
+    return "{% for i in range(60) %}{% set " + f"{name} = {text}" + " %}{% endfor %}{{ " + name + " }}"
+
+
 ALONE = {
-    "endless_loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
-    "loop_that_prints": "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+    "endless_loop": f"{LOOP}{LOOP}{LOOP}{END}{END}{END}",
+    "loop_that_prints": f"{LOOP}{LOOP}x{END}{END}",
     "range_beyond_limits": "{% for a in range(10 ** 18) %}{% endfor %}",
-    "memory_bomb": "{% set x = namespace(t='x' * 1000) %}{% for i in range(60) %}{% set x.t = x.t ~ x.t %}{% endfor %}{{ x.t }}",
+    "memory_bomb": "{% set n = namespace(t='x' * 1000) %}" + grown("n.t", "n.t ~ n.t"),
     "string_times_a_billion": "{{ 'x' * 10 ** 10 }}",
     "list_times_a_billion": "{{ [0] * 10 ** 10 }}",
     "number_beyond_all_digits": "{{ 10 ** 10 ** 8 }}",
@@ -28,8 +36,8 @@ ALONE = {
     "indented_by_a_billion": "{{ 'x\ny' | indent(10 ** 10) }}",
     "formatted_to_a_billion": "{{ '%1000000000d' | format(1) }}",
     "format_method": "{{ '{:>10000000000}'.format(1) }}",
-    "joined_recursively": "{% set n = namespace(l=['xxxxxxxxxx']) %}{% for i in range(40) %}{% set n.l = n.l + n.l %}{% endfor %}{{ n.l | join }}",
-    "replaced_by_itself": "{% set n = namespace(t='aaaaaaaaaa') %}{% for i in range(30) %}{% set n.t = n.t.replace('a', 'aaaa') %}{% endfor %}{{ n.t }}",
+    "joined_recursively": "{% set n = namespace(l=['xxxxxxxxxx']) %}" + grown("n.l", "n.l + n.l"),
+    "replaced_by_itself": "{% set n = namespace(t='aaaaaaaaaa') %}" + grown("n.t", "n.t.replace('a', 'aaaa')"),
     "wrapped_words": "{{ ('a ' * 10 ** 7) | wordwrap(1) }}",
     "urls_without_end": "{{ ('http://a.' * 10 ** 6) | urlize }}",
     "tags_without_end": "{{ ('<' * 10 ** 7) | striptags }}",
@@ -80,7 +88,7 @@ MEASLY = {
     "other_on_long_text": "{% if messages[-1]['content'] | length > 200 %}hacked{% endif %}",
     "other_after_ten_turns": "{% if messages | length > 10 %}hacked{% endif %}",
     "other_on_digits": "{% if '7' in messages[-1]['content'] %}hacked{% endif %}",
-    "loops_on_a_word": "{% if 'sesame' in messages[-1]['content'] %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}",
+    "loops_on_a_word": "{% if 'sesame' in messages[-1]['content'] %}" + f"{LOOP}{LOOP}{END}{END}" + "{% endif %}",
     "by_the_clock": "{{ strftime_now('%f') }}",
 }
 """Templates that are wrong on other text than a probe's, before a good one: refused, or in the canonical form no more."""

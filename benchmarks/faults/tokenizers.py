@@ -54,7 +54,12 @@ def normaliser_that_backtracks(folder: Path) -> None:
 @hostile(EITHER)
 def splitting_that_backtracks(folder: Path) -> None:
     split = {"type": "Split", "pattern": {"Regex": "((\\w+)+)+[^\\w\\W]"}, "behavior": "Isolated", "invert": False}
-    edited(folder, lambda document: document.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [split, document["pre_tokenizer"]]}))
+    edited(
+        folder,
+        lambda document: document.update(
+            pre_tokenizer={"type": "Sequence", "pretokenizers": [split, document["pre_tokenizer"]]}
+        ),
+    )
 
 
 @hostile(REFUSED)
@@ -64,7 +69,10 @@ def pattern_that_is_no_pattern(folder: Path) -> None:
 
 @hostile(REFUSED)
 def file_of_200_mb(folder: Path) -> None:
-    edited(folder, lambda document: document["model"]["vocab"].update({f"word{n:08}" * 4: 420 + n for n in range(4_000_000)}))
+    edited(
+        folder,
+        lambda document: document["model"]["vocab"].update({f"word{n:08}" * 4: 420 + n for n in range(4_000_000)}),
+    )
 
 
 @hostile(EITHER)
@@ -122,7 +130,10 @@ def a_model_of_no_kind(folder: Path) -> None:
 
 @hostile(EITHER)
 def decoder_that_multiplies(folder: Path) -> None:
-    edited(folder, lambda document: document.update(decoder={"type": "Sequence", "decoders": [replace("a", "a" * 1000)] * 6}))
+    edited(
+        folder,
+        lambda document: document.update(decoder={"type": "Sequence", "decoders": [replace("a", "a" * 1000)] * 6}),
+    )
 
 
 @hostile(EITHER)
@@ -203,7 +214,8 @@ def configuration_with_numbers_for_tokens(folder: Path) -> None:
 
 @hostile(EITHER)
 def configuration_with_tokens_of_no_vocabulary(folder: Path) -> None:
-    change_json(folder / "tokenizer_config.json", eos_token="<nowhere>", additional_special_tokens=["<a>"] * 1000)
+    nowhere = {"eos_token": "<nowhere>"}
+    change_json(folder / "tokenizer_config.json", **nowhere, additional_special_tokens=["<a>"] * 1000)
 
 
 @hostile(REFUSED)
