@@ -64,8 +64,8 @@ def mapped(folder: Path, name: str) -> None:
 
 
 def cases() -> Iterator[Case]:
-    for module in ("hostile_files", "hostile_weights"):
-        import_module(f"benchmarks.faults.{module}")
+    for module in ("base_files", "weights"):
+        import_module(f"benchmarks.faults.hostile.{module}")
     for table, harmless in ((REFUSED, False), (HARMLESS, True), (EITHER, None)):
         for name, attack in table.items():
             yield base_case("bases", name, attack, harmless)

@@ -53,8 +53,8 @@ def good_lines() -> list[str]:
 
 
 def cases() -> Iterator[Case]:
-    for module in ("hostile_text", "hostile_tables"):
-        import_module(f"benchmarks.faults.{module}")
+    for module in ("lines", "documents", "columns", "archives", "places"):
+        import_module(f"benchmarks.faults.hostile.{module}")
     for name, raw in FILES.items():
 
         def attack(place: Place, name: str = name, raw: Raw = raw) -> list[Result]:

@@ -72,6 +72,8 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]
 RECURSIVE = [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#"}}}]
 PATTERN = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"pattern": "(x+x+)+y"}}}
 ENDLESS = "9" * 5_000
+RETURNED = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+"""What the `openai` client has in a reply beside its text."""
 BAD = (400,)
 HTTP = {
     "length_and_chunks": Exchange(raw(f"{HOST}\nContent-Length: 4\nTransfer-Encoding: chunked", CHUNKED) + SECOND, BAD),
@@ -149,7 +151,7 @@ API = {
     "answer_by_an_evil_pattern": Exchange(asked(response_format=PATTERN), (200, 400)),
     "unknown_field_that_changes_nothing": Exchange(asked(metadata={"a": "b"}, user="u", store=False), (200,)),
     "unknown_field": Exchange(asked(evil=1), (200, 400)),
-    "as_the_client_returns_it": Exchange(turn(refusal=None, annotations=[], audio=None, function_call=None, tool_calls=None), (200,)),
+    "as_the_client_returns_it": Exchange(turn(**RETURNED), (200,)),
     "with_its_thoughts": Exchange(turn(reasoning_content=None), (200,)),
     "with_a_refusal": Exchange(turn(refusal="no"), (200, 400)),
     "calls_without_names": Exchange(turn(tool_calls=[{"id": "1"}]), BAD),

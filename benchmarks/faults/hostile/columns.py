@@ -1,17 +1,11 @@
-"""Hostile raw files of bytes: Parquet, Arrow, workbooks, archives, and what is no file."""
+"""Hostile Parquet and Arrow files, and workbooks."""
 
-import bz2
-import gzip
 import io
-import json
-import lzma
 import os
 import zipfile
 from pathlib import Path
 
-from benchmarks.faults.raw_files import beside_good_rows, good_lines, good_rows, whole
-
-GIGABYTE = 1_000_000_000
+from benchmarks.faults.raw_files import beside_good_rows, good_rows, whole
 
 
 def parquet(raw: Path, hostile: list[dict[str, object]], **options: object) -> str:
@@ -139,93 +133,6 @@ def arrow_with_lengths_beyond_all(raw: Path) -> str:
     return "rows.arrow"
 
 
-def packed(raw: Path, name: str, content: bytes) -> str:
-    (raw / name).write_bytes(content)
-    return name
-
-
-def bomb(opened: io.BytesIO, pack: object, size: int) -> bytes:
-    """`size` bytes of one character, packed."""
-    with pack as stream:  # type: ignore[attr-defined]
-        for _ in range(size // 10_000_000):
-            stream.write(b"x" * 10_000_000)
-    return opened.getvalue()
-
-
-@whole
-def gzip_of_a_line_of_3_gb(raw: Path) -> str:
-    target = io.BytesIO()
-    return packed(
-        raw, "rows.jsonl.gz", bomb(target, gzip.GzipFile(fileobj=target, mode="wb", compresslevel=1), 3 * GIGABYTE)
-    )
-
-
-@whole
-def bzip2_of_a_line_of_1_gb(raw: Path) -> str:
-    target = io.BytesIO()
-    return packed(raw, "rows.jsonl.bz2", bomb(target, bz2.BZ2File(target, "wb", compresslevel=1), GIGABYTE // 2))
-
-
-@whole
-def xz_of_a_line_of_2_gb(raw: Path) -> str:
-    target = io.BytesIO()
-    return packed(raw, "rows.jsonl.xz", bomb(target, lzma.LZMAFile(target, "wb", preset=0), 2 * GIGABYTE))
-
-
-@whole
-def zip_of_a_line_of_3_gb(raw: Path) -> str:
-    target = io.BytesIO()
-    archive = zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-    with archive.open("rows.jsonl", "w", force_zip64=True) as stream:
-        for _ in range(300):
-            stream.write(b"x" * 10_000_000)
-    archive.close()
-    return packed(raw, "rows.zip", target.getvalue())
-
-
-@whole
-def zip_with_names_upwards(raw: Path) -> str:
-    with zipfile.ZipFile(raw / "rows.zip", "w") as archive:
-        archive.writestr("../../CODE_RAN", "\n".join(good_lines()))
-        archive.writestr("/tmp/CODE_RAN", "\n".join(good_lines()))  # noqa: S108
-    return "rows.zip"
-
-
-@whole
-def zip_within_zips(raw: Path) -> str:
-    content = "\n".join(good_lines()).encode()
-    for _ in range(30):
-        target = io.BytesIO()
-        with zipfile.ZipFile(target, "w") as archive:
-            archive.writestr("a.zip", content)
-        content = target.getvalue()
-    return packed(raw, "rows.zip", content)
-
-
-@whole
-def zip_of_50000_files(raw: Path) -> str:
-    with zipfile.ZipFile(raw / "rows.zip", "w") as archive:
-        for number in range(50_000):
-            archive.writestr(f"{number}.txt", "")
-    return "rows.zip"
-
-
-@whole
-def zip_that_needs_a_password(raw: Path) -> str:
-    with zipfile.ZipFile(raw / "rows.zip", "w") as archive:
-        archive.writestr("rows.jsonl", "\n".join(good_lines()))
-    content = bytearray((raw / "rows.zip").read_bytes())
-    content[6] |= 1
-    content[content.rindex(b"PK\x01\x02") + 8] |= 1
-    return packed(raw, "rows.zip", bytes(content))
-
-
-@whole
-def gzip_cut_in_its_middle(raw: Path) -> str:
-    content = gzip.compress("\n".join(good_lines()).encode())
-    return packed(raw, "rows.jsonl.gz", content[: len(content) // 2])
-
-
 def workbook(raw: Path, sheet: str) -> str:
     import openpyxl
 
@@ -266,74 +173,3 @@ def workbook_with_entities_that_multiply(raw: Path) -> str:
 @whole
 def workbook_with_a_torn_sheet(raw: Path) -> str:
     return workbook(raw, "<worksheet><sheetData><row>")
-
-
-@whole
-def a_fifo(raw: Path) -> str:
-    os.mkfifo(raw / "rows.jsonl")
-    return "rows.jsonl"
-
-
-@whole
-def a_link_to_a_device(raw: Path) -> str:
-    (raw / "rows.jsonl").symlink_to("/dev/zero")
-    return "rows.jsonl"
-
-
-@whole
-def a_link_into_proc(raw: Path) -> str:
-    (raw / "rows.jsonl").symlink_to("/proc/1/mem")
-    return "rows.jsonl"
-
-
-@whole
-def a_link_to_nothing(raw: Path) -> str:
-    (raw / "rows.jsonl").symlink_to("nowhere")
-    return "rows.jsonl"
-
-
-@whole
-def a_file_that_nobody_may_read(raw: Path) -> str:
-    (raw / "rows.jsonl").write_text("\n".join(good_lines()), encoding="utf-8")
-    (raw / "rows.jsonl").chmod(0)
-    return "rows.jsonl"
-
-
-@whole
-def a_folder_that_nobody_may_read(raw: Path) -> str:
-    (raw / "rows").mkdir()
-    (raw / "rows/rows.jsonl").write_text("\n".join(good_lines()), encoding="utf-8")
-    (raw / "rows").chmod(0)
-    return "rows"
-
-
-@whole
-def a_folder_that_is_called_a_file(raw: Path) -> str:
-    (raw / "rows.jsonl").mkdir()
-    return "rows.jsonl"
-
-
-@beside_good_rows
-def a_folder_of_5000_files_of_nothing(raw: Path) -> str:
-    (raw / "rows").mkdir()
-    for number in range(5_000):
-        (raw / f"rows/{number}.jsonl").write_bytes(b"")
-    (raw / "rows/good.jsonl").write_text("\n".join(good_lines()), encoding="utf-8")
-    return "rows"
-
-
-@beside_good_rows
-def a_folder_with_hostile_names(raw: Path) -> str:
-    (raw / "rows").mkdir()
-    for name in ("a\nb.jsonl", "-rf", "\x1b[31m.jsonl", "a" * 250, "..jsonl", "$(touch x).jsonl"):
-        (raw / "rows" / name).write_text("\n".join(good_lines()), encoding="utf-8")
-    (raw / os.fsdecode(b"rows/\xff\xfe.jsonl")).write_text("\n".join(good_lines()), encoding="utf-8")
-    return "rows"
-
-
-@whole
-def a_dataset_that_brings_code(raw: Path) -> str:
-    (raw / "rows").mkdir()
-    (raw / "rows/rows.py").write_text("open('CODE_RAN', 'w')\n")
-    (raw / "rows/dataset_infos.json").write_text(json.dumps({"default": {}}))
-    return "rows"
