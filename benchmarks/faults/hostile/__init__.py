@@ -1,0 +1,1 @@
+"""Hostile files by what they are: each function makes one."""
