@@ -23,7 +23,8 @@ def check_closed(folder: Path) -> None:
 
 def open_entries(folder: Path) -> Iterator[str]:
     """What is wrong with visible entries of a folder, a sentence's beginning each; hidden ones are never read."""
-    root, below = Path(os.path.realpath(folder)), [folder]
+    # What is no folder is for others to name.
+    root, below = Path(os.path.realpath(folder)), [folder] if folder.is_dir() else []
     while below:
         parent = below.pop()
         for path in sorted(parent.iterdir()):
