@@ -55,6 +55,8 @@ def check_together(config: TrainingConfig, data: Data, wrong: list[str]) -> None
     train = config.train
     with noted(wrong):
         check_method_options(config.method, train)
+    if train.init is None and train.init_sha256 is not None:
+        wrong.append("train.init_sha256 is set and train.init is null: set both, or neither")
     if train.early_stopping is not None and not train.eval_fraction and data.validation_source is None:
         wrong.append(
             f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
