@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.paths import ROOT
 from tests.helpers.reading import lines, read, write
 from tuneline.data import batches
-from tuneline.data.readers import limits
+from tuneline.data.limits import raw_files
 
 ROWS = [{"question": f"感冒{number}天怎么办？", "answer": f"休息{number}天。"} for number in range(3)]
 DIGITS = "9" * 4301
@@ -136,7 +136,7 @@ def test_rows_that_are_only_counted(tmp_path):
 
 @pytest.mark.parametrize(("module", "name"), [(gzip, "a.jsonl.gz"), (bz2, "a.jsonl.bz2"), (None, "a.zip")])
 def test_an_archive_that_unpacks_to_too_much(tmp_path, monkeypatch, module, name):
-    monkeypatch.setattr(limits, "FREE", 2**20)
+    monkeypatch.setattr(raw_files, "FREE", 2**20)
     bomb = b'{"question": "q", "answer": "a"}\n' * 2**17
     path = tmp_path / name
     if module:
@@ -233,8 +233,8 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2**31,) * 2)
 from tests.helpers.reading import read
-from tuneline.data.readers import limits
-limits.MEMORY = 2**26
+from tuneline.data.limits import raw_files
+raw_files.MEMORY = 2**26
 try:
     found = read(Path(sys.argv[1]))
     print(len(found.records), found.reasons[:2])

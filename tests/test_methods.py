@@ -23,6 +23,7 @@ from tuneline.evaluate.predict import Model, predict
 from tuneline.models.loading import load_adapter, load_merged, load_model, load_tokenizer
 from tuneline.train import methods
 from tuneline.train.config.train import Train
+from tuneline.train.sections import check_method_options
 
 QUANTISED = {kind: {"lora": {"quantize": kind, "dropout": 0.0}} for kind in ("nf4", "int8")}
 needs_bitsandbytes = pytest.mark.skipif(
@@ -150,7 +151,7 @@ def test_tied_embeddings_are_not_trained_apart(canonical_base):
 )
 def test_what_can_not_be_is_refused_at_once(params, name, sections, train, message):
     with pytest.raises(ValueError, match=message):
-        methods.validate(method(name, **sections), Train.model_validate(params["train"] | train))
+        check_method_options(method(name, **sections), Train.model_validate(params["train"] | train))
 
 
 def test_an_adapter_that_does_not_fit_is_refused(llama_base, tmp_path):

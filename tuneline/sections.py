@@ -11,8 +11,7 @@ from tuneline.fetch.config import Fetch
 from tuneline.models.config import Base
 from tuneline.runtime.params import PARAMS, S, Section, read_params, section_name
 from tuneline.tokenize.config import Tokenize
-from tuneline.train.methods import validate
-from tuneline.train.sections import Load, TrainingConfig, load_config
+from tuneline.train.sections import Load, TrainingConfig, check_method_options, load_config
 
 SECTIONS: tuple[type[Section], ...] = (Fetch, Base, Data, Tokenize, Evaluate, Export)
 """Those that are not training's."""
@@ -55,7 +54,9 @@ def check_together(config: TrainingConfig, data: Data, wrong: list[str]) -> None
     """Add what values of several sections make impossible together, whatever the base, the rows and the machine."""
     train = config.train
     with noted(wrong):
-        validate(config.method, train)
+        check_method_options(config.method, train)
+    if train.init is None and train.init_sha256 is not None:
+        wrong.append("train.init_sha256 is set and train.init is null: set both, or neither")
     if train.early_stopping is not None and not train.eval_fraction and data.validation_source is None:
         wrong.append(
             f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "

@@ -60,14 +60,14 @@ def predict(architecture: Path | None, machine: Machine) -> Prediction:
     from tuneline.models.loading import BASE
     from tuneline.train.batching import check_division
     from tuneline.train.collate import rows_packed
-    from tuneline.train.methods import validate
+    from tuneline.train.sections import check_method_options
     from tuneline.train.sizing.auto import Target, asks_plan
     from tuneline.train.sizing.process_memory import memory_parts
     from tuneline.train.sizing.settle import by_rows, sizes_for, widest_micro_batch, with_sizes
 
     config = load_config(load)
     method, train, _ = config
-    validate(method, train)
+    check_method_options(method, train)
     processes, device = count_processes(config, machine), machine.device.type
     check_division(train, processes, on_gpu=device == "cuda")
     model_config = read_config(architecture or BASE / "config.json")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tuneline.data.readers.limits import Unpacked, is_plain_file, limited_memory
+from tuneline.data.limits.raw_files import Unpacked, is_plain_file, limited_memory
 from tuneline.data.readers.spreadsheet import ZIP, is_workbook
 
 STREAMS: dict[bytes, Callable[[Path], Any]] = {

@@ -11,6 +11,7 @@ from tuneline.data.accounting import SourceCounts
 from tuneline.data.archives import is_folder, unpacked
 from tuneline.data.config import Data, Source
 from tuneline.data.detection import SAMPLE, objects, with_sample, with_traits
+from tuneline.data.limits.raw_files import naming
 from tuneline.data.normalize import BatchJob
 from tuneline.data.readers import (
     RawFile,
@@ -21,7 +22,6 @@ from tuneline.data.readers import (
     list_files,
     raw_records,
 )
-from tuneline.data.readers.limits import naming
 from tuneline.data.readers.raw import printable
 
 BATCH = 1024

@@ -28,11 +28,11 @@ from tuneline.data.fields.names import (
 )
 from tuneline.data.fields.seen import seen as seen_fields
 from tuneline.data.fields.values import has_content, is_nan, value_at
+from tuneline.data.limits.raw_files import reason_of
 from tuneline.data.pair_fields import find_field_names
 from tuneline.data.plain_pairs import to_plain_pair
 from tuneline.data.preference import good_side
 from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
-from tuneline.data.readers.limits import reason_of
 from tuneline.data.readers.raw import printable
 from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.spool import Part, Spooled, record_of, to_spool, write_part

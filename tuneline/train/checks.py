@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.runtime.hashing import SUMS
-from tuneline.train.sections import TrainingConfig
+from tuneline.train.sections import TrainingConfig, check_method_options
 from tuneline.train.start import Start, check_start, find_start
 
 
@@ -24,13 +24,13 @@ class Placement(NamedTuple):
 def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     """Raises ValueError for what can't be trained so, or not here."""
     from tuneline.models.loading import device_name, pick_device, pick_dtype
-    from tuneline.train import deepspeed_config, methods
+    from tuneline.train import deepspeed_config
     from tuneline.train.batching import check_division, has_validation, most_processes
     from tuneline.train.launch import count_processes
     from tuneline.train.trainer.reporting import check_reports
 
     method, train, deepspeed = config
-    methods.validate(method, train)
+    check_method_options(method, train)
     deepspeed_config.check(deepspeed)
     check_reports(train.report_to)
     if method.tune.method == "lora" and method.lora.quantize and deepspeed.zero_stage == 3:

@@ -14,30 +14,11 @@ from tuneline.models.chatglm.layout import trainable_parameters
 from tuneline.models.chatglm.names import chatglm_name
 from tuneline.models.loading import TRAINED_WEIGHTS
 from tuneline.train.config.ptuning import PTuning
-from tuneline.train.config.train import Train
 from tuneline.train.lora import lora_config
 from tuneline.train.sections import Method
 
 PROMPT_LEARNING = ("p_tuning", "prefix", "prompt")
 """What can't be merged: it is no weight of the base."""
-
-
-def validate(method: Method, train: Train) -> None:
-    """Raises ValueError for what a library would refuse after minutes, or do wrong without a word."""
-    name = method.tune.method
-    if name in PROMPT_LEARNING and train.neftune_alpha:
-        raise ValueError(
-            f"tune.method is {name} and train.neftune_alpha is {train.neftune_alpha:g}, expected null: the noise would go "
-            "onto the virtual tokens, too"
-        )
-    if name == "freeze" and not method.freeze.layers and not method.freeze.patterns:
-        raise ValueError(
-            "tune.method is freeze, freeze.layers is 0 and freeze.patterns is []: nothing would be trained"
-        )
-    if name == "lora" and method.lora.quantize and method.lora.variant == "pissa":
-        raise ValueError(
-            "lora.variant is pissa and lora.quantize is set, expected null: PiSSA changes the base's weights"
-        )
 
 
 def prepare(model: Any, method: Method) -> Any:

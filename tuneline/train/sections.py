@@ -46,3 +46,21 @@ def load_method(load: Load) -> Method:
 def load_config(load: Load) -> TrainingConfig:
     """All sections of training."""
     return TrainingConfig(load_method(load), load(Train), load(DeepSpeed))
+
+
+def check_method_options(method: Method, train: Train) -> None:
+    """Raises ValueError for what a library would refuse after minutes, or do wrong without a word."""
+    name = method.tune.method
+    if name in ("p_tuning", "prefix", "prompt") and train.neftune_alpha:
+        raise ValueError(
+            f"tune.method is {name} and train.neftune_alpha is {train.neftune_alpha:g}, expected null: the noise would go "
+            "onto the virtual tokens, too"
+        )
+    if name == "freeze" and not method.freeze.layers and not method.freeze.patterns:
+        raise ValueError(
+            "tune.method is freeze, freeze.layers is 0 and freeze.patterns is []: nothing would be trained"
+        )
+    if name == "lora" and method.lora.quantize and method.lora.variant == "pissa":
+        raise ValueError(
+            "lora.variant is pissa and lora.quantize is set, expected null: PiSSA changes the base's weights"
+        )

@@ -15,6 +15,7 @@ from tuneline.data.config import Source
 from tuneline.data.fields.names import is_text_list
 from tuneline.data.fields.nested import items, may_hold_items
 from tuneline.data.fields.seen import seen, seen_text
+from tuneline.data.limits.raw_files import check_depth, is_plain_file, may_be_deep
 from tuneline.data.readers import (
     blocks,
     columnar,
@@ -30,7 +31,6 @@ from tuneline.data.readers import (
     xml_pairs,
 )
 from tuneline.data.readers.encoding import detect_encoding
-from tuneline.data.readers.limits import check_depth, is_plain_file, may_be_deep
 from tuneline.data.readers.raw import RawFile, RawRecord, UnknownFormatError
 from tuneline.data.readers.text import HEAD, open_text
 

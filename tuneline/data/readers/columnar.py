@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneline.data.readers.limits import Unpacked, stepwise
+from tuneline.data.limits.raw_files import Unpacked, stepwise
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import MAX_RECORD, REJECT_BYTES
 

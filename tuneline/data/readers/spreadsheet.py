@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneline.data.readers.limits import Unpacked, limited_memory, stepwise
+from tuneline.data.limits.raw_files import Unpacked, limited_memory, stepwise
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.readers.text import MAX_RECORD, REJECT_BYTES
 from tuneline.runtime.errors import sentence

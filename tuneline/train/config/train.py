@@ -92,6 +92,4 @@ class Train(Section):
             raise ValueError(f"warmup_steps (it is {self.warmup_steps}) at most max_steps {self.max_steps}")
         if self.micro_tokens is None and self.micro_batch_size > self.batch_size:
             raise ValueError(f"micro_batch_size (it is {self.micro_batch_size}) at most batch_size {self.batch_size}")
-        if self.init is None and self.init_sha256 is not None:
-            raise ValueError("init beside init_sha256 (it is null): set both, or neither")
         return self

@@ -1,0 +1,1 @@
+"""Limits of what raw files may take."""
