@@ -79,7 +79,7 @@ def load_text_part(part: TextPart, dtype: Any) -> Any:
     tensors = {ours: read(name, part.files[name]) for ours, name in text.items() if ours is not None}
     kind = AutoModelForCausalLM._model_mapping[type(part.config)]
     model, report = kind.from_pretrained(
-        None, config=part.config, state_dict=tensors, dtype=dtype, output_loading_info=True
+        None, config=part.config, state_dict=tensors, dtype=dtype, output_loading_info=True, trust_remote_code=False
     )
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"its files lack {len(missing)} tensors of {kind.__name__}, first {missing[0]}")

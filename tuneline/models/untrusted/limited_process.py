@@ -90,7 +90,9 @@ class LimitedProcess:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             # Ctrl-C is for this process, at whose end the child reads no more and ends.
             start_new_session=True,
-            env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
+            # No file can be written there, which that of tiktoken would be.
+            env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+            | {"TIKTOKEN_CACHE_DIR": "", "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
         self._owner = os.getpid()
         self._kill = weakref.finalize(self, _kill, self._child, self._owner)
