@@ -83,10 +83,11 @@ class LimitedProcess:
             return False
         self._end()
         arguments = [str(self.limits.cpu_seconds), str(self.limits.memory_mb)]
-        # Isolated, so that the current folder adds nothing to what this process imports itself.
+        # Isolated, so that the current folder adds nothing to what this process imports itself; without writing bytecode, which
+        # the limit on files would cut short for everybody.
         arguments += [folder or ROOT for folder in sys.path] + [ROOT]
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-c", PROGRAM, *arguments],
+            [sys.executable, "-I", "-B", "-c", PROGRAM, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             # Ctrl-C is for this process, at whose end the child reads no more and ends.
             start_new_session=True,
