@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from tests.helpers.chatglm3 import train_pieces
 from tests.helpers.tiny_models import base_section, make_base, make_tokenizer
 from tuneline.base.canonicalize import canonicalize
 from tuneline.models.config import Base
@@ -103,8 +104,8 @@ HOSTILE = {
     "endless padding": (padded, f"{TIME}|{MEMORY}|makes 10000000000 ids"),
     "thousands of ids for nothing": (long_template, "makes 15.. ids of"),
     "a million added tokens": (
-        lambda v: v["added_tokens"].extend(added(1000 + n, f"<{n}>") for n in range(200_000)),
-        "has 200005 added tokens",
+        lambda v: v["added_tokens"].extend(added(1000 + n, f"<{n}>") for n in range(100_001)),
+        "has 100006 added tokens",
     ),
     "one id twice": (twice, "gives 1 of its"),
     "no words": (lambda v: v["model"].update(vocab={}, merges=[]), "can't be read|has 0 tokens"),
@@ -169,6 +170,15 @@ def test_others_are_taken(limited, tmp_path, family):
     tokenizer = make_tokenizer(family)
     tokenizer.save_pretrained(tmp_path)
     assert try_tokenizer(tmp_path) == max(tokenizer.backend_tokenizer.get_vocab(False).values())
+
+
+def test_a_sentencepiece_model_is_converted_in_the_child(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizers, "_child", lambda: LimitedProcess(Limits(60, 6144, 300)))
+    train_pieces(tmp_path, "identity", 400)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    assert try_tokenizer(tmp_path) >= 399
+    assert try_tokenizer(tmp_path, chatglm=True) >= 399
 
 
 @pytest.mark.parametrize("name", ["nested loops", "replacements in a row", "one id twice", "endless padding"])

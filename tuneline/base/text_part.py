@@ -94,7 +94,7 @@ def load_text_part(part: TextPart, dtype: Any) -> Any:
     tensors = {ours: read(name, part.files[name]) for ours, name in text_names(part).items()}
     kind = AutoModelForCausalLM._model_mapping[type(part.config)]
     model, report = kind.from_pretrained(
-        None, config=part.config, state_dict=tensors, dtype=dtype, output_loading_info=True
+        None, config=part.config, state_dict=tensors, dtype=dtype, output_loading_info=True, trust_remote_code=False
     )
     check_report(model, report)
     # Without the prefix of the whole; but experts that its files hold apart are held apart again.

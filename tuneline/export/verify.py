@@ -85,11 +85,11 @@ def unreadable(folder: Path) -> Iterator[str]:
 def trusted_ends(folder: Path) -> tuple[list[int], list[str]]:
     """(what ends an answer by the folder's tokenizer, why config or tokenizer of a stranger's folder are not to be used)."""
     from tuneline.models.chat_format import load_prompter
-    from tuneline.models.loading import load_tokenizer, model_config
+    from tuneline.models.loading import empty_model, load_tokenizer
     from tuneline.models.untrusted.tokenizers import try_tokenizer
 
     try:
-        model_config(folder)
+        empty_model(folder)
         try_tokenizer(folder)
         return load_prompter(load_tokenizer(folder)).stop_ids, []
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:

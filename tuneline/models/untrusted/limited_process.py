@@ -83,14 +83,17 @@ class LimitedProcess:
             return False
         self._end()
         arguments = [str(self.limits.cpu_seconds), str(self.limits.memory_mb)]
-        # Isolated, so that the current folder adds nothing to what this process imports itself.
+        # Isolated, so that the current folder adds nothing to what this process imports itself; without writing bytecode, which
+        # the limit on files would cut short for everybody.
         arguments += [folder or ROOT for folder in sys.path] + [ROOT]
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-c", PROGRAM, *arguments],
+            [sys.executable, "-I", "-B", "-c", PROGRAM, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             # Ctrl-C is for this process, at whose end the child reads no more and ends.
             start_new_session=True,
-            env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
+            # No file can be written there, which that of tiktoken would be.
+            env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+            | {"TIKTOKEN_CACHE_DIR": "", "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
         self._owner = os.getpid()
         self._kill = weakref.finalize(self, _kill, self._child, self._owner)

@@ -23,7 +23,12 @@ def main(cpu_seconds: float, memory_mb: int) -> None:
     # What is printed by the way is no answer.
     questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    for kind, most in ((resource.RLIMIT_AS, memory_mb * 2**20), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+    # Bytes of a file: enough to find a folder for temporary ones, which no library needs.
+    for kind, most in (
+        (resource.RLIMIT_AS, memory_mb * 2**20),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 4096),
+    ):
         resource.setrlimit(kind, (most, most))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     while (question := _received(questions)) is not None:
