@@ -27,8 +27,7 @@ def main(stage: Stage) -> None:
 
         found = canonicalize(source, gguf, params, folder)
         report, run_info = inspect(folder, params)
-        prompt = found.prompt
-        prompted = {"family": prompt.family, "chat_template": prompt.chat_template}
+        prompted = {"family": found.prompt.family, "chat_template": found.prompt.chat_template}
         write_json(metrics, report | prompted | quantization_of(source, gguf))
         write_json(details, details_of(found))
     stage.record_run_info(**run_info)

@@ -182,6 +182,10 @@ def test_an_error_about_another_file_is_not_about_the_output(workspace):
         raise OSError(errno.ENOSPC, FULL, str(folder / "a.json"))
     with pytest.raises(ValueError, match="no row"), writing(Path("models")):
         raise ValueError("no row")
+    # A read has no name in its error.
+    with pytest.raises(OSError, match="Input/output error") as error, writing(Path("models")):
+        raise OSError(errno.EIO, "Input/output error")
+    assert type(error.value) is OSError
 
 
 def test_needed_room_is_asked_for_before_weights_are_written(tmp_path, monkeypatch):

@@ -120,6 +120,8 @@ def read_curve(path: Path) -> list[tuple[int, float]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         try:
+            if missing := {"step", "loss"} - set(rows.fieldnames or ()):
+                raise KeyError(*missing)
             curve = [(int(row["step"]), float(row["loss"])) for row in rows if row["loss"]]
         except (KeyError, ValueError, TypeError, csv.Error) as error:
             raise ValueError(

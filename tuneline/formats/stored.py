@@ -104,7 +104,8 @@ def _shown(value: Any) -> str:
 
 
 def _names(kind: type | tuple[type, ...]) -> str:
-    return " or ".join(dict.fromkeys(_name(one) for one in (kind if isinstance(kind, tuple) else (kind,))))
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(_name(one) for one in kinds if one is not int or float not in kinds)
 
 
 def _name(kind: type) -> str:

@@ -55,7 +55,7 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         found = _find(error)
-        if found is None or found[0] == errno.ENOMEM or not _is_about(found[1], path):
+        if found is None or not _is_about(*found, path):
             raise
         number, file = found
         raise UnwritableError(f"{_finished(file or path)} could not be written: {_why(number, path)}") from error
@@ -116,10 +116,11 @@ def _likely() -> int:
     return errno.EFBIG if limited and not _full() else errno.ENOSPC
 
 
-def _is_about(file: Path | None, path: Path) -> bool:
+def _is_about(number: int, file: Path | None, path: Path) -> bool:
     if file is None:
-        return os.path.lexists(path)
-    return file.absolute().is_relative_to(path.absolute())
+        # What has no name and is refused may have been read.
+        return number not in {*REFUSED, errno.ENOMEM} and os.path.lexists(path)
+    return number != errno.ENOMEM and file.absolute().is_relative_to(path.absolute())
 
 
 def _finished(path: Path) -> Path:
