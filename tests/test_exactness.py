@@ -218,3 +218,16 @@ def test_rows_attend_on_a_cpu_as_in_torchs_kernel(lengths, heads, monkeypatch):
     monkeypatch.setattr(packed, "SHORT", 0)
     for one, other in zip(ours, attended(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_queries_of_norms_that_train_attend_in_autocasts_dtype():
+    torch.manual_seed(3)
+    q, k = (torch.randn(1, heads, 12, 8, requires_grad=True) for heads in (4, 2))
+    v = torch.randn(1, 2, 12, 8, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        packed = tuneline.models.packed_attention
+        out = packed.packed_attention(torch.nn.Identity(), q, k, v, None, lengths=(5, 7))[0]
+    assert out.dtype == torch.bfloat16
+    grads = torch.autograd.grad(out.float().square().sum(), (q, k, v))
+    assert [one.dtype for one in grads] == [torch.float32, torch.float32, torch.bfloat16]
+    assert all(one.isfinite().all() and one.any() for one in grads)

@@ -54,9 +54,7 @@ def packed_attention(
         key, value = (repeated(one, query.shape[1] // one.shape[1]) for one in (key, value))
         grouped = False
     if query.device.type == "cpu" and max(lengths) <= SHORT and not (windowed or dropout):
-        attended = RowAttention.apply(query, key, value, lengths, scaling or query.shape[-1] ** -0.5)
-        assert isinstance(attended, torch.Tensor), "it has one result"
-        return attended, None
+        return attend_by_rows(query, key, value, lengths, scaling or query.shape[-1] ** -0.5), None
     rows = []
     for start, end in pairwise(accumulate(lengths, initial=0)):
         q, k, v = query, key, value
@@ -103,6 +101,18 @@ def attend_at_once(
     )
     assert isinstance(attended, torch.Tensor), "only asked for what is attended"
     return attended.unsqueeze(0)
+
+
+def attend_by_rows(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float
+) -> torch.Tensor:
+    """Causal attention of all rows [1, N, heads, d] on a CPU, in autocast's dtype: norms that train give float32."""
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = (one.to(torch.get_autocast_dtype("cpu")) for one in (query, key, value))
+    with torch.autocast("cpu", enabled=False):
+        attended = RowAttention.apply(query, key, value, lengths, scaling)
+    assert isinstance(attended, torch.Tensor), "it has one result"
+    return attended
 
 
 class RowAttention(torch.autograd.Function):
