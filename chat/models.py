@@ -19,7 +19,7 @@ from tuneline.models.adapters.revisions import fetch_adapter
 from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer
-from tuneline.models.cpu_tuning import copy_head_states
+from tuneline.models.cpu_tuning import copy_head_states, switched_product
 from tuneline.models.loading import (
     ADAPTER,
     BASE,
@@ -73,8 +73,7 @@ class Models:
     def __init__(self, revisions: Sequence[str] = (), dtype: Dtype = "auto") -> None:
         files = {"base": BASE / "config.json", "adapter": ADAPTER / "lineage.json", "merged": MERGED / "config.json"}
         names = [name for name, file in files.items() if file.is_file()]
-        if "base" not in names:
-            # An adapter is nothing without it.
+        if "base" not in names:  # an adapter is nothing without it
             names = [name for name in names if name == "merged"]
         if not names:
             raise ValueError(f"there is no model in {BASE} or {MERGED}: run `dvc repro`, or `dvc pull`")
@@ -203,15 +202,19 @@ class Models:
     def _serialize_forward(self, network: Any, *, shared: bool) -> Any:
         """Network with hooks that let one forward pass run at a time, over all models: they would share the same cores."""
 
+        if head := network.get_output_embeddings():
+            copy_head_states(head)
+        # Within a forward pass alone: an adapter that is loaded between two may copy the head, to go on from its weight.
+        pack, unpack = switched_product(head)
+
         def before(*_: Any) -> None:
             self._forward_lock.acquire()
             if shared:
                 self._activate(self._thread.adapter)
+            pack()
 
-        if head := network.get_output_embeddings():
-            # Not packed as evaluation's: an adapter that comes later may copy the head to train it, with the old packed weight.
-            copy_head_states(head)
         network.register_forward_pre_hook(before)
+        network.register_forward_hook(lambda *_: unpack(), always_call=True)
         network.register_forward_hook(lambda *_: self._forward_lock.release(), always_call=True)
         return network
 
@@ -229,10 +232,8 @@ class Models:
 
 def can_share(folder: Path) -> bool:
     """Whether an adapter is LoRA that leaves the base's own tensors alone, so that several can share one base."""
-    if not (folder / "adapter_config.json").is_file():
-        return False
-    config = read_config(folder)
-    return config.peft_type == "LORA" and config.bias == "none"
+    config = read_config(folder) if (folder / "adapter_config.json").is_file() else None
+    return config is not None and config.peft_type == "LORA" and config.bias == "none"
 
 
 def is_path(name: str) -> bool:
@@ -241,10 +242,9 @@ def is_path(name: str) -> bool:
 
 
 def adapter_folder(name: str, base: Path | None) -> Path:
-    """The folder by that name. Raises ValueError where there is no adapter that fits, or no base for one."""
+    """The folder by that name, looked at first. Raises ValueError where no adapter is there that fits, or no base for one."""
     folder = Path(name).expanduser()
     if base is None:
         raise ValueError(f"{name} is the folder of an adapter, and there is no base in {BASE}: run `dvc repro base`")
-    # Before it comes near the base that all models share.
     read_fitting(folder, base)
     return folder

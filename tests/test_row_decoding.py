@@ -12,7 +12,7 @@ from tests.helpers.methods import METHODS, method
 from tests.helpers.published import PUBLISHED, publish
 from tests.helpers.tiny_models import canonical
 from tuneline.evaluate.row_decoding import can_give_up_rows, decode_rows
-from tuneline.models.cpu_tuning import copy_head_states, packed_product
+from tuneline.models.cpu_tuning import copy_head_states, packed_product, switched_product
 from tuneline.models.loading import load_model
 from tuneline.train import methods
 
@@ -146,6 +146,10 @@ def test_a_packed_head_gives_the_same_bits(rows):
     with torch.inference_mode():
         logits = head(states)
         assert torch.equal(packed(states), logits)
+        put, take_away = switched_product(head)
+        for switch, is_packed in ((put, True), (take_away, False), (take_away, False)):
+            switch()
+            assert ("forward" in vars(head)) is is_packed and torch.equal(head(states), logits)
         # Of equal logits, of which bfloat16 has many, the first.
         assert torch.equal(logits.max(-1).indices, logits.argmax(-1))
         assert torch.equal((logits * 4).round().max(-1).indices, (logits * 4).round().argmax(-1))
@@ -166,5 +170,7 @@ def test_a_head_gets_its_states_without_the_gaps_between_rows(rows):
 
 def test_only_a_plain_bfloat16_head_is_packed():
     assert packed_product(torch.nn.Linear(8, 8, bias=False)) is None
+    for layer in (torch.nn.Linear(8, 8, bias=False), None):
+        assert [switch() for switch in switched_product(layer)] == [None, None]
     assert packed_product(torch.nn.Linear(8, 8).to(torch.bfloat16)) is None
     assert packed_product(torch.nn.Embedding(8, 8)) is None

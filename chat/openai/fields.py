@@ -1,7 +1,6 @@
 """Fields of requests that this server does not act on: those that change nothing are ignored and named, others are refused.
 
-By what openai 2.54, langchain-openai 1.7, LlamaIndex 0.14, Open WebUI 0.12, EvalScope 1.14 and lm-evaluation-harness 0.4.13
-send (tests/test_clients.py), and by vLLM's extensions.
+By what the packages of tests/test_real_clients.py and Open WebUI 0.12 send (tests/test_clients.py), and by vLLM's extensions.
 """
 
 import json

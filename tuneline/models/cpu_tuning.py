@@ -86,6 +86,21 @@ def packed_product(linear: Any) -> Callable[[Any], Any] | None:
     return lambda states: torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], "")
 
 
+def switched_product(linear: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+    """(put `packed_product` in place, take it away again) of a linear layer; where there is none, nothing happens."""
+    packed = packed_product(linear)
+
+    def put() -> None:
+        if packed is not None:
+            linear.forward = packed
+
+    def take_away() -> None:
+        if packed is not None:
+            vars(linear).pop("forward", None)
+
+    return put, take_away
+
+
 def _mallopt(name: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
