@@ -131,7 +131,7 @@ def a_hundred_thousand_tensors(folder: Path) -> None:
 @hostile(REFUSED)
 def a_pickle_in_the_place_of_weights(folder: Path) -> None:
     # Protocol 0, by hand: call builtins.exec with the code.
-    code = (MARK % str(folder / "CODE_RAN")).replace("\n", "\\n")
+    code = (MARK % str(folder / "CODE_RAN")).strip()
     (folder / WEIGHTS).unlink()
     (folder / "pytorch_model.bin").write_bytes(f"cbuiltins\nexec\n(V{code}\ntR.".encode())
 
