@@ -30,6 +30,7 @@ def test_an_end_without_an_error_is_judged_by_what_was_written():
         "train: models/base is torn: run `dvc repro base`\n",
         f"{BAR}\ntrain: models/base is torn\n",
         "[2026-11-26 11:15:07,482] [WARNING] [real_accelerator.py:213] no GPU\ntrain: models/base is torn\n",
+        "train: reading rows: 2,064 of 3,000 rows, 5 s left\ntrain: models/base is torn\n",
         "train: the template said: a Traceback (most recent call last): b\n",
     ],
 )
@@ -46,6 +47,7 @@ def test_one_sentence(stderr):
         (1, "train: a\ntrain: b\n"),
         (1, "RuntimeError: of a library\ntrain: a\n"),
         (1, "base: of another stage\n"),
+        (1, "train: 3 of 4\ntrain: a\n"),
         (2, "train: a\n"),
         (-9, ""),
         (-11, "train: a\n"),

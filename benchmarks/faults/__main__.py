@@ -18,6 +18,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,7 +30,8 @@ from pathlib import Path
 
 from benchmarks.faults.cases import Case, Measured, place_of
 from benchmarks.faults.finished import STAGES, finish
-from benchmarks.faults.forked import import_all
+from benchmarks.faults.forked import end_with_parent, import_all
+from benchmarks.faults.full_disk import own_mounts, written_by
 from benchmarks.faults.kinds import KINDS, MEASURED, chosen
 from benchmarks.faults.outcomes import FAULTS, Outcome, Result
 from benchmarks.harness import argument_parser, machine_line, show, table
@@ -49,6 +51,8 @@ def main() -> None:
     parser.add_argument("--project", type=Path, help="folder of one that was kept")
     options = parser.parse_args()
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    own_mounts()
     scratch = Path(tempfile.mkdtemp(prefix="tuneline-faults-"))
     scratch.chmod(0o755)
     try:
@@ -69,8 +73,6 @@ def main() -> None:
 
 def measure(project: Path, scratch: Path) -> dict[str, Measured]:
     """Seconds and bytes of each stage, alone."""
-    from benchmarks.faults.full_disk import written_by
-
     found = {}
     for stage in STAGES:
         with place_of(project, {}, False, scratch) as place:
@@ -87,7 +89,7 @@ def run_all(
     """(kind, result) of each case, as many at a time as there are jobs; faults are told at once."""
     context = multiprocessing.get_context("fork")
     _STATE.update(cases=cases, project=project, measured=measured, scratch=scratch, options=options)
-    with ProcessPoolExecutor(getattr(options, "jobs", 1), mp_context=context) as pool:
+    with ProcessPoolExecutor(getattr(options, "jobs", 1), mp_context=context, initializer=end_with_parent) as pool:
         for number, results in enumerate(pool.map(_run, range(len(cases)))):
             for result in results:
                 yield cases[number].kind, result

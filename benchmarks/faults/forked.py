@@ -145,6 +145,7 @@ def _child(
     function: Callable[[], None], folder: Path, limits: Limits, env: Mapping[str, str], streams: Sequence[int]
 ) -> int:
     """In the fork: become what a stage's process is, run, and say what it ends with."""
+    end_with_parent()
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -167,6 +168,11 @@ def _child(
         sys.stdout.flush()
         sys.stderr.flush()
     return status
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the one that forked it is gone (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
 
 
 _STREAMS = ((0, "rb"), (1, "wb"), (2, "wb"))

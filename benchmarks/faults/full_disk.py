@@ -1,5 +1,6 @@
 """Full disk: every stage on a file system with room for a part of what it writes, in 20 sizes."""
 
+import ctypes
 import os
 import subprocess
 import threading
@@ -15,6 +16,8 @@ SIZES = 20
 ROOM = 200_000_000
 """Bytes that a stage is first given."""
 PAGE = 4096
+CLONE_NEWNS = 0x20000
+"""unshare(2): a mount namespace of its own."""
 
 
 def mounted(folder: Path, size: int, *, again: bool = False) -> bool:
@@ -23,6 +26,13 @@ def mounted(folder: Path, size: int, *, again: bool = False) -> bool:
     options = f"{'remount,' if again else ''}size={size}"
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def own_mounts() -> None:
+    """Let what this process mounts be seen by itself and its children alone, and be gone with them; of root."""
+    if ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0:
+        command = ["mount", "--make-rprivate", "/"]
+        subprocess.run(command, capture_output=True, check=False)
 
 
 def unmount(folder: Path) -> None:

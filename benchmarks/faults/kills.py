@@ -79,7 +79,9 @@ def stopped(place: Place, name: str, stage: str, at: float, fresh: bool, number:
     seconds = place.measured[stage].seconds + (FRESH_START if fresh else 0)
     of_its_own = place._replace(fresh=fresh or place.fresh)
     run = of_its_own.run(stage, project, LIMITS, Signal(number, at * seconds))
-    said = judge(name, run, stage, statuses=(STATUS[number],))
+    # Python itself was starting: the signal's own end, of which a shell makes the same status.
+    early = run.status == -number and not run.stdout and not run.stderr
+    said = None if early else judge(name, run, stage, statuses=(STATUS[number],))
     if said and said.outcome is not Outcome.SENTENCE:
         return said._replace(said=f"{_moment(run, at * seconds, fresh)}: {said.said}")
     half = compared(name, contents(project, outputs(stage)), place.reference(stage), whole=False)

@@ -32,7 +32,7 @@ KINDS: dict[str, Callable[[Path, Options], Iterator[Case]]] = {
 }
 MEASURED = {"kills", "signals", "disk"}
 """Kinds that need to know how long a stage takes, and how much it writes."""
-SAMPLED = {"bases": 8, "templates": 6, "tokenizers": 4, "raw": 6, "values": 5, "bytes": 10}
+SAMPLED = {"signals": 3, "bases": 8, "templates": 10, "tokenizers": 6, "raw": 8, "values": 7, "bytes": 15}
 """With --quick every so-manieth case."""
 
 

@@ -24,8 +24,8 @@ MOST_MEMORY = 2_000_000_000
 """Bytes that a case on tiny files may take at its peak."""
 STACK = re.compile(r"^\s*Traceback \(most recent call last\):$|^\s+File \".*\", line \d+", re.MULTILINE)
 CLASS_ALONE = re.compile(r"[\w.]*(Error|Exception|Warning|Interrupt)?")
-NOISE = re.compile(r"\[\d{4}-\d\d-\d\d |.*(\bWARN|it/s|s/it|%\|)")
-"""Bars, and lines of libraries that log with a time."""
+NOISE = re.compile(r"\[\d{4}-\d\d-\d\d |.*(\bWARN|it/s|s/it|%\|)|\w+: [a-z ]+: [\d,]+ ")
+"""Bars and counts of progress, and lines of libraries that log with a time."""
 
 
 class Run(NamedTuple):

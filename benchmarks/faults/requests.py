@@ -1,5 +1,6 @@
 """Malformed HTTP and API requests to `tuneline serve` on the finished project, each over a connection of its own."""
 
+import gzip
 import json
 import re
 import socket
@@ -72,7 +73,13 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]
 RECURSIVE = [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#"}}}]
 PATTERN = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"pattern": "(x+x+)+y"}}}
 ENDLESS = "9" * 5_000
-RETURNED = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+RETURNED: dict[str, Any] = {
+    "refusal": None,
+    "annotations": [],
+    "audio": None,
+    "function_call": None,
+    "tool_calls": None,
+}
 """What the `openai` client has in a reply beside its text."""
 BAD = (400,)
 HTTP = {
@@ -122,8 +129,9 @@ API = {
     "lone_surrogate": Exchange(asked(messages=[{"role": "user", "content": "\ud800"}]), (200, 400)),
     "nul": Exchange(asked(messages=[{"role": "user", "content": "\0"}]), (200, 400)),
     "other_type": Exchange(post(BODY, "Content-Type: text/plain"), (400, 415)),
-    "packed": Exchange(post(BODY, "Content-Type: application/json\nContent-Encoding: gzip"), (400, 415)),
-    "ten_megabytes": Exchange(post(b" " * 10_000_000), (400, 413)),
+    "packed": Exchange(post(gzip.compress(BODY), "Content-Type: application/json\nContent-Encoding: gzip"), (400, 415)),
+    "said_to_be_packed": Exchange(post(BODY, "Content-Type: application/json\nContent-Encoding: gzip"), (200, 400, 415)),
+    "ten_megabytes": Exchange(post(b" " * 10_000_000), (0, 400, 413)),
     "long_question": Exchange(asked(messages=[{"role": "user", "content": "好" * 50_000}]), (400, 413)),
     "model_of_nobody": Exchange(asked(model="nobody"), (404,)),
     "model_upwards": Exchange(asked(model="../base"), (400, 404)),

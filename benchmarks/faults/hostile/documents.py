@@ -37,7 +37,7 @@ def xml_nested_1000000_deep(raw: Path) -> str:
     return documents(raw, HEAD + "<b>" * 1_000_000 + "x" + "</b>" * 1_000_000 + TAIL)
 
 
-@beside_good_rows
+@whole
 def xml_of_pairs_nested_in_pairs(raw: Path) -> str:
     return documents(raw, "<Document>" + "<QAPair>" * 3_000 + "</QAPair>" * 3_000 + "</Document>")
 

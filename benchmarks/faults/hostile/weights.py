@@ -130,14 +130,10 @@ def a_hundred_thousand_tensors(folder: Path) -> None:
 
 @hostile(REFUSED)
 def a_pickle_in_the_place_of_weights(folder: Path) -> None:
-    import pickle
-
-    class Evil:
-        def __reduce__(self) -> tuple[object, ...]:
-            return exec, (MARK % str(folder / "CODE_RAN"),)
-
+    # Protocol 0, by hand: call builtins.exec with the code.
+    code = (MARK % str(folder / "CODE_RAN")).strip()
     (folder / WEIGHTS).unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
+    (folder / "pytorch_model.bin").write_bytes(f"cbuiltins\nexec\n(V{code}\ntR.".encode())
 
 
 @hostile(REFUSED)
