@@ -11,6 +11,7 @@ from pathlib import Path
 from tuneline.base.source import open_source
 from tuneline.models.config import Base
 from tuneline.runtime.atomic import write_json
+from tuneline.runtime.params.user_path import user_path
 from tuneline.runtime.stage import Stage, run_stage
 
 BASE = Path("models/base")
@@ -20,7 +21,7 @@ DETAILS = Path("metrics/base_details.json")
 
 def main(stage: Stage) -> None:
     params = stage.load(Base)
-    stage.inputs.watch(Path(params.source).expanduser())
+    stage.inputs.watch(user_path(params.source))
     with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS, DETAILS) as (folder, metrics, details):
         from tuneline.base.canonicalize import canonicalize, details_of, quantization_of
         from tuneline.base.inspect import inspect, notice

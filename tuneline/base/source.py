@@ -13,7 +13,7 @@ from tuneline.formats.closed_folder import check_closed
 from tuneline.models.config import Base
 from tuneline.runtime.hashing import file_sha256, folder_sha256
 from tuneline.runtime.packages import Package, catalogue, find, unpack
-from tuneline.runtime.workspace import user_path
+from tuneline.runtime.params.user_path import user_path
 
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*")
 """Never *.py (code)."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Count, Different, Key, Keys, Name, Number, Seed
+from tuneline.runtime.params.values import Count, Different, Key, Keys, Name, Number, Seed
 
 Format = Literal[
     "auto", "json_lines", "json", "table", "blocks", "line_pairs", "transcript", "dialogue", "relations", "xml",

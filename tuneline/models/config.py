@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Name, Number, Sha256
+from tuneline.runtime.params.values import Name, Number, Sha256
 
 Perplexity = Annotated[Number, Field(gt=1, le=2**20)]
 """Of a token: where all words of the largest vocabulary are as likely it is a quarter of that."""

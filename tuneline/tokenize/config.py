@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Length
+from tuneline.runtime.params.values import Length
 
 
 class Tokenize(Section):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tuneline.formats.closed_folder import check_closed
 from tuneline.models.adapters.importing import adapter_hashes, read_lineage
 from tuneline.models.loading import ADAPTER, TRAINED_WEIGHTS
-from tuneline.runtime.workspace import user_path
+from tuneline.runtime.params.user_path import user_path
 from tuneline.train.config.train import Train
 from tuneline.train.sections import Method
 

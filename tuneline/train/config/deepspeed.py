@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tuneline.formats import json_values
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Name
+from tuneline.runtime.params.values import Name
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
         "fp16", "optimizer", "scheduler")  # fmt: skip

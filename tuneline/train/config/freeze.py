@@ -3,7 +3,7 @@
 from pydantic import Field, model_validator
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Names
+from tuneline.runtime.params.values import Names
 
 
 class Freeze(Section):

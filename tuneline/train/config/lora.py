@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Different, Name, Names, Number, Width
+from tuneline.runtime.params.values import Different, Name, Names, Number, Width
 
 Layer = Annotated[int, Field(ge=0, le=2**16)]
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Width
+from tuneline.runtime.params.values import Width
 
 
 class PTuning(Section):

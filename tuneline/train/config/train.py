@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.values import Count, Name, Names, Number, Seed, Sha256, Width
+from tuneline.runtime.params.values import Count, Name, Names, Number, Seed, Sha256, Width
 
 Rate = Annotated[Number, Field(ge=0, lt=1)]
 

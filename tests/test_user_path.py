@@ -12,12 +12,12 @@ from tests.helpers.paths import ROOT
 from tuneline.base.source import open_source
 from tuneline.models.adapters.peft_config import normalise_config
 from tuneline.models.config import Base
-from tuneline.runtime.workspace import user_path
+from tuneline.runtime.params.user_path import user_path
 
 SHOW = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from tuneline.runtime.workspace import user_path
+from tuneline.runtime.params.user_path import user_path
 Path("found.txt").write_text(str(user_path("./bases/mine").resolve()))
 """
 

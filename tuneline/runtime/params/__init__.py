@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuneline.runtime.yaml_file import line_of, read_yaml, shown
+from tuneline.runtime.params.yaml_file import line_of, read_yaml, shown
 
 PARAMS = Path("params.yaml")
 
