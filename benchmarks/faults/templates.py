@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.faults.base_folders import base_case
-from benchmarks.faults.cases import Case, Place
+from benchmarks.faults.cases import Case
 from benchmarks.faults.forked import Limits
-from benchmarks.faults.outcomes import Outcome, Result
 
 LIMITS = Limits(60, memory=4_000_000_000)
 GOOD = (
@@ -91,10 +90,7 @@ MEASLY = {
     "loops_on_a_word": "{% if 'sesame' in messages[-1]['content'] %}" + f"{LOOP}{LOOP}{END}{END}" + "{% endif %}",
     "by_the_clock": "{{ strftime_now('%f') }}",
 }
-"""Templates that are wrong on other text than a probe's, before a good one: refused, or in the canonical form no more."""
-
-SECRETS = ("hacked", "sesame", "%f")
-"""Words of hidden parts."""
+"""Templates that are wrong on other text than a probe's, before a good one: taken, since each text is rendered within limits."""
 
 
 def cases() -> Iterator[Case]:
@@ -111,15 +107,4 @@ def template_case(name: str, text: str) -> Case:
     def attack(folder: Path) -> None:
         (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
 
-    case = base_case("templates", name, attack, None if not name.startswith("alone") else False, LIMITS)
-    return case._replace(attack=lambda place: [_kept(place, result) for result in case.attack(place)])
-
-
-def _kept(place: Place, result: Result) -> Result:
-    """A template that was taken, but whose hidden part is in the canonical base, is a back door."""
-    template = place.folder / "project/models/base/chat_template.jinja"
-    if result.outcome is Outcome.RIGHT and template.is_file():
-        text = template.read_text(encoding="utf-8")
-        if any(word in text for word in SECRETS):
-            return Result(result.name, Outcome.SILENT, "kept with its hidden part")
-    return result
+    return base_case("templates", name, attack, None if not name.startswith("alone") else False, LIMITS)

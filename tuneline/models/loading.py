@@ -84,11 +84,9 @@ def load_whole(folder: Path, **options: Any) -> Any:
     check_closed(folder)
     refuse_adapter(folder)
     # What is of another shape is in the report then, and not an error of many lines.
-    options |= {"local_files_only": True, "ignore_mismatched_sizes": True}
+    options |= {"local_files_only": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, output_loading_info=True, trust_remote_code=False, **options
-        )
+        model, report = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **options)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
