@@ -90,7 +90,7 @@ MEASLY = {
     "loops_on_a_word": "{% if 'sesame' in messages[-1]['content'] %}" + f"{LOOP}{LOOP}{END}{END}" + "{% endif %}",
     "by_the_clock": "{{ strftime_now('%f') }}",
 }
-"""Templates that are wrong on other text than a probe's, before a good one: taken, since each text is rendered within limits."""
+"""Wrong on other text than a probe's, before a good one: taken, since each text is rendered within limits."""
 
 
 def cases() -> Iterator[Case]:
