@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import jsonlines
 import yaml
 
 from benchmarks.harness import ROOT, argument_parser, require_file, show, table
@@ -108,15 +109,16 @@ def section(**changes: Any) -> Any:
 def run_convert(raw: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """Counts of `convert` over a folder of raw files, and the lines of its outputs."""
     from tuneline.data.convert import convert
-    from tuneline.formats.records import read_records
 
     names = ("train", "heldout", "rejects", "removed")
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{name}.jsonl") for name in names]
         counts = convert(section(**changes), raw, *paths)
-        return counts, {
-            name: [dict(row) for row in read_records(path)] for name, path in zip(names, paths, strict=True)
-        }
+        lines = {}
+        for name, path in zip(names, paths, strict=True):
+            with jsonlines.open(path) as rows:
+                lines[name] = list(rows)
+        return counts, lines
 
 
 def write_pairs(path: Path, pairs: list[tuple[str, str]], openings: list[tuple[str, str]]) -> None:

@@ -172,7 +172,9 @@ def test_verify_and_loading_run_nothing_and_ask_nothing(tmp_path, questions, mod
     with_code(base, marker, model_type)
     write_sums(base)
     found = problems(base)
-    assert any("can't be used" in problem for problem in found) == (model_type is not None), found
+    assert any("is not what a model of transformers has" in problem for problem in found) == (model_type is not None), (
+        found
+    )
     assert "trust_remote_code" not in str(found)
     for step in (
         lambda: load_prompter(load_tokenizer(base)),
@@ -195,7 +197,10 @@ def test_a_command_asks_nothing_at_a_terminal(tmp_path):
     write_sums(with_code(base, marker, "own"))
     program = "from tuneline.cli.app import app\napp(sys.argv[1:], standalone_mode=False)"
     result = answering_yes(base, program, "verify", str(base))
-    assert f"verify: {base} can't be used: {base}/config.json is read only by code of its own" in result.stderr
+    assert (
+        f"verify: config.json is not what a model of transformers has: {base}/config.json is read only by code of its own"
+        in result.stderr
+    )
     assert "Do you wish to run" not in result.stdout + result.stderr
     assert not marker.exists()
 

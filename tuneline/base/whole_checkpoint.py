@@ -47,7 +47,7 @@ def rehearse(kind: Any, config: Any, files: Mapping[str, Entry]) -> None:
     try:
         model, report = kind.from_pretrained(
             None, config=copy.deepcopy(config), state_dict=state, dtype=torch.bfloat16, device_map={"": "meta"},
-            output_loading_info=True, ignore_mismatched_sizes=True,
+            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except RuntimeError as error:
         raise ValueError(str(error)) from None

@@ -20,6 +20,8 @@ NEEDED = (
 
 SAID = 50
 """Sentences about one file, at most."""
+LONGEST = 400
+"""Characters of a library's error."""
 
 
 def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
@@ -35,8 +37,6 @@ def problems(folder: Path, ends: Sequence[int] | None = None) -> list[str]:
     found = [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]
     found += sum_mismatches(folder)
     broken = list(unreadable(folder))
-    if ends is None and not (found + broken):
-        ends, broken = trusted_ends(folder)
     # What follows reads the files that were just named.
     return found + broken or [*_told("config.json", tensors(folder)), *_told("tokenizer.json", stops(folder, ends))]
 
@@ -49,7 +49,7 @@ def _told(name: str, check: Iterator[str]) -> Iterator[str]:
             yield f"{name}: and more of the kind"
     except Exception as error:
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-        yield f"{name} is not what a model of transformers has: {kind}{sentence(error)}"
+        yield f"{name} is not what a model of transformers has: {kind}{sentence(error)[:LONGEST]}"
 
 
 def private(folder: Path) -> Iterator[str]:
@@ -80,20 +80,6 @@ def unreadable(folder: Path) -> Iterator[str]:
             file_entries(path)
         except ValueError as error:
             yield f"{path.name} is cut short or no safetensors file: {error}"
-
-
-def trusted_ends(folder: Path) -> tuple[list[int], list[str]]:
-    """(what ends an answer by the folder's tokenizer, why config or tokenizer of a stranger's folder are not to be used)."""
-    from tuneline.models.chat_format import load_prompter
-    from tuneline.models.loading import empty_model, load_tokenizer
-    from tuneline.models.untrusted.tokenizers import try_tokenizer
-
-    try:
-        empty_model(folder)
-        try_tokenizer(folder)
-        return load_prompter(load_tokenizer(folder)).stop_ids, []
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
-        return [], [f"{folder} can't be used: {' '.join(str(error).split())[:400]}"]
 
 
 def tensors(folder: Path) -> Iterator[str]:
@@ -129,9 +115,12 @@ def stops(folder: Path, ends: Sequence[int] | None = None) -> Iterator[str]:
     """Ids at which answers end and generation would not."""
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
+    from tuneline.models.untrusted.tokenizers import try_tokenizer
 
     given: Any = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
-    ends = load_prompter(load_tokenizer(folder)).stop_ids if ends is None else ends
+    if ends is None:
+        try_tokenizer(folder)
+        ends = load_prompter(load_tokenizer(folder)).stop_ids
     if missing := sorted(set(ends) - set(given if isinstance(given, list) else [given])):
         tokens = load_tokenizer(folder).convert_ids_to_tokens(missing)
         lacks = f"lacks {missing} ({', '.join(tokens)})"

@@ -30,7 +30,7 @@ def try_tokenizer(folder: Path, *, chatglm: bool = False) -> int | None:
         # In another form, which transformers converts.
         path = folder / "tokenizer_config.json"
     try:
-        answer = _child().ask({"kind": "tokenizer", "path": str(path.resolve().parent / path.name), "chatglm": chatglm})
+        answer = _child().ask({"kind": "tokenizer", "path": str(path.absolute()), "chatglm": chatglm})
     except LimitError as error:
         raise ValueError(f"its tokenizer ({path.name}) {error}") from None
     if "wrong" in answer:
