@@ -44,7 +44,12 @@ def unpacked(
                     _copy(source, target, size)
             except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
                 raise ValueError(f"{path} can't be unpacked: {error}; pack it again") from None
-            yield from unpacked(copy, f"{name}/{inner}" if inner else name, folder, depth + 1, size)
+            place = f"/{inner}" if inner else ""
+            try:
+                yield from unpacked(copy, f"{name}{place}", folder, depth + 1, size)
+            except ValueError as error:
+                # The copy's path is another each run.
+                raise ValueError(str(error).replace(str(copy), f"{path}{place}")) from None
             copy.unlink()
 
 
