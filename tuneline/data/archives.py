@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tuneline.data.limits.raw_files import Unpacked, is_plain_file, limited_memory
+from tuneline.data.limits.raw_files import Unpacked, limited_memory
 from tuneline.data.readers.spreadsheet import ZIP, is_workbook
+from tuneline.runtime.storage.content import is_plain_file
 
 STREAMS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.GzipFile,
