@@ -105,9 +105,6 @@ def read_batch(job: BatchJob) -> BatchResult:
         origin = f"{path}:{raw.place if raw.place.isascii() else printable(raw.place)}"
         try:
             spooled.append(_spooled(job, raw, origin, seed, result))
-        except (MemoryError, OSError):
-            # Of the machine and not of the record, which another run reads.
-            raise
         except Exception as error:
             result.reasons[reason := reason_of(error)] += 1
             if not result.seen and reason in UNNAMED:

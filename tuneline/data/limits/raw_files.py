@@ -35,7 +35,12 @@ def check_depth(value: Any) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Reason's code for a record that could not be read: its own, or the kind of error that reading it ended in."""
+    """Reason's code for a record that could not be read: its own, or the kind of error that reading it ended in.
+
+    Raises the error itself where the machine is at fault: another run reads the record.
+    """
+    if isinstance(error, MemoryError | OSError):
+        raise error
     return str(error) if isinstance(error, RejectedRecordError) else f"unreadable_{type(error).__name__}"
 
 
