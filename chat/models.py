@@ -32,6 +32,7 @@ from tuneline.models.loading import (
     pick_device,
     pick_dtype,
 )
+from tuneline.runtime.params.user_path import user_path
 
 REVISION_PREFIX = "rev:"
 
@@ -243,8 +244,7 @@ def is_path(name: str) -> bool:
 
 def adapter_folder(name: str, base: Path | None) -> Path:
     """The folder by that name, looked at first. Raises ValueError where no adapter is there that fits, or no base for one."""
-    folder = Path(name).expanduser()
     if base is None:
         raise ValueError(f"{name} is the folder of an adapter, and there is no base in {BASE}: run `dvc repro base`")
-    read_fitting(folder, base)
+    read_fitting(folder := user_path(name), base)
     return folder

@@ -21,7 +21,7 @@ DETAILS = Path("metrics/base_details.json")
 
 def main(stage: Stage) -> None:
     params = stage.load(Base)
-    stage.inputs.watch(user_path(params.source))
+    stage.inputs.watch(user_path(params.source), params.sha256)
     with open_source(params) as (source, gguf), stage.outputs(BASE, METRICS, DETAILS) as (folder, metrics, details):
         from tuneline.base.canonicalize import canonicalize, details_of, quantization_of
         from tuneline.base.inspect import inspect, notice

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ import yaml
 
 from tests.helpers.commands import dvc, python
 from tests.helpers.paths import ROOT
-from tuneline.runtime.hashing import write_sums
+from tuneline.runtime.hashing import folder_sha256, write_sums
 from tuneline.runtime.stage import Stage
 from tuneline.runtime.storage.content import dvc_hash, files_of, listing, md5
 from tuneline.runtime.storage.inputs import verified
 from tuneline.runtime.storage.stage_map import inputs_of, outputs
-from tuneline.runtime.storage.written import record_written, written
+from tuneline.runtime.storage.written import record_written, update, written
 
 STAGES = ("convert", "tokenize", "train", "predict_base", "evaluate", "export")
 """Those that read what another one wrote."""
@@ -152,6 +153,7 @@ def test_a_torn_record_is_no_record(finished):
 
 def test_dvc_sees_the_byte_then_too(finished):
     """It trusts size and time, and `dvc repro` would mend nothing."""
+    lock()
     path = Path("models/base/config.json")
     flip(path)
     before = path.stat().st_mtime_ns
@@ -193,9 +195,50 @@ def test_the_same_content_put_in_its_place_is_no_change(finished):
     assert list(stage.inputs.changes()) == []
 
 
+def test_dvc_is_asked_for_nothing_that_it_has_not(finished):
+    flip(Path("models/base/config.json"))
+    with pytest.raises(ValueError, match=r"expected [0-9a-f]{12}; `dvc repro base` makes it anew$"):
+        Stage("train", code={})
+
+
+def touched(path: Path) -> None:
+    """Another time, other permissions, one more link and another inode; the same content."""
+    copy = path.with_name(f".{path.name}.copy.lock")
+    shutil.copy(path, copy)
+    copy.replace(path)
+    path.chmod(0o600)
+    os.link(path, path.with_name(f".{path.name}.link.lock"))
+
+
+def test_links_and_permissions_of_raw_files_are_no_change(finished):
+    stage = Stage("convert", code={})
+    touched(Path("data/raw/own.csv"))
+    assert list(stage.inputs.changes()) == []
+
+
+def test_links_and_permissions_of_a_source_outside_are_no_change(finished, tmp_path):
+    source = tmp_path / "their/config.json"
+    write(source, "{}")
+    stage = Stage("base", code={})
+    stage.inputs.watch(tmp_path / "their", folder_sha256(tmp_path / "their"))
+    touched(source)
+    assert list(stage.inputs.changes()) == []
+    flip(source)
+    assert list(stage.inputs.changes()) == [f"{source} has another content"]
+
+
+def test_what_two_stages_record_at_once_is_all_kept(finished):
+    outputs_made = [f"models/made{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: update("train", {name: {"": "0"}}), outputs_made))
+    assert written("train").keys() >= set(outputs_made)
+
+
 def test_pipes_and_devices_among_raw_files_are_not_read(finished):
     os.mkfifo("data/raw/pipe")
     Path("data/raw/zero").symlink_to("/dev/zero")
+    Path("data/raw/memory").symlink_to("/proc/kcore")
+    Path("data/raw/messages").symlink_to("/proc/kmsg")
     assert list(Stage("convert", code={}).inputs.changes()) == []
 
 

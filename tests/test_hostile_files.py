@@ -70,6 +70,18 @@ def test_an_error_that_nobody_thought_of_is_a_reject_with_its_name(tmp_path, mon
     assert (len(found.records), found.reasons) == (2, ["unreadable_ZeroDivisionError"])
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")])
+def test_what_the_machine_lacks_rejects_no_record(tmp_path, monkeypatch, error):
+    from tuneline.data import normalize
+
+    def clean(*args):
+        raise error
+
+    monkeypatch.setattr(normalize, "clean", clean)
+    with pytest.raises(type(error)):
+        read(write(tmp_path / "a.jsonl", lines(*ROWS)))
+
+
 @pytest.mark.parametrize("levels", [1000, 100_000])
 def test_xml_that_is_nested_too_deeply(tmp_path, levels):
     pairs = [

@@ -6,10 +6,12 @@ import sys
 import pytest
 
 import tuneline.train.trainer.progress as curve_module
+from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
 from tuneline.runtime import progress
 from tuneline.runtime.progress import ProgressBar, clock, track
-from tuneline.runtime.stage import announcement, numbered, stage_names
+from tuneline.runtime.stage import announcement, numbered
+from tuneline.runtime.storage.stage_map import stage_names
 from tuneline.train.trainer.progress import Progress, curve_rows
 
 
@@ -144,3 +146,11 @@ def test_the_time_of_the_first_step_is_that_of_this_start(tmp_path, monkeypatch)
     one.on_step_begin(None, state, None)
     one.on_step_begin(None, state, None)
     assert one.first_step_at == 100.0
+
+
+def test_a_torn_map_is_one_sentence(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("stages: [\n")
+    result = python(tmp_path, "-m", "stages.convert", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert result.stderr.startswith("convert: dvc.yaml is not valid YAML: ")
+    assert result.stderr.count("\n") == 1

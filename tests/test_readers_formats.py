@@ -44,6 +44,18 @@ def test_parquet_and_arrow(tmp_path):
         read(torn)
 
 
+def test_nested_text_in_parquet_of_several_row_groups(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    turns = [[{"role": "user", "content": f"问{n}"}, {"role": "assistant", "content": "答"}] for n in range(2500)]
+    table = pyarrow.table({"messages": turns, "tags": [["甲", "乙"][: n % 3] for n in range(2500)]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
+    result = read(tmp_path / "a.parquet", ignore=["tags"])
+    assert [result.contents(n) for n in range(2500)] == [[f"问{n}", "答"] for n in range(2500)]
+    assert result.rejects == []
+
+
 def test_a_dataset_folder_and_a_hub_id(tmp_path):
     write(tmp_path / "set/train.jsonl", lines(PAIR, PAIR | {"query": "二"}))
     result = read(tmp_path / "set", format="hub")

@@ -1,7 +1,9 @@
 """Shapes in which questions and answers come: recognised unasked, or read by what the source says, or told how."""
 
 import gzip
+import io
 import json
+import re
 import zipfile
 
 import pytest
@@ -107,6 +109,26 @@ def test_packed_files(tmp_path, pack):
     torn = write(tmp_path / "torn.jsonl.gz", packed[:-20])
     with pytest.raises(ValueError, match="can't be unpacked.*pack it again"):
         read(torn)
+
+
+def test_what_is_torn_in_an_archive_has_its_name_there(tmp_path):
+    torn = b"PAR1" + b"0" * 100
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("b.parquet.gz", gzip.compress(torn)[:-20])
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("set/a.parquet", torn)
+        archive.writestr("set/inner.zip", inner.getvalue())
+    rejects = read(path).rejects
+    assert [reject["raw"].partition(" can't be ")[0] for reject in rejects] == [
+        f"{path}/set/a.parquet",
+        f"{path}/set/inner.zip/b.parquet.gz",
+    ]
+    assert read(path).rejects == rejects
+    packed = write(tmp_path / "named.parquet.gz", gzip.compress(torn))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(packed))} can't be read"):
+        read(packed)
 
 
 def test_workbooks(tmp_path):

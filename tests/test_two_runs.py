@@ -1,6 +1,7 @@
 """Two runs at once: in one folder the second is refused by name, in two that share caches both end well."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from tests.helpers.commands import dvc
 from tests.helpers.paths import ROOT
 from tests.helpers.workspace import make_workspace
-from tuneline.runtime.locks import exclusive_lock
+from tuneline.runtime import locks
+from tuneline.runtime.locks import exclusive_lock, temporary_folder
 
 STAGES = ("fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export")
 REFUSED = "is run in this folder by another process now: process "
@@ -51,6 +53,35 @@ def test_every_stage_twice_at_the_same_moment(project):
                 refused += 1
         assert outputs(project) == before, stage
     assert refused >= len(STAGES) // 2
+
+
+def test_a_neighbour_that_ends_meanwhile_stops_nobody(tmp_path, monkeypatch):
+    """Its temporary folder goes between two looks at it."""
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(locks.tempfile, "tempdir", str(tmp_path))
+    left = [tmp_path / f"{locks.PREFIX}{name}" for name in ("a", "b")]
+    for folder in left:
+        folder.mkdir()
+        (folder / locks.LOCK).touch()
+    real = locks._take
+
+    def gone(path):
+        if path.parent == left[0]:
+            shutil.rmtree(path.parent)
+        return real(path)
+
+    monkeypatch.setattr(locks, "_take", gone)
+    with temporary_folder() as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_who_waits_gets_the_lock_of_a_folder_that_its_holder_removed(tmp_path, monkeypatch):
+    lock = tmp_path / "made/.lock"
+    with exclusive_lock(lock, "it is made") as first:
+        monkeypatch.setattr(locks.time, "sleep", lambda seconds: shutil.rmtree(lock.parent))
+        with exclusive_lock(lock, "it is made", wait=True) as second:
+            assert lock.is_file()
+    assert (first, second) == ("", "")
 
 
 @pytest.mark.parametrize("stage", ["fetch", "convert", "tokenize"])

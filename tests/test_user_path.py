@@ -55,6 +55,16 @@ def test_what_is_in_the_folder_itself_comes_first(tmp_path, monkeypatch):
     assert user_path("missing") == Path("missing")
 
 
+def test_a_user_that_is_not_there_is_one_sentence():
+    from chat.models import adapter_folder
+
+    said = "^'~no-such-user/base' begins with ~ and a user that this machine does not have, expected a path$"
+    with pytest.raises(ValueError, match=said):
+        user_path("~no-such-user/base")
+    with pytest.raises(ValueError, match=said):
+        adapter_folder("~no-such-user/base", Path("models/base"))
+
+
 def test_a_base_that_is_nowhere_is_one_sentence(tmp_path, monkeypatch):
     copy = tmp_path / ".dvc/tmp/exps/tmp1"
     copy.mkdir(parents=True)

@@ -13,8 +13,9 @@ import typer
 
 from tuneline.cli import summary
 from tuneline.runtime.errors import INTERRUPTED
-from tuneline.runtime.stage import MAP, numbered
+from tuneline.runtime.stage import numbered
 from tuneline.runtime.stopping import SIGNALS, STATUS
+from tuneline.runtime.storage.stage_map import MAP
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 LEFT_OUT = re.compile(

@@ -12,7 +12,8 @@ from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
 from tuneline.formats.metrics import METRICS, current_names, main_metric
 from tuneline.runtime.params import read_params
 from tuneline.runtime.progress import clock
-from tuneline.runtime.stage import SPEED, stage_names
+from tuneline.runtime.stage import SPEED
+from tuneline.runtime.storage.stage_map import stage_names
 from tuneline.runtime.unsaved import KEEP, is_unsaved
 
 DETAILS = (Path("metrics/eval_details.json"), Path("metrics/eval.json"))

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tuneline.data.limits.raw_files import Unpacked, is_plain_file, limited_memory
+from tuneline.data.limits.raw_files import Unpacked, limited_memory
 from tuneline.data.readers.spreadsheet import ZIP, is_workbook
+from tuneline.runtime.storage.content import is_plain_file
 
 STREAMS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -44,7 +45,12 @@ def unpacked(
                     _copy(source, target, size)
             except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
                 raise ValueError(f"{path} can't be unpacked: {error}; pack it again") from None
-            yield from unpacked(copy, f"{name}/{inner}" if inner else name, folder, depth + 1, size)
+            place = f"/{inner}" if inner else ""
+            try:
+                yield from unpacked(copy, f"{name}{place}", folder, depth + 1, size)
+            except ValueError as error:
+                # The copy's path is another each run.
+                raise ValueError(str(error).replace(str(copy), f"{path}{place}")) from None
             copy.unlink()
 
 

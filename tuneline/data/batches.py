@@ -3,6 +3,7 @@
 import hashlib
 import heapq
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def _files(
         named = not (raw / source.path).is_dir() and not is_folder(path)
         try:
             for name, copy in unpacked(path, path.relative_to(raw).as_posix(), folder):
-                yield from _file(source, copy, name, named, counts)
+                yield from _file(source, copy, raw / name, name, named, counts)
         except ValueError as error:
             if named:
                 raise
@@ -123,11 +124,11 @@ def _files(
 
 
 def _file(
-    source: Source, path: Path, name: str, named: bool, counts: SourceCounts
+    source: Source, path: Path, place: Path, name: str, named: bool, counts: SourceCounts
 ) -> Iterator[tuple[RawFile, Iterator[RawRecord]]]:
-    """A file with its raw records; nothing where no reader claims it, and it was not `named`."""
+    """A file with its raw records; nothing where no reader claims it, and it was not `named`. Errors name its `place`."""
     try:
-        with naming(path):
+        with _called(path, place):
             file = with_traits(source, detect_format(source, path, name), path)
     except ValueError as error:
         if named:
@@ -137,13 +138,24 @@ def _file(
         else:
             yield RawFile(name, "damaged"), iter([_unreadable(error)])
         return
-    records = _naming(path, raw_records(file, path, source.named, counts.repairs))
+    records = _naming(path, place, raw_records(file, path, source.named, counts.repairs))
     yield file, records if named else _until_damage(records)
 
 
-def _naming(path: Path, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
-    with naming(path):
+def _naming(path: Path, place: Path, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
+    with _called(path, place):
         yield from records
+
+
+@contextmanager
+def _called(path: Path, place: Path) -> Iterator[None]:
+    """Name the file in what its content makes go wrong by its place, in an archive too: its copy's path is another each run."""
+    try:
+        with naming(path):
+            yield
+    except ValueError as error:
+        error.args = (str(error).replace(str(path), str(place)),)
+        raise
 
 
 def _hub_file(source: Source, raw: Path) -> tuple[RawFile, Iterator[RawRecord]]:

@@ -22,17 +22,15 @@ def atomic_output(target: Path, *, wait: bool = False) -> Iterator[Path]:
     was writing.
     """
     partial = target.with_name(f".{target.name}.partial")
-    with (
-        writing(partial),
-        exclusive_lock(lock_of(target), f"{target} is written", wait=wait),
-        removed_when_stopped(partial),
-    ):
+    with exclusive_lock(lock_of(target), f"{target} is written", wait=wait), removed_when_stopped(partial):
         remove(partial)
         try:
-            yield partial
-            _let_others_read(partial)
-            remove(target)
-            partial.replace(target)
+            # Before it is removed: the sentence says how much was written.
+            with writing(partial):
+                yield partial
+                _let_others_read(partial)
+                remove(target)
+                partial.replace(target)
         finally:
             remove(partial)
 

@@ -4,13 +4,17 @@ import os
 from pathlib import Path
 
 
+def scratch_root() -> Path:
+    """$TUNELINE_SCRATCH or ~/.cache/tuneline, which need not be there."""
+    return Path(os.environ.get("TUNELINE_SCRATCH") or Path.home() / ".cache" / "tuneline")
+
+
 def private_folder(*names: str) -> Path:
     """A folder below $TUNELINE_SCRATCH or ~/.cache/tuneline, made if need be, that only this user can read.
 
     Raises ValueError when it belongs to somebody else: checkpoints are pickles, and only our own are loaded.
     """
-    root = Path(os.environ.get("TUNELINE_SCRATCH") or Path.home() / ".cache" / "tuneline")
-    folder = root.joinpath(*names)
+    folder = scratch_root().joinpath(*names)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid():
         raise ValueError(

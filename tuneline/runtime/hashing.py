@@ -19,9 +19,13 @@ def folder_sha256(folder: Path) -> str:
 
 def files(folder: Path) -> list[Path]:
     """All files below a folder but hidden ones, sorted by name."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    visible = (path for path in folder.rglob("*") if path.is_file() and is_visible(path, folder))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def is_visible(path: Path, folder: Path) -> bool:
+    """Whether it lies below the folder, and neither it nor a folder on the way is hidden."""
+    return path.is_relative_to(folder) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def write_sums(folder: Path) -> None:

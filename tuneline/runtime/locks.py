@@ -30,9 +30,8 @@ def exclusive_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[str
 
     Raises ValueError when another process has it, unless this one is to `wait`: `what` it does, which process, since when.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     said = False
-    while (file := _take(path)) is None:
+    while (file := _take_in_folder(path)) is None:
         holder = _holder(path)
         if not wait:
             pid = holder.split()[1] if holder.startswith("process ") else "its number"
@@ -65,8 +64,10 @@ def temporary_folder() -> Iterator[Path]:
     """
     root, before = Path(tempfile.gettempdir()), os.environ.get("TMPDIR")
     for left in root.glob(f"{PREFIX}*"):
-        if left.is_dir() and not left.is_symlink() and left.stat().st_uid == os.getuid():
-            _clear(left)
+        # Its owner may end meanwhile and remove it.
+        with contextlib.suppress(OSError):
+            if left.is_dir() and not left.is_symlink() and left.stat().st_uid == os.getuid():
+                _clear(left)
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with removed_when_stopped(folder), exclusive_lock(folder / LOCK, f"{folder} is used"):
@@ -120,6 +121,16 @@ def _take(path: Path) -> IO[str] | None:
             return file
         # Its holder removed it meanwhile.
         file.close()
+
+
+def _take_in_folder(path: Path) -> IO[str] | None:
+    """The same, with the folder made, once more where a holder has removed it meanwhile with all that it made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _take(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _take(path)
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

@@ -6,7 +6,6 @@ recorded as what made the result.
 
 import argparse
 import json
-import re
 import signal
 import sys
 import time
@@ -28,11 +27,11 @@ from tuneline.runtime.slots import stage_devices
 from tuneline.runtime.stopping import end_on_signals, end_process, signals_held
 from tuneline.runtime.storage.failures import writing
 from tuneline.runtime.storage.inputs import Inputs
+from tuneline.runtime.storage.stage_map import stage_names
 from tuneline.runtime.storage.written import record_written
 
 METRICS = Path("metrics")
 SPEED = METRICS / "speed"
-MAP = Path("dvc.yaml")
 
 
 class Stage:
@@ -118,8 +117,9 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
         exit_with_parent(dvc, lambda: end_process(signal.SIGTERM, "stopped, since dvc has ended"))
     quiet_deprecations()
-    if name in stage_names():
-        print(announcement(name), flush=True)
+    with exit_with_sentence(name):
+        if name in stage_names():
+            print(announcement(name), flush=True)
     with (
         exit_with_sentence(name),
         temporary_folder(),
@@ -142,16 +142,6 @@ def last_run_was_killed(name: str, run: str) -> str:
     """The sentence about a run that could say nothing itself, such as one that the kernel killed for want of memory."""
     remedy = f" If memory was short: {MEMORY_REMEDIES[name]}" if name in MEMORY_REMEDIES else ""
     return f"{name}: the last run ({run}) was killed before its end.{remedy}"
-
-
-def stage_names() -> list[str]:
-    """Names of the stages in the order of dvc.yaml; none where there is no such file.
-
-    By its lines: reading it as YAML takes longer than some stages do.
-    """
-    text = MAP.read_text(encoding="utf-8") if MAP.is_file() else ""
-    stages = re.split(r"^(?=\S)", text.partition("stages:\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
-    return re.findall(r"^  (\w+):$", stages, re.MULTILINE)
 
 
 def numbered(name: str) -> str:

@@ -16,7 +16,6 @@ FREE = 2**30
 """Bytes that a small file may unpack to."""
 RATIO = 200
 """Bytes that a larger one may, for each of its own: text packs to a tenth, a table that repeats itself to a fiftieth."""
-KERNEL = (("proc",), ("sys",))
 _STATUS = Path("/proc/self/status")
 
 
@@ -36,13 +35,13 @@ def check_depth(value: Any) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Reason's code for a record that could not be read: its own, or the kind of error that reading it ended in."""
+    """Reason's code for a record that could not be read: its own, or the kind of error that reading it ended in.
+
+    Raises the error itself where the machine is at fault: another run reads the record.
+    """
+    if isinstance(error, MemoryError | OSError):
+        raise error
     return str(error) if isinstance(error, RejectedRecordError) else f"unreadable_{type(error).__name__}"
-
-
-def is_plain_file(path: Path) -> bool:
-    """Whether a path is, or leads to, a file of data: no folder, device or queue, and nothing that the kernel makes up."""
-    return path.is_file() and path.resolve().parts[1:2] not in KERNEL
 
 
 @contextmanager

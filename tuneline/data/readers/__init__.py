@@ -15,7 +15,7 @@ from tuneline.data.config import Source
 from tuneline.data.fields.names import is_text_list
 from tuneline.data.fields.nested import items, may_hold_items
 from tuneline.data.fields.seen import seen, seen_text
-from tuneline.data.limits.raw_files import check_depth, is_plain_file, may_be_deep
+from tuneline.data.limits.raw_files import check_depth, may_be_deep
 from tuneline.data.readers import (
     blocks,
     columnar,
@@ -33,6 +33,7 @@ from tuneline.data.readers import (
 from tuneline.data.readers.encoding import detect_encoding
 from tuneline.data.readers.raw import RawFile, RawRecord, UnknownFormatError
 from tuneline.data.readers.text import HEAD, open_text
+from tuneline.runtime.storage.content import is_plain_file
 
 READERS: dict[str, ModuleType] = {
     "json_lines": json_lines,

@@ -77,7 +77,9 @@ def _parquet_batches(path: Path) -> Iterator[Any]:
     shared = _shared_texts(file.metadata)
     if shared:
         file = parquet.ParquetFile(path, read_dictionary=shared)
-    yield from file.iter_batches(ROWS, use_threads=False)
+    # Group by group: text in lists or structs, stored once, is not read across the border of two.
+    for number in range(file.metadata.num_row_groups):
+        yield from file.iter_batches(ROWS, row_groups=[number], use_threads=False)
 
 
 def _shared_texts(metadata: Any) -> list[str]:

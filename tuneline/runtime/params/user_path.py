@@ -9,8 +9,15 @@ def user_path(text: str) -> Path:
 
     A temporary or queued experiment runs in a folder of .dvc/tmp/exps, a copy that has only what Git and DVC track. What is not
     there is taken from the project that the experiment belongs to; its content is pinned by a sha256 in params.yaml.
+
+    Raises ValueError for a ~user that this machine does not have.
     """
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{text!r} begins with ~ and a user that this machine does not have, expected a path"
+        ) from None
     project = project_of(Path.cwd())
     if path.is_absolute() or path.exists() or project is None:
         return path

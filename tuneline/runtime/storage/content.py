@@ -11,20 +11,26 @@ from typing import Any
 IGNORED = re.compile(r"__pycache__|\.gitignore|\..*\.(partial|lock)")
 """Names that .dvcignore leaves out."""
 CHUNK = 1 << 20
+KERNEL = (("proc",), ("sys",))
 Listing = dict[str, str]
 """{file by its name in a folder: hash}; of a file alone, {"": hash}."""
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether a path is, or leads to, a file of data: no folder, device or queue, and nothing that the kernel makes up."""
+    return path.is_file() and path.resolve().parts[1:2] not in KERNEL
 
 
 def files_of(path: Path) -> dict[str, Path]:
     """Plain files below a folder by relative name, hidden ones too; a file alone is {"": path}. {} when there is nothing."""
     if not path.is_dir():
-        return {"": path} if path.is_file() else {}
+        return {"": path} if is_plain_file(path) else {}
     found = {}
     for folder, names, files in os.walk(path):
         names[:] = sorted(name for name in names if not IGNORED.fullmatch(name))
         for file in (Path(folder, name) for name in sorted(files) if not IGNORED.fullmatch(name)):
             # No pipes and no devices: to read one may never end.
-            if file.is_file():
+            if is_plain_file(file):
                 found[file.relative_to(path).as_posix()] = file
     return found
 

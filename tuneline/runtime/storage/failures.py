@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tuneline.runtime.cache import scratch_root
 from tuneline.runtime.storage.room import amount, free_bytes, size_of
 
 ROOM = {errno.ENOSPC: "no space was left", errno.EDQUOT: "the quota was used up"}
@@ -151,5 +152,4 @@ def _so_far(path: Path | None) -> str:
 
 def _full() -> list[Path]:
     """Folders that are written to besides outputs, or the project, whose disk is full."""
-    scratch = Path(os.environ.get("TUNELINE_SCRATCH") or Path.home() / ".cache/tuneline")
-    return [folder for folder in (Path(), scratch, Path(tempfile.gettempdir())) if free_bytes(folder) < LITTLE]
+    return [folder for folder in (Path(), scratch_root(), Path(tempfile.gettempdir())) if free_bytes(folder) < LITTLE]

@@ -5,12 +5,13 @@ wrote last (metrics/sums), or what dvc.lock says (after `dvc checkout`, `dvc pul
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneline.runtime.hashing import SUMS, read_sums
+from tuneline.runtime.hashing import SUMS, folder_sha256, is_visible, read_sums
 from tuneline.runtime.hashing import file_sha256 as sha256
 from tuneline.runtime.storage.content import Listing, dvc_hash, files_of, listing, md5, quick_hash
 from tuneline.runtime.storage.stage_map import Output, inputs_of, locked, locked_files, outputs
@@ -33,7 +34,7 @@ class State(NamedTuple):
 
     stat: tuple[int, int, int, int]
     hash: str | None
-    """None where no stage wrote it."""
+    """None for a base's source, whose gigabytes have a sum of their own, and for what can't be read."""
 
 
 class Inputs:
@@ -45,33 +46,42 @@ class Inputs:
         made = outputs() if self.paths else []
         # First, so that a change while hashes are taken is seen at the end.
         self._states: dict[Path, State] = {}
+        self._sums: dict[Path, str] = {}
         stats = {file: _stat(file) for path in self.paths for file in files_of(path).values()}
         hashes: dict[Path, str] = {}
         for output in made:
             if any(output.path.is_relative_to(path) for path in self.paths) and output.path.exists():
                 hashes |= {output.path / name: digest for name, digest in verified(output).items()}
-        self._states = {file: State(stat, hashes.get(file)) for file, stat in stats.items()}
+        self._states = {file: State(stat, hashes.get(file) or _hash(file)) for file, stat in stats.items()}
 
-    def watch(self, path: Path) -> None:
-        """Take a file or folder for an input, too, that dvc.yaml does not list: a base's source."""
+    def watch(self, path: Path, digest: str | None = None) -> None:
+        """Take a folder for an input, too, that dvc.yaml does not list: a base's source, by the sha256 of its visible files."""
         self._states |= {file: State(_stat(file), None) for file in files_of(path).values()}
         self.paths.append(path)
+        if digest is not None:
+            self._sums[path] = digest
 
     def changes(self) -> Iterator[str]:
         """Files that are not as they were, a few words each."""
         now = {file for path in self.paths for file in files_of(path).values()}
+        sums = cache(folder_sha256)
         for file in sorted(now | self._states.keys()):
             if file not in now:
                 yield f"{file} is not there any more"
             elif file not in self._states:
                 yield f"{file} is new"
-            elif not self._is_same(file):
+            elif not self._is_same(file, sums):
                 yield f"{file} has another content"
 
-    def _is_same(self, file: Path) -> bool:
+    def _is_same(self, file: Path, sums: Callable[[Path], str]) -> bool:
         stat, digest = self._states[file]
-        # Time alone: a copy of it was put in its place, or its permissions are others.
-        return _stat(file) == stat or (digest is not None and quick_hash(file) == digest)
+        if _stat(file) == stat:
+            return True
+        # Time alone: a copy of it was put in its place, or its permissions or links are others.
+        if digest is not None:
+            return _hash(file) == digest
+        source = next((path for path in self._sums if is_visible(file, path)), None)
+        return source is not None and sums(source) == self._sums[source]
 
 
 def verified(output: Output) -> Listing:
@@ -99,7 +109,7 @@ def verified(output: Output) -> Listing:
         )
     # Where two records differ, the one that less is wrong with is the one that was meant.
     if wrong := min((entries for entries in possible), key=len, default=[]):
-        raise ValueError(_complaint(output, wrong))
+        raise ValueError(_complaint(output, wrong, expected is not None))
     return found
 
 
@@ -109,7 +119,7 @@ def _differences(found: Listing, expected: Listing, kind: str) -> list[Differenc
     return [Difference(name, ours, theirs, kind) for name, ours, theirs in pairs if ours != theirs]
 
 
-def _complaint(output: Output, wrong: list[Difference]) -> str:
+def _complaint(output: Output, wrong: list[Difference], is_locked: bool) -> str:
     file, found, expected, kind = wrong[0]
     path = output.path / file
     # A byte may change and size and time stay: DVC would take the file for unchanged, and mend nothing.
@@ -117,10 +127,19 @@ def _complaint(output: Output, wrong: list[Difference]) -> str:
         os.utime(path)
     more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
     back = f"dvc checkout --force {output.path}" if output.cached else f"git checkout {output.path}"
+    # DVC has only what dvc.lock says.
+    brings = f"`{back}` brings it back, " if is_locked or not output.cached else ""
     return (
         f"{path} is not what the stage {output.stage} wrote{more}: {kind} {found[:12]}, expected {expected[:12]}; "
-        f"`{back}` brings it back, `dvc repro {output.stage}` makes it anew"
+        f"{brings}`dvc repro {output.stage}` makes it anew"
     )
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return quick_hash(path)
+    except OSError:
+        return None
 
 
 def _stat(path: Path) -> tuple[int, int, int, int]:

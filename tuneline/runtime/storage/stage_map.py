@@ -15,6 +15,11 @@ class Output(NamedTuple):
     """Whether DVC keeps it; else git does."""
 
 
+def stage_names() -> list[str]:
+    """Names of the stages in the order of dvc.yaml; none where there is no such file."""
+    return list(_stages(MAP))
+
+
 def inputs_of(stage: str) -> list[Path]:
     """Dependencies of a stage, without its code; none where dvc.yaml has no such stage."""
     deps = _stages(MAP).get(stage, {}).get("deps", [])

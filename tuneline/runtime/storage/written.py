@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tuneline.runtime.atomic import write_json
+from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.storage.content import Listing, listing
 from tuneline.runtime.storage.stage_map import read_later
 
@@ -19,7 +19,9 @@ def record_written(stage: str, made: Mapping[Path, Path]) -> None:
 
 
 def update(stage: str, listings: Mapping[str, Listing]) -> None:
-    write_json(_path(stage), written(stage) | dict(listings))
+    """Add to what is recorded of the stage, whatever other processes add at the same time."""
+    with atomic_output(_path(stage), wait=True) as partial:
+        partial.write_text(to_json(written(stage) | dict(listings)), encoding="utf-8")
 
 
 def written(stage: str) -> dict[str, Listing]:
