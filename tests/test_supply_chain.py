@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from tuneline.export.sbom import SBOM, dependencies, write_sbom
-from tuneline.runtime.hashing import file_sha256
+from tuneline.runtime.hashing import SUMS, file_sha256
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 TORCH = (ROOT / "requirements-torch.lock").read_text(encoding="utf-8")
@@ -62,15 +62,17 @@ def test_all_that_is_needed_is_in_the_lock():
 @pytest.fixture
 def bill(tmp_path) -> dict:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
+    # Of the model that is copied; a release writes them anew once the bill is there.
+    (tmp_path / SUMS).write_text("of the model that was copied")
     made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     write_sbom(tmp_path, "release", "0123abc", made)
     first = (tmp_path / SBOM).read_bytes()
     write_sbom(tmp_path, "release", "0123abc", made)
     assert (tmp_path / SBOM).read_bytes() == first
     bill = json.loads(first)
-    assert bill["metadata"]["component"]["components"][0]["hashes"] == [
-        {"alg": "SHA-256", "content": file_sha256(tmp_path / "model.safetensors")}
-    ]
+    (weights,) = bill["metadata"]["component"]["components"]
+    assert weights["name"] == "model.safetensors"
+    assert weights["hashes"] == [{"alg": "SHA-256", "content": file_sha256(tmp_path / "model.safetensors")}]
     return bill
 
 
@@ -94,4 +96,13 @@ def test_it_names_every_library_with_version_and_licence(bill):
     # What tests need is not what made the model.
     assert "pytest" in {one.metadata["Name"] for one in distributions()}
     assert "pytest" not in found
-    assert set(bill["dependencies"][-1]) >= {"ref"}
+    needs = {entry["ref"]: entry.get("dependsOn", []) for entry in bill["dependencies"]}
+    assert f"torch@{version('torch')}" in needs["release"]
+    assert set(needs["release"]) == {component["bom-ref"] for component in bill["components"]}
+
+
+def test_a_bill_without_the_project_installed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneline.export.sbom.PROJECT", "no-such-project")
+    with pytest.raises(ValueError, match="no-such-project is not installed.* run `make setup`"):
+        write_sbom(tmp_path, "release", "0123abc", datetime(2026, 1, 2, tzinfo=UTC))
+    assert not (tmp_path / SBOM).exists()
