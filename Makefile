@@ -24,15 +24,16 @@ LIKE_PIP := links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(PYTHON) -m pip conf
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi
 INSTALL := $(BIN)/uv pip install --quiet
 
-# A file with hashes needs one for each package, and torch's wheels differ by machine: hence two files and --no-deps.
+# A file with hashes needs one for each package. torch's wheels differ by machine, and the index has no wheel of four others, so
+# that one built for a folder of wheels has a hash of its own: hence two files and --no-deps.
 # DVC's own state is a pickle database that it would put into a shared folder (CVE-2025-69872): give it a private one.
-$(READY): requirements.lock requirements-torch.lock
+$(READY): requirements.lock requirements-unhashed.lock
 	@echo "setup: Python and the libraries of requirements.lock in $(VENV), once (a few minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet uv
 	@$(LIKE_PIP); \
 	$(INSTALL) --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock && \
-	$(INSTALL) --python $(BIN)/python --compile-bytecode -r requirements-torch.lock && \
+	$(INSTALL) --python $(BIN)/python --compile-bytecode -r requirements-unhashed.lock && \
 	$(INSTALL) --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
 	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
@@ -40,11 +41,11 @@ $(READY): requirements.lock requirements-torch.lock
 	@touch $(READY)
 
 # An index gives torch's CUDA build; a folder of wheels that pip is set to may hold the CPU's alone.
-$(CUDA_READY): requirements.lock requirements-torch.lock | $(READY)
+$(CUDA_READY): requirements.lock requirements-unhashed.lock | $(READY)
 	@echo "test-cuda: the same libraries with torch's CUDA build in $(CUDA_VENV), once (5 GB)"
 	@test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
 	@$(INSTALL) --python $(CUDA_VENV)/bin/python --no-deps --require-hashes -r requirements.lock
-	@$(INSTALL) --python $(CUDA_VENV)/bin/python -r requirements-torch.lock
+	@$(INSTALL) --python $(CUDA_VENV)/bin/python -r requirements-unhashed.lock
 	@$(CUDA_VENV)/bin/python -c "import torch; assert torch.version.cuda, f'torch {torch.__version__} is a CPU build'"
 	@touch $(CUDA_READY)
 
@@ -98,11 +99,14 @@ bench: $(READY) ## goals for speed and memory, beside Trainer, TRL and LLaMA-Fac
 	python -m benchmarks.train --setup
 	python -m benchmarks.speed
 
-lock: $(READY) ## resolve pyproject.toml anew into requirements.lock and requirements-torch.lock
+# Those whose file differs from the index's: torch, and what is built here.
+UNHASHED := antlr4-python3-runtime|deepspeed|jieba|rouge-score|torch
+
+lock: $(READY) ## resolve pyproject.toml anew into requirements.lock and requirements-unhashed.lock
 	@$(LIKE_PIP); $(BIN)/uv pip compile --quiet --extra dev --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
-	  --generate-hashes --python-version 3.11 pyproject.toml > requirements.lock.new
-	sed -nE 's/^(torch==[0-9.]+).*/\1/p' requirements.lock.new > requirements-torch.lock
-	awk '/^[a-z]/ {keep = $$1 !~ /^(torch|triton|cuda-[a-z0-9-]+|nvidia-[a-z0-9-]+)==/ || $$1 ~ /^nvidia-ml-py==/} keep' \
+	  --generate-hashes --universal --python-version 3.11 pyproject.toml > requirements.lock.new
+	sed -nE 's/^(($(UNHASHED))==[0-9.]+).*/\1/p' requirements.lock.new > requirements-unhashed.lock
+	awk '/^[a-z]/ {keep = $$1 !~ /^($(UNHASHED)|triton|cuda-[a-z0-9-]+|nvidia-[a-z0-9-]+)==/ || $$1 ~ /^nvidia-ml-py==/} keep' \
 	  requirements.lock.new > requirements.lock
 	rm requirements.lock.new
 
@@ -111,7 +115,7 @@ licences: $(READY) ## list the licence of every library that is installed
 
 audit: $(READY) ## ask a public database for known vulnerabilities of the locked libraries (needs the internet)
 	@$(LIKE_PIP); $(BIN)/uv tool run --quiet pip-audit==2.10.1 --disable-pip --require-hashes -r requirements.lock
-	@$(LIKE_PIP); $(BIN)/uv tool run --quiet pip-audit==2.10.1 --disable-pip --no-deps -r requirements-torch.lock
+	@$(LIKE_PIP); $(BIN)/uv tool run --quiet pip-audit==2.10.1 --disable-pip --no-deps -r requirements-unhashed.lock
 
 stage-table: $(READY) ## write the READMEs' table of stages from dvc.yaml
 	python -m tuneline.cli.stage_table

@@ -115,6 +115,8 @@ def test_a_stream_brings_the_call_whole(client):
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "a"}'}}
 MADE = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+NO_TEXT = {"type": "function", "function": {"name": ["weather"]}}
+BAD_SCHEMA = {"type": "function", "function": {"name": "x", "strict": True, "parameters": {"type": 3}}}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +128,17 @@ MADE = {"role": "assistant", "content": None, "tool_calls": [CALL]}
         ({"response_format": {"type": "json_object"}}, "response_format", "beside tools, expected one of them"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0.type", 'is "retrieval", expected'),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name", 'is "a b", expected'),
-        ({"tools": [{"type": "function", "function": {"name": "x", "strict": True, "parameters": {"type": 3}}}]},
+        ({"tools": [BAD_SCHEMA]},
          "tools.0.function.parameters", "of a strict function are no JSON Schema: 3 is not valid"),
         ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"name": "weather"}]}}},
          "tool_choice", "a function among weather"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NO_TEXT]}}}, "tool_choice",
+         "a function among weather"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": ["auto"], "tools": TOOLS}}}, "tool_choice",
+         "a function among weather"),
+        ({"tools": [*TOOLS, BAD_SCHEMA],
+          "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [BAD_SCHEMA]}}},
+         f"tools.{len(TOOLS)}.function.parameters", "no JSON Schema: 3 is not valid"),
         ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "none", "tools": TOOLS}}}, "tool_choice",
          "expected auto, none"),
         ({"tools": TOOLS * 129}, "tools", "at most 128"),

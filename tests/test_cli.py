@@ -56,6 +56,19 @@ def test_no_word_at_all_is_asking_for_help():
     assert listed(result.stdout + result.stderr) == listed(run(ROOT, "--help").stdout) != {}
 
 
+def test_help_and_checks_need_no_place_for_temporary_files(tmp_path):
+    program = "import sys, tempfile; tempfile._candidate_tempdir_list = list; sys.argv[0] = 'tuneline'; "
+    program += "from tuneline.cli.app import app; app()"
+
+    def shown(*words: str) -> CompletedProcess:
+        return python(tmp_path, "-c", program, *words, env={"PYTHONPATH": str(ROOT)})
+
+    result = shown("verify", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "checksums" in result.stdout
+    assert "SHA256SUMS is missing" in shown("verify", str(tmp_path)).stderr
+
+
 def test_version_is_one_line():
     result = run(ROOT, "--version")
     assert (result.returncode, result.stderr) == (0, "")

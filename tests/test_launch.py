@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tests.helpers.commands import git, git_init
 from tests.helpers.deepspeed_launcher import started_environments
 from tests.helpers.sections import deepspeed_section as section
 from tuneline.train import deepspeed_config
@@ -136,3 +137,14 @@ def test_where_curves_are_sent_is_checked():
     with pytest.raises(ValueError, match=r"train.report_to holds \['neptune'\], which is not installed"):
         check_reports(["neptune"])
     check_reports([])
+
+
+def test_dvclive_needs_a_commit_where_there_is_git(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_reports(["dvclive"])
+    git_init(tmp_path)
+    with pytest.raises(ValueError, match=r"train.report_to holds 'dvclive', expected a git repository with a commit"):
+        check_reports(["dvclive"])
+    check_reports([])
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "First")
+    check_reports(["dvclive"])

@@ -17,6 +17,7 @@ FILE = ROOT / "params.yaml"
 WRONG: list[Any] = [
     math.inf, math.nan, 2**70, -(2**70), 2**31, -1, -0.5, 0, 1e300, 2.5, True, False, None, "", "  ", " a", "a\nb", "\x00",
     "yes", "on", "true", "1", "1e-5", [], {}, [[]], ["a", "a"], [""], [True], [-1], [2**70], [math.nan], {"a": [1]},
+    ".nan", ".NaN", ".inf", "-.INF",
 ]  # fmt: skip
 TEXT = ("yes", "on", "true", "1", "1e-5")
 """Fine where any text is."""

@@ -1,7 +1,7 @@
 """Tools in requests of OpenAI's chat completions: definitions, calls and what functions gave, checked one against another."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -88,13 +88,15 @@ class ToolChoice(NamedTuple):
 
 def read_choice(choice: object, tools: Sequence[Tool]) -> ToolChoice:
     """Raises ApiError 400 for a choice that is unknown, or can't be kept."""
+    places = {f"tools.{number}": tool for number, tool in enumerate(tools)}
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        choice, tools = allowed_tools(choice.get("allowed_tools"), tools)
-    definitions = tuple(tool.definition(f"tools.{number}") for number, tool in enumerate(tools))
+        choice, places = allowed_tools(choice.get("allowed_tools"), places)
+    tools = list(places.values())
+    definitions = tuple(tool.definition(place) for place, tool in places.items())
     if choice == "none":
         return ToolChoice()
     if choice is None or choice == "auto":
-        check_strict(tools)
+        check_strict(places)
         return ToolChoice(definitions)
     if not tools:
         raise ApiError(400, "tool_choice is given without tools, expected tools", "tool_choice", "invalid_value")
@@ -113,14 +115,18 @@ def named_function(choice: object) -> object:
     return named.get("name") if isinstance(named, dict) else None
 
 
-def allowed_tools(given: object, tools: Sequence[Tool]) -> tuple[object, list[Tool]]:
-    """(choice, the tools that it is among); the others are not shown. Raises ApiError 400."""
+def allowed_tools(given: object, places: Mapping[str, Tool]) -> tuple[object, dict[str, Tool]]:
+    """(choice, {place in the request: tool} that it is among); the others are not shown. Raises ApiError 400."""
     mode, listed = (given.get("mode"), given.get("tools")) if isinstance(given, dict) else (None, None)
     names = [named_function(one) for one in listed] if isinstance(listed, list) else []
-    known = {tool.function.name for tool in tools}
-    if mode not in ("auto", "required") or not names or not all(name in known for name in names):
-        raise unknown_choice(given, tools)
-    return mode, [tool for tool in tools if tool.function.name in names]
+    known = {tool.function.name for tool in places.values()}
+    if (
+        mode not in ("auto", "required")
+        or not names
+        or not all(isinstance(name, str) and name in known for name in names)
+    ):
+        raise unknown_choice(given, list(places.values()))
+    return mode, {place: tool for place, tool in places.items() if tool.function.name in names}
 
 
 def unknown_choice(choice: object, tools: Sequence[Tool]) -> ApiError:
@@ -129,17 +135,17 @@ def unknown_choice(choice: object, tools: Sequence[Tool]) -> ApiError:
     return ApiError(400, message, "tool_choice", "invalid_value")
 
 
-def check_strict(tools: Sequence[Tool]) -> None:
+def check_strict(places: Mapping[str, Tool]) -> None:
     """Raises ApiError 400 for a function that is strict and whose parameters are no schema to keep to."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
-    for number, tool in enumerate(tools):
+    for place, tool in places.items():
         if tool.function.strict:
             try:
                 Draft202012Validator.check_schema(tool.function.parameters or {})
             except SchemaError as error:
-                field = f"tools.{number}.function.parameters"
+                field = f"{place}.function.parameters"
                 message = f"{field} of a strict function are no JSON Schema: {error.message[:200]}"
                 raise ApiError(400, message, field, "invalid_value") from None
 

@@ -1,6 +1,7 @@
 """The `tuneline` command: its subcommands by name, each imported only when it is run."""
 
 import sys
+import tempfile
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -56,7 +57,8 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         arguments = [*getattr(ctx, "_protected_args", []), *ctx.args]
         name = arguments[0] if arguments else "tuneline"
-        with exit_with_sentence(name), temporary_folder() if _ends_on_signals(name) else nullcontext():
+        own_folder = _ends_on_signals(name) and _has_temporary_files()
+        with exit_with_sentence(name), temporary_folder() if own_folder else nullcontext():
             return super().invoke(ctx)
 
 
@@ -65,6 +67,15 @@ def _ends_on_signals(name: str) -> bool:
     if name in OWN_SIGNALS or not is_program():
         return False
     end_on_signals(name)
+    return True
+
+
+def _has_temporary_files() -> bool:
+    """Whether there is a folder for them; what only reads needs none, and runs where nothing can be written."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return False
     return True
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
-from tuneline.runtime.hashing import file_sha256, files
+from tuneline.runtime.hashing import SUMS, file_sha256, files
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -21,14 +21,17 @@ PROJECT = "tuneline"
 
 
 def write_sbom(folder: Path, name: str, commit: str, made: datetime) -> None:
-    """Write it into the model's folder, over every other file of it; `made` is when the commit was."""
+    """Write it into the model's folder, over every other file of it; `made` is when the commit was.
+
+    The checksums are not among the files: they are written after it, over it too.
+    """
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.output.json import JsonV1Dot6
 
     model = Component(
         name=name, type=ComponentType.MACHINE_LEARNING_MODEL, version=commit, bom_ref=name,
-        components=[_file(folder, path) for path in files(folder) if path.name != SBOM],
+        components=[_file(folder, path) for path in files(folder) if path.name not in (SBOM, SUMS)],
     )  # fmt: skip
     libraries = [_library(found) for found in dependencies(PROJECT)]
     metadata = BomMetaData(component=model, timestamp=made)
@@ -38,9 +41,17 @@ def write_sbom(folder: Path, name: str, commit: str, made: datetime) -> None:
 
 
 def dependencies(name: str) -> list[Distribution]:
-    """Installed libraries that a project needs, and that those need, by name; none of its extras."""
+    """Installed libraries that a project needs, and that those need, by name; none of its extras.
+
+    Raises ValueError for a project that is not installed: nothing says what it needs.
+    """
+    project = _installed(name)
+    if project is None:
+        raise ValueError(
+            f"{name} is not installed, expected it to be, since that says which libraries it needs: run `make setup`"
+        )
     found: dict[str, Distribution] = {}
-    waiting = _required(_installed(name))
+    waiting = _required(project)
     while waiting:
         one = _normal(waiting.pop())
         if one not in found and (library := _installed(one)) is not None:
@@ -57,10 +68,10 @@ def _installed(name: str) -> Distribution | None:
         return None
 
 
-def _required(library: Distribution | None) -> list[str]:
+def _required(library: Distribution) -> list[str]:
     from packaging.requirements import Requirement
 
-    requirements = [Requirement(text) for text in (library.requires if library else None) or []]
+    requirements = [Requirement(text) for text in library.requires or []]
     return [one.name for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+NOT_FINITE = re.compile(r"\.nan|[-+]?\.inf", re.IGNORECASE)
 
 
 def _number(value: Any) -> Any:
@@ -16,6 +17,9 @@ def _number(value: Any) -> Any:
 def _plain(text: str) -> str:
     if not text or text != text.strip() or not text.isprintable():
         raise ValueError("text on one line, not empty and without blanks around it")
+    # `dvc exp run -S` makes text of it, where a file has a number.
+    if NOT_FINITE.fullmatch(text):
+        raise ValueError("text, not YAML's word for a number that is none")
     return text
 
 

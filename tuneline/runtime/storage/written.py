@@ -8,7 +8,7 @@ from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.storage.content import Listing, listing
 from tuneline.runtime.storage.stage_map import read_later
 
-SUMS = Path("metrics/sums")
+RECORDS = Path("metrics/sums")
 
 
 def record_written(stage: str, made: Mapping[Path, Path]) -> None:
@@ -35,4 +35,4 @@ def written(stage: str) -> dict[str, Listing]:
 
 
 def _path(stage: str) -> Path:
-    return SUMS / f"{stage}.json"
+    return RECORDS / f"{stage}.json"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tuneline.runtime.params import Section
-from tuneline.runtime.params.values import Different, Name, Names, Number, Width
+from tuneline.runtime.params.values import NOT_FINITE, Different, Name, Names, Number, Width
 
 Layer = Annotated[int, Field(ge=0, le=2**16)]
 
@@ -67,4 +67,10 @@ class Lora(Section):
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable() and " " not in value
+    return (
+        isinstance(value, str)
+        and bool(value)
+        and value.isprintable()
+        and " " not in value
+        and not NOT_FINITE.fullmatch(value)
+    )

@@ -8,7 +8,7 @@ DVCLIVE = "dvclive"
 
 
 def check_reports(names: list[str]) -> None:
-    """Raises ValueError for a name of `train.report_to` that transformers does not know, or that is not installed."""
+    """Raises ValueError for a name of `train.report_to` that is not known, not installed or can't work here."""
     from transformers.integrations import get_available_reporting_integrations
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -18,6 +18,23 @@ def check_reports(names: list[str]) -> None:
     missing = sorted(set(names) - set(get_available_reporting_integrations()))
     if missing:
         raise ValueError(f"train.report_to holds {missing}, which is not installed: uv pip install {' '.join(missing)}")
+    if DVCLIVE in names and _has_no_commit():
+        raise ValueError(
+            "train.report_to holds 'dvclive', expected a git repository with a commit for it: make the first one"
+        )
+
+
+def _has_no_commit() -> bool:
+    """Whether the folder is in a git repository that is empty yet; DVCLive works in one with commits, and in none."""
+    from scmrepo.exceptions import SCMError
+    from scmrepo.git import Git
+
+    try:
+        repository = Git()
+    except SCMError:
+        return False
+    with repository:
+        return bool(repository.no_commits)
 
 
 def report_callbacks(params: Train) -> list[Any]:
