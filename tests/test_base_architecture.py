@@ -15,6 +15,7 @@ from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
 from tuneline.base.architecture import examine
 from tuneline.base.canonicalize import canonicalize
+from tuneline.base.checkpoint import read_checkpoint
 from tuneline.base.whole_checkpoint import account_whole, rehearse
 from tuneline.formats.safetensors_reader import entries
 from tuneline.models.config import Base
@@ -202,6 +203,14 @@ def test_masks_of_booleans_that_a_class_leaves_out_are_no_weights_of_fewer_bits(
     change(tmp_path, lambda held: held.update({"embed_out.weight": held["embed_out.weight"].byte()}))
     with pytest.raises(ValueError, match=r"hold 1 tensors that are no floating-point numbers, first embed_out.weight"):
         rehearse(type(model), config, entries(tmp_path))
+
+
+def test_as_many_experts_as_doge_has_by_itself(tmp_path):
+    transformers.DogeConfig().save_pretrained(tmp_path)
+    assert read_checkpoint(tmp_path)["num_experts"] > 10_000
+    transformers.DogeConfig(num_experts=100_001).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has num_experts 100001, expected at most 100000"):
+        read_checkpoint(tmp_path)
 
 
 def test_a_config_without_a_language_model_is_one_sentence(tmp_path):

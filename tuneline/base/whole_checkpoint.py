@@ -23,7 +23,9 @@ def account_whole(source: Path, config: Any) -> None:
 
     kinds = AutoModelForCausalLM._model_mapping
     if type(config) not in kinds:
-        raise ValueError(f"config.json has model_type {config.model_type!r}, which transformers has no language model for")
+        raise ValueError(
+            f"config.json has model_type {config.model_type!r}, which transformers has no language model for"
+        )
     files = entries(source)
     if not safetensors_files(source):
         raise ValueError(
@@ -49,7 +51,7 @@ def rehearse(kind: Any, config: Any, files: Mapping[str, Entry]) -> None:
     try:
         model, report = kind.from_pretrained(
             None, config=copy.deepcopy(config), state_dict=state, dtype=torch.bfloat16, device_map={"": "meta"},
-            output_loading_info=True, ignore_mismatched_sizes=True,
+            output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
         )  # fmt: skip
     except RuntimeError as error:
         refuse_integers(files)

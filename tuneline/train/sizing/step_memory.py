@@ -136,7 +136,7 @@ def _kernels_of(device: str) -> Iterator[None]:
     before = packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout, norms.stays_own
     if device == "cuda":
         packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = 0, chunked_loss.CHUNK, _dropout
-        norms.stays_own = lambda x, added, _: before[3](x, added, True)
+        norms.stays_own = lambda x, added, on_gpu: before[3](x, added, True)
     try:
         yield
     finally:
