@@ -15,6 +15,9 @@ from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import base_section
 from tuneline.base.architecture import examine
 from tuneline.base.canonicalize import canonicalize
+from tuneline.base.checkpoint import read_checkpoint
+from tuneline.base.whole_checkpoint import account_whole, rehearse
+from tuneline.formats.safetensors_reader import entries
 from tuneline.models.config import Base
 from tuneline.models.layer_names import layer_name
 from tuneline.models.likelihood import logit_cap, logit_scale
@@ -188,6 +191,31 @@ def test_a_quantised_checkpoint_is_refused(workspace, tmp_path, place):
     (config if place == "config" else config["text_config"])["quantization_config"] = {"quant_method": "fp8"}
     (source / "config.json").write_text(json.dumps(config))
     assert "has a quantization_config (fp8), expected the unquantised checkpoint" in refusal(source)
+
+
+def test_masks_of_booleans_that_a_class_leaves_out_are_no_weights_of_fewer_bits(tmp_path):
+    """As GPT-NeoX's of old; a weight of integers is refused as before."""
+    config = transformers.GPTNeoXConfig(**TINY, bos_token_id=0, eos_token_id=0)
+    model = transformers.GPTNeoXForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    change(tmp_path, lambda held: held.update({"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4).bool()}))
+    rehearse(type(model), config, entries(tmp_path))
+    change(tmp_path, lambda held: held.update({"embed_out.weight": held["embed_out.weight"].byte()}))
+    with pytest.raises(ValueError, match=r"hold 1 tensors that are no floating-point numbers, first embed_out.weight"):
+        rehearse(type(model), config, entries(tmp_path))
+
+
+def test_as_many_experts_as_doge_has_by_itself(tmp_path):
+    transformers.DogeConfig().save_pretrained(tmp_path)
+    assert read_checkpoint(tmp_path)["num_experts"] > 10_000
+    transformers.DogeConfig(num_experts=100_001).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has num_experts 100001, expected at most 100000"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_config_without_a_language_model_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"model_type 'distilbert', which transformers has no language model for"):
+        account_whole(tmp_path, transformers.DistilBertConfig())
 
 
 def test_a_tokenizer_of_another_checkpoint_is_refused_before_its_weights_are_read(workspace, tmp_path):

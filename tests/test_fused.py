@@ -242,23 +242,33 @@ def test_what_a_lora_layer_gives_can_be_changed_in_place():
     assert all(one.grad is not None for one in tuned.parameters() if one.requires_grad)
 
 
+LAYOUTS = {
+    "contiguous": lambda: torch.randn(2, 3, 5, 8),
+    "swapped": lambda: torch.randn(2, 5, 3, 8).transpose(1, 2),
+    "part of a product": lambda: torch.randn(1, 5, 40)[..., :24].view(1, 5, 3, 8).transpose(1, 2),
+    "swapped and narrowed": lambda: torch.randn(2, 5, 3, 12).transpose(1, 2)[..., :8],
+    "transposed": lambda: torch.randn(5, 2, 8).transpose(0, 1),
+}
+"""How queries, keys and hidden states may lie in memory."""
+
+
 @pytest.mark.parametrize("block", [1 << 18, 24])
-@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", [Gemma3RMSNorm, LlamaRMSNorm])
-def test_a_norm_by_rows_is_the_models_own(kind, swapped, block, monkeypatch):
+def test_a_norm_by_rows_is_the_models_own(kind, layout, block, monkeypatch):
     """In float32 within its rounding; bfloat16 is float32's, rounded once. `block` cuts the rows."""
     monkeypatch.setattr(norms, "BLOCK", block)
     torch.manual_seed(4)
     norm = kind(8).requires_grad_(False)
     norm.weight.normal_()
-    x, out = (torch.randn(2, 5, 3, 8) for _ in range(2))
-    x = (x.transpose(1, 2) if swapped else x).requires_grad_()
-    out = out.transpose(1, 2).contiguous() if swapped else out
+    x = LAYOUTS[layout]().requires_grad_()
+    out = torch.randn(x.shape)
     expected = [norm(x), *torch.autograd.grad(norm(x), x, out)]
     holder = torch.nn.Sequential(norm)
     patch_norms(holder)
     made = norm(x)
-    assert made.grad_fn is not None and made.grad_fn.name() == "RowNormBackward" and made.stride() == x.stride()
+    assert made.grad_fn is not None and made.grad_fn.name() == "RowNormBackward"
+    assert made.stride() == x.stride() or (layout not in ("contiguous", "swapped") and made.is_contiguous())
     for one, other in zip((made, *torch.autograd.grad(made, x, out)), expected, strict=True):
         torch.testing.assert_close(one, other)
     holder.bfloat16()
@@ -277,6 +287,22 @@ def test_a_norm_that_trains_keeps_its_own_way():
     patch_norms(torch.nn.Sequential(norm))
     norm(torch.randn(2, 8)).sum().backward()
     assert norm.weight.grad is not None
+
+
+def test_halves_are_turned_alike_in_queries_and_keys():
+    whole = modeling_llama.apply_rotary_pos_emb
+    assert not turns_halves(lambda q, k, cos, sin: (whole(q, k, cos, sin)[0], k))
+
+
+def test_a_norm_in_float16_has_its_kernel_on_a_gpu_alone(monkeypatch):
+    norm = LlamaRMSNorm(8).half().requires_grad_(False)
+    patch_norms(torch.nn.Sequential(norm))
+    x = torch.randn(2, 8).half().requires_grad_()
+    kernel = lambda x, *_: x + 1  # noqa: E731
+    monkeypatch.setattr(norms, "rms_norm", kernel)
+    assert not torch.equal(norm(x), kernel(x))
+    monkeypatch.setattr(device, "on_gpu", lambda x: True)
+    assert torch.equal(norm(x), kernel(x))
 
 
 def test_gradient_of_turned_halves():

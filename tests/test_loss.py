@@ -25,6 +25,13 @@ def test_value_and_gradient_equal_the_plain_loss(monkeypatch, positions, chunk):
     torch.testing.assert_close(token_nll(states.detach(), head, targets).sum(), plain.detach(), rtol=1e-5, atol=1e-5)
 
 
+def test_no_supervised_position_is_a_loss_of_zero():
+    states, head = torch.empty(0, 4, requires_grad=True), torch.eye(4)
+    loss = summed_loss(states, head, torch.empty(0, dtype=torch.long))
+    loss.backward()
+    assert (loss.item(), tuple(states.grad.shape)) == (0.0, (0, 4))
+
+
 def test_huge_logits_do_not_overflow():
     head, states = torch.eye(4) * 1e4, torch.eye(4)[:2].clone().requires_grad_()
     loss = summed_loss(states, head, torch.tensor([0, 3]))

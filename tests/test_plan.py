@@ -18,6 +18,7 @@ from tuneline.models.chatglm.config import native_config, shape_of
 from tuneline.runtime.hashing import write_sums
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.config.train import Train
+from tuneline.train.fused import patches
 from tuneline.train.sizing.process_memory import on_gpu, per_process
 from tuneline.train.sizing.step_memory import StepMemory, measure_step
 
@@ -81,6 +82,22 @@ def test_what_a_step_holds_is_counted_exactly(llama_base):
         config, tuned, lengths=(64, 64), checkpointing=True, packed=True, **(settings | {"supervised": 128})
     )
     assert less.activations < two.activations / 3
+
+
+def test_norms_that_add_to_their_weight_are_the_models_own_on_a_gpu(llama_base, canonical_base, monkeypatch):
+    """Gemma's keep their tensors in float32 there, where a CPU keeps the input alone."""
+    settings = {"lengths": (64,), "supervised": 8, "dtype": "bfloat16", "checkpointing": False, "packed": True}
+    tuned = method(lora={"r": 4, "dropout": 0.0})
+
+    def kept() -> list[int]:
+        configs = [AutoConfig.from_pretrained(base) for base in (canonical_base, llama_base)]
+        return [measure_step(config, tuned, device="cuda", **settings).activations for config in configs]
+
+    gemma, llama = kept()
+    monkeypatch.setattr(patches, "patch_norms", lambda model: None)
+    gemma_own, llama_own = kept()
+    assert gemma == gemma_own
+    assert llama < llama_own
 
 
 def test_zero_divides_what_it_shards():

@@ -326,12 +326,15 @@ LISTED = {
         r"it holds no \*\.safetensors: PyTorch's files are pickles"),
     "integers": Case(
         tensors(lambda held: held.update({NORM: held[NORM].long()})), r"1 tensors that are no floating-point numbers"),
+    "a mask of booleans that old versions saved": Case(
+        tensors(lambda held: held.update({"model.layers.0.self_attn.causal_mask": torch.ones(4, 4).bool()})), ""),
     "complex numbers": Case(
         tensors(lambda held: held.update({NORM: held[NORM].to(torch.complex64)})), r"no floating-point numbers, first .*C64"),
     "wider numbers": Case(tensors(lambda held: held.update({NORM: held[NORM].double()})), ""),
     # Values.
-    "a kernel of the hub": Case(config(_attn_implementation="them/kernel:function"), r"a kernel of the hub: its code is never"),
-    "a kernel of the hub in a part": Case(config(text_config={"_experts_implementation": "a/b"}), r"a kernel of the hub"),
+    "a kernel of the hub": Case(
+        config(_attn_implementation="them/kernel:function"), r"by which code would be fetched and run"),
+    "a kernel of the hub in a part": Case(config(text_config={"_experts_implementation": "a/b"}), r"by which code would be"),
     "a million million labels": Case(config(num_labels=10**12), r"has num_labels 1000000000000, expected at most 10000"),
     "a window below zero": Case(config(sliding_window=-4), r"the base does not compute by its config\.json"),
     "scales of nothing": Case(config(rms_norm_eps=float("nan")), r"base\.source"),

@@ -131,9 +131,6 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
                 model.generation_config = read_generation(source)
         settled = settle_generation(model.generation_config, prompter, tokenizer.pad_token_id)
     model = cast(model, getattr(torch, params.dtype))
-    # Names code that stays behind, and whoever reads the folder would be asked whether to run it.
-    vars(model.config).pop("auto_map", None)
-    tokenizer.init_kwargs.pop("auto_map", None)
     save_model(model, folder)
     tokenizer.save_pretrained(folder)
     make_portable(folder)

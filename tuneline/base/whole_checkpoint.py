@@ -11,7 +11,7 @@ import torch
 from tuneline.formats.safetensors_reader import Entry, entries
 from tuneline.formats.weight_files import safetensors_files
 from tuneline.models.conversion.file_names import groups, skeleton
-from tuneline.models.conversion.whole import check_report, misfit
+from tuneline.models.conversion.whole import check_report, is_unread, misfit
 
 
 def account_whole(source: Path, config: Any) -> None:
@@ -21,6 +21,11 @@ def account_whole(source: Path, config: Any) -> None:
     """
     from transformers import AutoModelForCausalLM
 
+    kinds = AutoModelForCausalLM._model_mapping
+    if type(config) not in kinds:
+        raise ValueError(
+            f"config.json has model_type {config.model_type!r}, which transformers has no language model for"
+        )
     files = entries(source)
     if not safetensors_files(source):
         raise ValueError(
@@ -35,23 +40,30 @@ def account_whole(source: Path, config: Any) -> None:
     # Those that transformers makes whole while it reads them have other shapes in files.
     if getattr(config, "quantization_config", None) is None:
         try:
-            rehearse(AutoModelForCausalLM._model_mapping[type(config)], config, files)
+            rehearse(kinds[type(config)], config, files)
         except ValueError as error:
             raise ValueError(misfit_of_experts(source, files) or str(error)) from None
 
 
 def rehearse(kind: Any, config: Any, files: Mapping[str, Entry]) -> None:
     """Load tensors' shapes alone as the class `kind`: no weight is read. Raises ValueError as check_report does."""
-    refuse_integers(files)
     state = {name: torch.empty(entry.shape, dtype=torch.bfloat16, device="meta") for name, entry in files.items()}
     try:
         model, report = kind.from_pretrained(
             None, config=copy.deepcopy(config), state_dict=state, dtype=torch.bfloat16, device_map={"": "meta"},
-            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
+            output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
         )  # fmt: skip
     except RuntimeError as error:
+        refuse_integers(files)
         raise ValueError(str(error)) from None
+    refuse_integers({name: entry for name, entry in files.items() if not is_left_out(name, model)})
     check_report(model, report)
+
+
+def is_left_out(name: str, model: Any) -> bool:
+    """Whether a tensor of files is not loaded, by a rule that is known: masks of booleans, that old versions saved."""
+    ignored = model._keys_to_ignore_on_load_unexpected or ()
+    return name not in model.state_dict() and (is_unread(name, model) or any(re.search(one, name) for one in ignored))
 
 
 def refuse_integers(files: Mapping[str, Entry]) -> None:

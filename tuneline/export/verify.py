@@ -1,7 +1,7 @@
 """Verification of a merged model's folder, from the folder alone: checksums, tensors against the config, stop tokens."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -104,11 +104,23 @@ def tensors(folder: Path) -> Iterator[str]:
             yield f"{entry.file.name}: {name} is no tensor of such a model"
         elif not bool(torch.isfinite(read(name, entry)).all()):
             yield f"{entry.file.name}: {name} is not finite"
+    yield from untied(found, model.all_tied_weights_keys)
     for name in sorted(wanted.keys() - found.keys()):
         yield f"{index.get(name, 'model.safetensors')}: {name} is missing"
     for name in sorted(name for name, file in index.items() if name not in found or found[name].file.name != file):
         there = found[name].file.name if name in found else "no file"
         yield f"{INDEX}: {name} is said to be in {index[name]}, and is in {there}"
+
+
+def untied(found: Mapping[str, Entry], tied: Mapping[str, str]) -> Iterator[str]:
+    """Tensors beside those that the config says they are, such as a head beside embeddings, with other values."""
+    import torch
+
+    for name, source in tied.items():
+        if name in found and source in found:
+            one, other = read(name, found[name]), read(source, found[source])
+            if one.shape != other.shape or not torch.equal(one, other.to(one.dtype)):
+                yield f"{found[name].file.name}: {name} is not {source}, and config.json says that both are one"
 
 
 def stops(folder: Path, ends: Sequence[int] | None = None) -> Iterator[str]:

@@ -189,7 +189,7 @@ def room_for_logits(count: int, weight: torch.Tensor) -> torch.Tensor:
         # First, that there are never two.
         _room.clear()
         _room.append(weight.new_empty(size, requires_grad=False))
-    return _room[0][:size].view(count, -1)
+    return _room[0][:size].view(count, len(weight))
 
 
 def compute_dtype(head: torch.Tensor) -> torch.dtype:

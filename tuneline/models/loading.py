@@ -53,7 +53,8 @@ def load_model(
 
     It is read straight to `device`, or its layers are dealt to several GPUs: `limits` are bytes by GPU. Under ZeRO-3 DeepSpeed
     shards it as it is read. `quantize` (nf4 or int8) stores linear layers so, by bitsandbytes. Raises ValueError when the
-    folder is not closed, or its files hold other tensors than its config.json asks for.
+    folder is not closed, or its files hold other tensors than its config.json asks for: under ZeRO-3 where some are missing
+    alone, since transformers reports no others there; `base` has compared them all.
     """
     import torch
 
@@ -127,7 +128,6 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """The model with what was trained on top, unmerged, in eval mode; or, for `freeze` and `full`, in place.
 
     `name` is PEFT's for the adapter, where several go onto one model.
-
     Raises ValueError when the adapter is missing, does not fit, or would change nothing.
     """
     if (folder / TRAINED_WEIGHTS).is_file():

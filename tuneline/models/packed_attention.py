@@ -17,7 +17,9 @@ from tuneline.models.gpu.attention import repeated
 
 NAME = "tuneline_rows"
 SHORT = 512
-"""Up to this length a CPU is faster with two products than with torch's kernel: 1.4 to 2 times (benchmarks/LOG.md)."""
+"""Up to this length a CPU is faster with two products than with torch's kernel: 1.4 to 2 times (benchmarks/LOG.md).
+
+One longer row sends all rows of its micro-batch to torch's kernel."""
 
 
 def packed_attention(

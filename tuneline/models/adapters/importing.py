@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.formats.closed_folder import check_closed
+from tuneline.formats.json_object import json_object
 from tuneline.formats.safetensors_reader import entries, load_tensors, read
 from tuneline.models.adapters.attach import (
     Shapes,
@@ -122,15 +123,7 @@ def adapter_hashes(folder: Path) -> dict[str, str]:
 def read_lineage(folder: Path) -> dict[str, Any]:
     """The folder's lineage.json, if ours; else nothing."""
     path = folder / LINEAGE
-    if not path.is_file():
-        return {}
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__}, expected an object")
-    return found
+    return json_object(path) if path.is_file() else {}
 
 
 def weights_of(base: Path) -> "Callable[[str], torch.Tensor | None]":

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuneline.runtime.errors import sentence
 
-COMPUTED = re.compile(r"(^|\.)(masked_bias|rotary_emb\.(inv_freq|cos_cached|sin_cached))$")
+COMPUTED = re.compile(r"(^|\.)(masked_bias|causal_mask|rotary_emb\.(inv_freq|cos_cached|sin_cached))$")
 """Buffers that old versions saved, and that are computed from the config."""
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 

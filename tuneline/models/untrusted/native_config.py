@@ -1,9 +1,10 @@
 """A model's config as transformers' own classes have it: code beside it is never run, and no kernel is fetched for it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from tuneline.formats.json_object import json_object
 
 CHOICES = ("attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
 """Keys that choose code for parts of a network; what has an owner and a name is fetched from a hub and run."""
@@ -15,7 +16,7 @@ def native_config(folder: Path, **options: Any) -> Any:
 
     path = folder / "config.json"
     if "gguf_file" not in options:
-        refuse_kernels(_values(path), path)
+        refuse_kernels(json_object(path), path)
     try:
         return _native(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options))
     except ValueError as error:
@@ -33,16 +34,6 @@ def config_of(values: Mapping[str, Any]) -> Any:
     if not isinstance(kind, str):
         raise ValueError(f"config.json has model_type {kind!r}, expected the name of an architecture")
     return _native(AutoConfig.for_model(**values))
-
-
-def _values(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, expected an object")
-    return values
 
 
 def refuse_kernels(values: Mapping[str, Any], path: Path) -> None:

@@ -47,7 +47,7 @@ class _Forward:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         weight, on_gpu = self.module.weight, device.on_gpu(x)
-        if weight.requires_grad or weight.dtype != x.dtype or (on_gpu and self.added) or x.dtype == torch.float16:
+        if weight.requires_grad or weight.dtype != x.dtype or stays_own(x, self.added, on_gpu):
             result: torch.Tensor = self.own(x)
             return result
         # Autocast would have it in float32, which is how it computes within its kernel.
@@ -63,8 +63,8 @@ class RowNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-        result, size = torch.empty_like(x), x.shape[-1]
-        swapped = _is_swapped(x)
+        swapped, size = _is_swapped(x), x.shape[-1]
+        result = _empty(x, swapped)
         given, made = _rows(x, swapped), _rows(result, swapped)
         inverse = x.new_empty(len(given), 1, dtype=torch.float32)
         (room,) = _rooms(given, 1)
@@ -79,8 +79,8 @@ class RowNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         x, scale, inverse = ctx.saved_tensors
-        result, size = torch.empty_like(x), x.shape[-1]
-        swapped = _is_swapped(x)
+        swapped, size = _is_swapped(x), x.shape[-1]
+        result = _empty(x, swapped)
         given, made, outs = _rows(x, swapped), _rows(result, swapped), _rows(grad_outputs[0], swapped)
         of_scaled, room = _rooms(given, 2)
         for part, out, grad, inv in _blocks(given, made, outs, inverse):
@@ -89,6 +89,16 @@ class RowNorm(torch.autograd.Function):
             along = torch.linalg.vecdot(of_normed, wide).unsqueeze(1).mul_(inv.pow(3)).div_(-size)
             out.copy_(of_normed.mul_(inv).addcmul_(wide, along))
         return result, None, None
+
+
+def stays_own(x: torch.Tensor, added: float, on_gpu: bool) -> bool:
+    """Whether a norm of x computes as its model has it: a GPU's kernel adds nothing, and a CPU is slow in float16."""
+    return bool(added) if on_gpu else x.dtype == torch.float16
+
+
+def _empty(x: torch.Tensor, swapped: bool) -> torch.Tensor:
+    """Room for a result of x, whose rows are views."""
+    return torch.empty_like(x, memory_format=torch.preserve_format if swapped else torch.contiguous_format)
 
 
 def _is_swapped(x: torch.Tensor) -> bool:

@@ -35,9 +35,12 @@ def turns_halves(apply: Any) -> bool:
             found = apply(q, k, cos, sin)
         except (TypeError, ValueError, RuntimeError):
             return False
-        first, second = q.chunk(2, -1)
-        turned = q * cos.unsqueeze(1) + torch.cat((-second, first), -1) * sin.unsqueeze(1)
-        return torch.allclose(found[0], turned, atol=1e-6) and found[1].shape == k.shape
+        for one, x in zip(found, (q, k), strict=False):
+            first, second = x.chunk(2, -1)
+            turned = x * cos.unsqueeze(1) + torch.cat((-second, first), -1) * sin.unsqueeze(1)
+            if one.shape != x.shape or not torch.allclose(one, turned, atol=1e-6):
+                return False
+        return True
 
 
 def turns_neighbours(apply: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from tuneline.models import chunked_loss, packed_attention
 from tuneline.train import methods
 from tuneline.train.collate import collator
+from tuneline.train.fused import norms
 from tuneline.train.fused.patches import patch_model
 from tuneline.train.gradient_checkpointing import enable_checkpointing
 from tuneline.train.loss_forward import install_loss_forward
@@ -125,17 +126,21 @@ def _products_of_experts_without_data() -> Iterator[None]:
 
 @contextmanager
 def _kernels_of(device: str) -> Iterator[None]:
-    """On a GPU attention never keeps probabilities, dropout keeps little, and the loss takes a chunk of logits whole."""
+    """On a GPU attention never keeps probabilities, dropout keeps little, and the loss takes a chunk of logits whole.
+
+    Norms that add to their weight are the model's own there.
+    """
     import torch
 
     functional: Any = torch.nn.functional
-    before = packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout
+    before = packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout, norms.stays_own
     if device == "cuda":
         packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = 0, chunked_loss.CHUNK, _dropout
+        norms.stays_own = lambda x, added, on_gpu: before[3](x, added, True)
     try:
         yield
     finally:
-        packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout = before
+        packed_attention.SHORT, chunked_loss.BLOCK, functional.dropout, norms.stays_own = before
 
 
 def _dropout(given: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
