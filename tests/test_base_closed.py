@@ -244,15 +244,15 @@ LATER = {
         index(mapped("../x.safetensors")), "names '../x.safetensors'", "said to be in ../x.safetensors"),
     "an index that is a list": (index([1]), "index.json is broken", f"{INDEX} holds list"),
     "a config that is a list": (text("config.json", "[]"), "config.json", "config.json holds list"),
-    "a config of no kind": (text("config.json", "{}"), "", "can't be used: Unrecognized model"),
-    "a config without heads": (config(num_attention_heads=0), "", "can't be used: ZeroDivisionError"),
+    "a config of no kind": (text("config.json", "{}"), "", "config.json is not what a model of transformers has"),
+    "a config without heads": (config(num_attention_heads=0), "", "a model of transformers has: ZeroDivisionError"),
     "a head that is the embeddings in another shape": (
         tensors(lambda held: held.update({"lm_head.weight": held[EMBEDDINGS][:-1].clone()})),
         "", "lm_head.weight is not model.embed_tokens.weight, and config.json says that both are one"),
     "a head that is not the embeddings": (
         tensors(lambda held: held.update({"lm_head.weight": held[EMBEDDINGS] + 1})),
         "an LM head that is not its embeddings", "lm_head.weight is not model.embed_tokens.weight, and config.json says"),
-    "a tokenizer of nothing": (text("tokenizer.json", "{}"), "", "can't be used: "),
+    "a tokenizer of nothing": (text("tokenizer.json", "{}"), "", "tokenizer.json is not what a model of"),
     "settings that are a list": (text("generation_config.json", "[]"), "", "generation_config.json holds list"),
     "a torn file": (text("model.safetensors", "x" * 99), "can't be read as safetensors", "can't be read as safetensors"),
     "a name with a line end": (text("a\nb", "x"), "has '\\n' in its name", "has '\\n' in its name"),

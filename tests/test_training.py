@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.helpers.commands import one_rank, python
 from tests.helpers.methods import method
@@ -138,7 +138,11 @@ def test_no_compiler_is_needed(ready, tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_run(ready):
-    ready(train={"learning_rate": 1e30, "max_grad_norm": 1e30})
+    ready()
+    weights = Path("models/base/model.safetensors")
+    tensors = load_file(weights)
+    tensors["model.norm.weight"].fill_(3e38)
+    save_file(tensors, weights, metadata={"format": "pt"})
     result = train()
     assert result.returncode == 1
     assert "lower train.learning_rate" in result.stderr
