@@ -252,7 +252,7 @@ def test_a_source_outside_of_the_project_is_watched(finished, tmp_path):
     assert list(stage.inputs.changes()) == [f"{source} has another content"]
 
 
-@pytest.mark.story
+@pytest.mark.matrix
 def test_a_finished_project_finds_each_byte_by_its_lock(project, monkeypatch):
     dvc(project, "repro")
     monkeypatch.chdir(project)

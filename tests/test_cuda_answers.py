@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 import tuneline.train.run as training
-from tests.helpers.stages import PATHS, load_config
+from tests.helpers.stages import PATHS, load_config, too_fast
 from tuneline.runtime.params import load
 logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
@@ -53,7 +53,7 @@ for folder, as_on_cuda in json.loads(sys.argv[1]):
     os.chdir(folder)
     Path("scratch").mkdir(exist_ok=True)
     try:
-        training.train(load_config(load), PATHS, None)
+        training.train(too_fast(load_config(load)), PATHS, None)
     except ValueError as error:
         found["error"] = str(error)
     Path("found.json").write_text(json.dumps(found | {"dtypes": sorted(found["dtypes"])}))
@@ -105,7 +105,7 @@ def test_dtypes_buckets_and_gradients_under_every_zero_stage(llama_base, tmp_pat
     """The base is bfloat16, the adapter float32, nothing much larger is allocated, and no step with NaN is saved."""
     jobs = []
     for stage in range(4):
-        for rate in (0.01, 1e30):
+        for rate in (0.01, 10):
             train = {"dtype": "bfloat16", "max_steps": 3, "save_steps": 1, "learning_rate": rate, "warmup_ratio": 0.0}
             folder = tmp_path / f"{stage}-{rate:g}"
             make_workspace(folder, llama_base, {"train": train, "deepspeed": {"zero_stage": stage}})
@@ -114,7 +114,7 @@ def test_dtypes_buckets_and_gradients_under_every_zero_stage(llama_base, tmp_pat
         assert found["dtypes"] == ["frozen torch.bfloat16", "trained torch.float32"], folder.name
         assert found["largest"] <= 4 * found["trained"], folder.name
         saved = sorted(path.name for path in (folder / "scratch").glob("checkpoint-*"))
-        if folder.name.endswith("1e+30"):
+        if folder.name.endswith("-10"):
             assert found["error"].startswith(
                 "the gradients of step 2 are not finite: lower train.learning_rate (1e+30)"
             )

@@ -135,6 +135,7 @@ def edited_params(project: Path, stage: str) -> str:
     return before + section + rest.replace(old, new, 1)
 
 
+@pytest.mark.matrix
 def test_an_edit_while_a_stage_runs_fails_it_by_name_and_leaves_nothing(project, subtests):
     add_pauses(project)
     dvc(project, "repro")

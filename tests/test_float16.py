@@ -28,7 +28,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 import tuneline.train.run as training
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from tests.helpers.stages import PATHS, load_config
+from tests.helpers.stages import PATHS, load_config, too_fast
 from tuneline.runtime.params import load
 from tuneline.train.trainer import loss_scaling
 logging.set_verbosity_error()
@@ -55,7 +55,7 @@ for folder, options in json.loads(sys.argv[1]):
         resume = options.get("resume")
         # ZeRO-3's of the run before would shard whatever is made next.
         unset_hf_deepspeed_config()
-        training.train(load_config(load), PATHS, Path(resume) if resume else None, [Callback()])
+        training.train(too_fast(load_config(load)), PATHS, Path(resume) if resume else None, [Callback()])
     except ValueError as error:
         found["error"] = str(error)
     Path(f"found_{os.environ['RANK']}.json").write_text(json.dumps(found | {"dtypes": sorted(found["dtypes"])}))
@@ -167,7 +167,7 @@ def test_values_that_are_no_numbers_end_training_and_are_never_saved(llama_base,
     jobs = []
     for stage in (0, 1):
         folder = tmp_path / f"{stage}"
-        train = SHORT | {"save_steps": 1, "learning_rate": 1e30, "warmup_ratio": 0.0}
+        train = SHORT | {"save_steps": 1, "learning_rate": 10, "warmup_ratio": 0.0}
         make_workspace(folder, llama_base, {"train": train, "deepspeed": {"zero_stage": stage}})
         jobs.append((folder, {}))
     for (folder, _), found in zip(jobs, train_all(jobs), strict=True):
@@ -182,7 +182,7 @@ def test_values_that_are_no_numbers_end_training_and_are_never_saved(llama_base,
 def test_two_processes_overflow_and_end_together(llama_base, tmp_path):
     """One of them may have a loss that is finite, and must not wait for the other."""
     jobs = []
-    for stage, rate in ((0, 0.01), (1, 0.01), (3, 0.01), (1, 1e30)):
+    for stage, rate in ((0, 0.01), (1, 0.01), (3, 0.01), (1, 10)):
         folder = tmp_path / f"{stage}-{rate:g}"
         changes = {"train": SHORT | {"learning_rate": rate, "warmup_ratio": 0.0}, "deepspeed": {"zero_stage": stage}}
         make_workspace(folder, llama_base, changes)

@@ -187,7 +187,7 @@ def takes_signals(process: subprocess.Popen) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.story
+@pytest.mark.matrix
 def test_every_stage_stopped_at_random_moments(project):
     """As a terminal does it: to the stage and all that it started. Outputs are as they were, or not there."""
     dvc(project, "repro")
@@ -208,8 +208,10 @@ def test_every_stage_stopped_at_random_moments(project):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
             said = process.communicate(timeout=60)[1]
-            assert process.returncode in (0, 128 + number), (stage, number, said)
-            if process.returncode:
+            # As Python ends, no handler of ours is there any more.
+            ended = process.returncode == 0 or (process.returncode, said) == (-number, "")
+            assert ended or process.returncode == 128 + number, (stage, number, said)
+            if not ended:
                 stopped += 1
                 assert said.splitlines()[-1].startswith(f"{stage}: stopped; run again, it goes on from "), said
                 assert "Traceback" not in said

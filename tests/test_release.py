@@ -94,6 +94,8 @@ def test_gguf_is_llama_cpps(committed, tmp_path):
     (checkout / "gguf-py/gguf.py").write_text(
         "class SpecialVocab:\n    def add_to_gguf(self, writer, quiet=True): ...\n"
     )
+    kinds = (f"class {kind}:\n    from_pretrained = None\n" for kind in ("AutoConfig", "AutoModel", "AutoTokenizer"))
+    (checkout / "gguf-py/transformers.py").write_text("".join(kinds))
     scratch = tmp_path / "scratch"
     python_of = scratch / f"llama-cpp/{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}/bin"
     python_of.mkdir(parents=True)

@@ -33,7 +33,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in names.items() if not name.startswith("metrics/speed/")}
 
 
-@pytest.mark.story
+@pytest.mark.matrix
 def test_every_stage_twice_at_the_same_moment(project):
     dvc(project, "repro")
     before = outputs(project)

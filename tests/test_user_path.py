@@ -23,7 +23,9 @@ Path("found.txt").write_text(str(user_path("./bases/mine").resolve()))
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("flags", [("--temp",), ("--queue",)], ids=["temporary", "queued"])
+@pytest.mark.parametrize(
+    "flags", [("--temp",), pytest.param(("--queue",), marks=pytest.mark.matrix)], ids=["temporary", "queued"]
+)
 def test_an_experiment_finds_an_untracked_base_in_its_project(tmp_path, flags):
     git_init(tmp_path)
     dvc(tmp_path, "init", "--quiet")

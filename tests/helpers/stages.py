@@ -9,7 +9,7 @@ from tuneline.runtime.code import code_lists, list_path, to_text
 from tuneline.runtime.params import load
 from tuneline.runtime.stage import Stage
 from tuneline.train.process_arguments import Command, Paths, to_arguments
-from tuneline.train.sections import load_config
+from tuneline.train.sections import TrainingConfig, load_config
 
 PATHS = Paths(
     tokens=Path("data/processed/tokens.safetensors"),
@@ -52,3 +52,9 @@ def link_code(folder: Path) -> None:
 def training_words(resume: str | None = None) -> list[str]:
     """Arguments of tuneline.train.run in the working directory."""
     return to_arguments(Command(load_config(load), PATHS, Path(resume) if resume else None, parent=0))
+
+
+def too_fast(config: TrainingConfig) -> TrainingConfig:
+    """A learning rate of 10 as 1e30, which params.yaml may not have: the second step then has values that are no numbers."""
+    rate = 1e30 if config.train.learning_rate == 10 else config.train.learning_rate
+    return config._replace(train=config.train.model_copy(update={"learning_rate": rate}))

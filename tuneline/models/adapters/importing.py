@@ -37,8 +37,8 @@ def read_fitting(source: Path, base: Path) -> "tuple[Any, dict[str, torch.Tensor
 
     Raises ValueError for one that is not followed, does not fit the base, or changes nothing.
     """
-    check_closed(source)
     if (source / TRAINED_WEIGHTS).is_file():
+        check_closed(source)
         config, tensors = None, load_tensors(source / TRAINED_WEIGHTS)
         parameters = empty_model(base).named_parameters()
         expected: Shapes = {name: tuple(one.shape) for name, one in parameters if name in tensors}

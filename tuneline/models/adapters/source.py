@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneline.formats.closed_folder import check_closed
 from tuneline.formats.safetensors_reader import load_tensors, refuse_not_finite
-from tuneline.models.adapters.peft_config import read_config
+from tuneline.models.adapters.peft_config import FILE, read_config
 from tuneline.models.chatglm.adapter import is_remote, native_adapter
 from tuneline.models.chatglm.weights import are_tensors
 
@@ -31,7 +31,8 @@ def read_adapter(folder: Path, base: dict[str, Any]) -> Adapter:
 
     Raises ValueError for a folder that is no adapter, one that is not followed, or one of another kind of base.
     """
-    check_closed(folder)
+    if (folder / FILE).exists():
+        check_closed(folder)
     config, tensors = read_config(folder), read_tensors(folder)
     if is_remote(tensors):
         config, tensors = native_adapter(config, tensors, base, folder)
