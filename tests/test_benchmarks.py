@@ -40,7 +40,7 @@ def test_every_setting_of_the_gpu_benchmark_runs_and_finds_one_loss():
 COMPANIES = ["中粮", "蒙牛", "工行", "安联", "国电", "海尔", "惠普", "苏宁"]
 
 
-@pytest.mark.story
+@pytest.mark.matrix
 def test_the_table_of_methods_on_a_file_of_triples(canonical_base, tmp_path):
     """One method, by the stages themselves: half a minute."""
     pairs = [(head, tail) for head in COMPANIES for tail in COMPANIES if head < tail]
@@ -77,7 +77,7 @@ def test_f1_of_a_method_by_hand():
     ]
 
 
-@pytest.mark.story
+@pytest.mark.matrix
 def test_the_stages_of_the_gpu_benchmark_run_without_a_gpu():
     """Weights, a run of the stage, and one that is killed and goes on: a minute."""
     result = python(ROOT, "-m", "benchmarks.gpu.stages", "--smoke", "--seconds", "900", "--only", "weights", "resume")

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers import slurm_cluster
 from tests.helpers.workspace import make_workspace
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.matrix]
 LIMIT = 240
 
 

@@ -45,10 +45,13 @@ def default_shape(tmp_path_factory) -> Path:
     return folder
 
 
+POINTS = [Point(1, 128, False, 0), Point(8, 1024, False, 1), Point(4, 512, True, 2)]
+
+
 @pytest.mark.story
 @pytest.mark.parametrize(
     "point",
-    [Point(1, 128, False, 0), Point(8, 1024, False, 1), Point(4, 512, True, 2), Point(8, 512, False, 1, "full")],
+    [Point(8, 512, False, 1, "full"), *(pytest.param(point, marks=pytest.mark.matrix) for point in POINTS)],
     ids=lambda point: "-".join(map(str, point)),
 )
 def test_the_peak_of_a_tiny_model(llama_base, point):

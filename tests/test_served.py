@@ -145,7 +145,7 @@ def test_without_the_models_at_hand_it_does_not_guess(served_project, networks, 
     [
         (Faults(sample=True), "sampling"),
         (Faults(limit=4), "max_tokens"),
-        (Faults(penalty=1.5), "generation_defaults"),
+        (Faults(penalty=4.0), "generation_defaults"),
         (Faults(prompt=lambda ids: ids[1:]), "no_bos"),
         (Faults(prompt=lambda ids: ids[:-1]), "whitespace"),
         (Faults(prompt=lambda ids: ids[-12:]), "truncated_prompt"),

@@ -226,6 +226,7 @@ def test_a_killed_experiment_goes_on_in_its_next_temporary_folder(project):
     assert not list(project.parent.glob("scratch/train/*"))
 
 
+@pytest.mark.matrix
 def test_sigterm_to_the_stage_saves_and_stops(project):
     set_param(project, "train", epochs=100, max_steps=400, save_steps=100)
     process = started(project, "checkpoint-100")

@@ -77,7 +77,7 @@ PUBLISHED = {
         "Qwen3_5Config", "qwen3_5_think", DELTA,
         {"vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32,
                            "num_position_embeddings": 16}},
-        "Qwen3_5ForConditionalGeneration", ("mtp.fc.weight",), quick=True,
+        "Qwen3_5ForConditionalGeneration", ("mtp.fc.weight",),
     ),
     "Llama 3.1": Published("LlamaConfig", "llama3_1", {"tie_word_embeddings": False}),
     "Llama 3.2": Published("LlamaConfig", "llama3_2", {

@@ -83,7 +83,10 @@ def make_project(folder: Path, family: str = "llama3", template: str | None = No
     network.eval().save_pretrained(base)
     chosen = method(lora={"r": 8, "alpha": 16, "dropout": 0.0})
     for seed, name in ((2, "adapter"), (3, "other")):
-        tuned = methods.prepare(load_model(base, torch.float32), chosen)
+        base_model = load_model(base, torch.float32)
+        # Whatever loading took of the generator, the adapter begins the same.
+        torch.manual_seed(seed)
+        tuned = methods.prepare(base_model, chosen)
         learn(tuned.train(), prompter, records(seed), 120, 0.03)
         methods.save(tuned, chosen, folder / "models" / name)
         (folder / "models" / name / "lineage.json").write_text("{}")
