@@ -38,8 +38,6 @@ VALUES = {
     "mapping": "{a: 1}",
 }
 """Name to the text behind the sign of equality."""
-HARMLESS: dict[str, set[str]] = {}
-"""Of a key, names of values that mean what they say; filled from what a key is (see `harmless`)."""
 TEXTS = {"base.source", "base.sha256", "evaluate.url", "evaluate.base_url", "evaluate.model", "evaluate.base_model",
          "evaluate.api_key_env", "train.init", "train.init_sha256", "deepspeed.hostfile", "lora.layers_pattern",
          "data.exclude"}  # fmt: skip
