@@ -199,8 +199,8 @@ def serving(server: Path, gguf: Path, threads: int) -> Iterator[Endpoint]:
 
 def scores(items: list[Item], answers: list[str]) -> tuple[str, str]:
     """(labels that are right, mean ROUGE-L of the other answers)."""
-    from tuneline.evaluate.metrics.labels import predicted_and_actual
-    from tuneline.evaluate.metrics.rouge import rouge
+    from tuneline.scoring.labels import predicted_and_actual
+    from tuneline.scoring.rouge import rouge
 
     labels, written = [], []
     for item, answer in zip(items, answers, strict=True):

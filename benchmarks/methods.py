@@ -150,9 +150,9 @@ def answering_seconds(speed: dict[str, Any]) -> str:
 
 def scores(predictions: Any, references: Any) -> list[str]:
     """Micro F1 with its interval, precision and recall of triples, or of entities."""
-    from tuneline.evaluate.metrics.counts import classes_of, micro_f1, precision, recall, tensor
-    from tuneline.evaluate.metrics.extraction import entities, triples
     from tuneline.evaluate.statistics import counted_interval
+    from tuneline.scoring.counts import classes_of, micro_f1, precision, recall, tensor
+    from tuneline.scoring.extraction import entities, triples
 
     extract = triples if any("_" in reference and ":" not in reference for reference in references) else entities
     items = [extract(one, [reference]) for one, reference in zip(predictions, references, strict=True)]

@@ -123,10 +123,10 @@ def speed(run: Callable[[], int], process: psutil.Process) -> Speed:
 
 def batched(options: Namespace, name: str, talks: Sequence[Any]) -> Callable[[], int]:
     """Generation as `evaluate` has it, on a model of this process."""
-    from tuneline.evaluate.generate import greedy
     from tuneline.models.calls.answers import AnswerReader
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.cpu_tuning import retain_freed_blocks
+    from tuneline.models.decoding.generate import greedy
     from tuneline.models.loading import load_adapter, load_model, load_tokenizer, pick_device, pick_dtype
 
     base, device = options.folder / "models/base", pick_device()

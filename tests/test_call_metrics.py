@@ -8,11 +8,11 @@ from tests.helpers.evaluated import facts
 from tuneline.cli.compare import join, question_of
 from tuneline.evaluate.compare import change_on_general, compare, per_class_rows
 from tuneline.evaluate.figures import figures
-from tuneline.evaluate.metrics.calls import CALL_COUNTERS, call_errors
 from tuneline.evaluate.report import report
 from tuneline.evaluate.results import prediction_rows
 from tuneline.evaluate.tasks import item_score
 from tuneline.formats.calls import answer_with_calls, asked, call_text, reference_texts
+from tuneline.scoring.calls import CALL_COUNTERS, call_errors
 
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1}}
 WEATHER = {"type": "object", "properties": PROPERTIES, "required": ["city"]}

@@ -7,8 +7,8 @@ import pytest
 from tests.helpers.commands import git, git_init, python
 from tests.helpers.paths import ROOT
 from tuneline.cli import compare
-from tuneline.evaluate.metrics.score import score
 from tuneline.formats.metrics import METRICS
+from tuneline.scoring.score import score
 
 
 def row(number: int, said: str, nll: float) -> dict:

@@ -15,13 +15,13 @@ from tests.helpers.stages import run_main
 from tests.helpers.tiny_models import MARKERS
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes, generation_record
-from tuneline.evaluate.metrics.extraction import items
 from tuneline.evaluate.predict import Model, predict
 from tuneline.formats.extraction import ENDS, TYPED, named_classes, read_classes
 from tuneline.formats.records import normalise
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.constrained_decoding import Constrainer, Constraint
 from tuneline.models.loading import load_model, load_tokenizer
+from tuneline.scoring.extraction import items
 from tuneline.train import methods
 
 RELATIONS = ["持股", "被持股", "收购"]

@@ -14,10 +14,10 @@ from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import PROMPTS, predict_general
-from tuneline.evaluate.generate import greedy, plan_batches
 from tuneline.evaluate.predict import Model, pair, predict
 from tuneline.evaluate.results import prediction_rows
 from tuneline.models.chat_format import load_prompter
+from tuneline.models.decoding.generate import greedy, plan_batches
 from tuneline.models.likelihood import answer_nll, answer_nlls
 from tuneline.models.loading import load_model, load_tokenizer
 

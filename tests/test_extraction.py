@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneline.evaluate.metrics.counts import (
+from tuneline.scoring.counts import (
     classes_of,
     macro_f1,
     merge_others,
@@ -12,7 +12,7 @@ from tuneline.evaluate.metrics.counts import (
     recall,
     tensor,
 )
-from tuneline.evaluate.metrics.extraction import entities, entity_type, items, relation, triples
+from tuneline.scoring.extraction import entities, entity_type, items, relation, triples
 
 
 def test_items_of_entities_and_of_triples():

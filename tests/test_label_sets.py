@@ -3,9 +3,9 @@
 import pytest
 
 from tuneline.evaluate.compare import compare
-from tuneline.evaluate.metrics.label_sets import exact_sets, label_set, label_sets
 from tuneline.evaluate.tasks import item_score
 from tuneline.formats.metrics import METRICS, main_metric
+from tuneline.scoring.label_sets import exact_sets, label_set, label_sets
 
 
 @pytest.mark.parametrize("text", ["内科、外科", "外科, 内科", "内科 外科", "外科；内科。", "内科\n外科\n内科"])

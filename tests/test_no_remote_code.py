@@ -36,7 +36,7 @@ FORBIDDEN = {
 FORBIDDEN_NAMES = {"pipeline", "AutoPeftModel", "AutoPeftModelForCausalLM", "get_class_from_dynamic_module"}
 FORBIDDEN_KEYS = {"custom_generate", "use_kernels", "allow_all_kernels", "code_revision", "attn_implementation"}
 
-OURS = ("tuneline/evaluate/generate.py", "custom_generate")
+OURS = ("tuneline/models/decoding/generate.py", "custom_generate")
 """A decoding function of this project, given as such."""
 
 

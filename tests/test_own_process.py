@@ -124,7 +124,7 @@ def test_answering_and_tokenizing_import_no_library_of_training(llama_base):
         f"load_prompter(load_tokenizer(Path({str(llama_base)!r})))\n"
         "training = {'deepspeed', 'accelerate', 'peft', 'datasets', 'pandas', 'sklearn', 'scipy'}\n"
         "tokenizing = sorted({*training, 'transformers.modeling_utils', 'sympy'} & set(sys.modules))\n"
-        "import tuneline.evaluate.generate, tuneline.evaluate.predict\n"
+        "import tuneline.models.decoding.generate, tuneline.evaluate.predict\n"
         f"load_model(Path({str(llama_base)!r}), torch.float32)\n"
         # transformers' losses import scipy, and its Trainer the rest.
         "answering = sorted((training - {'scipy', 'accelerate'}) & set(sys.modules))\n"

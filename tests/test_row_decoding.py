@@ -11,8 +11,8 @@ from tests.helpers.families import FAMILIES, raw_checkpoint
 from tests.helpers.methods import METHODS, method
 from tests.helpers.published import PUBLISHED, publish
 from tests.helpers.tiny_models import canonical
-from tuneline.evaluate.row_decoding import can_give_up_rows, decode_rows
 from tuneline.models.cpu_tuning import copy_head_states, packed_product, switched_product
+from tuneline.models.decoding.row_decoding import can_give_up_rows, decode_rows
 from tuneline.models.loading import load_model
 from tuneline.train import methods
 
@@ -127,7 +127,7 @@ def test_a_cache_is_tried_before_a_row_leaves_it(kind, able):
 
 
 def test_where_rows_can_not_leave_they_stay_and_say_the_same(llama_base, monkeypatch):
-    monkeypatch.setattr("tuneline.evaluate.row_decoding.can_give_up_rows", lambda *_: False)
+    monkeypatch.setattr("tuneline.models.decoding.row_decoding.can_give_up_rows", lambda *_: False)
     model, rows = load_model(llama_base, torch.float32), []
     model.get_output_embeddings().register_forward_pre_hook(lambda _, states: rows.append(len(states[0])))
     passes = check(model)

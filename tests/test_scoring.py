@@ -5,14 +5,14 @@ import random
 
 import pytest
 
-from tuneline.evaluate.metrics import labels
-from tuneline.evaluate.metrics.bleu import bleu_4
-from tuneline.evaluate.metrics.chrf import chrf
-from tuneline.evaluate.metrics.rouge import rouge
-from tuneline.evaluate.metrics.score import score
-from tuneline.evaluate.metrics.surface import distinct_2, exact_match, length_ratio, repetition
-from tuneline.evaluate.metrics.words import words
 from tuneline.formats.metrics import METRICS
+from tuneline.scoring import labels
+from tuneline.scoring.bleu import bleu_4
+from tuneline.scoring.chrf import chrf
+from tuneline.scoring.rouge import rouge
+from tuneline.scoring.score import score
+from tuneline.scoring.surface import distinct_2, exact_match, length_ratio, repetition
+from tuneline.scoring.words import words
 
 
 def test_words_are_jieba_words_with_punctuation():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from tuneline.evaluate import statistics
-from tuneline.evaluate.metrics.counts import micro_f1
 from tuneline.evaluate.statistics import (
     counted_interval,
     counted_paired,
@@ -13,6 +12,7 @@ from tuneline.evaluate.statistics import (
     paired,
 )
 from tuneline.formats.metrics import METRICS
+from tuneline.scoring.counts import micro_f1
 
 HIGHER, LOWER = METRICS["rouge_l"].rank, METRICS["nll_per_char"].rank
 

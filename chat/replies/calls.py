@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from chat.replies.deltas import Delta
 from chat.replies.stop_strings import partial_match_length
-from tuneline.evaluate.metrics.calls import call_errors
 from tuneline.formats.records import ToolCall
 from tuneline.models.calls.answers import AnswerReader
 from tuneline.models.calls.reading import NAME
 from tuneline.models.thoughts import ThoughtMarks
+from tuneline.scoring.calls import call_errors
 
 UNMARKED = {
     "object": re.compile(r"\s*(\{.*)?", re.DOTALL),

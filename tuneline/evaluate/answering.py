@@ -136,7 +136,7 @@ def dealt(tokenizer: Any, questions: Questions, process: int, of: int) -> tuple[
 
     Planned alone they are the same batches: only the last of all may be short, and it is the last of its process, too.
     """
-    from tuneline.evaluate.generate import plan_batches
+    from tuneline.models.decoding.generate import plan_batches
 
     prompter, size = prompter_of(tokenizer), questions.params.batch_size
     planned = plan_batches(prompt_lengths(prompter, questions.records, questions.classes), size)

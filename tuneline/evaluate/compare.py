@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneline.evaluate.general_prompts import General
-from tuneline.evaluate.metrics.calls import CALL_COUNTERS, functions
-from tuneline.evaluate.metrics.counts import CORPUS_METRICS, Counts, classes_of, merge_others, per_class, tensor
-from tuneline.evaluate.metrics.extraction import entities, triples
-from tuneline.evaluate.metrics.label_sets import exact_sets, label_sets
-from tuneline.evaluate.metrics.labels import labels
 from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired
 from tuneline.formats.metrics import METRICS, Metric
+from tuneline.scoring.calls import CALL_COUNTERS, functions
+from tuneline.scoring.counts import CORPUS_METRICS, Counts, classes_of, merge_others, per_class, tensor
+from tuneline.scoring.extraction import entities, triples
+from tuneline.scoring.label_sets import exact_sets, label_sets
+from tuneline.scoring.labels import labels
 
 Row = dict[str, Any]
 SIDES = ("base", "tuned")

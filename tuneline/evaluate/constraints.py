@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tuneline.evaluate.config import TRAINING_SET, Evaluate
 from tuneline.formats.extraction import TASKS, Classes
@@ -10,29 +10,9 @@ from tuneline.formats.records import Record, last_question
 from tuneline.formats.stored import read_object
 
 if TYPE_CHECKING:
-    from tuneline.models.constrained_decoding import ConstrainedDecoding, Constrainer, Constraint
+    from tuneline.models.constrained_decoding import ItemConstraints
 
 KEY = "evaluate.constrain"
-
-
-class ItemConstraints(NamedTuple):
-    constrainer: "Constrainer"
-    constraints: "Sequence[Constraint | None]"
-    """One per item; None leaves its answer free."""
-
-    def processor(self, items: Sequence[int]) -> "ConstrainedDecoding":
-        """For one batch of item numbers."""
-        return self.constrainer.processor([self.constraints[item] for item in items])
-
-    def complete(self, item: int, ids: list[int]) -> list[int]:
-        """What remains of an answer that was cut: whole items."""
-        constraint = self.constraints[item]
-        return ids if constraint is None else ids[: self.constrainer.complete(constraint, ids)]
-
-    def allow(self, item: int, answers: Sequence[str]) -> bool:
-        """Whether any of the answers can be said."""
-        constraint = self.constraints[item]
-        return constraint is None or any(self.constrainer.allows(constraint, answer) for answer in answers)
 
 
 def allowed_classes(params: Evaluate, training_classes: Path, records: Sequence[Record]) -> Classes:
@@ -63,11 +43,11 @@ def allowed_classes(params: Evaluate, training_classes: Path, records: Sequence[
 
 def item_constraints(
     classes: Classes, tokenizer: Any, prompter: Any, records: Sequence[Record]
-) -> ItemConstraints | None:
+) -> "ItemConstraints | None":
     """None where every answer is free. Raises ValueError for a class that could not be read in an answer."""
     if not classes:
         return None
-    from tuneline.models.constrained_decoding import Constrainer, Constraint, check_classes
+    from tuneline.models.constrained_decoding import Constrainer, Constraint, ItemConstraints, check_classes
 
     for task, names in classes.items():
         check_classes(task, names, KEY)

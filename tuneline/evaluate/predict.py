@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 from tuneline.evaluate.config import Evaluate
-from tuneline.evaluate.constraints import ItemConstraints, item_constraints
+from tuneline.evaluate.constraints import item_constraints
 from tuneline.formats.calls import answer_with_calls, reference_texts
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Message, Record, ToolCall
 from tuneline.formats.stored import NUMBER, Fields, read_rows
 
 if TYPE_CHECKING:
-    from tuneline.evaluate.generate import BatchTime, Generated
     from tuneline.formats.example import Encoded
     from tuneline.models.calls.answers import AnswerReader
     from tuneline.models.chat_format import Prompter, Reasoning, Tools
+    from tuneline.models.constrained_decoding import ItemConstraints
+    from tuneline.models.decoding.generate import BatchTime, Generated
     from tuneline.models.devices.placement import Place
 
 DTYPE = "evaluate.dtype"
@@ -180,7 +181,7 @@ def generate(
     questions: list[list[Message]],
     params: Evaluate,
     label: str,
-    constraints: ItemConstraints | None = None,
+    constraints: "ItemConstraints | None" = None,
     thinking: list[bool] | None = None,
     tools: "Sequence[Tools | None] | None" = None,
 ) -> tuple[list["Generated"], list["BatchTime"]]:
@@ -188,7 +189,7 @@ def generate(
 
     `thinking` is whether each is to be thought about first, `tools` what each may call.
     """
-    from tuneline.evaluate.generate import Thoughts, greedy
+    from tuneline.models.decoding.generate import Thoughts, greedy
 
     reader = reader_of(model.tokenizer, prompter)
     thinking, tools = thinking or [False] * len(questions), tools or [None] * len(questions)

@@ -8,8 +8,6 @@ from tuneline.evaluate import tables
 from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import General
-from tuneline.evaluate.metrics.calls import call_errors
-from tuneline.evaluate.metrics.score import score
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import Answer
 from tuneline.evaluate.report import Facts, report
@@ -18,6 +16,8 @@ from tuneline.formats.metrics import METRICS, main_metric
 from tuneline.formats.records import Record, last_question, write_jsonl
 from tuneline.formats.stored import COUNTS, TRAINING, read_object
 from tuneline.runtime.atomic import to_json
+from tuneline.scoring.calls import call_errors
+from tuneline.scoring.score import score
 
 
 def write_results(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tuneline.evaluate.metrics.counts import Array, CorpusMetric
+from tuneline.scoring.counts import Array, CorpusMetric
 
 SEED = 17
 RESAMPLES = 9999

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.evaluate.compare import per_class_rows
-from tuneline.evaluate.metrics.labels import predicted_and_actual
 from tuneline.formats.metrics import METRICS, Metric
+from tuneline.scoring.labels import predicted_and_actual
 
 UNITS = {"0–100": "points of 100", "%": "points of 100", "nats": "nats", "ratio": "ratio of lengths"}
 """Of a metric to what its difference shares an axis with."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tuneline.evaluate.compare import COUNTED, Row, compare, count
-from tuneline.evaluate.metrics.calls import elements
-from tuneline.evaluate.metrics.counts import f1
-from tuneline.evaluate.metrics.labels import predicted_and_actual
 from tuneline.formats.metrics import main_metric
+from tuneline.scoring.calls import elements
+from tuneline.scoring.counts import f1
+from tuneline.scoring.labels import predicted_and_actual
 
 
 class TaskResult(NamedTuple):

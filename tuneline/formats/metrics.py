@@ -1,7 +1,7 @@
 """Metrics of an evaluation by name: title, version, unit, direction, and the task that each is for.
 
 A metric's version is raised when its definition changes, is written beside the results, and results of different versions
-are never compared. How each is computed stands in tuneline.evaluate.metrics.
+are never compared. How each is computed stands in tuneline.scoring.
 """
 
 from typing import Any, NamedTuple

@@ -182,6 +182,28 @@ class ConstrainedDecoding(LogitsProcessor):
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
 
 
+class ItemConstraints(NamedTuple):
+    """Constraints of the answers to several questions."""
+
+    constrainer: Constrainer
+    constraints: Sequence[Constraint | None]
+    """One per item; None leaves its answer free."""
+
+    def processor(self, items: Sequence[int]) -> "ConstrainedDecoding":
+        """For one batch of item numbers."""
+        return self.constrainer.processor([self.constraints[item] for item in items])
+
+    def complete(self, item: int, ids: list[int]) -> list[int]:
+        """What remains of an answer that was cut: whole items."""
+        constraint = self.constraints[item]
+        return ids if constraint is None else ids[: self.constrainer.complete(constraint, ids)]
+
+    def allow(self, item: int, answers: Sequence[str]) -> bool:
+        """Whether any of the answers can be said."""
+        constraint = self.constraints[item]
+        return constraint is None or any(self.constrainer.allows(constraint, answer) for answer in answers)
+
+
 def _allowed(matcher: LLMatcher | None, size: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """Which of `size` tokens may follow, bool [size]: a model's head may have more rows than its tokenizer tokens, or fewer."""
     if matcher is None:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tuneline.evaluate.compare import compare
-from tuneline.evaluate.metrics.calls import call_errors
-from tuneline.evaluate.metrics.score import score
 from tuneline.evaluate.thresholds import SURE
 from tuneline.formats.calls import reference_texts
 from tuneline.formats.metrics import METRICS, main_metric
+from tuneline.scoring.calls import call_errors
+from tuneline.scoring.score import score
 from tuneline.served.asking import Said, Served
 from tuneline.served.expected import Item
 

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from tuneline.evaluate.metrics.words import words
+from tuneline.scoring.words import words
 
 LONGEST_UNIT = 80
 """Characters of what is repeated."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tuneline.evaluate.compare import Row
-from tuneline.evaluate.metrics.labels import predicted_and_actual
+from tuneline.scoring.labels import predicted_and_actual
 
 MOST = 15
 """Labels that have a row of their own; the rarer ones share one."""

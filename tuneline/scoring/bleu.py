@@ -8,7 +8,7 @@ Empty prediction: 0. Several references: sacrebleu's own, clipped counts against
 from functools import cache
 from typing import Any
 
-from tuneline.evaluate.metrics.words import words
+from tuneline.scoring.words import words
 
 
 @cache

@@ -5,8 +5,8 @@ Macro F1 is the mean of F1 over the labels that the references hold; a wrong pre
 
 from collections.abc import Sequence
 
-from tuneline.evaluate.metrics.counts import Counts
 from tuneline.formats.records import normalise
+from tuneline.scoring.counts import Counts
 
 
 def predicted_and_actual(prediction: str, references: Sequence[str]) -> tuple[str, str]:

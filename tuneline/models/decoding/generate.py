@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformers import LogitsProcessorList, StoppingCriteria
 
-from tuneline.evaluate.constraints import ItemConstraints
-from tuneline.evaluate.row_decoding import decode_rows
 from tuneline.models.cpu_tuning import copy_head_states, packed_product
 from tuneline.models.decoding.batches import left_padded
+from tuneline.models.decoding.row_decoding import decode_rows
 from tuneline.models.likelihood import unwrap_peft
 from tuneline.models.thoughts import ThoughtMarks
 from tuneline.runtime.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from tuneline.models.constrained_decoding import ItemConstraints
 
 
 class Generated(NamedTuple):
@@ -68,7 +70,7 @@ def greedy(
     batch_size: int,
     decode: Callable[[list[int]], str],
     label: str,
-    constraints: ItemConstraints | None = None,
+    constraints: "ItemConstraints | None" = None,
     thoughts: Thoughts | None = None,
 ) -> tuple[list[Generated], list[BatchTime]]:
     """An answer for each prompt, in the prompts' order, and how long each batch took.

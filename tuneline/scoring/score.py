@@ -6,10 +6,10 @@ from typing import Any
 
 def score(answer: Any, references: Sequence[str]) -> dict[str, float | None]:
     """Every mean-of-items metric of one tuneline.evaluate.predict.Answer; NLL is None where the answer's is."""
-    from tuneline.evaluate.metrics.bleu import bleu_4
-    from tuneline.evaluate.metrics.chrf import chrf
-    from tuneline.evaluate.metrics.rouge import rouge
-    from tuneline.evaluate.metrics.surface import distinct_2, exact_match, length_ratio, repetition
+    from tuneline.scoring.bleu import bleu_4
+    from tuneline.scoring.chrf import chrf
+    from tuneline.scoring.rouge import rouge
+    from tuneline.scoring.surface import distinct_2, exact_match, length_ratio, repetition
 
     prediction, wanted = answer["prediction"], list(references)
     values = rouge(prediction, wanted) | {

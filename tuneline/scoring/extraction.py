@@ -11,9 +11,9 @@ An empty answer to an empty reference is right and adds nothing to any count.
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tuneline.evaluate.metrics.counts import Counts, f1
 from tuneline.formats.extraction import ENDS, TYPED
 from tuneline.formats.records import normalise
+from tuneline.scoring.counts import Counts, f1
 
 
 def items(text: str) -> frozenset[str]:

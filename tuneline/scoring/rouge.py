@@ -7,7 +7,7 @@ without stemming, over jieba words. Empty prediction or reference: 0. Several re
 from functools import cache
 from typing import Any
 
-from tuneline.evaluate.metrics.words import words
+from tuneline.scoring.words import words
 
 NAMES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 

@@ -8,8 +8,8 @@ with the highest F1 counts. An empty answer to an empty reference is right and a
 import re
 from collections.abc import Sequence
 
-from tuneline.evaluate.metrics.counts import Counts, f1
 from tuneline.formats.records import normalise
+from tuneline.scoring.counts import Counts, f1
 
 _BETWEEN = re.compile(r"[、,，;；/|\n]+|\s+")
 _LETTERS = re.compile(r"[a-h]{2,8}")

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tuneline.evaluate.metrics.counts import Counts
 from tuneline.formats.calls import canonical
 from tuneline.formats.records import ToolCall
+from tuneline.scoring.counts import Counts
 
 Row = dict[str, Any]
 Counted = Callable[[Row, str], Counts]

@@ -10,8 +10,8 @@ nearest counts, and an empty one counts as one character. 1 is right; 0 for an e
 
 from collections.abc import Sequence
 
-from tuneline.evaluate.metrics.words import words
 from tuneline.formats.records import normalise
+from tuneline.scoring.words import words
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
