@@ -272,7 +272,7 @@ MAIN = "def main(stage):\n" + "    x = 1\n"
 @pytest.mark.parametrize(
     ("check", "files", "found"),
     [
-        (wrong_imports, {"tuneline/study/a.py": ""}, "tuneline/study/a.py: in no known package"),
+        (wrong_imports, {"tuneline/portal/a.py": ""}, "tuneline/portal/a.py: in no known package"),
         (too_long_modules, {"chat/a.py": "x = 1\n" * 251}, "chat/a.py: 251 lines"),
         (too_long_mains, {"stages/a.py": MAIN + "\n    # why\n" * 7}, None),
         (too_long_mains, {"stages/a.py": MAIN + "    x = 1\n" * 14}, "stages/a.py: [16]"),
