@@ -8,7 +8,7 @@ Designs, 4.14). `python -m benchmarks.study` measures how often the intervals co
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,12 @@ class Parts(NamedTuple):
         """Of the mean less its expectation, over the root of the variance."""
         parts = [(self.seeds, self.seed_freedom), (self.items, self.item_freedom)]
         total = self.seeds + self.items
-        return sum(float(stats.t.ppf(level, freedom)) * part / total for part, freedom in parts if part > 0)
+        return sum(_student(level, freedom) * part / total for part, freedom in parts if part > 0)
+
+
+@lru_cache(maxsize=4096)
+def _student(level: float, freedom: int) -> float:
+    return float(stats.t.ppf(level, freedom))
 
 
 def crossed(values: Matrix) -> Estimate:
@@ -59,9 +64,15 @@ def crossed(values: Matrix) -> Estimate:
     error = float(np.sqrt(parts.seeds + parts.items))
     if not error:
         # Nothing varies: the interval is the point.
-        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0, *values.shape, spread)
-    half = parts.quantile(1 - (1 - LEVEL) / 2) * error
+        return Estimate(mean, mean, mean, 1.0 if mean == 0 else SMALLEST, *values.shape, spread)
+    half = half_width(parts)
     return Estimate(mean, mean - half, mean + half, p_value(parts, abs(mean) / error), *values.shape, spread)
+
+
+def half_width(parts: Parts) -> float:
+    """Of the 95 % interval around a mean."""
+    error = float(np.sqrt(parts.seeds + parts.items))
+    return parts.quantile(1 - (1 - LEVEL) / 2) * error if error else 0.0
 
 
 def variance_parts(values: Matrix) -> Parts:
@@ -89,7 +100,7 @@ def variance_parts(values: Matrix) -> Parts:
     )
 
 
-SHARPNESS = 4
+SHARPNESS = 2
 """How fast the noise goes over to the items' part as seeds matter more."""
 
 
