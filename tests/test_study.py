@@ -8,14 +8,14 @@ import pytest
 from benchmarks.study import coverage
 from tests.helpers.evaluated import evaluated
 from tuneline.cli.study.command import configurations, read_numbers, spread
-from tuneline.evaluate.compare import compare
+from tuneline.scoring.counts import macro_f1
 from tuneline.study.analysis import PLAIN, analyse, bend_weights, slope_weights, to_json
 from tuneline.study.crossed import crossed, holm
 from tuneline.study.page import State, page
 from tuneline.study.plan import Run, check_name, experiment_name, title
 from tuneline.study.results import Result, Table
 from tuneline.study.schedule import Times, fitting, read_budget
-from tuneline.study.scores import item_scores
+from tuneline.study.scores import counts_of, item_scores, jackknife
 from tuneline.study.space import Range, grid, random_search, read_space
 
 ITEMS = 40
@@ -83,10 +83,16 @@ def test_holm_multiplies_by_those_that_are_left():
 
 def test_scores_of_items_have_the_metric_as_their_mean():
     rows = evaluated()
-    scores, figures = item_scores(rows), compare(rows)["tuned"]
-    assert {"label_accuracy", "rouge_l", "nll_per_char"} <= set(scores)
-    for name, values in scores.items():
-        assert np.mean(list(values.values())) == pytest.approx(figures[name]["value"], abs=1e-4), name
+    scores = item_scores(rows)
+    assert list(scores) == ["label_accuracy", "rouge_l", "nll_per_char"]
+    for name in ("rouge_l", "nll_per_char"):
+        assert scores[name] == {row["id"]: row["scores"]["tuned"][name] for row in rows}
+    labels = [row for row in rows if row["task"] == "label"]
+    assert set(scores["label_accuracy"]) == {row["id"] for row in labels}
+    right = [row["tuned"] == row["references"][0] for row in labels]
+    assert np.mean(list(scores["label_accuracy"].values())) == pytest.approx(100 * np.mean(right))
+    counts = counts_of(labels, "label_macro_f1")
+    assert jackknife(counts, macro_f1).mean() == pytest.approx(macro_f1(counts.sum(axis=0)))
     # Of labels the jackknife gives back right and wrong.
     assert {round(value, 6) for value in scores["label_accuracy"].values()} == {0.0, 100.0}
 
