@@ -2,8 +2,8 @@
 
     python -m benchmarks.study [--draws 1000] [--items 50] [--bootstrap]
 
-Every draw is a matrix [seeds, items] of a seed's luck, an item's difficulty, and what the two have together. Beside our interval
-stands the plain bootstrap that draws seeds and items anew, as often as it is used.
+Every draw is a matrix [seeds, items] of a seed's luck, an item's difficulty, and what the two have together. With --bootstrap
+the plain bootstrap, which draws seeds and items anew, stands beside our interval.
 """
 
 import argparse

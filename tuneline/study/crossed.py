@@ -60,13 +60,14 @@ def crossed(values: Matrix) -> Estimate:
     Of one seed the interval is over items alone, and tells nothing of the luck of the seed.
     """
     parts, mean = variance_parts(values), float(values.mean())
-    spread = float(np.sqrt(parts.seeds * len(values))) if len(values) > 1 else None
+    seeds, items = values.shape
+    spread = float(np.sqrt(parts.seeds * seeds)) if seeds > 1 else None
     error = float(np.sqrt(parts.seeds + parts.items))
     if not error:
         # Nothing varies: the interval is the point.
-        return Estimate(mean, mean, mean, 1.0 if mean == 0 else SMALLEST, *values.shape, spread)
+        return Estimate(mean, mean, mean, 1.0 if mean == 0 else SMALLEST, seeds, items, spread)
     half = half_width(parts)
-    return Estimate(mean, mean - half, mean + half, p_value(parts, abs(mean) / error), *values.shape, spread)
+    return Estimate(mean, mean - half, mean + half, p_value(parts, abs(mean) / error), seeds, items, spread)
 
 
 def half_width(parts: Parts) -> float:

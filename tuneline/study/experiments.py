@@ -74,7 +74,7 @@ def _die_with_parent(library: Any) -> None:
 def remove_leftovers(runs: Sequence[Run]) -> int:
     """Remove the temporary folders of these runs that a kill left, and nobody works in; returns how many."""
     wanted = {json.dumps(run.document, sort_keys=True) for run in runs}
-    used = {Path(folder) for process in psutil.process_iter() if (folder := _folder_of(process))}
+    used = {Path(place) for process in psutil.process_iter() if (place := _folder_of(process))}
     removed = 0
     for params in [*TEMPORARY.glob("*/params.yaml"), *TEMPORARY.glob("*/*/params.yaml")]:
         folder = params.parent.resolve()

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tuneline.evaluate.compare import CALL_COUNTERS, OWN_COUNTERS, count
+from tuneline.evaluate.compare import OWN_COUNTERS, count
 from tuneline.formats.metrics import MAIN_METRICS, METRICS
+from tuneline.scoring.calls import CALL_COUNTERS
 from tuneline.scoring.counts import CORPUS_METRICS, Array, CorpusMetric, Counts, classes_of, merge_others, tensor
 
 Row = dict[str, Any]
