@@ -25,7 +25,9 @@ def main() -> None:
     arguments.add_argument("--items", type=int, default=50)
     arguments.add_argument("--bootstrap", action="store_true", help="the plain bootstrap beside it")
     given = arguments.parse_args()
-    kinds = [(seeds, part, noise) for seeds in SEEDS for part in PARTS for noise in NOISE]
+    kinds: list[tuple[int, float, float | None]] = [
+        (seeds, part, noise) for seeds in SEEDS for part in PARTS for noise in NOISE
+    ]
     # With more luck than this, accuracy would swing by tens of points from seed to seed.
     kinds += [(seeds, part, None) for seeds in SEEDS for part in PARTS if part <= 0.8]
     covered = []

@@ -194,7 +194,7 @@ def test_seeds_that_only_one_of_two_has_are_left_out_of_their_difference():
 def test_the_page_says_it_in_both_languages_and_the_figures_are_json():
     better = (("lora.r", "8"),)
     found = analyse(Table(results({PLAIN: 0.0, better: 5.0}, (0.5, 1.0), slope=3.0)))
-    html = page(found, State("r-study", 12, [run_of()], 1, searched=False))
+    html = page(found, State("r-study", 12, [run_of()], 1))
     assert "better beyond luck" in html and "确实更好" in html
     assert "Twice the rows: +" in html and "数据翻倍：+" in html
     assert "1 were left out by the budget, 1 failed" in html

@@ -26,8 +26,6 @@ class State(NamedTuple):
     left_out: Sequence[Run]
     """By the budget."""
     failed: int
-    searched: bool
-    """Whether the configurations were drawn at random."""
 
 
 def page(analysis: Analysis, state: State) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,25 +63,24 @@ def study(
     parts = read_numbers(shares or [], "shares", float) or [load(Data).train_share]
     limit = None if budget is None else read_budget(budget)
     runs = make_runs(drawn, parts, numbers)
-    with exclusive_lock(LOGS / name / ".lock", f"the study {name} is run"):
+    with nullcontext() if dry_run else exclusive_lock(LOGS / name / ".lock", f"the study {name} is run"):
         if not dry_run:
             asked = {"seeds": numbers, "shares": parts, "changes": changes or [], "random": random}
             print(f"study: {len(runs)} runs in {write_plan(name, asked, runs)}", flush=True)
-        Study(name, runs, params, limit, metric, searched=random is not None).go(dry_run=dry_run)
+        Study(name, runs, params, limit, metric).go(dry_run=dry_run)
 
 
 class Study:
     """A study that is planned, run and written down."""
 
     def __init__(
-        self, name: str, runs: "Sequence[Run]", params: dict[str, Any], budget: float | None, metric: str | None,
-        *, searched: bool,
-    ) -> None:  # fmt: skip
+        self, name: str, runs: "Sequence[Run]", params: dict[str, Any], budget: float | None, metric: str | None
+    ) -> None:
         from tuneline.study.experiments import finished
         from tuneline.study.schedule import devices
 
         self.name, self.runs, self.params, self.budget, self.metric = name, runs, params, budget, metric
-        self.searched, self.folder = searched, LOGS / name
+        self.folder = LOGS / name
         self.revisions = finished(name, runs)
         self.workers = devices(params["deepspeed"]["processes"])
         self.seconds: dict[str, float] = {}
@@ -158,7 +158,7 @@ class Study:
             return
         results = [read_result(run, self.revisions[run.key], self.folder, self.seconds.get(run.key)) for run in done]
         found = analyse(Table(results), self.metric)
-        state = State(self.name, len(done), left, self.failed, self.searched)
+        state = State(self.name, len(done), left, self.failed)
         PAGES.mkdir(parents=True, exist_ok=True)
         write_json(PAGES / f"{self.name}.json", to_json(found) | {"runs": len(done), "left_out": len(left)})
         with atomic_output(PAGES / f"{self.name}.html") as partial:
