@@ -1,20 +1,24 @@
 """Studies: what a command asks for, what its intervals hold, what fits a budget, and the page."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks.study import coverage
+from tests.helpers.commands import git_init
 from tests.helpers.evaluated import evaluated
 from tuneline.cli.study.command import configurations, read_numbers, spread
 from tuneline.scoring.counts import macro_f1
+from tuneline.study import schedule
 from tuneline.study.analysis import PLAIN, analyse, bend_weights, slope_weights, to_json
 from tuneline.study.crossed import crossed, holm
 from tuneline.study.page import State, page
-from tuneline.study.plan import Run, check_name, experiment_name, title
+from tuneline.study.plan import Run, check_name, experiment_name, make_runs, title, write_plan
 from tuneline.study.results import Result, Table
-from tuneline.study.schedule import Times, fitting, read_budget
+from tuneline.study.schedule import Schedule, Times, devices, fitting, read_budget
 from tuneline.study.scores import counts_of, item_scores, jackknife
 from tuneline.study.space import Range, grid, random_search, read_space
 
@@ -209,3 +213,77 @@ def test_the_page_says_it_in_both_languages_and_the_figures_are_json():
 def test_names_of_configurations_and_experiments():
     assert title((("lora.r", "8"), ("train.epochs", "2"))) == "r=8, epochs=2"
     assert experiment_name("s", run_of()._replace(key="0123456789abcdef")) == "s-0123456789"
+
+
+def test_each_worker_has_gpus_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    monkeypatch.setattr(schedule, "gpu_slots", lambda: [None] * 3)
+    monkeypatch.setattr(schedule, "on_cpu", lambda: False)
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in devices("auto")] == ["4", "6", "7"]
+    assert devices(2) == [{"CUDA_VISIBLE_DEVICES": "4,6"}]
+    with pytest.raises(ValueError, match=r"deepspeed.processes is 4 and 3 GPUs are there"):
+        devices(4)
+    monkeypatch.setattr(schedule, "on_cpu", lambda: True)
+    assert devices(2) == [{}]
+
+
+def test_runs_share_workers_and_one_that_fails_costs_only_itself(monkeypatch, tmp_path, capsys):
+    runs = [run_of(seed=seed) for seed in range(6)]
+    used, most, made, lost = [], [0], set(), [runs[2].key]
+
+    def start(study, run, log, worker, environment):
+        log.write_text("Running stage 'train':\ntrain: it does not fit\nERROR: failed to reproduce 'train'\n")
+        assert worker not in used
+        used.append(worker)
+        most[0] = max(most[0], len(used))
+        status = int(run.seed == 3)
+        # The first try of one ends well and leaves nothing, as when DVC took another's place.
+        if lost and run.key in lost:
+            lost.remove(run.key)
+        elif not status:
+            made.add(run.key)
+        looks = [None, None]
+
+        def poll():
+            if looks:
+                return looks.pop()
+            used.remove(worker)
+            return status
+
+        return SimpleNamespace(poll=poll, returncode=status)
+
+    monkeypatch.setattr(schedule, "start", start)
+    monkeypatch.setattr(schedule, "finished", lambda study, ones: {one.key: "r" for one in ones if one.key in made})
+    monkeypatch.setattr(schedule, "POLL", 0.0)
+    going = Schedule("s", runs, [{"CUDA_VISIBLE_DEVICES": name} for name in "01"], tmp_path)
+    ended = [run.seed for run, _, _ in going.run(lambda run: run.seed != 5)]
+    assert sorted(ended) == [0, 1, 2, 4]
+    assert [run.seed for run in going.waiting] == [5]
+    assert list(going.failed) == [runs[3].key]
+    assert going.attempts[runs[2].key] == 1
+    assert most[0] == 2
+    assert "study: FAILED seed 3, 1 of the rows, as in params.yaml: train: it does not fit" in capsys.readouterr().out
+
+
+def test_plans_tell_runs_apart_by_all_that_decides_them(workspace):
+    folder = workspace()
+    git_init(folder)
+    (folder / "data/raw/a.csv").write_text("q,a\n")
+    runs = make_runs(grid(read_space(["lora.r=8,16"])), [1.0, 0.5], [17, 18])
+    # lora.r is 16 as it is.
+    assert [(title(run.configuration), run.share, run.seed) for run in runs[:3]] == [
+        ("as in params.yaml", 1.0, 17), ("r=8", 1.0, 17), ("as in params.yaml", 0.5, 17),
+    ]  # fmt: skip
+    assert len(runs) == len({run.key for run in runs}) == 8
+    assert runs[-1].overrides == ("lora.r=8", "train.seed=18", "data.train_share=0.5")
+    assert runs[0].overrides == ()
+    more = make_runs(grid(read_space(["lora.r=8,16,32"])), [0.5, 1.0], [17, 18, 19])
+    assert {run.key for run in runs} < {run.key for run in more}
+    (folder / "data/raw/a.csv").write_text("q,a\nx,y\n")
+    assert not {run.key for run in runs} & {run.key for run in make_runs([()], [1.0], [17])}
+    written = write_plan("s", {"seeds": [17, 18]}, runs).read_text(encoding="utf-8")
+    assert written.count("experiment: s-") == 8
+    for wrong, said in (("lora.x=1", "expected keys of"), ("lora.r=-1", "lora.r is -1, expected greater than 0")):
+        with pytest.raises(ValueError, match=said):
+            make_runs(grid(read_space([wrong])), [1.0], [17])
+    assert Path("params.yaml").is_file()
