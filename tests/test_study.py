@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.study import coverage
+from benchmarks.study.coverage import coverage
 from tests.helpers.commands import git_init
 from tests.helpers.evaluated import evaluated
 from tuneline.cli.study.command import configurations, read_numbers, spread
