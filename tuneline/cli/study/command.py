@@ -141,7 +141,7 @@ class Study:
         missing = sum(seconds for key, seconds in expected.items() if key not in left)
         if times:
             lines.append(
-                f"together {clock(missing / len(self.workers))} on {len(self.workers)} workers, {times.source}"
+                f"together {clock(missing / len(self.workers))}, {len(self.workers)} at a time, {times.source}"
             )
         return lines
 
