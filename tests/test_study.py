@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks.study.coverage import coverage
 from tests.helpers.commands import git_init
@@ -15,6 +16,7 @@ from tuneline.scoring.counts import macro_f1
 from tuneline.study import schedule
 from tuneline.study.analysis import PLAIN, analyse, bend_weights, slope_weights, to_json
 from tuneline.study.crossed import crossed, holm
+from tuneline.study.experiments import remove_leftovers
 from tuneline.study.page import State, page
 from tuneline.study.plan import Run, check_name, experiment_name, make_runs, title, write_plan
 from tuneline.study.results import Result, Table
@@ -210,6 +212,15 @@ def test_the_page_says_it_in_both_languages_and_the_figures_are_json():
         analyse(Table(results({PLAIN: 0.0})), "x")
 
 
+def test_other_heldout_items_are_no_comparison():
+    first, *others = results({PLAIN: 0.0})
+    first.scores["rouge_l"].pop("s:0")
+    with pytest.raises(
+        ValueError, match="seed 18, 1 of the rows, as in params.yaml has other held-out items than seed 17"
+    ):
+        Table([first, *others])
+
+
 def test_names_of_configurations_and_experiments():
     assert title((("lora.r", "8"), ("train.epochs", "2"))) == "r=8, epochs=2"
     assert experiment_name("s", run_of()._replace(key="0123456789abcdef")) == "s-0123456789"
@@ -283,7 +294,17 @@ def test_plans_tell_runs_apart_by_all_that_decides_them(workspace):
     assert not {run.key for run in runs} & {run.key for run in make_runs([()], [1.0], [17])}
     written = write_plan("s", {"seeds": [17, 18]}, runs).read_text(encoding="utf-8")
     assert written.count("experiment: s-") == 8
-    for wrong, said in (("lora.x=1", "expected keys of"), ("lora.r=-1", "lora.r is -1, expected greater than 0")):
+    # What a kill left of these runs goes; what is of another program stays.
+    for name, document in (("ours", runs[0].document), ("other", runs[0].document | {"lora": {}})):
+        (folder / f".dvc/tmp/exps/standalone/{name}").mkdir(parents=True)
+        (folder / f".dvc/tmp/exps/standalone/{name}/params.yaml").write_text(yaml.safe_dump(document))
+    assert remove_leftovers(runs) == 1
+    assert [path.name for path in (folder / ".dvc/tmp/exps/standalone").iterdir()] == ["other"]
+    for wrong, said in (
+        ("train.seed=3", "expected --seeds for it"),
+        ("lora.x=1", "expected keys of"),
+        ("lora.r=-1", "lora.r is -1, expected greater than 0"),
+    ):
         with pytest.raises(ValueError, match=said):
             make_runs(grid(read_space([wrong])), [1.0], [17])
     assert Path("params.yaml").is_file()

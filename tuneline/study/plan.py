@@ -45,6 +45,9 @@ def make_runs(configurations: Sequence[Changes], shares: Sequence[float], seeds:
     The parameters as they are come first. Runs that come to the same parameters are one. Raises ValueError for parameters that
     no stage would take.
     """
+    for key, option in {"train.seed": "--seeds", SHARE: "--shares"}.items():
+        if any(key == name for changes in configurations for name, _ in changes):
+            raise ValueError(f"-S {key} is given, expected {option} for it")
     params, made_of = read_params(), inputs_digest()
     documents = {changes: changed(changes) for changes in dict.fromkeys([(), *configurations])}
     runs: dict[str, Run] = {}
@@ -137,6 +140,11 @@ def check_name(name: str) -> str:
 def title(changes: Changes) -> str:
     """A configuration in words."""
     return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in changes) or "as in params.yaml"
+
+
+def describe(run: Run) -> str:
+    """A run in words."""
+    return f"seed {run.seed}, {run.share:.4g} of the rows, {title(run.configuration)}"
 
 
 def write_plan(study: str, asked: dict[str, Any], runs: Sequence[Run]) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from tuneline.runtime.atomic import write_json
 from tuneline.study.crossed import Matrix
 from tuneline.study.experiments import read_rows, training_rows
-from tuneline.study.plan import Run
+from tuneline.study.plan import Run, describe
 from tuneline.study.scores import item_scores
 
 
@@ -41,18 +41,19 @@ class Table:
     """Results by configuration, share and seed."""
 
     def __init__(self, results: list[Result]) -> None:
-        """Raises ValueError when no item is in all of them."""
+        """Raises ValueError when runs have answered other items than the first one."""
         self.results = {(one.run.configuration, one.run.share, one.run.seed): one for one in results}
         self.shares = sorted({one.run.share for one in results})
         self.configurations = sorted({one.run.configuration for one in results})
         scores = [one.scores for one in results]
         self.metrics = [name for name in scores[0] if all(name in one for one in scores)]
-        self.items = {name: sorted(set.intersection(*(set(one[name]) for one in scores))) for name in self.metrics}
-        if not any(self.items.values()):
-            raise ValueError(
-                "the runs have no held-out item in common, expected the same ones: leave data.heldout, data.seed and the "
-                "sources alone in a study"
-            )
+        self.items = {name: sorted(scores[0][name]) for name in self.metrics}
+        for one in results:
+            if any(one.scores[name].keys() != scores[0][name].keys() for name in self.metrics):
+                raise ValueError(
+                    f"{describe(one.run)} has other held-out items than {describe(results[0].run)}: expected the same ones, so "
+                    "leave data.heldout, data.seed and the sources alone in a study"
+                )
 
     def seeds(self, *cells: tuple[Any, float]) -> list[int]:
         """Those with a result in every one of these cells (configuration, share)."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tuneline.runtime.slots import VISIBLE, gpu_slots, on_cpu, visible_names
 from tuneline.study.experiments import Started, finished, start
-from tuneline.study.plan import Run, title
+from tuneline.study.plan import Run, describe
 
 ATTEMPTS = 3
 """Of a run that ended well and left no experiment, as when two that begin at once take each other's place in DVC's list."""
@@ -121,11 +121,6 @@ class Schedule:
             return
         self.failed[run.key] = started.log
         print(f"study: FAILED {describe(run)}: {last_line(started.log)} ({started.log})", flush=True)
-
-
-def describe(run: Run) -> str:
-    """A run in words."""
-    return f"seed {run.seed}, {run.share:.4g} of the rows, {title(run.configuration)}"
 
 
 def _locked(log: Path) -> bool:

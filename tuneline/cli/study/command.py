@@ -90,7 +90,8 @@ class Study:
     def go(self, *, dry_run: bool) -> None:
         """Show the plan, run what is missing, and write the page. Ends with status 1 where a run failed."""
         from tuneline.study.experiments import remove_leftovers
-        from tuneline.study.schedule import Schedule, describe, fitting
+        from tuneline.study.plan import describe
+        from tuneline.study.schedule import Schedule, fitting
 
         waiting = [run for run in self.runs if run.key not in self.revisions]
         times = estimate(self.params) if waiting and (dry_run or self.budget is not None) else None
@@ -132,7 +133,7 @@ class Study:
     def table(self, expected: Mapping[str, float], left: set[str], times: "Times | None") -> list[str]:
         """The runs, with what each will take."""
         from tuneline.cli.plan import clock
-        from tuneline.study.schedule import describe
+        from tuneline.study.plan import describe
 
         lines = [f"{'':>4}  {'expected':>12}  run"]
         for number, run in enumerate(self.runs, start=1):
