@@ -94,7 +94,7 @@ class Study:
         from tuneline.study.schedule import Schedule, fitting
 
         waiting = [run for run in self.runs if run.key not in self.revisions]
-        times = estimate(self.params) if waiting and (dry_run or self.budget is not None) else None
+        times = estimate(trying=dry_run or self.budget is not None) if waiting else None
         expected = {run.key: times.of(run, self.params) for run in waiting} if times else {}
         if self.budget is not None and waiting and times is None:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tuneline.runtime.stage import SPEED
 from tuneline.study.schedule import Times
@@ -13,18 +12,18 @@ ONCE_MORE = ("convert", "tokenize", "evaluate")
 """Stages that a run may go through beside training."""
 
 
-def estimate(params: dict[str, Any]) -> Times | None:
-    """Of the parameters as they are; None where nothing has run and there are no tokens to try."""
+def estimate(*, trying: bool) -> Times | None:
+    """Of the parameters as they are; None where nothing has run, and two steps are not to be tried or there are no tokens."""
     measured = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in SPEED.glob("*.json")}
     rest = DVC + sum(measured[stage]["wall_seconds"] for stage in ONCE_MORE if stage in measured)
     if "train" in measured:
         return Times(
             measured["train"]["wall_seconds"], rest, "as the stages took when they last ran (`tuneline times`)"
         )
-    return planned(params, rest)
+    return planned(rest) if trying else None
 
 
-def planned(params: dict[str, Any], rest: float) -> Times | None:
+def planned(rest: float) -> Times | None:
     """By two steps of training, as `tuneline plan` has it; answers are not in it where `evaluate` has never run."""
     from tuneline.cli.machine import this_machine
     from tuneline.cli.prediction import TOKENS, predict
