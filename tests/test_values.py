@@ -27,6 +27,7 @@ FINE: dict[str, tuple[Any, ...]] = {
     "base.max_perplexity_zh": (2.5, None), "base.max_perplexity_en": (2.5, None),
     "data.heldout_source": NULL, "data.validation_source": NULL, "data.exclude": (*TEXT, [], ["a", "a"]),
     "data.seed": (0, 2**31), "data.max_leak_rate": (0, "1e-5"), "data.max_reject_rate": (0, "1e-5"), "data.repairs": ([],),
+    "data.train_share": ("1e-5",),
     "data.placeholders": ({},), "tokenize.max_prompt_tokens": NULL,
     "lora.alpha": (2.5, "1e-5"), "lora.dropout": (0, "1e-5"), "lora.loraplus_ratio": (2.5,), "lora.target_modules": TEXT,
     "lora.layers_to_transform": NULL, "lora.layers_pattern": NULL, "lora.modules_to_save": ([],), "lora.quantize": NULL,

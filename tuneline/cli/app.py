@@ -19,6 +19,10 @@ COMMANDS = {
     "repro": ("tuneline.cli.repro", "Run the pipeline: `dvc repro` with less text, and the summary at the end."),
     "summary": ("tuneline.cli.summary", "Show what the last run gave, what is wrong with it, and what to do next."),
     "plan": ("tuneline.cli.plan", "Predict parameters, memory and time of the current params, and whether they fit."),
+    "study": (
+        "tuneline.cli.study.command",
+        "Run seeds × shares of the data × parameters, and say what is more than luck.",
+    ),
     "compare": ("tuneline.cli.compare", "Compare held-out answers of revisions or experiments, item by item."),
     "chat": ("chat.terminal", "Chat with the base, the adapter or the merged model in the terminal."),
     "serve": ("chat.serve", "Serve an OpenAI-compatible API."),

@@ -34,6 +34,8 @@ class SourceCounts:
     files: int = 0
     beyond_limit: int = 0
     """Raw records that the source's limit leaves out; they are no items."""
+    beyond_share: int = 0
+    """Rows to train on that data.train_share leaves out; they are no items."""
     weight: float = 1.0
     """Times that a training row is taken in an epoch; 0 for rows to validate on, which are in `train` as well."""
     reasons: Counter[str] = field(default_factory=Counter)

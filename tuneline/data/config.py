@@ -140,6 +140,8 @@ class Data(Section):
     """Share of a source's rows that may leak before the stage fails: rows that look alike may be innocent."""
     max_reject_rate: Number = Field(ge=0, le=1)
     """Share of a source's items that may be rejected before the stage fails."""
+    train_share: Number = Field(default=1.0, gt=0, le=1)
+    """Of the training rows, drawn by a hash of their text: a smaller share is within a larger one. Held-out items stay."""
     repairs: Annotated[list[Repair], Different]
     """What may be changed in the text that is trained on; each change is counted."""
     placeholders: dict[Name, str]

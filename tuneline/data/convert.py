@@ -15,7 +15,7 @@ import numpy as np
 from tuneline.data.accounting import SourceCounts, account, check_rejects
 from tuneline.data.batches import batch_jobs, excluded_ids
 from tuneline.data.config import Data
-from tuneline.data.heldout import Split, split_items
+from tuneline.data.heldout import Split, beyond_share, split_items
 from tuneline.data.leaks.contamination import HeldoutIndex, Leak
 from tuneline.data.leaks.limit import check_leak_rates
 from tuneline.data.leaks.search import build_index, find_leaks
@@ -59,7 +59,10 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
             params, keys["source"], split.training, leaks, index, lambda row: spool.texts(row, int(split.parts[row]))
         )
         heldout_file.writelines(heldout_records)
-        write_records(spool, keys, split, index, leaks, params.leak_policy, train_file, removed_file, counts)
+        left_out = split.training & beyond_share(params, keys)
+        # A leak is one, whether its row would be trained on or not.
+        left_out[list(leaks) if params.leak_policy != "keep" else []] = False
+        write_records(spool, keys, split, index, leaks, left_out, params.leak_policy, train_file, removed_file, counts)
         return account(params, counts) | {"unknown_excluded": unknown_excluded(params, raw, counts)}
 
 
@@ -109,16 +112,19 @@ def read_sources(
 
 def write_records(
     spool: Spool, keys: "NDArray[Any]", split: Split, index: HeldoutIndex, leaks: dict[int, Leak],
-    policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
+    left_out: "NDArray[np.bool_]", policy: str, train: IO[bytes], removed: IO[bytes], counts: list[SourceCounts],
 ) -> None:  # fmt: skip
     """Second pass: training records and what was removed. Raises ValueError for a leak when the policy is to fail."""
     is_plain = split.training
     is_plain[list(leaks)] = False
+    is_plain &= ~left_out
     is_heldout = set(split.heldout.tolist())
     for number, source_counts in enumerate(counts):
         rows = is_plain & (keys["source"] == number)
         source_counts.train += int(rows.sum())
         source_counts.conflicts += int(split.conflicts[rows].sum())
+        source_counts.beyond_share = int((left_out & (keys["source"] == number)).sum())
+        source_counts.items -= source_counts.beyond_share
     failures: list[tuple[float, str]] = []
     with ProgressBar("convert: writing", len(keys), "items") as bar:
         for first in range(0, len(keys), WRITTEN):
@@ -126,6 +132,8 @@ def write_records(
             for row in (first + np.flatnonzero(~is_plain[first:end])).tolist():
                 train.write(spool.records(begin, row))
                 begin = row + 1
+                if left_out[row]:
+                    continue
                 source_counts = counts[keys["source"][row]]
                 line = spool.record(row)
                 if not split.kept[row]:

@@ -115,6 +115,15 @@ def question_hashes(keys: "NDArray[Any]", parts: "NDArray[np.uint8]") -> "NDArra
     return hashes
 
 
+def beyond_share(params: Data, keys: "NDArray[Any]") -> "NDArray[np.bool_]":
+    """Mask of the rows that `data.train_share` leaves out, were they to be trained on; none of a source to validate on.
+
+    By a hash of their messages, which no other choice rests on: what a share has, every larger one has, too.
+    """
+    left = keys["content"][:, 1] >= params.train_share * 2.0**64
+    return left if params.validation_number is None else left & (keys["source"] != params.validation_number)
+
+
 def find_conflicts(questions: "NDArray[np.uint64]", kept: "NDArray[np.bool_]") -> "NDArray[np.bool_]":
     """Mask of kept items whose question another kept item has too: with another answer, or it were a duplicate."""
     conflicts = np.zeros(len(questions), dtype=bool)

@@ -29,6 +29,8 @@ def _reading(name: str, row: dict[str, Any]) -> Iterator[str]:
         )
     if row["beyond_limit"]:
         yield f"{row['beyond_limit']} rows of {name} are left out by its limit"
+    if row["beyond_share"]:
+        yield f"{row['beyond_share']} rows of {name} are left out by data.train_share"
 
 
 def _answers(name: str, row: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""How often the intervals of a study hold the truth."""

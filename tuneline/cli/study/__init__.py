@@ -1,0 +1,1 @@
+"""The command `tuneline study`, and the times that it plans by."""

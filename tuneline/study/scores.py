@@ -1,0 +1,64 @@
+"""Scores of a run, item by item: what an interval over seeds and items is computed from.
+
+A corpus-level metric (F1) is no mean over items. It is made one by its jackknife values (Efron and Tibshirani 1993, chapter
+11): what each item adds to the figure of all, shifted so that their mean is that figure.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tuneline.evaluate.compare import OWN_COUNTERS, count
+from tuneline.formats.metrics import MAIN_METRICS, METRICS
+from tuneline.scoring.calls import CALL_COUNTERS
+from tuneline.scoring.counts import CORPUS_METRICS, Array, CorpusMetric, Counts, classes_of, merge_others, tensor
+
+Row = dict[str, Any]
+"""A line of predictions.jsonl."""
+SIDE = "tuned"
+BESIDE = ("nll_per_char",)
+"""Metrics that a study shows beside those that a model is judged by."""
+
+
+def item_scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """{metric: {id of an item: value}} of the tuned model's answers, by which the mean over items is the metric.
+
+    Metrics are those that a model is judged by, the NLL, and all that the project defines itself.
+    """
+    result = {}
+    tasks = {row["task"] for row in rows}
+    for name in (name for name in MAIN_METRICS if METRICS[name].task in tasks):
+        of_task = [row for row in rows if row["task"] == METRICS[name].task]
+        values = jackknife(counts_of(of_task, name), CORPUS_METRICS[name])
+        result[name] = {row["id"]: float(value) for row, value in zip(of_task, values, strict=True)}
+    own = [name for name in rows[0]["scores"][SIDE] if name not in METRICS]
+    judged = [name for name in MAIN_METRICS if METRICS[name].task is None]
+    for name in (*judged, *own, *BESIDE):
+        found = {row["id"]: row["scores"][SIDE].get(name) for row in rows}
+        if all(value is not None for value in found.values()):
+            result[name] = {key: float(value) for key, value in found.items()}
+    return result
+
+
+def counts_of(rows: Sequence[Row], name: str) -> Array:
+    """[items, classes, 3] of a corpus-level metric."""
+    items = [_counted(row, name) for row in rows]
+    wanted = {key for item in items for key, (_, _, actual) in item.items() if actual}
+    merged = [merge_others(item, wanted) for item in items]
+    return tensor(merged, classes_of(merged))
+
+
+def _counted(row: Row, name: str) -> Counts:
+    if name in CALL_COUNTERS:
+        return CALL_COUNTERS[name](row, SIDE)
+    return OWN_COUNTERS[name](row[SIDE], row["references"]) if name in OWN_COUNTERS else count(row, SIDE)
+
+
+def jackknife(counts: Array, metric: CorpusMetric) -> Array:
+    """[items] whose mean is the metric of all counts [items, classes, 3], and whose spread is that of leaving one out."""
+    whole = float(metric(counts.sum(axis=0)))
+    if len(counts) < 2:
+        return np.full(len(counts), whole)
+    without = metric(counts.sum(axis=0) - counts)
+    return whole + (len(counts) - 1) * (without.mean() - without)
