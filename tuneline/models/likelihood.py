@@ -110,9 +110,7 @@ def answer_states(model: Any, rows: Sequence[Encoded], tokens: int = TOKENS) -> 
 
 
 @torch.inference_mode()
-def row_states(
-    model: Any, rows: Sequence[Encoded], tokens: int = TOKENS
-) -> Iterator[list[tuple[int, torch.Tensor]]]:
+def row_states(model: Any, rows: Sequence[Encoded], tokens: int = TOKENS) -> Iterator[list[tuple[int, torch.Tensor]]]:
     """Numbers of rows, and what the head takes at each of their T positions, [T, H].
 
     Those of like length together: longest first, up to so many tokens with the padding. It is on the right, where what comes

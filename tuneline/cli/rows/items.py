@@ -15,6 +15,8 @@ from tuneline.tokenize.encode import Summary, encoded
 class Item(NamedTuple):
     """A record that is trained on."""
 
+    number: int
+    """Of its line in the file, from 0."""
     record: Record
     rows: list[Encoded]
     """Several where tokenize.overlong has split it."""
@@ -27,13 +29,14 @@ def read_items(records: Path, tokens: Path, tokenizer: Any, params: Tokenize) ->
     """
     stored = Tokens(tokens)
     items, place = [], 0
-    for record, rows in encoded(read_records(records), load_prompter(tokenizer), params, Summary()):
+    every = encoded(read_records(records), load_prompter(tokenizer), params, Summary())
+    for number, (record, rows) in enumerate(every):
         for row in rows:
             if place >= len(stored) or stored.row(place)[0].tolist() != row.input_ids:
                 raise ValueError(_stale(tokens, records))
             place += 1
         if rows:
-            items.append(Item(record, rows))
+            items.append(Item(number, record, rows))
     if place != len(stored):
         raise ValueError(_stale(tokens, records))
     return items
