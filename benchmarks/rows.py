@@ -36,22 +36,27 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder of the base, as the stage `base` wrote it")
     parser.add_argument("--rows", type=int, default=135, help="of each task")
     parser.add_argument("--seed", type=int, default=1, help="of the draw and of the swaps")
-    parser.add_argument("--folder", type=Path, help="where the run is kept; one that was kept is scored again")
+    parser.add_argument(
+        "--folder", type=Path, help="where the run is kept; one that was kept goes on, or is ranked again"
+    )
     options = parser.parse_args()
     require_file(options.base / "config.json", "run `dvc repro base`")
     kept = nullcontext(str(options.folder)) if options.folder else tempfile.TemporaryDirectory()
     with kept as folder:
         root = Path(folder).resolve()
         if not (root / "planted.json").is_file():
-            train_on_swapped(root, options.base, options.rows, options.seed)
+            plant(root, options.base, options.rows, options.seed)
+        if not (root / "models/adapter").is_dir():
+            for stage in ("convert", "tokenize", "train"):
+                project.run_stage(root, stage)
         run_python("-m", "tuneline", "rows", cwd=root)
         with jsonlines.open(root / "metrics/rows.jsonl") as lines:
             rows = list(lines)
         report(rows, set(project.read_json(root / "planted.json")))
 
 
-def train_on_swapped(root: Path, base: Path, count: int, seed: int) -> None:
-    """A project whose adapter has seen the swapped answers; planted.json names them by file and line."""
+def plant(root: Path, base: Path, count: int, seed: int) -> None:
+    """Write a project with swapped answers; planted.json names them by file and line."""
     project.lawbench()
     project.make_project(root, base)
     planted = []
@@ -66,8 +71,6 @@ def train_on_swapped(root: Path, base: Path, count: int, seed: int) -> None:
     sources = [{"path": f"{task}.jsonl", "system": "", **options} for task, options in TASKS.items()]
     changes: dict[str, Any] = {"data": {"sources": sources, "heldout": 1, "placeholders": {}, "max_leak_rate": 1.0}}
     project.write_params(root, changes)
-    for stage in ("convert", "tokenize", "train"):
-        project.run_stage(root, stage)
     (root / "planted.json").write_text(json.dumps(planted), encoding="utf-8")
 
 

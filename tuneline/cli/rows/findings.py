@@ -31,6 +31,8 @@ class Measured(NamedTuple):
     tuned_nll: Floats
     information: Floats
     """Nats that the question tells the tuned model of its answer: how much likelier the answer is with it."""
+    tokens: NDArray[np.int64]
+    """Of the last answer."""
     fit: Floats
     """How much nearer the answer is to what its question leads to than other answers are (tuneline.cli.rows.fit)."""
     prompt: NDArray[np.float32]
@@ -94,11 +96,25 @@ def suspicion(groups: Iterable[list[int]], measured: Measured, quality: Mapping[
     """
     score = np.zeros(len(measured.information))
     for group in groups:
-        signs = [standard_scores(measured.information[group]), standard_scores(measured.fit[group])]
+        signs = [
+            standard_scores(evidence(measured.information[group], measured.tokens[group])),
+            standard_scores(measured.fit[group]),
+        ]
         if all(row in quality for row in group):
             signs.append(standard_scores(np.array([quality[row] for row in group])))
         score[group] = -np.mean(signs, 0)
     return score
+
+
+def evidence(information: Floats, tokens: NDArray[np.int64]) -> Floats:
+    """What speaks for an answer's being its question's, [rows], up to a factor: the logarithm of a ratio of likelihoods.
+
+    The answer of n tokens to its own question gets so much information a token, r, and one to another question none, each
+    with a spread that grows with n: two normal distributions around r n and 0, whose ratio goes by the distance to r n / 2.
+    """
+    rate = information.sum() / tokens.sum()
+    result: Floats = information - max(rate, 0.0) * tokens / 2
+    return result
 
 
 def standard_scores(values: Floats) -> Floats:

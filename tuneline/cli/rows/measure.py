@@ -89,6 +89,7 @@ def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> 
         base_nll=np.bincount(owners, base["nll"]) / tokens,
         tuned_nll=np.bincount(owners, tuned["nll"]) / tokens,
         information=without["last"] - tuned["last"][final],
+        tokens=np.array([supervised(row) for row in alone]),
         fit=fits(by_source([item.record for item in items]), prompt, answer),
         prompt=prompt,
         answer=answer,
