@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from benchmarks.rows import recall_rows, swap_answers
+from tests.helpers.paths import ROOT
 from tests.helpers.workspace import make_trained, write_records
 from tuneline.cli.app import app
 from tuneline.cli.rows import measure, passes
@@ -232,7 +233,7 @@ def trained(tmp_path, canonical_base, monkeypatch) -> Path:
     chats = [record(row, f"第{row}个问题怎么办", f"第{row}个回答，多休息。")["messages"] for row in range(30)]
     chats[9] = record(9, "很长" * 400, "是")["messages"]
     write_records(tmp_path, chats)
-    shipped = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     shipped["evaluate"]["dtype"] = "float32"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(shipped, allow_unicode=True), encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -20,6 +20,10 @@ LEAST = FOLDS
 """Rows that a label needs, so that each fold can learn it; rarer ones are not judged."""
 
 
+LOOSENESS = 5.0
+"""Inverse of the ridge penalty, for standardised states whose squared length is 1 on average."""
+
+
 class LabelIssue(NamedTuple):
     quality: float
     """cleanlab's score, from 0 to 1: the probability of the given label, or for sets the least of all labels' own."""
@@ -81,7 +85,7 @@ def _out_of_sample(states: NDArray[np.float32], given: NDArray[np.int64]) -> NDA
     from sklearn.preprocessing import StandardScaler
 
     # States have about as many features as there are rows: without a strong penalty every fold is learnt by heart.
-    classifier: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    classifier: Any = make_pipeline(StandardScaler(), LogisticRegression(C=LOOSENESS / states.shape[1], max_iter=1000))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

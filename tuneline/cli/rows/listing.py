@@ -40,7 +40,7 @@ def listed(records: Sequence[Record], lines: Sequence[dict[str, Any]]) -> list[d
     """Lines with a reason, those of most reasons first, then by rank; with texts, and whether leaving it out is proposed.
 
     What is rare may well be right, so that an outlier is never proposed for that alone; of rows that contradict one another
-    the one of the lowest rank is.
+    the one that is ranked first is.
     """
     by_id = {record["id"]: record for record in records}
     ranks = {line["id"]: line["rank"] for line in lines}
