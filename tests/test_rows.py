@@ -185,7 +185,7 @@ def test_findings_rank_each_row_once_and_say_why():
     assert found[70].rank == 1 and "mismatch" in found[70].reasons
     assert sum("mismatch" in one.reasons for one in found) == 5
     assert "label" in found[4].reasons and found[4].label.suggested == LABELS[numbers[4]]
-    assert found[61].reasons[-1:] == ["conflict"] and found[61].conflicts_with == [62]
+    assert "conflict" in found[61].reasons and found[61].conflicts_with == [62]
     assert "unlikely" in found[80].reasons
     assert found[90].label is None
 

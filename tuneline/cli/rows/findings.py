@@ -58,12 +58,11 @@ def findings(records: Sequence[Record], measured: Measured, share: float) -> lis
     groups = by_source(records)
     labels = doubtful_labels(records, measured.prompt)
     score = suspicion(groups, measured, {row: issue.quality for row, issue in labels.items()})
-    order = np.lexsort([[record["id"] for record in records], -score])
-    ranks = np.empty(len(records), dtype=int)
-    ranks[order] = np.arange(1, len(records) + 1)
+    order = sorted(range(len(records)), key=lambda row: (-score[row], records[row]["id"]))
+    ranks = {row: rank for rank, row in enumerate(order, start=1)}
     conflicts = find_conflicts(records)
     flagged = {
-        "mismatch": set(order[: round(share * len(records))].tolist()),
+        "mismatch": set(order[: round(share * len(records))]),
         "label": {row for row, issue in labels.items() if issue.doubtful},
         "conflict": set(conflicts),
         "unlikely": beyond_fence(measured.tuned_nll, groups),
@@ -71,7 +70,7 @@ def findings(records: Sequence[Record], measured: Measured, share: float) -> lis
     }
     return [
         Finding(
-            int(ranks[row]),
+            ranks[row],
             float(score[row]),
             [kind for kind in KINDS if row in flagged[kind]],
             conflicts.get(row, []),

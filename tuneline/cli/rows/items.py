@@ -32,7 +32,7 @@ def read_items(records: Path, tokens: Path, tokenizer: Any, params: Tokenize) ->
     every = encoded(read_records(records), load_prompter(tokenizer), params, Summary())
     for number, (record, rows) in enumerate(every):
         for row in rows:
-            if place >= len(stored) or stored.row(place)[0].tolist() != row.input_ids:
+            if place >= len(stored) or [part.tolist() for part in stored.row(place)] != [row.input_ids, row.labels]:
                 raise ValueError(_stale(tokens, records))
             place += 1
         if rows:

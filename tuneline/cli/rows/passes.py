@@ -75,8 +75,9 @@ def _part(model: Any, rows: Sequence[Encoded], budget: int, pooled: bool) -> lis
             begin = answer_begin(rows[row])
             last = len(rows[row].labels[begin:]) - rows[row].labels[begin:].count(IGNORE_INDEX)
             sums[:, row] = float(nll.sum()), float(nll[-last:].sum())
-            for mean, span in zip(means if pooled else (), (states[:begin], states[begin:]), strict=pooled):
-                mean[row] = span.float().mean(0).cpu().numpy()
+            if pooled:
+                for mean, span in zip(means, (states[:begin], states[begin:]), strict=True):
+                    mean[row] = span.float().mean(0).cpu().numpy()
     return [*sums, *(np.stack([mean[row] for row in range(len(rows))]) for mean in means if pooled)]
 
 
