@@ -10,7 +10,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from benchmarks.rows import recall_rows, swap_answers
+from benchmarks.rows.swaps import recall_rows, swap_answers
 from tests.helpers.paths import ROOT
 from tests.helpers.workspace import make_trained, write_records
 from tuneline.cli.app import app

@@ -17,7 +17,7 @@ def as_lines(records: Sequence[Record], measured: Measured, found: Sequence[Find
     lines = []
     for row in sorted(range(len(records)), key=lambda row: found[row].rank):
         record, finding = records[row], found[row]
-        line: dict[str, Any] = {name: record[name] for name in ("id", "origin", "source", "task")}  # type: ignore[literal-required]
+        line: dict[str, Any] = {name: record[name] for name in ("id", "origin", "source", "task")}
         line |= {
             "rank": finding.rank,
             "reasons": finding.reasons,

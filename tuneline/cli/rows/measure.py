@@ -88,14 +88,14 @@ def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> 
     values = Measured(
         base_nll=np.bincount(owners, base["nll"]) / tokens,
         tuned_nll=np.bincount(owners, tuned["nll"]) / tokens,
-        information=without["last"] - tuned["last"][final],
+        information=(without["last"] - tuned["last"][final]).astype(np.float64),
         tokens=np.array([supervised(row) for row in alone]),
         fit=fits(by_source([item.record for item in items]), prompt, answer),
         prompt=prompt,
         answer=answer,
     )
     with atomic_output(folder / RESULT) as partial, partial.open("wb") as stream:
-        np.savez(stream, records=np.array([item.number for item in items]), **values._asdict())
+        np.savez(stream, allow_pickle=False, records=np.array([item.number for item in items]), **values._asdict())
     for name in ("base", "tuned", "alone"):
         remove(folder / name)
 

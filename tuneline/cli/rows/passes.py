@@ -39,7 +39,7 @@ def nll_pass(
             if not file.is_file():
                 computed = _part(model(), [rows[row] for row in part], budget, pooled)
                 with atomic_output(file) as partial, partial.open("wb") as stream:
-                    np.savez(stream, **dict(zip(names, computed, strict=True)))
+                    np.savez(stream, allow_pickle=False, **dict(zip(names, computed, strict=True)))
             with np.load(file, allow_pickle=False) as kept:
                 columns = [kept[name] for name in names]
             found |= {row: [column[place] for column in columns] for place, row in enumerate(part)}

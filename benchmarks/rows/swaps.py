@@ -95,14 +95,10 @@ def report(rows: Sequence[Mapping[str, Any]], planted: set[str]) -> None:
 
 def recall_rows(ranked: Sequence[str], planted: set[str]) -> list[tuple[object, ...]]:
     """A line for all tasks, of whose one list the first 5 % are read, and one for each task, of its rows alone."""
-    found = []
+    found: list[tuple[object, ...]] = []
     for name in ("all", *TASKS):
         own = [origin for origin in ranked if name == "all" or origin.startswith(f"{name}.")]
         wanted = planted & set(own)
         hits = wanted & set(own[: round(SHARE * len(own))])
         found.append((name, len(own), len(wanted), len(hits), f"{len(hits) / max(1, len(wanted)):.2f}"))
     return found
-
-
-if __name__ == "__main__":
-    main()
