@@ -20,6 +20,7 @@ from tuneline.cli.rows.fit import fits
 from tuneline.cli.rows.items import answer_begin, last_answer_alone, read_items, under_other_prompt
 from tuneline.cli.rows.label_issues import label_issues, label_set_issues
 from tuneline.cli.rows.listing import as_lines, listed
+from tuneline.cli.rows.overlap import overlaps
 from tuneline.cli.rows.page import page
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import write_tokens
@@ -52,6 +53,7 @@ def plain(rows: int, **changes: np.ndarray) -> Measured:
     even = np.linspace(1, 2, rows)
     states = np.random.default_rng(3).normal(size=(2, rows, 4)).astype(np.float32)
     values = {"base_nll": even, "tuned_nll": even, "information": even, "tokens": np.full(rows, 4), "fit": even}
+    values["overlap"] = even
     return Measured(**(values | {"prompt": states[0], "answer": states[1]} | changes))
 
 
@@ -129,6 +131,16 @@ def test_a_swapped_answer_lies_far_from_where_its_question_leads():
     assert fits([[0, 1]], prompt, answer).tolist() == [0.0] * 120
 
 
+def test_an_answer_takes_up_what_its_own_question_says():
+    people = ["张某某", "李某", "王五", "赵六", "周七", "吴八"]
+    questions = [f"被告人{name}偷走{number}部手机。" for number, name in enumerate(people)]
+    answers = [f"嫌疑人:{name}" for name in people]
+    answers[1], answers[4] = answers[4], answers[1]
+    found = overlaps([list(range(6))], [*questions, "无"], [*answers, ""])
+    assert set(np.argsort(found[:6])[:2].tolist()) == {1, 4} and found[6] == 0
+    assert overlaps([[0, 1]], ["你好", "再见"], ["", ""]).tolist() == [0, 0]
+
+
 def test_evidence_of_a_long_answer_weighs_more():
     # Half of 3 nats for 30 tokens, by a rate of 0.1 a token, speaks for neither.
     tokens = np.array([10, 100, 30, 10, 100])
@@ -203,7 +215,7 @@ def test_the_page_lists_reasons_and_proposes_what_to_leave_out(browser, tmp_path
     assert lines[0] == {
         "id": "s:007", "origin": "s.csv:7", "source": "s", "task": "qa", "rank": 1, "reasons": found[7].reasons,
         "base_nll_per_token": lines[0]["base_nll_per_token"], "tuned_nll_per_token": lines[0]["tuned_nll_per_token"],
-        "information": -9.0, "fit": lines[0]["fit"], "suspicion": lines[0]["suspicion"],
+        "information": -9.0, "fit": lines[0]["fit"], "overlap": lines[0]["overlap"], "suspicion": lines[0]["suspicion"],
     }  # fmt: skip
     shown = listed(records, lines)
     proposed = [row["id"] for row in shown if row["proposed"]]

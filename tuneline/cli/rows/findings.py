@@ -35,6 +35,8 @@ class Measured(NamedTuple):
     """Of the last answer."""
     fit: Floats
     """How much nearer the answer is to what its question leads to than other answers are (tuneline.cli.rows.fit)."""
+    overlap: Floats
+    """How much more of the answer stands in its question than in others (tuneline.cli.rows.overlap)."""
     prompt: NDArray[np.float32]
     """Mean hidden states of the base over the prompt, [rows, H]."""
     answer: NDArray[np.float32]
@@ -98,6 +100,7 @@ def suspicion(groups: Iterable[list[int]], measured: Measured, quality: Mapping[
         signs = [
             standard_scores(evidence(measured.information[group], measured.tokens[group])),
             standard_scores(measured.fit[group]),
+            standard_scores(measured.overlap[group]),
         ]
         if all(row in quality for row in group):
             signs.append(standard_scores(np.array([quality[row] for row in group])))

@@ -35,10 +35,15 @@ def _fits(prompt: NDArray[np.float64], answer: NDArray[np.float64]) -> NDArray[n
     for fold in range(FOLDS):
         held = np.arange(len(x)) % FOLDS == fold
         predicted[held] = _ridge(x[~held], y[~held], x[held])
-    cosines = _unit(predicted) @ _unit(y).T
-    own = np.diag(cosines)
-    others = (cosines.sum(1) - own) / (len(x) - 1)
-    return (own - others) / np.maximum(cosines.std(1), 1e-6)
+    return above_others(_unit(predicted) @ _unit(y).T)
+
+
+def above_others(likeness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each diagonal value is above the mean of the others of its line, in the line's standard deviations."""
+    own = np.diag(likeness)
+    others = (likeness.sum(1) - own) / (len(likeness) - 1)
+    result: NDArray[np.float64] = (own - others) / np.maximum(likeness.std(1), 1e-6)
+    return result
 
 
 def _ridge(x: NDArray[np.float64], y: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ def as_lines(records: Sequence[Record], measured: Measured, found: Sequence[Find
             "tuned_nll_per_token": _rounded(measured.tuned_nll[row]),
             "information": _rounded(measured.information[row]),
             "fit": _rounded(measured.fit[row]),
+            "overlap": _rounded(measured.overlap[row]),
             "suspicion": _rounded(finding.suspicion),
         }
         if finding.conflicts_with:

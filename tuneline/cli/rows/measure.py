@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tuneline.cli.rows.findings import Measured, by_source
-from tuneline.formats.records import Record, read_records
+from tuneline.formats.records import Record, last_question, read_records
+from tuneline.formats.records import answer as answer_of
 from tuneline.runtime.atomic import atomic_output, remove
 from tuneline.runtime.hashing import file_sha256, files, folder_sha256
 from tuneline.tokenize.config import Tokenize
@@ -68,6 +69,7 @@ def key(inputs: Inputs, params: Tokenize, dtype: "Dtype") -> str:
 def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> None:
     from tuneline.cli.rows.fit import fits
     from tuneline.cli.rows.items import flat_rows, last_answer_alone, read_items, supervised, under_other_prompt
+    from tuneline.cli.rows.overlap import overlaps
     from tuneline.cli.rows.passes import nll_pass
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
@@ -84,13 +86,18 @@ def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> 
     # Of a record that was split, the last row has its last answer.
     final = np.flatnonzero(np.diff([*owners, len(items)]))
     tokens = np.bincount(owners, [supervised(row) for row in rows])
+    records = [item.record for item in items]
+    groups = by_source(records)
     prompt, answer = base["prompt"][final], base["answer"][final]
     values = Measured(
         base_nll=np.bincount(owners, base["nll"]) / tokens,
         tuned_nll=np.bincount(owners, tuned["nll"]) / tokens,
         information=(without["last"] - tuned["last"][final]).astype(np.float64),
         tokens=np.array([supervised(row) for row in alone]),
-        fit=fits(by_source([item.record for item in items]), prompt, answer),
+        fit=fits(groups, prompt, answer),
+        overlap=overlaps(
+            groups, [last_question(record) for record in records], [answer_of(record) for record in records]
+        ),
         prompt=prompt,
         answer=answer,
     )

@@ -38,6 +38,13 @@ SCORES = {
             "与其他回答相比，该回答与此类问题所指向的内容接近多少（标准差）。",
         ),
     ),
+    "overlap": Entry(
+        Text("overlap", "重合度"),
+        Text(
+            "How much more of the answer's words stand in its question than in others, in standard deviations.",
+            "与其他问题相比，回答的字词在其问题中出现得多多少（标准差）。",
+        ),
+    ),
     "label_quality": Entry(
         Text("label quality", "标签质量"),
         Text("cleanlab's score of the label, from 0 to 1.", "cleanlab 给出的标签得分，0 到 1。"),
@@ -51,9 +58,9 @@ def kinds(share: float) -> dict[str, Entry]:
         Entry(
             Text("Answer of another question?", "答非所问？"),
             Text(
-                f"The {share:.0%} of all rows whose answer belongs to its question least, by information and fit, and by the "
+                f"The {share:.0%} of all rows whose answer belongs to its question least, by information, fit and overlap, and by the "
                 "label's quality where it is one: swapped, shifted by a line, pasted twice.",
-                f"按信息量与契合度（标签任务另计标签质量）排序，回答与问题最不相符的 {share:.0%}：答案错位、错行或重复粘贴。",
+                f"按信息量、契合度与重合度（标签任务另计标签质量）排序，回答与问题最不相符的 {share:.0%}：答案错位、错行或重复粘贴。",
             ),
         ),
         Entry(
