@@ -140,6 +140,7 @@ MISTAKES = [
     (["served", "--url", "here"], "served: the URL is 'here', expected one such as "),
     (["plan"], "plan: params.yaml was not found in "),
     (["study", "--seeds", "17"], "study: params.yaml was not found in "),
+    (["rows"], "rows: params.yaml was not found in "),
     (["chat", "--prompt", "?"], "chat: there is no model in models/base or models/merged: "),
     (["import-adapter", "gone", "out"], "import-adapter: "),
 ]

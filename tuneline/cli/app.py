@@ -28,6 +28,10 @@ COMMANDS = {
     "serve": ("chat.serve", "Serve an OpenAI-compatible API."),
     "served": ("tuneline.cli.served", "Ask a server the held-out items: is it the tuned model, and if not, why?"),
     "demo": ("chat.demo", "Serve a web page with two models side by side."),
+    "rows": (
+        "tuneline.cli.rows.command",
+        "Find training rows that may hurt: swapped answers, doubtful labels, conflicts.",
+    ),
     "verify": ("tuneline.cli.verify", "Check a merged model's folder against its checksums."),
     "release": ("tuneline.cli.release", "Make a folder to hand out: merged model, lineage, optional GGUF."),
     "recipe": ("tuneline.cli.recipe", "Run a recipe beside the project."),

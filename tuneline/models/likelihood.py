@@ -100,19 +100,27 @@ def _nll(model: Any, batch: Sequence[AnswerStates]) -> Sequence[torch.Tensor]:
 
 @torch.inference_mode()
 def answer_states(model: Any, rows: Sequence[Encoded], tokens: int = TOKENS) -> Iterator[list[AnswerStates]]:
-    """Of each row, those of like length together: longest first, up to so many tokens with the padding.
+    """Of each row, those of like length together, as `row_states` has them."""
+    for batch in row_states(model, rows, tokens):
+        found = []
+        for row, states in batch:
+            labels = torch.tensor([rows[row].labels], device=states.device)
+            found.append(AnswerStates(row, *supervised_positions(states[None], labels)))
+        yield found
 
-    It is on the right, where what comes after a token changes nothing of it.
+
+@torch.inference_mode()
+def row_states(model: Any, rows: Sequence[Encoded], tokens: int = TOKENS) -> Iterator[list[tuple[int, torch.Tensor]]]:
+    """Numbers of rows, and what the head takes at each of their T positions, [T, H].
+
+    Those of like length together: longest first, up to so many tokens with the padding. It is on the right, where what comes
+    after a token changes nothing of it.
     """
     for batch in _alike([len(row.input_ids) for row in rows], tokens):
         width = len(rows[batch[0]].input_ids)
         ids = torch.tensor([[*rows[row].input_ids, *[0] * (width - len(rows[row].input_ids))] for row in batch])
         hidden = head_states(unwrap_peft(model), _hidden(model, ids.to(model.device)))
-        found = []
-        for row, states in zip(batch, hidden, strict=True):
-            labels = torch.tensor([rows[row].labels], device=hidden.device)
-            found.append(AnswerStates(row, *supervised_positions(states[None, : labels.shape[1]], labels)))
-        yield found
+        yield [(row, states[: len(rows[row].input_ids)]) for row, states in zip(batch, hidden, strict=True)]
 
 
 def _alike(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

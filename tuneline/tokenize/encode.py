@@ -98,27 +98,18 @@ def encode_all(
     and when no row is left.
     """
     summary, epoch = Summary(), 0.0
-    with (
-        ProgressBar("tokenize", total, "records") as bar,
-        ThreadPoolExecutor(1) as thread,
-    ):
-        for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter, params)):
-            for record, row in zip(batch, _training_rows(batch, texts, prompter, params), strict=True):
-                summary.records += 1
-                size = len(row.input_ids)
-                summary.lengths[record["source"]][size // STEP] += 1
-                summary.shortest_record = min(size, summary.shortest_record or size)
-                rows = [row] if _fits(row, params) else _shortened_rows(record, prompter, params, summary)
-                for kept in rows:
-                    weight = weights.get(record["source"], 1.0)
-                    writer.add(kept, weight)
-                    summary.rows += 1
-                    epoch += weight
-                    summary.tokens += len(kept.input_ids)
-                    summary.supervised_tokens += len(kept.labels) - kept.labels.count(IGNORE_INDEX)
-                    summary.longest = max(summary.longest, len(kept.input_ids))
-                    preview.offer(record, kept)
-            bar.update(len(batch))
+    with ProgressBar("tokenize", total, "records") as bar:
+        for record, rows in encoded(records, prompter, params, summary):
+            for kept in rows:
+                weight = weights.get(record["source"], 1.0)
+                writer.add(kept, weight)
+                summary.rows += 1
+                epoch += weight
+                summary.tokens += len(kept.input_ids)
+                summary.supervised_tokens += len(kept.labels) - kept.labels.count(IGNORE_INDEX)
+                summary.longest = max(summary.longest, len(kept.input_ids))
+                preview.offer(record, kept)
+            bar.update(1)
     summary.rows_per_epoch = round(epoch)
     if not summary.rows:
         raise ValueError(
@@ -126,6 +117,23 @@ def encode_all(
             f"{summary.shortest_record}: no row is left to train on; raise max_tokens"
         )
     return summary
+
+
+def encoded(
+    records: Iterable[Record], prompter: Prompter, params: Tokenize, summary: Summary
+) -> Iterator[tuple[Record, list[Encoded]]]:
+    """Each record with its rows, in order; counts records, their lengths, and what the limits did.
+
+    Raises ValueError for a record that can't be trained on.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        for batch, texts in _prefetch(thread, _batches(records), lambda batch: _encode_texts(batch, prompter, params)):
+            for record, row in zip(batch, _training_rows(batch, texts, prompter, params), strict=True):
+                summary.records += 1
+                size = len(row.input_ids)
+                summary.lengths[record["source"]][size // STEP] += 1
+                summary.shortest_record = min(size, summary.shortest_record or size)
+                yield record, [row] if _fits(row, params) else _shortened_rows(record, prompter, params, summary)
 
 
 def _prefetch(

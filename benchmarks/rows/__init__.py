@@ -1,0 +1,1 @@
+"""Benchmark of `tuneline rows`: what is found of answers that were swapped."""

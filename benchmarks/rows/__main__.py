@@ -1,0 +1,5 @@
+"""`python -m benchmarks.rows`."""
+
+from benchmarks.rows.swaps import main
+
+main()
