@@ -111,7 +111,7 @@ def encode_all(
                 rows = [row] if _fits(row, params) else _shortened_rows(record, prompter, params, summary)
                 for kept in rows:
                     weight = weights.get(record["source"], 1.0)
-                    writer.add(kept, weight)
+                    writer.add(kept, weight, summary.records - 1)
                     summary.rows += 1
                     epoch += weight
                     summary.tokens += len(kept.input_ids)
