@@ -124,6 +124,7 @@ def test_long_rows_become_rows_that_fit(ready, policy, canonical_base):
         assert (summary["split"], summary["overlong"], summary["answers_lost"]) == (1, 1, 1)
         assert all(text.count(f"答{number}" * 5) == 1 for number in range(6)), "each answer whole, and in one row"
         assert len(tokens) == summary["rows"] > 1
+        assert not tokens.records.any(), "all are parts of the first record"
     else:
         assert (summary["truncated"], summary["overlong"], summary["rows"]) == (2, 0, 2)
         assert "答5" * 5 in supervised[0]
