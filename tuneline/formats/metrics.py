@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 class Metric(NamedTuple):
     title: str
-    version: int
+    version: int | str
+    """A number, raised by hand; of a metric of the user's own the beginning of its file's sha256."""
     higher_is_better: bool | None
     """None: nearest to 1 is best."""
     unit: str
