@@ -111,9 +111,11 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _is_measured(self) -> "Train":
-        if self.best_by != LOSS and self.best_by not in self.eval_metrics:
-            known = ", ".join([LOSS, *self.eval_metrics])
-            raise ValueError(f"best_by (it is {self.best_by}) one of {known}, which train.eval_metrics has")
+        known = [LOSS, *self.eval_metrics]
+        if self.best_by not in {*known, *(name.partition(OWN)[2] for name in known if OWN in name)}:
+            raise ValueError(
+                f"best_by (it is {self.best_by}) one of {', '.join(known)}: loss, or a name of eval_metrics"
+            )
         return self
 
     @model_validator(mode="after")

@@ -43,13 +43,7 @@ class Answering:
     def __call__(self, model: Any) -> dict[str, float]:
         """{column: value}, the same in all processes."""
         started = monotonic()
-        mine = self._dealt()
-        outputs: list[Generated] = []
-        if mine:
-            with as_evaluated(model, self.attention, self.dtype) as network:
-                own = asked([self.records[item] for item in mine])
-                outputs, _ = answer(network, self.prompter, self.reader, own, self.limits, "train: validation")
-        found = gathered(dict(zip(mine, outputs, strict=True)))
+        found = gathered(self.answers(model))
         result = {}
         if rank() == 0:
             rows = [answered_row(record, found[item], self.reader) for item, record in enumerate(self.records)]
@@ -60,6 +54,18 @@ class Answering:
         self.seconds += monotonic() - started
         return result
 
+    def answers(self, model: Any) -> dict[int, Generated]:
+        """Those of this process, by number of the item; planned alone they are the same batches as among all."""
+        lengths = [len(prompt) for prompt in asked(self.records).prompts(self.prompter)]
+        batches = plan_batches(lengths, self.limits.batch_size)
+        mine = sorted(chain(*batches[rank() :: world()]))
+        if not mine:
+            return {}
+        with as_evaluated(model, self.attention, self.dtype) as network:
+            own = asked([self.records[item] for item in mine])
+            outputs, _ = answer(network, self.prompter, self.reader, own, self.limits, "train: validation")
+        return dict(zip(mine, outputs, strict=True))
+
     def check(self) -> None:
         """Raises ValueError for a metric that fails at right answers, before hours of training."""
         if rank() == 0:
@@ -69,12 +75,6 @@ class Answering:
         """For metrics/speed: what the validations of this start took."""
         counted = {"validations": self.validations, "items": len(self.records), "tokens": self.tokens}
         return {"validation_answers": counted | {"seconds": round(self.seconds, 2)}}
-
-    def _dealt(self) -> list[int]:
-        """This process's items; planned alone they are the same batches, as in tuneline.evaluate.answering."""
-        lengths = [len(prompt) for prompt in asked(self.records).prompts(self.prompter)]
-        batches = plan_batches(lengths, self.limits.batch_size)
-        return sorted(chain(*batches[rank() :: world()]))
 
 
 def prepare_answering(

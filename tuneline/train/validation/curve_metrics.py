@@ -1,13 +1,17 @@
 """Metrics of the curve: those of train.eval_metrics, ours by name and a user's own by file and function."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tuneline.formats.metrics import METRICS
 from tuneline.formats.records import Record
 from tuneline.scoring.counted import Row, value_of
+from tuneline.scoring.own import OwnMetric, load_metrics, row_of
 from tuneline.train.config.train import LOSS, OWN, Train
 from tuneline.train.validation.rows import SIDE
+
+OTHERS = ("step", "epoch", LOSS, "learning_rate", "grad_norm", "validation_loss")
+"""What the curve and Trainer's history have, whatever is measured."""
 
 
 class CurveMetric(NamedTuple):
@@ -16,8 +20,7 @@ class CurveMetric(NamedTuple):
     column: str
     """Of metrics/loss.csv."""
     higher_is_better: bool | None
-    own: Any = None
-    """tuneline.scoring.own.OwnMetric, of a user's own."""
+    own: OwnMetric | None = None
 
     def value(self, rows: Sequence[Row], records: Sequence[Record]) -> float | None:
         """Over answers to the records; None where no item has a value."""
@@ -32,40 +35,27 @@ class BestBy(NamedTuple):
 
 
 def curve_metrics(names: Sequence[str]) -> list[CurveMetric]:
-    """The metrics of these names. Raises ValueError for a user's own that can't be loaded, or two of one name."""
-    own = {metric.spec: metric for metric in load_own([name for name in names if OWN in name])}
-    found = [
+    """The metrics of these names. Raises ValueError for a user's own that can't be loaded, or is called as another column."""
+    specs = [name for name in names if OWN in name]
+    own = {metric.spec: metric for metric in load_metrics(specs)} if specs else {}
+    for metric in own.values():
+        if metric.name in OTHERS:
+            raise ValueError(
+                f"{metric.spec}: {metric.name} is a column of the curve already: give the function another name"
+            )
+    return [
         CurveMetric(name, own[name].name, own[name].higher_is_better, own[name])
         if name in own
         else CurveMetric(name, name, METRICS[name].higher_is_better)
         for name in names
     ]
-    columns = [metric.column for metric in found]
-    for metric in found:
-        if columns.count(metric.column) > 1 or (metric.own is not None and metric.column in {*METRICS, *LOSS_COLUMNS}):
-            raise ValueError(
-                f"train.eval_metrics holds {metric.name}, whose name {metric.column} is another's: rename it"
-            )
-    return found
-
-
-LOSS_COLUMNS = ("step", "epoch", LOSS, "learning_rate", "grad_norm", "validation_loss")
-"""Of metrics/loss.csv and Trainer's history, whatever is measured."""
-
-
-def load_own(specs: Sequence[str]) -> list[Any]:
-    if not specs:
-        return []
-    from tuneline.scoring.own import load_metrics
-
-    return load_metrics(specs)
 
 
 def best_by(params: Train, metrics: Sequence[CurveMetric]) -> BestBy:
     """By train.best_by. Raises ValueError for a metric that says of no value that it is better."""
     if params.best_by == LOSS:
         return BestBy("eval_loss", False)
-    metric = next(metric for metric in metrics if metric.name == params.best_by)
+    metric = next(metric for metric in metrics if params.best_by in (metric.name, metric.column))
     if metric.higher_is_better is None:
         raise ValueError(
             f"train.best_by is {params.best_by}, expected loss, or a metric of which more or less is better"
@@ -86,22 +76,23 @@ def best_step(history: Sequence[dict[str, float]], best: BestBy | None) -> dict[
 
 def values(metrics: Sequence[CurveMetric], rows: Sequence[Row], records: Sequence[Record]) -> dict[str, float]:
     """{column: value}. Raises ValueError for a metric that no item has a value of."""
-    found = {metric: metric.value(rows, records) for metric in metrics}
-    for metric, value in found.items():
-        if value is None:
+    found = {}
+    for metric in metrics:
+        if (value := metric.value(rows, records)) is None:
             tasks = sorted({record["task"] for record in records})
             raise ValueError(
                 f"train.eval_metrics holds {metric.name}, which no validation item has a value of (tasks {', '.join(tasks)})"
             )
-    return {metric.column: round(float(value), 6) for metric, value in found.items() if value is not None}
+        found[metric.column] = round(float(value), 6)
+    return found
 
 
-def own_value(own: Any, rows: Sequence[Row], records: Sequence[Record]) -> float | None:
-    if own.corpus:
-        return float(own.corpus_value(rows))
+def own_value(own: OwnMetric, rows: Sequence[Row], records: Sequence[Record]) -> float | None:
+    """Of all rows, or the mean over those items that count."""
     given = [
-        own.value(row[SIDE], row["question"], row["references"], record)
-        for row, record in zip(rows, records, strict=True)
+        (row[SIDE], row["question"], row["references"], dict(record)) for row, record in zip(rows, records, strict=True)
     ]
-    there = [value for value in given if value is not None]
-    return sum(there) / len(there) if there else None
+    if own.corpus:
+        return own.corpus_value([row_of(*item) for item in given])
+    found = [value for item in given if (value := own.value(*item)) is not None]
+    return sum(found) / len(found) if found else None
