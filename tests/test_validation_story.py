@@ -92,7 +92,9 @@ def test_the_curve_equals_each_checkpoints_evaluation_and_survives_kill_and_comp
 
     straight = folder_of(tmp_path / "straight", llama_base)
     env = {"TUNELINE_SCRATCH": str(straight / "scratch"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    result = python(straight, "-c", KEEP, env=env)
+    # A stage is called as its file.
+    (straight / "train.py").write_text(KEEP, encoding="utf-8")
+    result = python(straight, "train.py", env=env)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "train: 4 validations answer 3 items each, of 12 tokens at most: up to 144 tokens" in result.stdout
     curve = curve_of(straight)

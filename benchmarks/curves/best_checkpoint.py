@@ -1,7 +1,7 @@
 """Best checkpoint by accuracy against best by loss: the recipe `topics` over several seeds, scored on the held-out items.
 
-    python -m benchmarks.best_checkpoint              5 seeds, 96 steps of each, some 40 minutes on 2 cores
-    python -m benchmarks.best_checkpoint --quick      2 seeds of 8 steps and few items: whether it runs at all
+    python -m benchmarks.curves.best_checkpoint              5 seeds, 96 steps of each, some 40 minutes on 2 cores
+    python -m benchmarks.curves.best_checkpoint --quick      2 seeds of 8 steps and few items: whether it runs at all
 
 A seed decides the adapter's beginning, the order of rows and the validation rows; the held-out items are the same for all. Each
 seed trains once, its adapter is kept at each validation, and both choices are made among the same checkpoints, of equal ones
