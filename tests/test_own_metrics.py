@@ -2,21 +2,27 @@
 
 import json
 import os
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.helpers import evaluated
 from tests.helpers.paths import ROOT
+from tuneline.cli.compare import Revision, against, to_text
+from tuneline.evaluate.answering import Answered, Questions
 from tuneline.evaluate.compare import compare
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.figures import figures
-from tuneline.evaluate.own.comparison import NOTHING, OwnFigures, of_all_rows, of_items
+from tuneline.evaluate.own import comparison, kept
+from tuneline.evaluate.own.comparison import NOTHING, of_all_rows, of_items
 from tuneline.evaluate.own.metrics import OwnMetrics, ready_metrics
 from tuneline.evaluate.own.revisions import own_of_both
 from tuneline.evaluate.page.figures import shown
 from tuneline.evaluate.page.glossary import entries_of
+from tuneline.evaluate.report import report
 from tuneline.evaluate.statistics import mean_interval
 from tuneline.evaluate.tables import write_intervals
 from tuneline.formats.metrics import Metric, known_metrics
@@ -116,12 +122,18 @@ def test_what_is_no_number_is_refused_with_file_line_and_item(folder, given, sai
 
 
 def test_an_error_names_the_innermost_line_of_the_folder_and_the_item(folder):
-    (folder / "words.py").write_text("import json\n\n\ndef read(text):\n    return json.loads(text)\n", encoding="utf-8")
+    (folder / "words.py").write_text(
+        "import json\n\n\ndef read(text):\n    return json.loads(text)\n", encoding="utf-8"
+    )
     one = metric(folder, "from words import read\n\n\ndef score(prediction):\n    return read(prediction)\n")
-    with pytest.raises(MetricError, match=r"^evaluation/words\.py, line 5: score failed on item triage:1: JSONDecodeError: "):
+    with pytest.raises(
+        MetricError, match=r"^evaluation/words\.py, line 5: score failed on item triage:1: JSONDecodeError: "
+    ):
         value(one, "{")
     ending = metric(folder, "import sys\ndef score(prediction):\n    sys.exit('done')\n")
-    with pytest.raises(MetricError, match=r"evaluation/mine\.py, line 3: score failed on item triage:1: SystemExit: done"):
+    with pytest.raises(
+        MetricError, match=r"evaluation/mine\.py, line 3: score failed on item triage:1: SystemExit: done"
+    ):
         value(ending)
 
 
@@ -129,16 +141,16 @@ def test_an_error_names_the_innermost_line_of_the_folder_and_the_item(folder):
     ("text", "spec", "said"),
     [
         ("def score(prediction: return 1", "mine.py:score", r"evaluation/mine\.py, line 1: "),
-        ("x = 1\nimport no_such_library\n", "mine.py:score", r"evaluation/mine\.py, line 2: ModuleNotFoundError: No module named"),
+        ("x = 1\nimport no_such_library\n", "mine.py:score", r"mine\.py, line 2: ModuleNotFoundError: No module"),
         ("x = 1\n1 / 0\n", "mine.py:score", r"evaluation/mine\.py, line 2: ZeroDivisionError: division by zero"),
-        ("def other(prediction): return 1", "mine.py:score", r"evaluation/mine\.py has no function score, expected one of other"),
+        ("def other(prediction): return 1", "mine.py:score", r"mine\.py has no function score, expected one of other"),
         ("score = 3", "mine.py:score", r"evaluation/mine\.py has a int, and no function, called score"),
         ("def score(prediction): return 1", "yours.py:score", r"evaluation/yours\.py is not there: put the file into"),
         ("def score(prediction): return 1", "../mine.py:score", r"evaluation/\.\./mine\.py lies elsewhere"),
         ("def score(prediction): return 1", "mine.score", r"'mine\.score' names no metric, expected a file and its function"),
         ("def rouge_l(prediction): return 1", "mine.py:rouge_l", r"mine\.py:rouge_l: rouge_l is a figure of Tuneline's own"),
         ("def items(prediction): return 1", "mine.py:items", r"items is a figure of Tuneline's own: give the function another"),
-        ("\ndef score(answer): return 1", "mine.py:score", r"mine\.py, line 2: score takes \(answer\), expected prediction and any"),
+        ("\ndef score(answer): return 1", "mine.py:score", r"line 2: score takes \(answer\), expected prediction and"),
         ("def score(rows, prediction): return 1", "mine.py:score", r"or rows alone for one of all"),
         ("def score(references): return 1", "mine.py:score", r"score takes \(references\), expected prediction"),
         ("def score(prediction, /): return 1", "mine.py:score", r"score takes \(prediction\), expected"),
@@ -157,13 +169,15 @@ def test_what_is_no_metric_is_told_in_a_sentence(folder, text, spec, said):
 def test_all_that_is_wrong_is_told_together_and_two_of_one_name_are(folder):
     (folder / "a.py").write_text("def score(prediction): return 1\n")
     (folder / "b.py").write_text("def score(prediction): return 1\n")
-    with pytest.raises(ValueError, match=r"^c\.py:x: .*|evaluation/c\.py is not there.*; a\.py:score and b\.py:score have one name"):
+    with pytest.raises(
+        ValueError, match=r"^c\.py:x: .*|evaluation/c\.py is not there.*; a\.py:score and b\.py:score have one name"
+    ):
         load_metrics(["a.py:score", "c.py:x", "b.py:score"])
 
 
 def test_a_changed_file_is_run_as_it_is_now_also_within_a_second(folder):
-    one = metric(folder, "from words import RIGHT\ndef score(prediction): return RIGHT\n".replace("\n", "\n"), "score") \
-        if (folder / "words.py").write_text("RIGHT = 1\n") else None  # fmt: skip
+    (folder / "words.py").write_text("RIGHT = 1\n")
+    one = metric(folder, "from words import RIGHT\ndef score(prediction): return RIGHT\n")
     stat = (folder / "words.py").stat()
     assert value(one) == 1
     (folder / "words.py").write_text("RIGHT = 2\n")
@@ -234,7 +248,10 @@ def test_metrics_are_tried_before_anything_is_answered(folder):
     records = evaluated.records()[:5]
     with pytest.raises(ValueError, match="nothing was answered yet") as error:
         ready_metrics(["mine.py:first", "mine.py:dice"], records)
-    assert "line 2: first failed on item s:00: IndexError: string index out of range (tried with an empty answer)" in str(error.value)
+    assert (
+        "line 2: first failed on item s:00: IndexError: string index out of range (tried with an empty answer)"
+        in str(error.value)
+    )
     assert "(and 2 more)" in str(error.value)
     assert "expected the same number each time" in str(error.value)
 
@@ -254,13 +271,165 @@ def spread(rows):
 '''
 
 
+@pytest.fixture(scope="module")
+def answered():
+    """Rows of an evaluation without own metrics."""
+    return evaluated.evaluated()
+
+
 @pytest.fixture
-def scored(folder):
+def scored(folder, answered, monkeypatch):
+    """Own metrics of an evaluation, its rows, and its details."""
+    monkeypatch.setattr(comparison, "RESAMPLES", 49)
     (folder / "mine.py").write_text(MINE)
+    rows = deepcopy(answered)
+    own = ready_metrics(["mine.py:length", "mine.py:spread"], evaluated.records())
+    own.add_scores(rows)
+    general = {"general": {"nll_per_token": None}}
+    return own, rows, compare(rows, own=own.figures) | own.describe(rows) | general
+
+
+def test_they_are_compared_and_described_as_ours_are(scored, answered):
+    own, rows, details = scored
+    lengths = [[len(row[side]) for row in rows if row["task"] == "label"] for side in ("base", "tuned")]
+    assert rows[0]["scores"]["tuned"]["length"] == len(rows[0]["tuned"])
+    assert rows[30]["scores"]["tuned"]["length"] is None
+    assert "spread" not in rows[0]["scores"]["tuned"]
+    assert details["base"]["length"] == mean_interval(lengths[0]) | {"items": 24}
+    # Shorter is better, and all answers of the base are long.
+    assert (details["delta"]["length"]["wins"], details["delta"]["length"]["p"] < 0.01) == (24, True)
+    assert details["tuned"]["spread"]["value"] == len({row["tuned"] for row in rows})
+    assert details["versions"]["length"] == details["versions"]["spread"] == own.metrics[0].version
+    assert details["own"]["length"]["items"] == 24
+    assert details["own"]["spread"]["spec"] == "mine.py:spread"
+    # The rest is as without them.
+    plain = compare(answered)
+    assert {name: details["delta"][name] for name in plain["delta"]} == plain["delta"]
+    assert json.loads(json.dumps(details)) == details
+
+
+def test_they_are_figures_of_an_experiment_in_front_of_what_is_always_there(scored):
+    details = scored[2]
+    found = figures(details)
+    names = ["items", "label_accuracy", "rouge_l", "length", "spread", "nll_per_char", "eos_rate", "repetition"]
+    assert list(found) == [*names, "general_nll_change"]
+    assert found["length"] == details["tuned"]["length"]["value"]
+    many = details | {"own": {f"m{n}": {} for n in range(12)}}
+    many["tuned"] = many["tuned"] | {f"m{n}": {"value": n} for n in range(12)}
+    assert list(figures(many)) == [
+        "items",
+        "label_accuracy",
+        "rouge_l",
+        *(f"m{n}" for n in range(6)),
+        "general_nll_change",
+    ]
+
+
+def test_the_report_the_plots_and_the_glossary_show_them(scored, tmp_path):
+    _, rows, details = scored
+    write_intervals(tmp_path / "intervals.csv", details)
+    lines = (tmp_path / "intervals.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines[-2:]] == [["Length ↓", "characters"], ["Spread ↑", "without a unit"]]
+    facts = evaluated.facts()
+    page = report(details | {"general": evaluated.metrics_of(rows, facts)["general"]}, rows, facts)
+    version = details["own"]["length"]["version"]
+    assert f"Characters of an answer to a complaint. (evaluation/mine.py:length {version}; 24 items)" in page
+    assert page.index(">Length<") < page.index(">Spread<")
+    assert 'class="number good">−' in page[page.index(">Length<") :][:2000]
+    assert entries_of(details)["spread"].title.en == "Spread"
+    known = known_metrics(details)
+    assert (shown("length", 12.5, known), known["length"].rank(2.0)) == ("12.50", -2.0)
+
+
+def test_revisions_are_compared_by_metrics_of_one_version(scored, folder):
+    own, rows, details = scored
+    by_id = {row["id"]: row for row in rows}
+    one = Revision("main", by_id, details["versions"], details["own"])
+    names, records = ("main", "exp"), {record["id"]: record for record in own.records}
+    found, left = own_of_both(names, (details["own"], details["own"]), lambda: records)
+    assert (list(found.metrics), list(found.functions), left) == (["length", "spread"], ["spread"], [])
+    other = {"length": details["own"]["length"] | {"version": "0" * 12}}
+    found, left = own_of_both(names, (details["own"], other), dict)
+    assert (found, len(left)) == (NOTHING, 2)
+    assert "length has version" in left[0]
+    assert left[1] == "spread is a metric of main alone: exp was evaluated without it"
+    # The command: a metric of all rows needs the held-out items, and the function as it was.
+    Path("data/processed").mkdir(parents=True)
+    Path("data/processed/heldout.jsonl").write_text("".join(json.dumps(record) + "\n" for record in own.records))
+    compared = against(one, one._replace(name="workspace"))
+    assert compared["metrics"]["tuned"]["spread"] == details["tuned"]["spread"]
+    assert compared["metrics"]["delta"]["length"]["ties"] == 24
+    text = to_text(compared, 1, markdown=False)
+    assert "Spread" in text
+    assert "Not compared" not in text
+    (folder / "mine.py").write_text(MINE + "\nX = 1\n")
+    compared = against(one, one._replace(name="workspace"))
+    assert "length" in compared["metrics"]["delta"]
+    assert "Not compared: spread is of all rows, and can't be computed here: evaluation/mine.py has version" in to_text(
+        compared, 1, markdown=False
+    )
+    assert json.dumps(compared)
+
+
+class Run:
+    """What a stage says of itself."""
+
+    name = "evaluate"
+
+    def __init__(self, code: dict[str, str], inputs: dict[str, str]) -> None:
+        self.code, self.inputs = code, SimpleNamespace(hashes=lambda: inputs)
+
+
+def test_a_metric_that_fails_costs_no_answers(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path / "scratch"))
+    asked = []
+
+    def answer(questions):
+        asked.append(questions)
+        return Answered([{"id": "s:00", "prediction": "好"}], [{"id": "poem"}], {"device": "cpu"})  # type: ignore[list-item]
+
+    monkeypatch.setattr(kept, "answer", answer)
+    params = Evaluate(
+        max_new_tokens=1, max_thinking_tokens=1, batch_size=1, dtype="auto", constrain=None, metrics=["mine.py:x"]
+    )
+    questions = Questions(Path("base"), Path("adapter"), [], {}, params, "evaluate")
+    mine = metric(folder, "def score(prediction): return 1")
+
+    def again(questions=questions, metrics=(mine,), code="1", inputs="2"):
+        run = Run({"stages/evaluate.py": code, "evaluation/mine.py": mine.version}, {"models/adapter": inputs})
+        return kept.answer_once(questions, run, metrics)
+
+    first = again()
+    assert capsys.readouterr().out == ""
+    # The stage failed; its metric is mended, and one more is named.
+    mine = metric(folder, "def score(prediction): return 2")
+    second = again(questions._replace(params=params.model_copy(update={"metrics": ["mine.py:score", "mine.py:y"]})))
+    assert len(asked) == 1
+    assert second[:3] == first[:3]
+    assert capsys.readouterr().out == "evaluate: 1 answers are there from the last run, which ended at its metrics\n"
+    # Whatever decides an answer asks anew.
+    longer = questions._replace(params=params.model_copy(update={"max_new_tokens": 2}))
+    for times, changes in enumerate(({"questions": longer}, {"code": "3"}, {"inputs": "4"}, {"metrics": ()}), start=2):
+        again(**changes)
+        assert len(asked) == times
+    # They are there until the outputs are.
+    second.forget()
+    again()
+    assert len(asked) == 6
+
+
+def test_every_answer_that_a_metric_failed_on_is_counted(folder, answered):
+    (folder / "mine.py").write_text(
+        "def first(prediction):\n    assert len(prediction) < 20, len(prediction)\n    return 1\n"
+    )
     records = evaluated.records()
-    own = ready_metrics(["mine.py:length", "mine.py:spread"], records)
-    rows = evaluated.rows(records) if hasattr(evaluated, "rows") else None
-    return own, rows
+    own = OwnMetrics(load_metrics(["mine.py:first"]), records)
+    with pytest.raises(
+        MetricError, match=r"mine\.py, line 2: first failed on item s:00: AssertionError: \d+ \(the base model's"
+    ):
+        own.add_scores(deepcopy(answered))
+    with pytest.raises(MetricError, match=r"\(and \d\d more\)$"):
+        own.add_scores(deepcopy(answered))
 
 
 def test_pairs_without_a_value_are_left_out_on_both_sides():
@@ -293,13 +462,19 @@ def test_a_figure_of_all_rows_that_is_a_mean_has_the_interval_and_p_of_one():
         assert one["low"] == pytest.approx(other["low"], abs=0.03)
         assert one["high"] == pytest.approx(other["high"], abs=0.03)
     assert found[2]["p"] == pytest.approx(expected[2]["p"], abs=0.03)
-    assert [found[2][key] for key in ("wins", "ties", "losses")] == [expected[2][key] for key in ("wins", "ties", "losses")]
+    assert [found[2][key] for key in ("wins", "ties", "losses")] == [
+        expected[2][key] for key in ("wins", "ties", "losses")
+    ]
     assert calls == 2 + 4 * 1999 + 40
     assert of_all_rows(*rows, metric, mean) == found
 
 
 def test_a_figure_of_all_rows_must_be_there_for_most_draws():
     rows = [[{"x": x} for x in range(12)] for _ in range(2)]
-    with pytest.raises(MetricError, match=r"Rare has a number for \d+ of 1999 draws of the items, expected one for most"):
-        of_all_rows(*rows, Metric("Rare", "a", True, ""), lambda rows: 1.0 if len({row["x"] for row in rows}) == 12 else None)
+    with pytest.raises(
+        MetricError, match=r"Rare has a number for \d+ of 1999 draws of the items, expected one for most"
+    ):
+        of_all_rows(
+            *rows, Metric("Rare", "a", True, ""), lambda rows: 1.0 if len({row["x"] for row in rows}) == 12 else None
+        )
     assert of_all_rows(*rows, Metric("Rare", "a", True, ""), lambda rows: None) is None
