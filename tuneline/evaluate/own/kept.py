@@ -4,6 +4,7 @@ They lie in the user's private cache folder until the stage has written its outp
 parameters and machine, but no metric. A server's answers are kept as they arrive, by tuneline.evaluate.endpoint.
 """
 
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,11 +38,11 @@ def answer_once(questions: Questions, stage: Stage, metrics: Sequence[OwnMetric]
 
 def what_decides(questions: Questions, stage: Stage, metrics: Sequence[OwnMetric]) -> dict[str, Any]:
     """All that answers depend on, as JSON."""
-    import torch
-
     of_metrics = {Path(file).as_posix() for metric in metrics for file in metric.files}
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    machine = {"node": platform.node(), "threads": torch.get_num_threads(), "gpus": gpus}
+    # What chooses the device and how sums are split; torch would take seconds to say it.
+    chosen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "OMP_NUM_THREADS")}
+    devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    machine = {"node": platform.node(), "threads": len(os.sched_getaffinity(0)), "devices": devices} | chosen
     return {
         "stage": stage.name,
         "inputs": stage.inputs.hashes(),
