@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneline.evaluate.general_prompts import General
+from tuneline.evaluate.own.comparison import NOTHING, OwnFigures, own_intervals
 from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired
 from tuneline.formats.metrics import METRICS, Metric
 from tuneline.scoring.counted import COUNTED, count, counted
@@ -18,8 +19,10 @@ OF_SOME_ITEMS = ("tools_exact_match", "tools_name_accuracy")
 """Metrics that an item may not count for at all: it is drawn for their intervals as little."""
 
 
-def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, Any]:
+def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES, own: OwnFigures = NOTHING) -> dict[str, Any]:
     """The design's eval_details.json: {"items", "tasks", "versions", "base", "tuned", "delta"}, sides by their names.
+
+    The user's own metrics come last.
 
     Metrics of a task are over its items alone, and there only when it has any; one that an answer has no value of is not there.
     """
@@ -37,6 +40,9 @@ def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, An
             values = {side: [row["scores"][side][name] for row in rows] for side in sides}
             result[first][name], result[second][name] = (mean_interval(values[side]) for side in sides)
             result["delta"][name] = paired(values[first], values[second], metric.rank)
+    for name, intervals in own_intervals(rows, sides, own):
+        result["versions"][name] = own.metrics[name].version
+        result[first][name], result[second][name], result["delta"][name] = intervals
     return result
 
 

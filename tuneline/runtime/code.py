@@ -39,9 +39,8 @@ def code_lists(root: Path = Path()) -> dict[str, dict[str, str]]:
 
     Raises ValueError naming file and line for code that can't be found by reading.
     """
-    modules = [path for path in sorted((root / "stages").glob("[a-z]*.py")) if path.stem != "code"]
-    read: dict[Path, set[Path]] = {}
-    files = {module.stem: stage_files(root, module, read) for module in modules}
+    modules, read = sorted((root / "stages").glob("[a-z]*.py")), dict[Path, set[Path]]()
+    files = {module.stem: stage_files(root, module, read) for module in modules if module.stem != "code"}
     hashes = {path: code_hash(path) for path in {path for paths in files.values() for path in paths}}
     brought = files_of_stages(root)
     return {
