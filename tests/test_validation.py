@@ -23,7 +23,7 @@ from tuneline.train.config.train import Train
 from tuneline.train.run import prepare_model
 from tuneline.train.validation.answering import Answering
 from tuneline.train.validation.cost import cost
-from tuneline.train.validation.curve_metrics import BestBy, best_by, best_step, curve_metrics, values
+from tuneline.train.validation.curve_metrics import BestBy, best_by, best_step, curve_metrics, points, values
 from tuneline.train.validation.items import validation_items
 from tuneline.train.validation.rows import right_row
 
@@ -143,6 +143,10 @@ def test_metrics_are_of_the_items_tasks_and_of_the_users_own(tmp_path, monkeypat
         values(curve_metrics(["triples_f1"]), rows, records)
     with pytest.raises(ValueError, match="mine.py:step: step is a column of the curve already"):
         curve_metrics(["mine.py:step"])
+    mixed = curve_metrics(["mine.py:never", "mine.py:rows_there"])
+    assert points(mixed, rows, records, "rows_there") == {"rows_there": 3.0}
+    with pytest.raises(ValueError, match="mine.py:never, which no validation item has a value of"):
+        points(mixed, rows, records, "mine.py:never")
     never = params(eval_metrics=["mine.py:never"], best_by="never")
     assert best_by(never, curve_metrics(never.eval_metrics)) == BestBy("eval_never", False)
     assert best_by(params(), []) == BestBy("eval_loss", False)

@@ -20,7 +20,7 @@ from tuneline.train.config.train import Train
 from tuneline.train.process_arguments import Paths
 from tuneline.train.validation.as_evaluated import as_evaluated
 from tuneline.train.validation.cost import cost
-from tuneline.train.validation.curve_metrics import CurveMetric, values
+from tuneline.train.validation.curve_metrics import CurveMetric, points, values
 from tuneline.train.validation.items import validation_items
 from tuneline.train.validation.rows import answered_row, right_row
 
@@ -38,6 +38,7 @@ class Answering:
         self.prompter = load_prompter(tokenizer)
         self.reader = AnswerReader(tokenizer, self.prompter)
         self.limits = Limits(params.eval_max_new_tokens, params.eval_max_new_tokens, params.micro_batch_size)
+        self.best_by = params.best_by
         self.validations, self.tokens, self.seconds = 0, 0, 0.0
 
     def __call__(self, model: Any) -> dict[str, float]:
@@ -47,7 +48,7 @@ class Answering:
         result = {}
         if rank() == 0:
             rows = [answered_row(record, found[item], self.reader) for item, record in enumerate(self.records)]
-            result = values(self.metrics, rows, self.records)
+            result = points(self.metrics, rows, self.records, self.best_by)
         result = told(result)
         self.validations += 1
         self.tokens += sum(output.tokens for output in found.values())

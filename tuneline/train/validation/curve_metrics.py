@@ -1,5 +1,6 @@
 """Metrics of the curve: those of train.eval_metrics, ours by name and a user's own by file and function."""
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,6 +85,21 @@ def values(metrics: Sequence[CurveMetric], rows: Sequence[Row], records: Sequenc
                 f"train.eval_metrics holds {metric.name}, which no validation item has a value of (tasks {', '.join(tasks)})"
             )
         found[metric.column] = round(float(value), 6)
+    return found
+
+
+def points(
+    metrics: Sequence[CurveMetric], rows: Sequence[Row], records: Sequence[Record], best: str
+) -> dict[str, float]:
+    """values() in the middle of a run: what can't be measured is said and left out, unless it chooses the checkpoint."""
+    found: dict[str, float] = {}
+    for metric in metrics:
+        try:
+            found |= values([metric], rows, records)
+        except ValueError as error:
+            if best in (metric.name, metric.column):
+                raise
+            print(f"train: no point of the curve: {error}", file=sys.stderr, flush=True)
     return found
 
 
