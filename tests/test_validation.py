@@ -22,6 +22,7 @@ from tuneline.train.collate import collator
 from tuneline.train.config.train import Train
 from tuneline.train.run import prepare_model
 from tuneline.train.validation.answering import Answering
+from tuneline.train.validation.as_evaluated import as_evaluated
 from tuneline.train.validation.cost import cost
 from tuneline.train.validation.curve_metrics import BestBy, best_by, best_step, curve_metrics, points, values
 from tuneline.train.validation.items import validation_items
@@ -49,7 +50,6 @@ def write_records(path: Path, records: list) -> Path:
     ("name", "sections"),
     [
         ("lora", {"lora": {"r": 4, "alpha": 8}}),
-        ("lora", {"lora": {"r": 4, "alpha": 8, "variant": "dora"}}),
         ("prompt", {"ptuning": {"num_virtual_tokens": 4}}),
         ("freeze", {"freeze": {"layers": 1}}),
     ],
@@ -87,6 +87,26 @@ def test_the_curve_is_what_evaluate_measures_of_the_saved_adapter(llama_base, tm
     assert measured == {key: pytest.approx(figures[key]["value"], abs=2e-6) for key in MEASURED}
     assert measured["length_ratio"] > 0, "something was said"
     assert asking.report()["validation_answers"]["tokens"] == sum(one.tokens for one in answers.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "sections"),
+    [
+        ("lora", {"lora": {"r": 4, "alpha": 8, "variant": "dora", "modules_to_save": ["norm"]}}),
+        ("freeze", {"freeze": {"layers": 1}}),
+    ],
+)
+def test_in_bfloat16_each_parameter_has_the_dtype_that_loading_gives_it(llama_base, tmp_path, name, sections):
+    chosen = method(name, **sections)
+    base = load_model(llama_base, torch.bfloat16)
+    model = prepare_model(base, chosen, False).train()
+    perturb_trained(model, 3)
+    methods.save(model, chosen, tmp_path / "adapter")
+    with as_evaluated(model, base.config._attn_implementation, torch.bfloat16) as network:
+        found = {key: one.dtype for key, one in network.named_parameters()}
+    loaded = load_adapter(load_model(llama_base, torch.bfloat16), tmp_path / "adapter")
+    assert found == {key: one.dtype for key, one in loaded.named_parameters()}
+    assert {one.dtype for one in model.parameters() if one.requires_grad} == {torch.float32}
 
 
 def tokens_of(tmp_path: Path, numbers: list[int], weights: list[float]) -> Tokens:
