@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import python
 from tests.helpers.workspace import CHATS, write_records
 from tests.test_resume import LIMIT, adapter, run, start, workspace
 from tuneline.train.checkpoints import newest_complete
@@ -87,16 +88,20 @@ def evaluated(folder: Path, checkpoint: Path) -> dict[str, float]:
     return {name: figures[name]["value"] for name in MEASURED} | {"said": said}
 
 
-def test_the_curve_equals_each_checkpoints_evaluation_and_survives_kill_and_company(llama_base, tmp_path):
-    from tests.helpers.commands import python
-
-    straight = folder_of(tmp_path / "straight", llama_base)
-    env = {"TUNELINE_SCRATCH": str(straight / "scratch"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="module")
+def straight(llama_base, tmp_path_factory) -> Path:
+    """A run that nobody killed, with the adapter of each validation in kept/."""
+    folder = folder_of(tmp_path_factory.mktemp("validated") / "straight", llama_base)
+    env = {"TUNELINE_SCRATCH": str(folder / "scratch"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     # A stage is called as its file.
-    (straight / "train.py").write_text(KEEP, encoding="utf-8")
-    result = python(straight, "train.py", env=env)
+    (folder / "train.py").write_text(KEEP, encoding="utf-8")
+    result = python(folder, "train.py", env=env)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "train: 4 validations answer 3 items each, of 12 tokens at most: up to 144 tokens" in result.stdout
+    return folder
+
+
+def test_the_curve_equals_each_checkpoints_evaluation(straight):
     curve = curve_of(straight)
     assert [row["step"] for row in curve] == ["5", "10", "15", "20"]
     assert len({row["said"] for row in curve}) > 1, "answers change"
@@ -113,6 +118,8 @@ def test_the_curve_equals_each_checkpoints_evaluation_and_survives_kill_and_comp
     assert (speed["validations"], speed["items"]) == (4, 3)
     assert speed["seconds"] > 0
 
+
+def test_a_run_that_was_killed_ends_with_the_same_curve(straight, llama_base, tmp_path):
     killed = folder_of(tmp_path / "killed", llama_base)
     process = start(killed)
     scratches = killed / "scratch"
@@ -127,7 +134,9 @@ def test_the_curve_equals_each_checkpoints_evaluation_and_survives_kill_and_comp
     assert (killed / "metrics/loss.csv").read_bytes() == (straight / "metrics/loss.csv").read_bytes()
     assert adapter(killed) == adapter(straight)
 
-    # Two processes share the items; their weights are others by rounding, so they are compared with their own.
+
+def test_two_processes_share_the_items(llama_base, tmp_path):
+    """Their weights are others by rounding than one process's, so the curve is compared with their own."""
     pair = folder_of(tmp_path / "pair", llama_base, processes=2)
     run(pair)
     summary = json.loads((pair / "metrics/train.json").read_text())
