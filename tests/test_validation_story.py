@@ -2,15 +2,17 @@
 
 import csv
 import json
-import signal
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
 from tests.helpers.commands import python
-from tests.helpers.workspace import CHATS, write_records
-from tests.test_resume import LIMIT, adapter, run, start, workspace
+from tests.helpers.workspace import CHATS, make_workspace, write_records
 from tuneline.train.checkpoints import newest_complete
 
 pytestmark = [pytest.mark.story, pytest.mark.matrix]
@@ -45,9 +47,31 @@ run_stage(stages.train.main, stages.train.__doc__)
 """
 
 
+LIMIT = 180
+"""Seconds."""
+
+
+def env_of(folder: Path) -> dict[str, str]:
+    return {"TUNELINE_SCRATCH": str(folder / "scratch"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, *words: str) -> str:
+    """Train to the end; returns what was printed."""
+    result = python(folder, *(words or ("-m", "stages.train")), env=env_of(folder), timeout=LIMIT)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def adapter(folder: Path) -> bytes:
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
 def folder_of(root: Path, base: Path, processes: int = 1) -> Path:
-    workspace(root, base, 1, processes, **TRAIN)
+    train = {"epochs": 99, "learning_rate": 0.01} | TRAIN
+    make_workspace(root, base, {"train": train, "lora": {"dropout": 0.0}, "deepspeed": {"processes": processes}})
     write_records(root, CHATS)
+    # A link to the project's.
+    (root / "evaluation").unlink()
     (root / "evaluation").mkdir()
     (root / "evaluation/mine.py").write_text("def said(prediction):\n    return len(prediction)\n", encoding="utf-8")
     return root
@@ -92,12 +116,10 @@ def evaluated(folder: Path, checkpoint: Path) -> dict[str, float]:
 def straight(llama_base, tmp_path_factory) -> Path:
     """A run that nobody killed, with the adapter of each validation in kept/."""
     folder = folder_of(tmp_path_factory.mktemp("validated") / "straight", llama_base)
-    env = {"TUNELINE_SCRATCH": str(folder / "scratch"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     # A stage is called as its file.
     (folder / "train.py").write_text(KEEP, encoding="utf-8")
-    result = python(folder, "train.py", env=env)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "train: 4 validations answer 3 items each, of 12 tokens at most: up to 144 tokens" in result.stdout
+    said = run(folder, "train.py")
+    assert "train: 4 validations answer 3 items each, of 12 tokens at most: up to 144 tokens" in said
     return folder
 
 
@@ -112,8 +134,7 @@ def test_the_curve_equals_each_checkpoints_evaluation(straight):
     summary = json.loads((straight / "metrics/train.json").read_text())
     best = max(curve, key=lambda row: float(row["said"]))
     assert (summary["best_step"], summary["validation_said"]) == (int(best["step"]), float(best["said"]))
-    kept = straight / "kept" / best["step"] / "adapter_model.safetensors"
-    assert adapter(straight) == kept.read_bytes()
+    assert adapter(straight / "models/adapter") == adapter(straight / "kept" / best["step"])
     speed = json.loads((straight / "metrics/speed/train.json").read_text())["validation_answers"]
     assert (speed["validations"], speed["items"]) == (4, 3)
     assert speed["seconds"] > 0
@@ -121,18 +142,19 @@ def test_the_curve_equals_each_checkpoints_evaluation(straight):
 
 def test_a_run_that_was_killed_ends_with_the_same_curve(straight, llama_base, tmp_path):
     killed = folder_of(tmp_path / "killed", llama_base)
-    process = start(killed)
+    command = [sys.executable, "-m", "stages.train"]
+    process = subprocess.Popen(command, cwd=killed, env=os.environ | env_of(killed), stdout=DEVNULL, stderr=DEVNULL)
     scratches = killed / "scratch"
     until = time.monotonic() + LIMIT
     while time.monotonic() < until and process.poll() is None:
         if any(newest_complete(one.parent) for one in scratches.rglob("checkpoint-10")):
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait(timeout=LIMIT)
     assert "going on from checkpoint" in run(killed)
     assert (killed / "metrics/loss.csv").read_bytes() == (straight / "metrics/loss.csv").read_bytes()
-    assert adapter(killed) == adapter(straight)
+    assert adapter(killed / "models/adapter") == adapter(straight / "models/adapter")
 
 
 def test_two_processes_share_the_items(llama_base, tmp_path):
