@@ -47,7 +47,7 @@ run_stage(stages.train.main, stages.train.__doc__)
 """
 
 
-LIMIT = 180
+LIMIT = 600
 """Seconds."""
 
 
