@@ -2,14 +2,15 @@
 
     python -m stages.code
 
-Reads params.yaml, stages/ and tuneline/; writes code/<stage>.txt. The other stages depend on their list instead of on
-files; comments and docstrings change no hash. An experiment that would overwrite results which are in no commit and in no
-experiment ends here.
+Reads params.yaml, stages/, tuneline/ and evaluation/; writes code/<stage>.txt. The other stages depend on their list instead
+of on files; comments and docstrings of ours change no hash. An experiment that would overwrite results which are in no
+commit and in no experiment ends here.
 """
 
 from pathlib import Path
 
 from tuneline.runtime.code import code_lists, list_path, to_text
+from tuneline.runtime.evaluation_folder import check_files
 from tuneline.runtime.stage import Stage, run_stage
 from tuneline.runtime.unsaved import refuse_to_overwrite
 from tuneline.sections import check_sections
@@ -24,6 +25,7 @@ def main(stage: Stage) -> None:
             path.write_text(to_text(files), encoding="utf-8")
     # The lists are right whatever params.yaml holds, and git has them: a mistake there must not take them away.
     check_sections(stage.load)
+    check_files()
     refuse_to_overwrite(RESULTS)
     print(f"code: {len(stage.code)} files of {len(lists)} stages in code/")
 

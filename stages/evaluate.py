@@ -3,16 +3,19 @@
     python -m stages.evaluate
 
 Reads data/processed/{heldout,base_answers,base_general}.jsonl, data/processed/classes.json, models/{base,adapter},
-metrics/{train,convert_details}.json, metrics/loss.csv and section `evaluate`; writes metrics/{eval,eval_details}.json,
-metrics/{predictions,general}.jsonl, metrics/{scores,intervals,per_class,confusion}.csv and metrics/report.html.
+metrics/{train,convert_details}.json, metrics/loss.csv, section `evaluate` and the metrics that it names in evaluation/; writes
+metrics/{eval,eval_details}.json, metrics/{predictions,general}.jsonl, metrics/{scores,intervals,per_class,confusion}.csv and
+metrics/report.html.
 """
 
 from pathlib import Path
 
-from tuneline.evaluate.answering import Questions, answer
+from tuneline.evaluate.answering import Questions
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes, generation_record
 from tuneline.evaluate.endpoint.sides import backend_record, check_backend
+from tuneline.evaluate.own.kept import answer_once
+from tuneline.evaluate.own.metrics import ready_metrics
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
@@ -47,15 +50,15 @@ OUTPUTS = Outputs(
 def main(stage: Stage) -> None:
     from tuneline.evaluate.results import headline_sentence, prediction_rows, write_results
 
-    params = stage.load(Evaluate)
-    records = read_heldout(HELDOUT)
+    params, records = stage.load(Evaluate), read_heldout(HELDOUT)
+    own = ready_metrics(params.metrics, records)
     base, base_general = check_backend(params, pair(records, read_answers(BASE_ANSWERS))), read_answers(BASE_GENERAL)
     classes = allowed_classes(params, CLASSES, records)
-    answered = answer(Questions(BASE, ADAPTER, records, classes, params, "evaluate"))
+    answered = answer_once(Questions(BASE, ADAPTER, records, classes, params, "evaluate"), stage, own.metrics)
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)
     with stage.outputs(*OUTPUTS) as paths:
-        rows, general = prediction_rows(records, base, answered.answers), (base_general, answered.general)
-        metrics = write_results(rows, general, how, INPUTS, Outputs(*paths))
+        rows, general = prediction_rows(records, base, answered.answers, own), (base_general, answered.general)
+        metrics = write_results(rows, general, how, INPUTS, Outputs(*paths), own)
     answered.forget()
     stage.record_run_info(**answered.run_info)
     print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.report}")

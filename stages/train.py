@@ -2,7 +2,7 @@
 
     python -m stages.train
 
-Reads data/processed/tokens.safetensors, models/base and sections `tune`, `lora`, `ptuning`, `freeze`, `train`,
+Reads data/processed/tokens.safetensors and train.jsonl, models/base and sections `tune`, `lora`, `ptuning`, `freeze`, `train`,
 `deepspeed`; writes models/adapter, metrics/train.json and metrics/loss.csv. A run that was stopped goes on where it was saved.
 """
 
@@ -18,6 +18,7 @@ from tuneline.train.process_arguments import Paths
 from tuneline.train.sections import load_config
 
 TOKENS = Path("data/processed/tokens.safetensors")
+RECORDS = Path("data/processed/train.jsonl")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/train.json")
@@ -26,13 +27,13 @@ CURVE = Path("metrics/loss.csv")
 
 def main(stage: Stage) -> None:
     config = load_config(stage.load)
-    processes, device, start = check(config, TOKENS, BASE)
-    lineage = lineage_of(config, TOKENS, BASE, stage.code, start)
+    processes, device, start = check(config, TOKENS, BASE, RECORDS)
+    lineage = lineage_of(config, TOKENS, BASE, stage.code, start, RECORDS)
     with (
         scratch_folder(fingerprint(lineage, processes, device)) as scratch,
         stage.outputs(ADAPTER, METRICS, live=[CURVE]) as (adapter, metrics),
     ):
-        paths = Paths(TOKENS, BASE, scratch, CURVE, adapter, metrics, start.folder if start else None)
+        paths = Paths(TOKENS, BASE, scratch, CURVE, adapter, metrics, start.folder if start else None, RECORDS)
         launch_training(config, processes, paths)
         write_json(adapter / "lineage.json", lineage)
         stage.record_run_info(**read_run_info(scratch))

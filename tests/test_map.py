@@ -132,7 +132,7 @@ def test_the_first_stage_writes_one_list_for_each_other_stage():
     stage = MAP["stages"]["code"]
     assert stage["cmd"] == "python -m stages.code"
     assert stage["desc"]
-    assert stage["deps"] == ["stages", "tuneline"]
+    assert stage["deps"] == ["evaluation", "stages", "tuneline"]
     assert sorted(outputs(stage)) == sorted(f"code/{name}.txt" for name in STAGES)
     assert set(STAGES) == set(CODE), "a file of stages/ for each stage"
     # It reads all of them, so that no mistake waits for its stage.

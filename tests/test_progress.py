@@ -138,6 +138,17 @@ def test_the_curve_grows_by_what_is_new(tmp_path, monkeypatch):
     assert curve.read_text().splitlines()[1:] == ["1,3.25,0.001,1.5,", "2,2.0,0.0005,,2.5", "3,1.5,,,", "4,0.5,,,"]
 
 
+def test_metrics_of_answers_have_columns_of_their_own(tmp_path):
+    curve, state = tmp_path / "loss.csv", State(2)
+    one = Progress(curve, [10, 20], None, ["rouge_l", "triage"])
+    one.on_train_begin(None, state, None)
+    log(one, state, 1, loss=3.0)
+    log(one, state, 1, eval_loss=2.5, eval_rouge_l=12.3456789, eval_triage=0.5)
+    log(one, state, 2, loss=2.0)
+    header = "step,loss,learning_rate,grad_norm,validation_loss,rouge_l,triage"
+    assert curve.read_text().splitlines() == [header, "1,3.0,,,2.5,12.3457,0.5", "2,2.0,,,,,"]
+
+
 def test_the_time_of_the_first_step_is_that_of_this_start(tmp_path, monkeypatch):
     times = iter([100.0, 200.0])
     state, one = State(4), Progress(tmp_path / "loss.csv", [10, 20])

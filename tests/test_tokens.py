@@ -11,7 +11,7 @@ import pytest
 import stages.tokenize
 from tests.helpers.stages import run_main
 from tuneline.formats.example import Encoded
-from tuneline.formats.token_file import Tokens, write_tokens
+from tuneline.formats.token_file import Tokens, TokenWriter, write_tokens
 from tuneline.models.loading import load_tokenizer
 
 ROWS = [Encoded([5, 6, 7], [-100, 6, 7]), Encoded([9, 8], [-100, 8]), Encoded([1, 2, 3, 4], [-100, -100, -100, 4])]
@@ -30,6 +30,17 @@ def test_round_trip(tmp_path):
         assert (ids.tolist(), labels.tolist()) == (row.input_ids, row.labels)
     write_tokens(tmp_path / "again.safetensors", ROWS)
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_row_says_which_record_it_is_of_where_that_is_not_its_own_number(tmp_path):
+    for numbers, stored in (([0, 1, 2], False), ([0, 0, 3], True)):
+        writer = TokenWriter(tmp_path / "tokens")
+        for row, number in zip(ROWS, numbers, strict=True):
+            writer.add(row, record=number)
+        writer.finish()
+        tokens = Tokens(tmp_path / "tokens")
+        assert (tokens.records.tolist(), b'"records"' in (tmp_path / "tokens").read_bytes()) == (numbers, stored)
+        assert tokens.row(2)[0].tolist() == ROWS[2].input_ids
 
 
 def test_a_missing_file_says_what_makes_it(tmp_path):
@@ -113,6 +124,7 @@ def test_long_rows_become_rows_that_fit(ready, policy, canonical_base):
         assert (summary["split"], summary["overlong"], summary["answers_lost"]) == (1, 1, 1)
         assert all(text.count(f"答{number}" * 5) == 1 for number in range(6)), "each answer whole, and in one row"
         assert len(tokens) == summary["rows"] > 1
+        assert not tokens.records.any(), "all are parts of the first record"
     else:
         assert (summary["truncated"], summary["overlong"], summary["rows"]) == (2, 0, 2)
         assert "答5" * 5 in supervised[0]

@@ -11,7 +11,7 @@ from tuneline.fetch.config import Fetch
 from tuneline.models.config import Base
 from tuneline.runtime.params import PARAMS, S, Section, read_params, section_name
 from tuneline.tokenize.config import Tokenize
-from tuneline.train.sections import Load, TrainingConfig, check_method_options, load_config
+from tuneline.train.sections import Load, TrainingConfig, check_method_options, load_config, needs_rows
 
 SECTIONS: tuple[type[Section], ...] = (Fetch, Base, Data, Tokenize, Evaluate, Export)
 """Those that are not training's."""
@@ -57,11 +57,8 @@ def check_together(config: TrainingConfig, data: Data, wrong: list[str]) -> None
         check_method_options(config.method, train)
     if train.init is None and train.init_sha256 is not None:
         wrong.append("train.init_sha256 is set and train.init is null: set both, or neither")
-    if train.early_stopping is not None and not train.eval_fraction and data.validation_source is None:
-        wrong.append(
-            f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
-            "train.eval_fraction above 0, or data.validation_source"
-        )
+    if not train.eval_fraction and data.validation_source is None:
+        wrong += needs_rows(train)
     if train.eval_fraction and data.validation_source is not None:
         wrong.append(
             f"train.eval_fraction is {train.eval_fraction:g}, expected 0: data.validation_source gives the rows to validate on"

@@ -44,7 +44,7 @@ def write_code_lists(folder: Path) -> None:
 
 def link_code(folder: Path) -> None:
     """Let `python -m stages.…` run in a folder that is no copy of the project."""
-    for name in ("dvc.yaml", "stages", "tuneline"):
+    for name in ("dvc.yaml", "evaluation", "stages", "tuneline"):
         (folder / name).symlink_to(ROOT / name)
     write_code_lists(folder)
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from tuneline.formats.metrics import METRICS, current_names, main_metric
+from tuneline.formats.metrics import METRICS, current_names, known_metrics, main_metric
 from tuneline.runtime.errors import sentence
 
 PREDICTIONS = "metrics/predictions.jsonl"
 EVALUATION = "metrics/eval_details.json"
 EARLIER_EVALUATION = "metrics/eval.json"
 """What held it in revisions of earlier versions."""
+HELDOUT = "data/processed/heldout.jsonl"
 WORKSPACE = "workspace"
 
 
@@ -26,8 +27,10 @@ class Revision(NamedTuple):
     name: str
     rows: dict[str, dict[str, Any]]
     """Lines of predictions.jsonl by id."""
-    versions: dict[str, int]
+    versions: dict[str, Any]
     """Of the metrics."""
+    own: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+    """The user's own metrics, as eval_details.json describes them."""
 
 
 @app.command("compare")
@@ -62,8 +65,15 @@ def read(name: str) -> Revision:
     rows = [json.loads(line) for line in content(PREDICTIONS, name).split("\n") if line]
     for row in rows:
         row["scores"] = {side: current_names(scores) for side, scores in row["scores"].items()}
-    versions = evaluation(name).get("versions", {})
-    return Revision(name, {row["id"]: row for row in rows}, current_names(versions))
+    details = evaluation(name)
+    by_id = {row["id"]: row for row in rows}
+    return Revision(name, by_id, current_names(details.get("versions", {})), details.get("own", {}))
+
+
+def heldout(name: str) -> dict[str, dict[str, Any]]:
+    """Held-out items of a revision by id."""
+    records = (json.loads(line) for line in content(HELDOUT, name).split("\n") if line)
+    return {record["id"]: record for record in records}
 
 
 def evaluation(name: str) -> dict[str, Any]:
@@ -119,6 +129,7 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
     Raises ValueError when the two hold answers to other questions, or scored by other definitions.
     """
     from tuneline.evaluate.compare import compare
+    from tuneline.evaluate.own.revisions import own_of_both
     from tuneline.evaluate.statistics import minimum_detectable_effect
 
     for side in (first, second):
@@ -142,7 +153,9 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
             "or compare the items that both have with --common"
         )
     rows = [join(first.rows[key], second.rows[key]) for key in both]
-    metrics = compare(rows)
+    names = first.name, second.name
+    own, not_compared = own_of_both(names, (first.own, second.own), lambda: heldout(second.name))
+    metrics = compare(rows, own=own)
     name = main_metric(metrics["delta"])
     score = name if not METRICS[name].corpus else "rouge_l"
     changes = [
@@ -164,6 +177,8 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
         "left_out": apart,
         "metrics": {key: metrics[key] for key in ("base", "tuned", "delta")},
         "minimum_detectable_effect": detectable,
+        "own": {key: first.own[key] for key in own.metrics},
+        "not_compared": not_compared,
         "score": score,
         "changes": changes,
     }
@@ -200,13 +215,14 @@ def to_text(found: dict[str, Any], most: int, *, markdown: bool) -> str:
         "MDE",
     )
     lines: list[Sequence[str]] = [columns]
+    known = known_metrics(found)
     for name, delta in found["metrics"]["delta"].items():
         values = (f"{found['metrics'][side][name]['value']:.2f}" for side in ("base", "tuned"))
         interval = f"{delta['low']:+.2f} … {delta['high']:+.2f}"
         least = found["minimum_detectable_effect"][name]
         record = f"{delta['wins']}/{delta['ties']}/{delta['losses']}"
         cells = (f"{delta['value']:+.2f}", interval, f"{delta['p']:.4f}", record, f"{least:.2f}" if least else "—")
-        lines.append((METRICS[name].title, *values, *cells))
+        lines.append((known[name].title, *values, *cells))
     changes: list[Sequence[str]] = [("id", METRICS[found["score"]].title, "question")]
     for change in found["changes"][:most]:
         before, after = change[found["score"]]
@@ -216,6 +232,7 @@ def to_text(found: dict[str, Any], most: int, *, markdown: bool) -> str:
         )
     note = "MDE: minimum detectable effect, the smallest difference that this many items show in four of five cases"
     parts = [f"## {title}" if markdown else title, table(lines, markdown=markdown), note]
+    parts += [f"Not compared: {'; '.join(found['not_compared'])}"] if found["not_compared"] else []
     parts += ["Changed most:", table(changes, markdown=markdown)]
     return "\n\n".join(parts)
 

@@ -47,6 +47,8 @@ def plan(
     show(f"the run: {title} on {machine.device.type}", parameter_facts(prediction))
     if prediction.auto:
         print(f"auto: {prediction.auto}")
+    if prediction.workload is not None and prediction.workload.answers:
+        print(f"validation: {prediction.workload.answers}")
     show("highest memory of a process, predicted", gigabytes(prediction.parts | {"together": prediction.total}))
     reasons = [*memory_reasons(prediction, machine), *([] if machine.described else other_reasons(prediction))]
     for reason in reasons:

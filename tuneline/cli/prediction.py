@@ -29,6 +29,8 @@ class Workload(NamedTuple):
     """Tokens with loss in it."""
     passes: float
     """Micro-batches of a process per step, on average."""
+    answers: str = ""
+    """What the validations answer, in words; empty without train.eval_metrics."""
 
 
 class Prediction(NamedTuple):
@@ -124,11 +126,14 @@ def read_config(path: Path) -> Any:
 def run_workload(train: Train, tokens: "Tokens", widest: "MicroBatchShape", packed: bool, processes: int) -> Workload:
     """What the run will see."""
     from tuneline.train.batching import batches_of
+    from tuneline.train.validation.cost import cost
 
-    steps, _ = batches_of(train, tokens, packed=packed, processes=processes)
+    steps, validation = batches_of(train, tokens, packed=packed, processes=processes)
     seen = [row for step in steps for batch in step for row, _ in batch]
     passes = sum(map(len, steps)) / len(steps) / processes
-    return Workload(len(steps), int(tokens.lengths[seen].sum()), widest.lengths, widest.supervised, passes)
+    size = int(tokens.lengths[seen].sum())
+    answers = str(cost(train, len(steps), sum(map(len, validation)))) if train.eval_metrics else ""
+    return Workload(len(steps), size, widest.lengths, widest.supervised, passes, answers)
 
 
 def export_memory(model_config: Any, stored_bytes: int) -> float:

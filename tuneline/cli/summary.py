@@ -9,7 +9,7 @@ import typer
 
 from tuneline.cli.git import git
 from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
-from tuneline.formats.metrics import METRICS, current_names, main_metric
+from tuneline.formats.metrics import METRICS, current_names, known_metrics, main_metric
 from tuneline.runtime.params import read_params
 from tuneline.runtime.progress import clock
 from tuneline.runtime.stage import SPEED
@@ -68,20 +68,21 @@ def show(run: Run | None = None) -> None:
 
 
 def chosen(metrics: dict[str, Any]) -> list[str]:
-    """Three metrics to show: the one that decides, then what else there is."""
+    """Three metrics to show: the one that decides, then the user's own, then what else there is."""
     answers = ("rouge_l",) if "qa" in metrics["tasks"] else ()
-    names = (main_metric(metrics["delta"]), *answers, "nll_per_char", "repetition", "eos_rate")
+    names = (main_metric(metrics["delta"]), *metrics.get("own", ()), *answers, "nll_per_char", "repetition", "eos_rate")
     return [name for name in dict.fromkeys(names) if name in metrics["delta"]][:3]
 
 
 def figure(name: str, metrics: dict[str, Any]) -> str:
     """A metric of base and tuned model, and their difference with its interval."""
     base, tuned, delta = (metrics[side][name] for side in ("base", "tuned", "delta"))
-    unit = {"%": " %", "nats": " nats"}.get(METRICS[name].unit, "")
-    digits = 2 if abs(delta["value"]) < 10 and METRICS[name].unit == "nats" else 1
+    metric = known_metrics(metrics)[name]
+    unit = {"%": " %", "nats": " nats"}.get(metric.unit, "")
+    digits = 2 if abs(delta["value"]) < 10 and metric.unit not in ("%", "0–100", "ratio") else 1
     value = f"base {base['value']:.{digits}f} → tuned {tuned['value']:.{digits}f}{unit}"
     interval = f"{delta['low']:+.{digits}f} … {delta['high']:+.{digits}f}"
-    return f"{METRICS[name].title}  {value}  {delta['value']:+.{digits}f} (95 % interval {interval})"
+    return f"{metric.title}  {value}  {delta['value']:+.{digits}f} (95 % interval {interval})"
 
 
 def verdict(metrics: dict[str, Any]) -> str:

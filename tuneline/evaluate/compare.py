@@ -7,28 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneline.evaluate.general_prompts import General
+from tuneline.evaluate.own.comparison import NOTHING, OwnFigures, own_intervals
 from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired
 from tuneline.formats.metrics import METRICS, Metric
-from tuneline.scoring.calls import CALL_COUNTERS, functions
+from tuneline.scoring.counted import COUNTED, count, counted
 from tuneline.scoring.counts import CORPUS_METRICS, Counts, classes_of, merge_others, per_class, tensor
-from tuneline.scoring.extraction import entities, triples
-from tuneline.scoring.label_sets import exact_sets, label_sets
-from tuneline.scoring.labels import labels
 
 Row = dict[str, Any]
 SIDES = ("base", "tuned")
-COUNTERS = {"triples": triples, "entities": entities, "label": labels, "labels": label_sets}
-"""Counts of one answer, by task."""
-OWN_COUNTERS = {"labels_exact_match": exact_sets}
-"""Those of a metric that counts something else than its task's others."""
-COUNTED = (*COUNTERS, "tools")
-"""Tasks whose answers are counted by class."""
 OF_SOME_ITEMS = ("tools_exact_match", "tools_name_accuracy")
 """Metrics that an item may not count for at all: it is drawn for their intervals as little."""
 
 
-def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, Any]:
+def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES, own: OwnFigures = NOTHING) -> dict[str, Any]:
     """The design's eval_details.json: {"items", "tasks", "versions", "base", "tuned", "delta"}, sides by their names.
+
+    The user's own metrics come last.
 
     Metrics of a task are over its items alone, and there only when it has any; one that an answer has no value of is not there.
     """
@@ -46,6 +40,9 @@ def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES) -> dict[str, An
             values = {side: [row["scores"][side][name] for row in rows] for side in sides}
             result[first][name], result[second][name] = (mean_interval(values[side]) for side in sides)
             result["delta"][name] = paired(values[first], values[second], metric.rank)
+    for name, intervals in own_intervals(rows, sides, own):
+        result["versions"][name] = own.metrics[name].version
+        result[first][name], result[second][name], result["delta"][name] = intervals
     return result
 
 
@@ -59,11 +56,6 @@ def _has(name: str, metric: Metric, rows: Sequence[Row], tasks: Sequence[str], s
 def counts(rows: Sequence[Row], task: str, side: str) -> list[Counts]:
     """Of the items of one task, in order."""
     return [count(row, side) for row in rows if row["task"] == task]
-
-
-def count(row: Row, side: str) -> Counts:
-    """Of one answer, by the classes of its task."""
-    return functions(row, side) if row["task"] == "tools" else COUNTERS[row["task"]](row[side], row["references"])
 
 
 def per_class_rows(rows: Sequence[Row]) -> list[Row]:
@@ -92,21 +84,14 @@ def _f1(base: dict[str, Any], tuned: dict[str, Any], name: str) -> dict[str, flo
     return {"base": base.get(name, {}).get("f1", 0.0), "tuned": tuned[name]["f1"]}
 
 
-def _counted(name: str, row: Row, side: str) -> Counts:
-    """What a metric counts in one answer."""
-    if name in CALL_COUNTERS:
-        return CALL_COUNTERS[name](row, side)
-    return OWN_COUNTERS[name](row[side], row["references"]) if name in OWN_COUNTERS else count(row, side)
-
-
 def _corpus_intervals(
     rows: Sequence[Row], name: str, metric: Metric, sides: tuple[str, str]
 ) -> tuple[dict[str, Any], ...]:
     assert metric.task is not None
     of_task = [row for row in rows if row["task"] == metric.task]
     if name in OF_SOME_ITEMS:
-        of_task = [row for row in of_task if any(_counted(name, row, side) for side in sides)] or of_task
-    both: list[list[Counts]] = [[_counted(name, row, side) for row in of_task] for side in sides]
+        of_task = [row for row in of_task if any(counted(name, row, side) for side in sides)] or of_task
+    both: list[list[Counts]] = [[counted(name, row, side) for row in of_task] for side in sides]
     # What no reference holds changes no metric by its name, and a rambling model predicts thousands of them.
     wanted = {key for item in both[0] for key, (_, _, actual) in item.items() if actual}
     both = [[merge_others(item, wanted) for item in side] for side in both]

@@ -6,8 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tuneline.formats.extraction import TASKS
+from tuneline.runtime.evaluation_folder import SPEC
 from tuneline.runtime.params import Section
-from tuneline.runtime.params.values import Length, Name, Width
+from tuneline.runtime.params.values import Length, Name, Names, Width
 
 TRAINING_SET = "training_set"
 
@@ -23,9 +24,11 @@ class Evaluate(Section):
     """Answers of triples, entities and labels hold only spans of the question and these classes: those of the training set, or
     those listed by task. Null leaves answers free."""
 
+    metrics: Names = Field(default=[])
+    """Of the user's own: functions in evaluation/, as file.py:function. From here on keys may be missing: earlier projects have
+    none of them."""
     backend: Literal["transformers", "endpoint"] = "transformers"
-    """Who answers: base and adapter in this process, or a server that has both. From here on keys may be missing: earlier
-    projects have none of them."""
+    """Who answers: base and adapter in this process, or a server that has both."""
     url: str | None = None
     """Of an OpenAI-compatible API, for `endpoint`."""
     base_url: str | None = None
@@ -57,6 +60,15 @@ class Evaluate(Section):
         if self.constrain is not None:
             raise ValueError("constrain null beside backend endpoint, which can't hold answers to spans of a question")
         return self
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_functions(cls, value: list[str]) -> list[str]:
+        if wrong := [text for text in value if not SPEC.fullmatch(text)]:
+            raise ValueError(
+                f"files of evaluation/ and functions in them, my_metrics.py:triage_accuracy ({wrong[0]!r} is none)"
+            )
+        return value
 
     @field_validator("url", "base_url")
     @classmethod

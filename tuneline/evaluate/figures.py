@@ -21,6 +21,8 @@ def figures(details: dict[str, Any]) -> dict[str, float | int | None]:
     main = [name for name in MAIN_METRICS if METRICS[name].task in tasks]
     if set(tasks) - own:
         main += [name for name in MAIN_METRICS if METRICS[name].task is None]
+    # What somebody wrote a metric for he wants to see; the details have those that are too many here.
+    main += [name for name in details.get("own", ()) if name in details["tuned"]][: MOST - 2 - len(main)]
     always = ALWAYS[: MOST - 2 - len(main)]
     main += list(OF_CALLS if "tools" in tasks else ())[: MOST - 2 - len(main) - len(always)]
     values = {name: details["tuned"].get(name, {}).get("value") for name in (*main, *always)}

@@ -93,13 +93,14 @@ def predict(
 
     An item whose reference has thoughts may be thought about first, unless its answer is constrained.
     """
+    from tuneline.models.decoding.asking import asked
     from tuneline.models.likelihood import answer_nlls
 
     classes = classes or {}
     prompter = prompter_of(model.tokenizer)
     reader = reader_of(model.tokenizer, prompter)
     constraints = item_constraints(classes, model.tokenizer, prompter, records)
-    questions, thinking, tools = _asked(records, classes)
+    questions, thinking, tools = asked(records, classes)
     generated, times = generate(model, prompter, questions, params, label, constraints, thinking, tools)
     answers: list[Answer] = []
     rows = [_reference_row(prompter, record) for record in records]
@@ -147,26 +148,11 @@ def reader_of(tokenizer: Any, prompter: "Prompter") -> "AnswerReader":
     return AnswerReader(tokenizer, prompter)
 
 
-def _asked(records: Sequence[Record], classes: Classes) -> "tuple[list[list[Message]], list[bool], list[Tools | None]]":
-    """Conversations up to the answer, whether it is thought about first, and what it may call."""
-    thinking = ["reasoning" in record["messages"][-1] and record["task"] not in classes for record in records]
-    # Calls may be wanted where no functions are listed.
-    tools: list[Tools | None] = [record.get("tools", [] if record["task"] == "tools" else None) for record in records]
-    return [record["messages"][:-1] for record in records], thinking, tools
-
-
-def prompt_lengths(prompter: Any, records: Sequence[Record], classes: Classes) -> list[int]:
+def prompt_lengths(prompter: "Prompter", records: Sequence[Record], classes: Classes) -> list[int]:
     """Tokens of each record's prompt, by which it finds its batch."""
-    return [len(prompt) for prompt in _prompts(prompter, *_asked(records, classes))]
+    from tuneline.models.decoding.asking import asked
 
-
-def _prompts(
-    prompter: Any, questions: Sequence[list[Message]], thinking: Sequence[bool], tools: "Sequence[Tools | None]"
-) -> list[Any]:
-    return [
-        prompter.generation_prompt(asked, way, own or None)
-        for asked, way, own in zip(questions, thinking, tools, strict=True)
-    ]
+    return [len(prompt) for prompt in asked(records, classes).prompts(prompter)]
 
 
 def _thoughts(output: "Generated") -> dict[str, Any]:
@@ -178,47 +164,23 @@ def _thoughts(output: "Generated") -> dict[str, Any]:
 def generate(
     model: Model,
     prompter: Any,
-    questions: list[list[Message]],
+    questions: Sequence[Sequence[Message]],
     params: Evaluate,
     label: str,
     constraints: "ItemConstraints | None" = None,
-    thinking: list[bool] | None = None,
+    thinking: Sequence[bool] | None = None,
     tools: "Sequence[Tools | None] | None" = None,
 ) -> tuple[list["Generated"], list["BatchTime"]]:
     """Greedy answers to conversations that end with a user's turn, or a tool's answer.
 
     `thinking` is whether each is to be thought about first, `tools` what each may call.
     """
-    from tuneline.models.decoding.generate import Thoughts, greedy
+    from tuneline.models.decoding.asking import Asked, Limits, answer
 
+    asked = Asked(questions, thinking or [False] * len(questions), tools or [None] * len(questions))
+    limits = Limits(params.max_new_tokens, params.max_thinking_tokens, params.batch_size)
     reader = reader_of(model.tokenizer, prompter)
-    thinking, tools = thinking or [False] * len(questions), tools or [None] * len(questions)
-    # Before hours of answers, rather than after.
-    reader.check(next(filter(None, tools), None))
-    opened = {way: prompter.opens_thoughts(way) for way in (True, False)}
-    answers, times = greedy(
-        model.network,
-        _prompts(prompter, questions, thinking, tools),
-        stop_ids=reader.stops_of(model.network),
-        pad_id=model.tokenizer.pad_token_id or 0,
-        max_new_tokens=params.max_new_tokens,
-        batch_size=params.batch_size,
-        decode=reader.decode,
-        thoughts=Thoughts(
-            prompter.thought_marks,
-            [way or opened[way] for way in thinking],
-            [opened[way] for way in thinking],
-            params.max_thinking_tokens,
-        ),
-        label=f"{label}: answers",
-        constraints=constraints,
-    )
-    # Without tools nothing of an answer is a call.
-    plain = (
-        answer if own is not None else answer._replace(text=reader.plain(answer.text))
-        for answer, own in zip(answers, tools, strict=True)
-    )
-    return list(plain), times
+    return answer(model.network, prompter, reader, asked, limits, f"{label}: answers", constraints)
 
 
 def _speed(times: list["BatchTime"]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The evaluation report: the verdict in words, chosen answers, every metric with its interval, and every item side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +11,12 @@ from tuneline.evaluate.page import charts
 from tuneline.evaluate.page.answer_text import Stretch, is_long, plain_text, shown_answer
 from tuneline.evaluate.page.confusion import confusion
 from tuneline.evaluate.page.figures import number, p_value, shown, signed
-from tuneline.evaluate.page.glossary import METRIC_ENTRIES, TERMS, method_name, task_name
+from tuneline.evaluate.page.glossary import TERMS, entries_of, method_name, task_name
 from tuneline.evaluate.tasks import TaskResult, chosen, item_score, most_frequent_share, results_by_task
 from tuneline.evaluate.thresholds import LOOPING_ANSWER, SURE
 from tuneline.evaluate.verdict import outcome, verdict
 from tuneline.formats.html import Text, render
-from tuneline.formats.metrics import METRICS
+from tuneline.formats.metrics import METRICS, Metric, known_metrics
 from tuneline.formats.model_names import model_name
 from tuneline.runtime.machine import library_versions
 
@@ -55,6 +56,7 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts) -> str:
         zip(*facts.general, strict=True),
         key=lambda pair: _each(pair[0]) - _each(pair[1]),
     )
+    known = known_metrics(metrics)
     return render(
         Path(__file__).with_name("report.html.jinja"),
         title=Text("Evaluation report", "评测报告"),
@@ -76,14 +78,14 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts) -> str:
         facts=facts,
         versions=library_versions(*LIBRARIES),
         charts=charts,
-        entries=METRIC_ENTRIES,
+        entries=entries_of(metrics),
         terms=TERMS,
         sure=SURE,
         method=method_name(facts.params["tune"]["method"]),
         task_name=task_name,
-        number=number,
-        shown=shown,
-        signed=signed,
+        number=partial(number, known=known),
+        shown=partial(shown, known=known),
+        signed=partial(signed, known=known),
         p_value=p_value,
     )
 
@@ -102,25 +104,26 @@ class MetricLine(NamedTuple):
 
 
 def metric_lines(metrics: dict[str, Any], results: Sequence[TaskResult]) -> list[MetricLine]:
-    """The tasks' own metrics first, then those by which answers are checked, then the others."""
-    own = [_line(result.metric, result.task, result.figures) for result in results]
+    """The tasks' own metrics first, then the user's, then those by which answers are checked, then the others."""
+    known = known_metrics(metrics)
+    own = [_line(result.metric, result.task, result.figures, known) for result in results]
     # Of a single task the own metric is over all items, too; one of a task alone never is.
     there = {line.name for line in own if len(results) == 1 or METRICS[line.name].task}
-    names = dict.fromkeys(["eos_rate", "repetition", "nll_per_char", *METRIC_ENTRIES])
-    return own + [_line(name, None, metrics) for name in names if name in metrics["delta"] and name not in there]
+    names = dict.fromkeys([*metrics.get("own", ()), "eos_rate", "repetition", "nll_per_char", *entries_of(metrics)])
+    return own + [_line(name, None, metrics, known) for name in names if name in metrics["delta"] and name not in there]
 
 
-def _line(name: str, task: str | None, figures: dict[str, Any]) -> MetricLine:
+def _line(name: str, task: str | None, figures: dict[str, Any], known: Mapping[str, Metric]) -> MetricLine:
     delta = figures["delta"][name]
     base, tuned = (figures[side][name] for side in SIDES)
-    return MetricLine(name, task, base, tuned, delta, tone(name, delta), charts.whiskers(delta))
+    return MetricLine(name, task, base, tuned, delta, tone(name, delta, known), charts.whiskers(delta))
 
 
-def tone(name: str, delta: dict[str, Any]) -> str:
+def tone(name: str, delta: dict[str, Any], known: Mapping[str, Metric] = METRICS) -> str:
     """`good` or `bad` where the tuned model's figure is another one than the base's; a length has no such sign."""
-    if METRICS[name].higher_is_better is None:
+    if known[name].higher_is_better is None:
         return ""
-    return {"better": "good", "worse": "bad", "unclear": ""}[outcome(name, delta)]
+    return {"better": "good", "worse": "bad", "unclear": ""}[outcome(name, delta, known)]
 
 
 def _item(row: Row) -> dict[str, Any]:

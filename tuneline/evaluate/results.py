@@ -8,12 +8,13 @@ from tuneline.evaluate import tables
 from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import General
+from tuneline.evaluate.own.metrics import NO_METRICS, OwnMetrics, question_of
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import Answer
 from tuneline.evaluate.report import Facts, report
-from tuneline.formats.calls import asked, reference_texts
+from tuneline.formats.calls import reference_texts
 from tuneline.formats.metrics import METRICS, main_metric
-from tuneline.formats.records import Record, last_question, write_jsonl
+from tuneline.formats.records import Record, write_jsonl
 from tuneline.formats.stored import COUNTS, TRAINING, read_object
 from tuneline.runtime.atomic import to_json
 from tuneline.scoring.calls import call_errors
@@ -26,13 +27,15 @@ def write_results(
     generation: dict[str, Any],
     inputs: Inputs,
     outputs: Outputs,
+    own: OwnMetrics = NO_METRICS,
 ) -> dict[str, Any]:
     """Compare the rows' two sides, write every output, and return what is in metrics/eval_details.json.
 
     `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts;
-    `generation` says how answers were made.
+    `generation` says how answers were made, `own` are the user's metrics, whose scores the rows have.
     """
-    metrics = compare(rows) | {"general": change_on_general(*general), "generation": generation} | count_thoughts(rows)
+    metrics = compare(rows, own=own.figures) | own.describe(rows)
+    metrics |= {"general": change_on_general(*general), "generation": generation} | count_thoughts(rows)
     outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
@@ -58,9 +61,13 @@ def count_thoughts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"thoughts": counts} if thinking else {}
 
 
-def prediction_rows(records: list[Record], base: list[Answer], tuned: list[Answer]) -> list[dict[str, Any]]:
-    """Lines of predictions.jsonl: question, references, both answers and their scores."""
-    return [_row(*item) for item in zip(records, base, tuned, strict=True)]
+def prediction_rows(
+    records: list[Record], base: list[Answer], tuned: list[Answer], own: OwnMetrics = NO_METRICS
+) -> list[dict[str, Any]]:
+    """Lines of predictions.jsonl: question, references, both answers and their scores. Raises MetricError by an own metric."""
+    rows = [_row(*item) for item in zip(records, base, tuned, strict=True)]
+    own.add_scores(rows)
+    return rows
 
 
 def _row(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
@@ -69,7 +76,7 @@ def _row(record: Record, base: Answer, tuned: Answer) -> dict[str, Any]:
         {
             "id": record["id"],
             "task": record["task"],
-            "question": asked(record) if tools else last_question(record),
+            "question": question_of(record),
             "references": wanted,
             "base": base["prediction"],
             "tuned": tuned["prediction"],

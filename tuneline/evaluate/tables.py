@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.evaluate.compare import per_class_rows
-from tuneline.formats.metrics import METRICS, Metric
+from tuneline.formats.metrics import METRICS, Metric, known_metrics
 from tuneline.scoring.labels import predicted_and_actual
 
 UNITS = {"0–100": "points of 100", "%": "points of 100", "nats": "nats", "ratio": "ratio of lengths"}
 """Of a metric to what its difference shares an axis with."""
+NO_UNIT = "without a unit"
 
 
 def write_scores(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -21,7 +22,8 @@ def write_scores(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_intervals(path: Path, metrics: dict[str, Any]) -> None:
     """Each metric's difference of tuned and base with its interval, and that on general prompts, by unit."""
-    lines = [_interval(METRICS[name], metrics["base"][name], metrics["tuned"][name], delta)
+    known = known_metrics(metrics)
+    lines = [_interval(known[name], metrics["base"][name], metrics["tuned"][name], delta)
              for name, delta in metrics["delta"].items()]  # fmt: skip
     general = metrics["general"]["nll_per_token"]
     change = METRICS["nll_per_token"]._replace(title="NLL on general prompts")
@@ -31,7 +33,12 @@ def write_intervals(path: Path, metrics: dict[str, Any]) -> None:
 
 def _interval(metric: Metric, base: dict[str, Any], tuned: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
     arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
-    line = {"metric": metric.title + arrow, "unit": UNITS[metric.unit], "base": base["value"], "tuned": tuned["value"]}
+    line = {
+        "metric": metric.title + arrow,
+        "unit": UNITS.get(metric.unit, metric.unit or NO_UNIT),
+        "base": base["value"],
+        "tuned": tuned["value"],
+    }
     return line | {"difference": delta["value"]} | {key: delta[key] for key in ("low", "high", "p")}
 
 

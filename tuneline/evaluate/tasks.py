@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tuneline.evaluate.compare import COUNTED, Row, compare, count
+from tuneline.evaluate.compare import compare
 from tuneline.formats.metrics import main_metric
 from tuneline.scoring.calls import elements
+from tuneline.scoring.counted import COUNTED, Row, count
 from tuneline.scoring.counts import f1
 from tuneline.scoring.labels import predicted_and_actual
 

@@ -12,7 +12,7 @@ from tuneline.evaluate.page.glossary import METRIC_ENTRIES, method_name, task_na
 from tuneline.evaluate.tasks import TaskResult
 from tuneline.evaluate.thresholds import SURE, VERY_SURE
 from tuneline.formats.html import Text
-from tuneline.formats.metrics import METRICS
+from tuneline.formats.metrics import METRICS, Metric
 
 Outcome = Literal["better", "worse", "unclear"]
 OUTCOMES: dict[Outcome, Text] = {
@@ -44,11 +44,11 @@ def verdict(metrics: dict[str, Any], results: Sequence[TaskResult], base: str, f
     )
 
 
-def outcome(metric: str, delta: Mapping[str, Any]) -> Outcome:
+def outcome(metric: str, delta: Mapping[str, Any], known: Mapping[str, Metric] = METRICS) -> Outcome:
     """Better or worse where chance is an unlikely cause, and the interval of the difference lies beyond 0."""
     if delta["p"] >= SURE or delta["low"] <= 0 <= delta["high"]:
         return "unclear"
-    return "better" if (delta["value"] > 0) == METRICS[metric].higher_is_better else "worse"
+    return "better" if (delta["value"] > 0) == known[metric].higher_is_better else "worse"
 
 
 def tone(outcomes: Sequence[Outcome], found: Sequence[Check]) -> Literal["good", "mixed", "bad"]:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tuneline.formats.metrics import METRICS
+from tuneline.formats.metrics import known_metrics
 from tuneline.formats.templates import fill
 
 SHOWN = {
@@ -66,7 +66,7 @@ def card(
         "evaluation": facts["eval"],
         "equality": facts["export"],
         "parameters": parameters(lineage["params"]),
-        "titles": {name: metric.title for name, metric in METRICS.items()},
+        "titles": {name: metric.title for name, metric in known_metrics(facts["eval"]).items()},
         "beside": beside,
         "imported": lineage.get("imported"),
     }

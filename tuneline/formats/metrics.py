@@ -4,12 +4,14 @@ A metric's version is raised when its definition changes, is written beside the 
 are never compared. How each is computed stands in tuneline.scoring.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
     title: str
-    version: int
+    version: int | str
+    """A number, raised by hand; of a metric of the user's own the beginning of its file's sha256."""
     higher_is_better: bool | None
     """None: nearest to 1 is best."""
     unit: str
@@ -66,6 +68,15 @@ EARLIER_NAMES = {"finished": "eos_rate"}
 
 MAIN_METRICS = ("triples_f1", "entities_f1", "labels_f1", "tools_exact_match", "label_accuracy", "rouge_l")
 """By which a model is judged: those of one task alone first, then the one of every other task."""
+
+
+def known_metrics(details: Mapping[str, Any]) -> dict[str, Metric]:
+    """All metrics of an evaluation, from its eval_details.json: ours, and the user's own, which are described there."""
+    own = {
+        name: Metric(one["title"], one["version"], one["higher_is_better"], one["unit"], None, one["corpus"])
+        for name, one in details.get("own", {}).items()
+    }
+    return METRICS | own
 
 
 def main_metric(names: Any) -> str:

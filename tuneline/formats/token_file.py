@@ -4,6 +4,7 @@
     input_ids   int32 [tokens]    all rows one after the other
     supervised  uint8 [tokens]    1 where the token carries loss
     weights     float32 [rows]    times that a row is taken in an epoch; not there when all are 1
+    records     int32 [rows]      number of the record that a row is of, from 0; not there when row i is of record i
 
 (`datasets.save_to_disk` writes a fingerprint of the mapping function into its files: not the same bytes.)
 """
@@ -34,8 +35,11 @@ class TokenWriter:
         self.supervised = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.offsets = array("q", [0])
         self.weights = array("f")
+        self.records = array("i")
 
-    def add(self, row: Encoded, weight: float = 1.0) -> None:
+    def add(self, row: Encoded, weight: float = 1.0, record: int | None = None) -> None:
+        """`record` is the number of the record that the row is of; without one it is the row's own."""
+        self.records.append(len(self.records) if record is None else record)
         self.ids.write(array("i", row.input_ids).tobytes())
         self.supervised.write((np.array(row.labels, dtype=np.int32) != IGNORE_INDEX).tobytes())
         self.offsets.append(self.offsets[-1] + len(row.input_ids))
@@ -44,15 +48,18 @@ class TokenWriter:
     def finish(self) -> None:
         tokens = self.offsets[-1]
         weights = self.weights if any(weight != 1 for weight in self.weights) else array("f")
+        alike = all(record == row for row, record in enumerate(self.records))
+        records = array("i") if alike else self.records
         columns = [
             ("offsets", "I64", len(self.offsets), 8),
             *([("weights", "F32", len(weights), 4)] if weights else []),
+            *([("records", "I32", len(records), 4)] if records else []),
             ("input_ids", "I32", tokens, 4),
             ("supervised", "U8", tokens, 1),
         ]
         entries = [(name, dtype, (count,), count * size) for name, dtype, count, size in columns]
         with self.path.open("wb") as file:
-            file.write(header(entries) + self.offsets.tobytes() + weights.tobytes())
+            file.write(header(entries) + self.offsets.tobytes() + weights.tobytes() + records.tobytes())
             for part in (self.ids, self.supervised):
                 part.seek(0)
                 shutil.copyfileobj(part, file, 2**20)
@@ -79,11 +86,15 @@ class Tokens:
         self._ids = self._file.get_slice("input_ids")
         self._supervised = self._file.get_slice("supervised")
         self.offsets: NDArray[np.int64] = self._file.get_tensor("offsets")
-        weighted = "weights" in self._file.keys()  # noqa: SIM118
+        columns = set(self._file.keys())
         self.weights: NDArray[np.float32] = (
-            self._file.get_tensor("weights") if weighted else np.ones(len(self), dtype=np.float32)
+            self._file.get_tensor("weights") if "weights" in columns else np.ones(len(self), dtype=np.float32)
         )
         """Times that each row is taken in an epoch, shape [rows]."""
+        self.records: NDArray[np.int32] = (
+            self._file.get_tensor("records") if "records" in columns else np.arange(len(self), dtype=np.int32)
+        )
+        """Number of the record in train.jsonl that each row is of, shape [rows]."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

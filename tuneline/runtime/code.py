@@ -14,6 +14,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from tuneline.runtime.evaluation_folder import files_of_stages, is_inside
+from tuneline.runtime.hashing import file_sha256
+
 FOLDER = Path("code")
 OURS = re.compile(r"(tuneline|stages)(\.\w+)+")
 """Names of modules that count as code of a stage."""
@@ -21,6 +24,8 @@ BY_NAME = {"import_module", "__import__", "run_module"}
 """Functions that run a module by its name, which must be a constant, or the module could not be found here."""
 BY_TEXT = {"run_path", "spec_from_file_location", "exec", "eval"}
 """Functions that run code which is not found here at all."""
+OF_USERS = "tuneline/scoring/own_modules.py"
+"""The one module that runs such code: files of evaluation/, which the lists hold."""
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
 
 
@@ -30,16 +35,17 @@ def list_path(stage: str) -> Path:
 
 
 def code_lists(root: Path = Path()) -> dict[str, dict[str, str]]:
-    """{stage: {file: hash}} of every module in stages/ but `code` itself.
+    """{stage: {file: hash}} of every module in stages/ but `code` itself, and of what params.yaml names in evaluation/.
 
     Raises ValueError naming file and line for code that can't be found by reading.
     """
-    modules = [path for path in sorted((root / "stages").glob("[a-z]*.py")) if path.stem != "code"]
-    read: dict[Path, set[Path]] = {}
-    files = {module.stem: stage_files(root, module, read) for module in modules}
+    modules, read = sorted((root / "stages").glob("[a-z]*.py")), dict[Path, set[Path]]()
+    files = {module.stem: stage_files(root, module, read) for module in modules if module.stem != "code"}
     hashes = {path: code_hash(path) for path in {path for paths in files.values() for path in paths}}
+    brought = files_of_stages(root)
     return {
-        stage: {path.relative_to(root).as_posix(): hashes[path] for path in paths} for stage, paths in files.items()
+        stage: {path.relative_to(root).as_posix(): hashes[path] for path in paths} | brought.get(stage, {})
+        for stage, paths in files.items()
     }
 
 
@@ -64,7 +70,12 @@ def read_list(stage: str) -> dict[str, str]:
 
 def changed_files(files: Mapping[str, str], root: Path = Path()) -> list[str]:
     """Files of a list that are not there any more, or whose code has another hash."""
-    return [name for name, digest in files.items() if not (root / name).is_file() or code_hash(root / name) != digest]
+    return [name for name, digest in files.items() if not (root / name).is_file() or _listed(root, name) != digest]
+
+
+def _listed(root: Path, name: str) -> str:
+    """The hash of a file as a list has it."""
+    return file_sha256(root / name) if is_inside(name) else code_hash(root / name)
 
 
 def stage_files(root: Path, module: Path, read: dict[Path, set[Path]] | None = None) -> list[Path]:
@@ -187,7 +198,7 @@ def imported_modules(root: Path, path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names.add(node.value)
-        elif isinstance(node, ast.Call) and _is_hidden(node):
+        elif isinstance(node, ast.Call) and _is_hidden(node) and path.relative_to(root).as_posix() != OF_USERS:
             raise ValueError(
                 f"{path.relative_to(root)}, line {node.lineno}: {_called(node)} of a name that is no constant, so what it runs "
                 "can't be found; import the module, or give its full name as text"

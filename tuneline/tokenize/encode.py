@@ -102,7 +102,7 @@ def encode_all(
         for record, rows in encoded(records, prompter, params, summary):
             for kept in rows:
                 weight = weights.get(record["source"], 1.0)
-                writer.add(kept, weight)
+                writer.add(kept, weight, summary.records - 1)
                 summary.rows += 1
                 epoch += weight
                 summary.tokens += len(kept.input_ids)

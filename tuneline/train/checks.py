@@ -21,13 +21,14 @@ class Placement(NamedTuple):
     """The adapter that training goes on from."""
 
 
-def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
-    """Raises ValueError for what can't be trained so, or not here."""
+def check(config: TrainingConfig, tokens: Path, base: Path, records: Path | None = None) -> Placement:
+    """Raises ValueError for what can't be trained so, or not here. records: train.jsonl, for metrics of answers."""
     from tuneline.models.loading import device_name, pick_device, pick_dtype
     from tuneline.train import deepspeed_config
-    from tuneline.train.batching import check_division, has_validation, most_processes
+    from tuneline.train.batching import check_division, most_processes
     from tuneline.train.launch import count_processes
     from tuneline.train.trainer.reporting import check_reports
+    from tuneline.train.validation.checks import check_validation
 
     method, train, deepspeed = config
     check_method_options(method, train)
@@ -51,11 +52,7 @@ def check(config: TrainingConfig, tokens: Path, base: Path) -> Placement:
     check_method(method.tune.method, values)
     if method.tune.method == "lora":
         check_rank(method.lora.r, values)
-    if train.early_stopping is not None and not (train.eval_fraction or has_validation(tokens)):
-        raise ValueError(
-            f"train.early_stopping is {train.early_stopping}, expected null where there are no rows to validate on: set "
-            "train.eval_fraction above 0, or data.validation_source"
-        )
+    check_validation(config, tokens, records)
     start = find_start(train, base)
     if start is not None:
         check_start(start, method, base)

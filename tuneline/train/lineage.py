@@ -15,14 +15,25 @@ from tuneline.train.start import Start
 
 
 def lineage_of(
-    config: TrainingConfig, tokens: Path, base: Path, code: Mapping[str, str], start: Start | None = None
+    config: TrainingConfig,
+    tokens: Path,
+    base: Path,
+    code: Mapping[str, str],
+    start: Start | None = None,
+    records: Path | None = None,
 ) -> dict[str, Any]:
     """Parameters, hashes of base and tokens, {file: hash} of the code that trained, and the adapter that it began from.
 
-    No commit and no time, and of folders elsewhere the name alone.
+    Also of the records, where answers to some of them are measured. No commit and no time, and of folders elsewhere the name
+    alone.
     """
+    answered = [records] if records is not None and config.train.eval_metrics else []
     began = {"init": start.lineage} if start is not None else {}
-    made = {"params": config.to_params(), "inputs": hashes([tokens, base / SUMS]), "code": dict(code)} | began
+    made = {
+        "params": config.to_params(),
+        "inputs": hashes([tokens, base / SUMS, *answered]),
+        "code": dict(code),
+    } | began
     return {key: without_folders(value) for key, value in made.items()}
 
 

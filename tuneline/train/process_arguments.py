@@ -22,6 +22,8 @@ class Paths(NamedTuple):
     metrics: Path
     init: Path | None = None
     """Adapter to begin with."""
+    records: Path | None = None
+    """train.jsonl, where validation rows are answered."""
 
 
 class Command(NamedTuple):

@@ -55,6 +55,8 @@ from tuneline.train.trainer.loss_scaling import LossScaling
 from tuneline.train.trainer.progress import Progress
 from tuneline.train.trainer.reporting import report_callbacks
 from tuneline.train.trainer.supervised_trainer import SupervisedTrainer
+from tuneline.train.validation.answering import prepare_answering
+from tuneline.train.validation.curve_metrics import BestBy, best_by, best_step, curve_metrics
 
 
 def main() -> None:
@@ -89,7 +91,9 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     packed = rows_packed(config_of(values), config)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     steps, validation = batches_of(params, tokens, packed=packed is not False, processes=processes)
-    arguments = training_arguments(config, paths.scratch, len(steps), device, validates=bool(validation))
+    metrics = curve_metrics(params.eval_metrics)
+    best = best_by(params, metrics) if validation else None
+    arguments = training_arguments(config, paths.scratch, len(steps), device, best)
     init_distributed(arguments)
     make_deterministic(params, device)
     set_seed(params.seed)
@@ -100,6 +104,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     exact = packing_is_exact(base) if packed is None else packed
     if packed is None and not exact:
         steps, validation = batches_of(params, tokens, packed=False, processes=processes)
+    answering = prepare_answering(params, metrics, tokens, paths, base, dtype, len(steps))
     collate = collator(base, packed=exact)
     gradient_filter = GradientFilter() if params.loss_filter == "auto" else None
     model = prepare_model(base, method, params.gradient_checkpointing is True, gradient_filter)
@@ -111,10 +116,12 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
             load_start(model, paths.init, method)
     initial = save_initial(model, method, paths.scratch)
     scaling = LossScaling() if dtype == torch.float16 else None
-    progress = Progress(paths.curve, tokens_per_step(tokens, steps), scaling)
+    columns = [metric.column for metric in metrics]
+    progress = Progress(paths.curve, tokens_per_step(tokens, steps), scaling, columns)
     trainer = SupervisedTrainer(
         model=model, args=arguments, tokens=tokens, steps=steps, validation=validation, collate=collate,
         loraplus_lr_ratio=method.lora.loraplus_ratio if is_loraplus(method) else None, scaling=scaling,
+        answering=answering,
     )  # fmt: skip
     if tries_longest(device):
         longest = longest_micro_batch(steps, tokens.lengths, packed=exact)
@@ -133,7 +140,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     tuned = trainer.accelerator.unwrap_model(trainer.model)
     with gathered(tuned):
         if trainer.is_world_process_zero():
-            report = summary(tuned, trainer.state, tokens, steps)
+            report = summary(tuned, trainer.state, tokens, steps, best)
             with writing(paths.adapter):
                 methods.save(tuned, method, paths.adapter, initial)
             paths.metrics.write_text(to_json(report), encoding="utf-8")
@@ -144,6 +151,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
         info |= {"first_step_at": progress.first_step_at}
         info |= {"deterministic": device.type == "cpu" or params.deterministic}
         info |= {} if gradient_filter is None else gradient_filter.report()
+        info |= {} if answering is None else answering.report()
         if scaling is not None:
             info |= {"loss_scale": scaling.scale, "overflows": scaling.overflows}
         (paths.scratch / RUN_INFO).write_text(json.dumps(info | machine_info()), encoding="utf-8")
@@ -204,22 +212,20 @@ def gathered(model: Any, modifier: int | None = None) -> AbstractContextManager[
     return context
 
 
-def summary(model: Any, state: TrainerState, tokens: Tokens, steps: list[Step]) -> dict[str, Any]:
+def summary(
+    model: Any, state: TrainerState, tokens: Tokens, steps: list[Step], best: BestBy | None = None
+) -> dict[str, Any]:
     """metrics/train.json: parameters, what was seen, and how the loss (nats per supervised token) went."""
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     seen = [row for step in steps[: state.global_step] for batch in step for row, _ in batch]
-    report = {
+    return {
         **{name: count for name, count in methods.counts(model).items() if name != "trainable_share"},
         "steps": state.global_step,
         "rows_seen": len(seen),
         "supervised_tokens": int(tokens.supervised_per_row[seen].sum()),
         "first_loss": float(f"{losses[0]:.6g}"),
         "last_loss": float(f"{losses[-1]:.6g}"),
-    }
-    if any("eval_loss" in entry for entry in state.log_history):
-        best = min((entry for entry in state.log_history if "eval_loss" in entry), key=lambda entry: entry["eval_loss"])
-        report |= {"best_step": best["step"], "validation_loss": float(f"{best['eval_loss']:.6g}")}
-    return report
+    } | best_step(state.log_history, best)
 
 
 def _peak(device: torch.device) -> float:

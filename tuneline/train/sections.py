@@ -64,3 +64,17 @@ def check_method_options(method: Method, train: Train) -> None:
         raise ValueError(
             "lora.variant is pissa and lora.quantize is set, expected null: PiSSA changes the base's weights"
         )
+
+
+def needs_rows(train: Train) -> list[str]:
+    """Complaints of keys that do nothing without rows to validate on."""
+    off: dict[str, tuple[Any, Any]] = {
+        "early_stopping": (train.early_stopping, None),
+        "eval_metrics": (train.eval_metrics, []),
+    }
+    return [
+        f"train.{name} is {value}, expected {'null' if default is None else default} where there are no rows to validate on: "
+        "set train.eval_fraction above 0, or data.validation_source"
+        for name, (value, default) in off.items()
+        if value != default
+    ]

@@ -1,29 +1,30 @@
 """Figures as a page shows them: as many digits as say something, with their unit."""
 
 import re
+from collections.abc import Mapping
 
 from tuneline.formats.html import Text
-from tuneline.formats.metrics import METRICS
+from tuneline.formats.metrics import METRICS, Metric
 
 DIGITS = {"%": 1, "0–100": 1}
 """By unit; 2 for the others."""
 
 
-def number(name: str, value: float) -> str:
-    """A metric's value without its unit; none and all of a hundred need no digits."""
-    if METRICS[name].unit == "%" and value in (0, 100):
+def number(name: str, value: float, known: Mapping[str, Metric] = METRICS) -> str:
+    """A metric's value without its unit; none and all of a hundred need no digits. `known` are the metrics by name."""
+    if known[name].unit == "%" and value in (0, 100):
         return f"{value:.0f}"
-    return f"{value:.{DIGITS.get(METRICS[name].unit, 2)}f}"
+    return f"{value:.{DIGITS.get(known[name].unit, 2)}f}"
 
 
-def shown(name: str, value: float) -> str:
+def shown(name: str, value: float, known: Mapping[str, Metric] = METRICS) -> str:
     """With its unit, where that is a sign."""
-    return number(name, value) + ("\u00a0%" if METRICS[name].unit == "%" else "")
+    return number(name, value, known) + ("\u00a0%" if known[name].unit == "%" else "")
 
 
-def signed(name: str, value: float) -> str:
+def signed(name: str, value: float, known: Mapping[str, Metric] = METRICS) -> str:
     """A difference without its unit; a minus is one, and no hyphen, and there is no minus before 0."""
-    text = f"{value:+.{DIGITS.get(METRICS[name].unit, 2)}f}"
+    text = f"{value:+.{DIGITS.get(known[name].unit, 2)}f}"
     return text.replace("-", "−") if float(text) else text.lstrip("+-")
 
 

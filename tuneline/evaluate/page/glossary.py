@@ -1,8 +1,10 @@
 """The glossary of the report: metrics and terms by the names that readers see, and what they mean in a sentence."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from tuneline.formats.html import Text
+from tuneline.runtime.evaluation_folder import FOLDER
 
 
 class Entry(NamedTuple):
@@ -217,3 +219,18 @@ def task_name(task: str) -> Text:
 
 def method_name(method: str) -> Text:
     return METHODS.get(method, Text(method, method))
+
+
+def entries_of(details: Mapping[str, Any]) -> dict[str, Entry]:
+    """METRIC_ENTRIES, and those of the user's own metrics after them, which say the same in both languages."""
+    own = {
+        name: _entry(one["title"], one["title"], *(_meaning(name, one, items) for items in ("{} items", "{} 条")))
+        for name, one in details.get("own", {}).items()
+    }
+    return METRIC_ENTRIES | own
+
+
+def _meaning(name: str, one: Mapping[str, Any], items: str) -> str:
+    """What its author says, where it stands, and of how many items it is."""
+    said = one["meaning"] or name
+    return f"{said} ({FOLDER}/{one['spec']} {one['version']}; {items.format(one['items'])})"

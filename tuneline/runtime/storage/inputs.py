@@ -61,6 +61,10 @@ class Inputs:
         if digest is not None:
             self._sums[path] = digest
 
+    def hashes(self) -> dict[str, str | None]:
+        """{file: quick hash} as they were when the stage began; None for one that has none."""
+        return {file.as_posix(): state.hash for file, state in self._states.items()}
+
     def changes(self) -> Iterator[str]:
         """Files that are not as they were, a few words each."""
         now = {file for path in self.paths for file in files_of(path).values()}

@@ -4,9 +4,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tuneline.formats.metrics import METRICS
 from tuneline.runtime.params import Section
-from tuneline.runtime.params.values import Count, Name, Names, Number, Seed, Sha256, Width
+from tuneline.runtime.params.values import Count, Length, Name, Names, Number, Seed, Sha256, Width
 
+LOSS = "loss"
+OWN = ".py:"
+"""In the names of a user's own metrics, between file and function."""
+OF_ANSWERS = tuple(name for name in METRICS if not name.startswith("nll_"))
+"""Metrics of ours that an answer has; the reference's likelihood is the loss itself."""
 Rate = Annotated[Number, Field(ge=0, lt=1)]
 
 
@@ -61,6 +67,16 @@ class Train(Section):
     report_to: Names
     """Of transformers' integrations that are installed: tensorboard, wandb, mlflow, swanlab, dvclive …"""
 
+    eval_metrics: Names = Field(default=[])
+    """Of answers at each validation: ours by name, and a user's own as `file.py:function` in evaluation/. From here on keys may
+    be missing: earlier projects have none of them."""
+    eval_items: Count = 50
+    """Items that are answered at each validation, at most."""
+    eval_max_new_tokens: Length = 64
+    """Of such an answer, and of the thoughts before it; section `evaluate`, whose changes train nothing again, has its own."""
+    best_by: Name = LOSS
+    """What chooses the best checkpoint and ends the run early: the loss on the validation rows, or one of eval_metrics."""
+
     @property
     def budget_is_open(self) -> bool:
         """Whether a GPU's free memory says how many tokens a pass has; by it, another run may round otherwise."""
@@ -79,12 +95,28 @@ class Train(Section):
         # What YAML 1.1 makes of a bare `off`.
         return "off" if value is False else value
 
+    @field_validator("eval_metrics")
+    @classmethod
+    def _are_metrics(cls, names: list[str]) -> list[str]:
+        if any(name not in OF_ANSWERS and OWN not in name for name in names):
+            raise ValueError(f"file.py:function of evaluation/, or some of {', '.join(OF_ANSWERS)}")
+        return names
+
     @field_validator("gradient_checkpointing", mode="plain")
     @classmethod
     def _auto_or_flag(cls, value: Any) -> Any:
         if value != "auto" and not isinstance(value, bool):
             raise ValueError("true, false or auto")
         return value
+
+    @model_validator(mode="after")
+    def _is_measured(self) -> "Train":
+        known = [LOSS, *self.eval_metrics]
+        if self.best_by not in {*known, *(name.partition(OWN)[2] for name in known if OWN in name)}:
+            raise ValueError(
+                f"best_by (it is {self.best_by}) one of {', '.join(known)}: loss, or a name of eval_metrics"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> "Train":

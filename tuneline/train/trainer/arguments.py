@@ -9,13 +9,17 @@ from transformers import TrainingArguments
 from tuneline.train.deepspeed_config import deepspeed_config
 from tuneline.train.sections import TrainingConfig
 from tuneline.train.trainer.reporting import DVCLIVE
+from tuneline.train.validation.curve_metrics import BestBy
 
 
 def training_arguments(
-    config: TrainingConfig, scratch: Path, steps: int, device: torch.device, *, validates: bool
+    config: TrainingConfig, scratch: Path, steps: int, device: torch.device, best: BestBy | None
 ) -> TrainingArguments:
-    """Everything Trainer and DeepSpeed need; DeepSpeed's "auto" values are filled from the same numbers."""
-    params = config.train
+    """Everything Trainer and DeepSpeed need; DeepSpeed's "auto" values are filled from the same numbers.
+
+    best: what chooses the best checkpoint; None where nothing is validated.
+    """
+    params, validates = config.train, best is not None
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return TrainingArguments(
         output_dir=str(scratch),
@@ -42,8 +46,8 @@ def training_arguments(
         eval_strategy="steps" if validates else "no",
         eval_steps=params.save_steps,
         load_best_model_at_end=validates,
-        metric_for_best_model="eval_loss" if validates else None,
-        greater_is_better=False if validates else None,
+        metric_for_best_model=None if best is None else best.key,
+        greater_is_better=None if best is None else best.higher_is_better,
         logging_steps=params.logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,

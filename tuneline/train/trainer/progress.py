@@ -1,6 +1,7 @@
 """Progress of training in tokens, with step, loss and tokens/s, and the loss curve, written as training goes on."""
 
 import time
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,16 @@ COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "validation_loss")
 class Progress(TrainerCallback):
     """The first process's bar, and the loss curve: written anew at a start, so that it survives a resume, then row by row."""
 
-    def __init__(self, curve: Path, tokens_per_step: list[int], scaling: LossScaling | None = None) -> None:
+    def __init__(
+        self,
+        curve: Path,
+        tokens_per_step: list[int],
+        scaling: LossScaling | None = None,
+        measured: Sequence[str] = (),
+    ) -> None:
+        """measured: columns of metrics that validation has beside the loss."""
         self.curve, self.scaling = curve, scaling
+        self.columns = (*COLUMNS, *measured)
         self.tokens_until = list(accumulate(tokens_per_step, initial=0))
         """Tokens of the first n steps."""
         self.bar: ProgressBar | None = None
@@ -61,7 +70,7 @@ class Progress(TrainerCallback):
             self.bar.note(**notes)
         if first:
             with atomic_output(self.curve) as partial:
-                partial.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+                partial.write_text(",".join(self.columns) + "\n", encoding="utf-8")
             self.last_at = self.curve.stat().st_size
         if rows:
             self.write(rows)
@@ -73,15 +82,18 @@ class Progress(TrainerCallback):
         with self.curve.open("r+", newline="", encoding="utf-8") as file:
             file.seek(self.last_at)
             if self.last and self.last["step"] != rows[0]["step"]:
-                file.write(_line(self.last))
-            file.write("".join(map(_line, rows[:-1])))
+                file.write(self._line(self.last))
+            file.write("".join(map(self._line, rows[:-1])))
             self.last, self.last_at = rows[-1], file.tell()
-            file.write(_line(self.last))
+            file.write(self._line(self.last))
             file.truncate()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    def _line(self, row: dict[str, float]) -> str:
+        return ",".join(str(_short(row[column])) if column in row else "" for column in self.columns) + "\n"
 
     def tokens_per_second(self, state: Any) -> float:
         """Real tokens (no padding) per second since this start, over all processes."""
@@ -94,13 +106,14 @@ def curve_rows(history: list[dict[str, float]]) -> list[dict[str, float]]:
     rows: dict[float, dict[str, float]] = {}
     for entry in history:
         if "loss" in entry or "eval_loss" in entry:
-            named = {"validation_loss" if name == "eval_loss" else name: value for name, value in entry.items()}
+            named = {_column(name): value for name, value in entry.items()}
             rows.setdefault(entry["step"], {}).update(named)
     return [rows[step] for step in sorted(rows)]
 
 
-def _line(row: dict[str, float]) -> str:
-    return ",".join(str(_short(row[column])) if column in row else "" for column in COLUMNS) + "\n"
+def _column(name: str) -> str:
+    """Of what Trainer calls so; metrics of validation have their own names."""
+    return "validation_loss" if name == "eval_loss" else name.removeprefix("eval_")
 
 
 def _short(value: float) -> float | int:

@@ -21,6 +21,7 @@ from tuneline.train.batching import MicroBatch, Step
 from tuneline.train.collate import Collate
 from tuneline.train.trainer.dataset import ShareDataset, ShareSampler, TokenDataset
 from tuneline.train.trainer.loss_scaling import LossScaling
+from tuneline.train.validation.answering import Answering
 
 
 class SupervisedTrainer(Trainer):
@@ -38,11 +39,13 @@ class SupervisedTrainer(Trainer):
         collate: Collate,
         loraplus_lr_ratio: float | None = None,
         scaling: LossScaling | None = None,
+        answering: Answering | None = None,
         **kwargs: Any,
     ) -> None:
-        """scaling: of the loss, for float16."""
+        """scaling: of the loss, for float16. answering: what gives metrics of answers at each validation."""
         self.rows, self.steps, self.collate = TokenDataset(tokens), steps, collate
         self.validation, self.loraplus_lr_ratio, self.scaling = validation, loraplus_lr_ratio, scaling
+        self.answering = answering
         super().__init__(train_dataset=self.rows, eval_dataset=self.rows if validation else None, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -77,7 +80,10 @@ class SupervisedTrainer(Trainer):
         return super().create_scheduler(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """{"eval_loss": nats per supervised token of the validation rows}, each process taking its share of the batches."""
+        """{"eval_loss": nats per supervised token of the validation rows}, each process taking its share of the batches.
+
+        And {"eval_<column>": value} of each metric of answers.
+        """
         world, rank = self.args.world_size, self.args.process_index
         total = torch.zeros((), dtype=torch.float64)
         self.model_wrapped.eval()
@@ -95,6 +101,9 @@ class SupervisedTrainer(Trainer):
             total = total.to(self.args.device)
             torch.distributed.all_reduce(total)
         metrics = {"eval_loss": float(total)}
+        if self.answering is not None:
+            measured = self.answering(self.accelerator.unwrap_model(self.model))
+            metrics |= {f"eval_{name}": value for name, value in measured.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

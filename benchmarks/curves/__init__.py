@@ -1,0 +1,1 @@
+"""Benchmarks of what training says of itself on the way."""
