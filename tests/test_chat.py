@@ -323,7 +323,14 @@ def project_with_two_adapters(tmp_path, canonical_base, monkeypatch):
 
 
 @pytest.mark.story
-@pytest.mark.parametrize(("module", "command"), [("chat", "chat"), ("chat.demo", "demo"), ("chat.serve", "serve")])
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("chat", "chat"),
+        pytest.param("chat.demo", "demo", marks=pytest.mark.matrix),
+        pytest.param("chat.serve", "serve", marks=pytest.mark.matrix),
+    ],
+)
 def test_a_former_entry_point_names_the_command_and_runs_it(tmp_path, module, command):
     notice = f"`python -m {module}` is now `tuneline {command}`\n"
     former, now = (python(ROOT, "-m", *name, "--help") for name in ([module], ["tuneline", command]))

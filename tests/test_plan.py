@@ -60,6 +60,7 @@ def test_the_peak_of_a_tiny_model(llama_base, point):
 
 
 @pytest.mark.story
+@pytest.mark.matrix
 def test_the_peak_of_the_default_shape(default_shape):
     seen = compare(default_shape, Point(2, 256, False, 1))
     assert seen.measured > 1.5, "far more than the libraries alone"

@@ -103,7 +103,7 @@ def straight(llama_base, tmp_path_factory) -> Callable[[int, int], Path]:
 
 @pytest.mark.parametrize(
     "setup",
-    [pytest.param(setup, marks=pytest.mark.matrix if setup in ((0, 2), (1, 2), (2, 2)) else ()) for setup in SETUPS],
+    [pytest.param(setup, marks=() if setup in ((1, 1), (3, 2)) else pytest.mark.matrix) for setup in SETUPS],
 )
 def test_one_process_and_two_learn_the_same_under_any_zero(straight, setup):
     plain = curve(straight(0, 1))
@@ -169,7 +169,7 @@ def killed_again_and_again(folder: Path, seed: int, kills: int, seconds: float) 
 
 def test_killed_at_random_moments(llama_base, straight, tmp_path):
     folder = workspace(tmp_path / "run", llama_base, 1, 1)
-    killed_again_and_again(folder, seed=int(time.time()) % 100_000, kills=4, seconds=11)
+    killed_again_and_again(folder, seed=int(time.time()) % 100_000, kills=2, seconds=11)
     assert adapter(folder) == adapter(straight(1, 1))
     assert curve(folder) == curve(straight(1, 1))
 
