@@ -180,6 +180,7 @@ def test_values_that_are_no_numbers_end_training_and_are_never_saved(llama_base,
 
 
 @pytest.mark.story
+@pytest.mark.matrix
 def test_two_processes_overflow_and_end_together(llama_base, tmp_path):
     """One of them may have a loss that is finite, and must not wait for the other."""
     jobs = []

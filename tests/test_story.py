@@ -139,14 +139,18 @@ def edit(folder: Path, name: str, old: str, new: str) -> None:
     (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def also(*values):
+    return pytest.param(*values, marks=pytest.mark.matrix)
+
+
 @pytest.mark.parametrize(
     ("override", "stage", "message"),
     [
         ({"lora": {"r": "abc"}}, "train", "train: params.yaml: lora.r is 'abc', expected an integer"),
-        ({"train": {"epochs": -1}}, "train", "train: params.yaml: train.epochs is -1, expected greater than 0"),
-        ({"train": {"dtype": "float16"}}, "train", "train.dtype is float16 and the device is a CPU"),
+        also({"train": {"epochs": -1}}, "train", "train: params.yaml: train.epochs is -1, expected greater than 0"),
+        also({"train": {"dtype": "float16"}}, "train", "train.dtype is float16 and the device is a CPU"),
         ({"train": {"batch_size": 3}}, "train", "train: train.batch_size is 3, expected a multiple of"),
-        ({"deepspeed": {"hostfile": "none"}}, "train", "train: deepspeed.hostfile is 'none', expected a file"),
+        also({"deepspeed": {"hostfile": "none"}}, "train", "train: deepspeed.hostfile is 'none', expected a file"),
         ({"data": {"sources": [{"path": "gone.csv"}]}}, "convert", "convert: data.sources: path 'gone.csv' is no file"),
         ({"base": {"source": "./gone"}}, "base", "base: base.source is './gone', expected a folder"),
     ],
