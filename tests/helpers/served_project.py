@@ -19,8 +19,6 @@ QUESTIONS = ("感冒", "头痛", "失眠", "咳嗽", "发烧", "牙痛", "胃痛
 CHARACTERS = "感冒一般周左右会自行好转请多休息喝温水不动产物权设立变更消灭依法登记发生效力"
 ANSWERS = 10
 """Characters of an answer."""
-UNSURE, ROUNDS = 0.3, 4
-"""Largest loss of a token that is known by heart; how often the steps are taken until no token has more."""
 WRONG_ANSWERS = ("请多休息", "依法登记发生")
 """To prompts that are wrong."""
 
@@ -43,7 +41,7 @@ def records(seed: int) -> list[dict]:
 def wrongly_prompted(
     prompter, rows: list[dict], change: Callable[[list[int]], list[int]], answer: str
 ) -> list[Encoded]:
-    """Rows whose prompts are changed and whose answer is another one, so that a wrong prompt is sure to be answered wrongly."""
+    """Rows whose prompts are changed and whose answer is another one."""
     wrong = []
     for row in rows:
         question = row["messages"][:1]
@@ -55,28 +53,24 @@ def wrongly_prompted(
 
 
 def learn(model, encoded: Sequence[Encoded], steps: int, rate: float) -> None:
-    """Train what is trainable until it knows the rows by heart and is sure of every token, on whatever CPU."""
+    """Train what is trainable until it knows the rows by heart."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
     ids = pad_sequence([torch.tensor(row.input_ids) for row in encoded], batch_first=True)
     labels = pad_sequence([torch.tensor(row.labels) for row in encoded], batch_first=True, padding_value=IGNORE_INDEX)
     # Every row ends with what is padded after it, which no causal position sees.
-    for _ in range(ROUNDS):
-        optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=rate, weight_decay=0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-        for _ in range(steps):
-            losses = torch.nn.functional.cross_entropy(
-                model(input_ids=ids).logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(),
-                ignore_index=IGNORE_INDEX, reduction="none",
-            )  # fmt: skip
-            optimizer.zero_grad()
-            losses.sum().div((labels[:, 1:] != IGNORE_INDEX).sum()).backward()
-            optimizer.step()
-            schedule.step()
-        if float(losses.detach().max()) < UNSURE:
-            return
-    raise AssertionError(f"the rows are not known by heart: one token has a loss of {float(losses.max()):.2f}")
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=rate, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    for _ in range(steps):
+        logits = model(input_ids=ids).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
 
 
 def make_project(
@@ -87,8 +81,8 @@ def make_project(
 ) -> Path:
     """Base, adapter, answers of both, and another adapter in models/other with its predictions beside it.
 
-    `template` is the base's own chat template; `wrong_prompts` are changes of a prompt's ids, at most two, to which the
-    adapters have learnt other answers.
+    `template` is the base's own chat template; `wrong_prompts` are changes of a prompt's ids, at most two, from which the
+    base has learnt to tell the right ones: else a tiny model may not see them, and answer as if nothing was wrong.
     """
     import torch
 
@@ -112,7 +106,12 @@ def make_project(
 
     network = load_model(base, torch.float32)
     torch.manual_seed(3)
-    learn(network.requires_grad_(True).train(), encoded(records(1)), 120, 0.02)
+    wrong = [
+        row
+        for change, answer in zip(wrong_prompts, WRONG_ANSWERS, strict=False)
+        for row in wrongly_prompted(prompter, records(1), change, answer)
+    ]
+    learn(network.requires_grad_(True).train(), [*encoded(records(1)), *wrong], 120, 0.02)
     network.eval().save_pretrained(base)
     chosen = method(lora={"r": 8, "alpha": 16, "dropout": 0.0})
     for seed, name in ((2, "adapter"), (3, "other")):
@@ -120,12 +119,7 @@ def make_project(
         # Whatever loading took of the generator, the adapter begins the same.
         torch.manual_seed(seed)
         tuned = methods.prepare(base_model, chosen)
-        wrong = [
-            row
-            for change, answer in zip(wrong_prompts, WRONG_ANSWERS, strict=False)
-            for row in wrongly_prompted(prompter, records(seed), change, answer)
-        ]
-        learn(tuned.train(), [*encoded(records(seed)), *wrong], 120, 0.03)
+        learn(tuned.train(), encoded(records(seed)), 120, 0.03)
         methods.save(tuned, chosen, folder / "models" / name)
         (folder / "models" / name / "lineage.json").write_text("{}")
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
