@@ -194,10 +194,10 @@ def started(project: Path, until: str, command: Sequence[str] = ("repro", "train
         [sys.executable, "-m", "dvc", *command], cwd=project, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not list(project.parent.glob(f"scratch/train/*/{until}/manifest.json")):
         assert process.poll() is None, "training ended before it could be stopped"
-        assert time.monotonic() < deadline, "no checkpoint within 240 s"
+        assert time.monotonic() < deadline, "no checkpoint within 600 s"
         time.sleep(0.05)
     return process
 
