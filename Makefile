@@ -63,7 +63,7 @@ exp: $(READY) ## experiments side by side: results, and the parameters that diff
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test: $(READY) ## every test but the long matrices (about 13 minutes on 2 cores)
+test: $(READY) ## every test but the long matrices (about 10 minutes on 2 cores)
 	pytest -m "not matrix and not hosts" $(WORKERS)
 
 fast: $(READY) ## the tests that take seconds

@@ -16,6 +16,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tests.helpers.commands import git, git_init
+from tests.helpers.first_run import Ran, copied, made_once, own_caches, run_experiment, run_first
 from tests.helpers.paths import FIXTURES, ROOT
 from tests.helpers.tiny_models import MARKERS, base_section, canonical, make_base, make_tokenizer
 from tests.helpers.workspace import make_trained
@@ -212,7 +213,41 @@ def workspace(tmp_path, monkeypatch, params):
 @pytest.fixture
 def project(tmp_path, raw_base, params, monkeypatch):
     """A copy of this project under git and DVC, on the tiny base and the fixtures: no network, no weights to load."""
-    folder = tmp_path / "project"
+    for name, value in own_caches(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    return make_project(tmp_path / "project", raw_base)
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory, raw_base) -> Ran:
+    """Such a project after `tuneline repro`, with nothing of it committed."""
+    root = shared_folder(tmp_path_factory) / "first-run"
+    return made_once(root, lambda: run_first(root, raw_base, make_project))
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory, first_run) -> Ran:
+    """The same, its results committed, after the experiment r2."""
+    root = shared_folder(tmp_path_factory) / "experiment"
+    return made_once(root, lambda: run_experiment(root, first_run))
+
+
+@pytest.fixture
+def rerun(first_run, tmp_path, monkeypatch) -> Path:
+    """A copy of the project after its first run."""
+    for name, value in own_caches(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    return copied(first_run, tmp_path / "project")
+
+
+def shared_folder(tmp_path_factory) -> Path:
+    """Of all workers of a test run."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+def make_project(folder: Path, raw_base: Path) -> Path:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -223,10 +258,6 @@ def project(tmp_path, raw_base, params, monkeypatch):
         if source.is_file() and not made:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name)
-    # No analytics, no shared state, and a scratch of its own.
-    monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     shutil.copy(FIXTURES / "consultation.jsonl", folder / "data/raw/consultation.jsonl")
     params["fetch"]["packages"] = []
     params["base"] |= base_section(raw_base)

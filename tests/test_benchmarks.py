@@ -23,6 +23,7 @@ from tests.helpers.paths import ROOT
 from tuneline.endpoint.client import CHAT
 
 
+@pytest.mark.matrix
 def test_every_setting_of_the_gpu_benchmark_runs_and_finds_one_loss():
     result = python(ROOT, "-m", "benchmarks.gpu.steps", "--smoke")
     assert result.returncode == 0, result.stderr[-3000:]

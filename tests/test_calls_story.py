@@ -37,7 +37,9 @@ from tuneline.models.thoughts import ThoughtMarks
 PARAMS = Evaluate(max_new_tokens=40, max_thinking_tokens=10, batch_size=8, dtype="float32", constrain=None)
 
 
-@pytest.fixture(scope="module", params=["Ministral", pytest.param("Hermes", marks=pytest.mark.story)])
+@pytest.fixture(
+    scope="module", params=["Ministral", pytest.param("Hermes", marks=[pytest.mark.story, pytest.mark.matrix])]
+)
 def taught(request, tmp_path_factory):
     """(rows of base and taught model, folder of the taught one)."""
     folder = tmp_path_factory.mktemp("taught")

@@ -316,14 +316,21 @@ def project_with_two_adapters(tmp_path, canonical_base, monkeypatch):
         dvc(folder, "commit", "-f", "train")
         git(folder, "add", "-A")
         git(folder, "commit", "-q", "-m", f"Seed {seed}")
-        question = ("-m", "tuneline", "chat", "--model", "adapter", "--prompt", "感冒怎么办", "--max-new-tokens", "12")
-        replies.append(python(folder, *question).stdout)
-    assert replies[0] != replies[1]
+        if not replies:
+            question = ("--model", "adapter", "--prompt", "感冒怎么办", "--max-new-tokens", "12")
+            replies.append(python(folder, "-m", "tuneline", "chat", *question).stdout)
     return folder, replies[0]
 
 
 @pytest.mark.story
-@pytest.mark.parametrize(("module", "command"), [("chat", "chat"), ("chat.demo", "demo"), ("chat.serve", "serve")])
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("chat", "chat"),
+        pytest.param("chat.demo", "demo", marks=pytest.mark.matrix),
+        pytest.param("chat.serve", "serve", marks=pytest.mark.matrix),
+    ],
+)
 def test_a_former_entry_point_names_the_command_and_runs_it(tmp_path, module, command):
     notice = f"`python -m {module}` is now `tuneline {command}`\n"
     former, now = (python(ROOT, "-m", *name, "--help") for name in ([module], ["tuneline", command]))

@@ -48,6 +48,11 @@ def served(made):
     os.chdir(here)
 
 
+def also(value):
+    """Only in `make test-all`."""
+    return pytest.param(value, marks=pytest.mark.matrix)
+
+
 def click(page, name):
     page.locator(f"#buttons #{name}").click()
 
@@ -367,7 +372,9 @@ def test_five_users_at_once_get_their_own_answers(served, browser):
 
 
 @browsing
-@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-US"), ("dark", "zh-CN")])
+@pytest.mark.parametrize(
+    ("scheme", "locale"), [("light", "en-US"), pytest.param("dark", "zh-CN", marks=pytest.mark.matrix)]
+)
 def test_a_phone_needs_no_sideways_scrolling(served, browser, scheme, locale):
     phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme, "locale": locale}
     with visiting(browser, served[1], **phone) as page:
@@ -421,7 +428,9 @@ WATCH_LAYOUT = """(() => {
 
 
 @browsing
-@pytest.mark.parametrize("width", [1280, 800, 390])
+@pytest.mark.parametrize(
+    "width", [pytest.param(1280, marks=pytest.mark.matrix), pytest.param(800, marks=pytest.mark.matrix), 390]
+)
 def test_the_layout_is_the_same_from_the_first_frame_to_the_last(served, browser, width):
     with visiting(browser, served[1], viewport={"width": width, "height": 800}) as page:
         page.add_init_script(WATCH_LAYOUT)
@@ -441,7 +450,9 @@ def test_the_layout_is_the_same_from_the_first_frame_to_the_last(served, browser
 
 
 @browsing
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844), (844, 390)])
+@pytest.mark.parametrize(
+    "size", [(390, 844), *(pytest.param(size, marks=pytest.mark.matrix) for size in ((1280, 800), (844, 390)))]
+)
 def test_settings_open_above_the_question(served, browser, size):
     with visiting(browser, served[1], viewport={"width": size[0], "height": size[1]}) as page:
         page.locator("#settings > button").click()
@@ -519,7 +530,7 @@ def words(page) -> str:
 
 
 @browsing
-@pytest.mark.parametrize("locale", ["zh-CN", "zh-TW", "en-GB", "de-DE"])
+@pytest.mark.parametrize("locale", ["zh-CN", also("zh-TW"), "en-GB", also("de-DE")])
 def test_a_visitor_reads_one_language_and_can_switch_to_the_other(served, browser, locale):
     other = {"Send": "发送", "发送": "Send"}
     with visiting(browser, served[1], locale=locale) as page:

@@ -152,6 +152,7 @@ def test_an_edit_while_a_stage_runs_fails_it_by_name_and_leaves_nothing(project,
                 assert f"{stage}: changed while the stage ran: {CODE[stage]} has another content; nothing" in said
 
 
+@pytest.mark.matrix
 def test_without_the_check_dvc_records_parameters_that_made_nothing(project):
     add_pauses(project)
     dvc(project, "repro", "fetch")

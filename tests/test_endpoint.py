@@ -69,11 +69,18 @@ def test_a_kind_of_server_is_known_by_what_it_alone_has(path):
 
 
 def test_our_own_api_is_known_by_its_models_and_another_is_unknown():
-    with fake_server(Served(**{"/v1/models": models("base", owner="tuneline")})) as url:
-        assert Endpoint(url, "base").server().kind == "tuneline"
+    with (
+        fake_server(Served(**{"/v1/models": models("base", owner="tuneline")})) as url,
+        Endpoint(url, "base") as endpoint,
+    ):
+        assert endpoint.server().kind == "tuneline"
     # Some answer every path with a page.
-    with fake_server(lambda asked: models("m") if asked.path == "/v1/models" else Said(200, "<html>")) as url:
-        assert Endpoint(url, "m").server().kind == "unknown"
+    page = Said(200, "<html>")
+    with (
+        fake_server(lambda asked: models("m") if asked.path == "/v1/models" else page) as url,
+        Endpoint(url, "m") as endpoint,
+    ):
+        assert endpoint.server().kind == "unknown"
 
 
 def test_a_reply_has_all_that_the_server_tells():
@@ -224,10 +231,12 @@ def test_each_failure_is_one_sentence(answer, says):
 
 
 def test_no_server_no_host_and_no_url_are_one_sentence():
-    with pytest.raises(UnreachableError, match="no server answers at http://127.0.0.1"):
-        Endpoint(f"http://127.0.0.1:{free_port()}/v1", "m", retries=1).chat(ASKED, max_tokens=4)
-    with pytest.raises(UnreachableError, match="nothing.invalid is no known host"):
-        Endpoint("http://nothing.invalid/v1", "m", retries=0).chat(ASKED, max_tokens=4)
+    for url, says in (
+        (f"http://127.0.0.1:{free_port()}/v1", "no server answers at http://127.0.0.1"),
+        ("http://nothing.invalid/v1", "nothing.invalid is no known host"),
+    ):
+        with Endpoint(url, "m", retries=1) as endpoint, pytest.raises(UnreachableError, match=says):
+            endpoint.chat(ASKED, max_tokens=4)
     for wrong in (
         "localhost:8000", "ftp://x/v1", "http://", "", "http://localhost:80a0/v1", "http://h:99999", "http://[::1",
     ):  # fmt: skip
@@ -243,8 +252,9 @@ def test_no_server_no_host_and_no_url_are_one_sentence():
 
 def test_a_server_that_hangs_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        endpoint = Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", "m", timeout=0.2)
-        with pytest.raises(UnreachableError, match="has not answered within 0.2 s, twice"):
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        says = "has not answered within 0.2 s, twice"
+        with Endpoint(url, "m", timeout=0.2) as endpoint, pytest.raises(UnreachableError, match=says):
             endpoint.models()
 
 

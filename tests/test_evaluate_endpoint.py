@@ -243,8 +243,8 @@ def test_a_server_that_refuses_everything_is_not_asked_everything(tmp_path):
         raise ValueError("no")
 
     wanted = [one._replace(ask=refuse) for one in wanted]
-    endpoint = Endpoint("http://localhost:1", "m")
-    with pytest.raises(ValueError, match=r"items were refused \(s:\d+: no; .*0 of 1000 answers are kept"):
+    says = r"items were refused \(s:\d+: no; .*0 of 1000 answers are kept"
+    with Endpoint("http://localhost:1", "m") as endpoint, pytest.raises(ValueError, match=says):
         ask_all(endpoint, wanted, Kept(tmp_path / "kept.jsonl"), 4, "test", "answers")
     assert asking.MOST_REFUSED <= len(asked) <= asking.MOST_REFUSED + 4
 
@@ -267,10 +267,11 @@ def test_kept_answers_outlive_a_torn_line_and_not_a_week(tmp_path, monkeypatch):
 def test_thousands_of_answers_are_read_once_and_written_a_line_each(tmp_path):
     kept = Kept(tmp_path / "kept.jsonl")
     wanted = [Wanted(str(number), str(number), lambda number=number: {"text": str(number)}) for number in range(5000)]
-    assert len(ask_all(Endpoint("http://localhost:1", "m"), wanted, kept, 8, "test", "answers")) == 5000
-    again = Kept(tmp_path / "kept.jsonl")
-    assert again.values == kept.values and again.before == 5000
-    assert ask_all(Endpoint("http://localhost:1", "m"), wanted, again, 8, "test", "answers") == set()
+    with Endpoint("http://localhost:1", "m") as endpoint:
+        assert len(ask_all(endpoint, wanted, kept, 8, "test", "answers")) == 5000
+        again = Kept(tmp_path / "kept.jsonl")
+        assert again.values == kept.values and again.before == 5000
+        assert ask_all(endpoint, wanted, again, 8, "test", "answers") == set()
 
 
 def test_a_missing_key_and_wrong_params_are_refused(monkeypatch, workspace):

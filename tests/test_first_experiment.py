@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import dvc, git, python
+from tests.helpers.commands import git, python
+from tests.helpers.first_run import copied, own_caches
 
 pytestmark = pytest.mark.story
 
@@ -21,22 +22,20 @@ def last_line(text: str) -> str:
     return text.strip().splitlines()[-1]
 
 
-def test_the_first_experiment_works_as_it_is_written(project):
-    run = tuneline(project, "repro")
-    assert run.returncode == 0, run.stderr[-4000:]
-    numbers = re.findall(r"^stage (\d) of 9: (\w+)", run.stdout, re.MULTILINE)
-    assert [int(number) for number, _ in numbers] == list(range(1, 10))
+def test_the_first_run_says_what_it_made_and_what_comes_next(first_run):
+    numbers = re.findall(r"^stage (\d+) of (\d+): \w+", first_run.stdout, re.MULTILINE)
+    assert [int(number) for number, _ in numbers] == list(range(1, 1 + int(numbers[0][1])))
     # Nothing of what libraries and DVC say while all is well.
     for chatter in ("is empty", "Loading weights", "> python -m", "it/s", "Running stage"):
-        assert chatter not in run.stdout + run.stderr
-    check_summary(run.stdout)
-    first = (project / EVAL).read_bytes()
-    check_nothing_is_overwritten(project, first)
-    git(project, "add", "dvc.lock", "metrics")
-    git(project, "commit", "-q", "-a", "-m", "First results")
-    before = git(project, "rev-parse", "HEAD").strip()
-    dvc(project, "exp", "run", "-n", "r2", "-S", "lora.r=2")
-    assert (project / EVAL).read_bytes() != first
+        assert chatter not in first_run.stdout + first_run.stderr
+    check_summary(first_run.stdout, len(numbers))
+
+
+def test_the_first_experiment_works_as_it_is_written(first_run, experiment, tmp_path, monkeypatch):
+    for name, value in own_caches(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    project = copied(experiment, tmp_path / "project")
+    assert (project / EVAL).read_bytes() != (first_run.folder / EVAL).read_bytes()
     # The experiment's results are held by the experiment, so the next one may take their place.
     assert "git commit" not in tuneline(project, "summary").stdout
     compared = tuneline(project, "compare", "HEAD", "r2", "--json")
@@ -45,11 +44,11 @@ def test_the_first_experiment_works_as_it_is_written(project):
     assert (against["base"], against["tuned"], against["items"]) == ("HEAD", "r2", 6)
     said = tuneline(project, "chat", "--model", "rev:r2", "--prompt", "感冒怎么办？", "--max-new-tokens", "4", "--json")
     assert said.returncode == 0, said.stderr[-3000:]
-    assert git(project, "rev-parse", "HEAD").strip() == before
+    assert git(project, "log", "--format=%s").splitlines() == ["First results", "Start"]
     check_what_is_in_no_cache(project)
 
 
-def check_summary(text: str) -> None:
+def check_summary(text: str, stages: int) -> None:
     """It leads with the verdict, in plain text because stdout is no terminal, and names the next commands."""
     summary = text[text.index("\nresult ") :]
     assert "held-out items" in summary.splitlines()[1]
@@ -59,33 +58,32 @@ def check_summary(text: str) -> None:
     for name in ("metrics/report.html", "metrics/data.html", "tuneline chat", "dvc exp run -n r2 -S lora.r=2"):
         assert name in summary
     assert "next    git add dvc.lock metrics && git commit -am" in summary
-    assert "ran 9 of 9 stages" in summary
+    assert f"ran {stages} of {stages} stages" in summary
     assert "\x1b" not in summary
 
 
-def check_nothing_is_overwritten(project: Path, first: bytes) -> None:
+def test_nothing_is_overwritten(rerun):
     """An experiment on top of results that nothing holds is refused, and saying how to go back is enough to do so."""
-    refused = python(project, "-m", "dvc", "exp", "run", "-n", "r2", "-S", "lora.r=2")
+    first = (rerun / EVAL).read_bytes()
+    refused = python(rerun, "-m", "dvc", "exp", "run", "-n", "r2", "-S", "lora.r=2")
     assert refused.returncode != 0
     assert "are in no commit and in no experiment" in refused.stderr
     assert "set params.yaml back (lora.r: 2 to 4)" in refused.stderr
-    assert (project / EVAL).read_bytes() == first
-    git(project, "checkout", "params.yaml")
+    assert (rerun / EVAL).read_bytes() == first
+    git(rerun, "checkout", "params.yaml")
     # Nor does a mistake in a section that the last stage reads wait for its turn.
-    mistake = python(project, "-m", "dvc", "repro")
-    assert mistake.returncode == 0, mistake.stderr
-    text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(text.replace("max_delta_nll", "max_delta_nl"), encoding="utf-8")
-    mistake = python(project, "-m", "dvc", "repro")
+    text = (rerun / "params.yaml").read_text(encoding="utf-8")
+    (rerun / "params.yaml").write_text(text.replace("max_delta_nll", "max_delta_nl"), encoding="utf-8")
+    mistake = python(rerun, "-m", "dvc", "repro")
     assert "code: params.yaml: export.max_delta_nll is missing" in mistake.stderr
     assert "export.max_delta_nl is not a known key" in mistake.stderr
     assert "Running stage 'train'" not in mistake.stdout
-    (project / "params.yaml").write_text(text, encoding="utf-8")
-    again = tuneline(project, "repro")
+    (rerun / "params.yaml").write_text(text, encoding="utf-8")
+    again = tuneline(rerun, "repro")
     assert again.returncode == 0, again.stderr
-    assert (project / EVAL).read_bytes() == first
+    assert (rerun / EVAL).read_bytes() == first
     assert "reused" in again.stdout
-    assert git(project, "status", "--porcelain", "code") == ""
+    assert git(rerun, "status", "--porcelain", "code") == ""
 
 
 def check_what_is_in_no_cache(project: Path) -> None:

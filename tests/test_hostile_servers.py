@@ -120,14 +120,17 @@ def test_what_is_no_answer_is_one_sentence_in_bounded_time(name):
     assert time.monotonic() - began < 10
 
 
+def exchanges() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "exchanges"}
+
+
 def test_many_late_answers_leave_no_thread_behind():
+    before = exchanges()
     with raw_server(RAW["a body that trickles"][0]) as (url, _):
         for _ in range(3):
             refusal(url, timeout=0.2)
-        # The client has ended its own, or is about to.
-        for thread in [thread for thread in threading.enumerate() if thread.name == "exchanges"]:
-            thread.join(timeout=10)
-            assert not thread.is_alive()
+            # Closing waits for the client's own thread. Others are of clients that somebody else left open.
+            assert exchanges() <= before
 
 
 def choice(message, **more):

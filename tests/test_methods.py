@@ -25,6 +25,8 @@ from tuneline.train import methods
 from tuneline.train.config.train import Train
 from tuneline.train.sections import check_method_options
 
+QUICK = ("lora", "prefix through a network", "full")
+MATRIX = [pytest.param(name, marks=() if name in QUICK else pytest.mark.matrix) for name in METHODS]
 QUANTISED = {kind: {"lora": {"quantize": kind, "dropout": 0.0}} for kind in ("nf4", "int8")}
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes, an extra, is not installed"
@@ -32,10 +34,11 @@ needs_bitsandbytes = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def trained(llama_base, tmp_path_factory) -> dict[str, Path]:
-    """Every method trained in a folder of its own, and once more from the middle in another."""
+def trained(request, llama_base, tmp_path_factory) -> dict[str, Path]:
+    """Each chosen method trained in a folder of its own, and once more from the middle in another."""
     root = tmp_path_factory.mktemp("methods")
-    folders = {name: root / name.replace(" ", "-") for name in METHODS}
+    chosen = {item.callspec.params["name"] for item in request.session.items if "trained" in fixtures_of(item, request)}
+    folders = {name: root / name.replace(" ", "-") for name in METHODS if name in chosen}
     for name, folder in folders.items():
         make_workspace(folder, llama_base, METHODS[name])
         make_workspace(folder.with_name(f"{folder.name}-again"), llama_base, METHODS[name])
@@ -51,13 +54,17 @@ def trained(llama_base, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
+def fixtures_of(item: pytest.Item, request: pytest.FixtureRequest) -> list[str]:
+    return item.fixturenames if item.path == request.path else []
+
+
 def weights(folder: Path) -> bytes:
     (path,) = (folder / "models/adapter").glob("*.safetensors")
     return path.read_bytes()
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", MATRIX)
 def test_it_learns_resumes_answers_and_exports(trained, llama_base, monkeypatch, name):
     folder = trained[name]
     monkeypatch.chdir(folder)

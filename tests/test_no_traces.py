@@ -1,7 +1,5 @@
 """No output says who ran the pipeline, on which machine or in which folder: all files of a run and a release are searched."""
 
-import os
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -9,37 +7,28 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.commands import git, python
+from tests.helpers.first_run import HOST, USER, planted
 from tests.helpers.paths import ROOT
-from tests.helpers.pipeline import set_param
-from tests.helpers.tiny_models import base_section
 from tuneline.train.lineage import without_folders
 
-USER, HOST = "anneliese93", "rechner-von-anneliese"
-PLANT = f"""
-import os, platform, socket
-socket.gethostname = socket.getfqdn = lambda *_: {HOST!r}
-platform.node = lambda: {HOST!r}
-system, _, *rest = os.uname()
-os.uname = lambda: os.uname_result((system, {HOST!r}, *rest))
-"""
-"""Python runs it at its start: the machine has another name."""
 OUTPUTS = ("code", "data/processed", "data/raw/lawbench", "models", "metrics", "dvc.lock", "release", "dvclive")
 
 
-@pytest.fixture
-def planted(tmp_path, monkeypatch) -> list[bytes]:
-    """A user, a machine and a home whose names are in no file by chance; what is searched for."""
-    home, start = tmp_path / f"home/{USER}", tmp_path / "start"
-    home.mkdir(parents=True)
-    start.mkdir()
-    (start / "sitecustomize.py").write_text(PLANT)
-    for name in ("USER", "LOGNAME", "USERNAME"):
-        monkeypatch.setenv(name, USER)
-    # Packages of the user's own home would else not be found.
-    monkeypatch.setenv("HF_HOME", str(home / "hf"))
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("HOSTNAME", HOST)
-    own = [USER, HOST, str(home), str(tmp_path), "pytest-of-", str(ROOT), sys.prefix]
+DVCLIVE = """
+from types import SimpleNamespace
+from tuneline.train.trainer.dvclive_callback import DVCLiveCallback
+curves = DVCLiveCallback()
+state = SimpleNamespace(log_history=[{"step": 1, "loss": 3.0}])
+curves.on_train_begin(None, SimpleNamespace(log_history=[]), None)
+curves.on_log(None, state, None)
+curves.on_train_end(None, None, None)
+"""
+"""The curve of a step, as train.report_to has it written."""
+
+
+def names(root: Path) -> list[bytes]:
+    """What is searched for: of the user, the machine, and the folders."""
+    own = [USER, HOST, f"{root}/home", str(root), "pytest-of-", str(ROOT), sys.prefix]
     own += [socket.gethostname()] if len(socket.gethostname()) > 7 and socket.gethostname() != "localhost" else []
     return [text.encode() for text in own]
 
@@ -69,28 +58,24 @@ def test_parameters_in_a_lineage_name_no_folder():
 
 
 @pytest.mark.story
-def test_no_output_holds_a_user_a_machine_or_a_path(project, raw_base, tmp_path, planted):
-    git(project, "config", "user.name", USER)
-    git(project, "config", "user.email", f"{USER}@{HOST}")
+def test_no_output_holds_a_user_a_machine_or_a_path(first_run, rerun):
+    root = first_run.folder.parent
+    user = planted(root)
     # As a user has one: an absolute path, outside of the project.
-    base = tmp_path / f"home/{USER}/models/tiny"
-    shutil.copytree(raw_base, base)
-    set_param(project, "base", **base_section(base))
-    set_param(project, "train", report_to=["dvclive"])
-    git(project, "commit", "-q", "-a", "-m", "Base")
-    os.environ["PYTHONPATH"] = ""
-    plant = {"PYTHONPATH": str(tmp_path / "start")}
-    result = python(project, "-m", "dvc", "repro", env=plant)
+    base = root / f"home/{USER}/models/tiny"
+    assert f"source: {base}\n" in (rerun / "params.yaml").read_text(encoding="utf-8")
+    result = python(rerun, "-c", DVCLIVE, env=user)
+    assert result.returncode == 0 and (rerun / "dvclive/metrics.json").is_file(), result.stderr[-4000:]
+    git(rerun, "add", "-A")
+    git(rerun, "commit", "-q", "-m", "Run")
+    result = python(rerun, "-m", "tuneline", "release", env=user)
     assert result.returncode == 0, result.stderr[-4000:]
-    git(project, "add", "-A")
-    git(project, "commit", "-q", "-m", "Run")
-    result = python(project, "-m", "tuneline", "release", env=plant)
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert (project / "release/sbom.cdx.json").is_file()
+    assert (rerun / "release/sbom.cdx.json").is_file()
     # DVC copies params.yaml's values into its lock: base.source, as the user wrote it.
-    lock = project / "dvc.lock"
+    lock = rerun / "dvc.lock"
     lock.write_text(lock.read_text(encoding="utf-8").replace(str(base), ""), encoding="utf-8")
-    assert found(project, planted) == []
+    searched = [*names(root), str(rerun).encode()]
+    assert found(rerun, searched) == []
     # What is searched for would be found.
-    (project / "metrics/speed/x.json").write_text(f"on {HOST}")
-    assert found(project, planted) == [f"metrics/speed/x.json: {HOST}"]
+    (rerun / "metrics/speed/x.json").write_text(f"on {HOST}")
+    assert found(rerun, searched) == [f"metrics/speed/x.json: {HOST}"]

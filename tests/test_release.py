@@ -4,12 +4,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from tests.helpers.commands import dvc, git, git_init, python
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import dvc, git, git_init
+from tuneline.cli.app import app
 from tuneline.export import verify
 from tuneline.export.gguf.converter import PACKAGE
 
@@ -22,32 +24,45 @@ sys.exit("unknown model") if (folder / "config.json").read_text().count("unknown
 """
 
 
-@pytest.fixture
-def committed(tmp_path, made, monkeypatch) -> Path:
-    """A project whose merged model is committed."""
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    monkeypatch.delenv("LLAMA_CPP", raising=False)
-    folder = tmp_path / "project"
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, made) -> Path:
+    """A project whose merged model is committed; read only."""
+    root = tmp_path_factory.mktemp("committed")
+    folder = root / "project"
     shutil.copytree(made / "models/merged", folder / "models/merged")
-    for name in ("tuneline", "stages"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     stage = {"cmd": "true", "outs": ["models/merged"]}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"export": stage}}))
     (folder / ".gitignore").write_text("__pycache__\n/release\n/out\n")
     git_init(folder)
-    dvc(folder, "init", "-q")
-    dvc(folder, "commit", "-f", "export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_SITE_CACHE_DIR", str(root / "site"))
+        dvc(folder, "init", "-q")
+        dvc(folder, "commit", "-f", "export")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "Model")
     return folder
 
 
-def release(folder, *arguments, **env):
-    return python(folder, "-m", "tuneline", "release", *arguments, env=env)
+@pytest.fixture
+def committed(first, tmp_path, monkeypatch) -> Path:
+    """A copy of it, the working directory."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.delenv("LLAMA_CPP", raising=False)
+    folder = Path(shutil.copytree(first, tmp_path / "project"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def release(*arguments, **env) -> SimpleNamespace:
+    """`tuneline release` in the working directory."""
+    result = CliRunner().invoke(app, ["release", *arguments], env=env)
+    # Click's runner takes the sentence of an exit for output.
+    said = result.stderr + (result.stdout if result.exit_code else "")
+    return SimpleNamespace(returncode=result.exit_code, stderr=said)
 
 
 def test_a_release_is_the_model_with_its_origin(committed):
-    result = release(committed)
+    result = release()
     assert result.returncode == 0, result.stderr
     folder = committed / "release"
     assert verify.problems(folder) == []
@@ -59,15 +74,15 @@ def test_a_release_is_the_model_with_its_origin(committed):
     assert f"Commit `{facts['commit']}`;" in (folder / "README.md").read_text(encoding="utf-8")
     weights = "model.safetensors"
     assert (folder / weights).read_bytes() == (committed / "models/merged" / weights).read_bytes()
-    again = release(committed)
+    again = release()
     assert (again.returncode, again.stderr.startswith("release: release is there already")) == (1, True)
 
 
 def test_what_is_not_committed_or_not_whole_is_not_handed_out(committed):
     (committed / "notes.txt").write_text("x")
-    refused = release(committed)
+    refused = release()
     assert refused.stderr == "release: 1 files are not committed, first 'notes.txt': commit them, or say --dirty\n"
-    assert release(committed, "--dirty").returncode == 0
+    assert release("--dirty").returncode == 0
     assert json.loads((committed / "release/release.json").read_text())["dirty"] is True
     (committed / "notes.txt").unlink()
     shutil.rmtree(committed / "release")
@@ -75,18 +90,18 @@ def test_what_is_not_committed_or_not_whole_is_not_handed_out(committed):
         yaml.safe_dump({"stages": {"export": {"cmd": "false", "outs": ["models/merged"]}}})
     )
     git(committed, "commit", "-aqm", "Another command")
-    refused = release(committed)
+    refused = release()
     assert "the pipeline is not up to date (export): run `dvc repro`" in refused.stderr
     weights = committed / "models/merged/tokenizer.json"
     weights.write_bytes(weights.read_bytes() + b" ")
-    refused = release(committed)
+    refused = release()
     assert "models/merged can't be handed out: tokenizer.json has changed" in refused.stderr
     assert not (committed / "release").exists()
 
 
 def test_gguf_is_llama_cpps(committed, tmp_path):
     """A stand-in for its checkout, and for the environment that it runs in."""
-    refused = release(committed, "--gguf", "--llama-cpp", str(tmp_path / "none"))
+    refused = release("--gguf", "--llama-cpp", str(tmp_path / "none"))
     assert "has no convert_hf_to_gguf.py: expected a checkout of llama.cpp" in refused.stderr
     checkout = tmp_path / "llama.cpp"
     (checkout / "gguf-py").mkdir(parents=True)
@@ -100,7 +115,7 @@ def test_gguf_is_llama_cpps(committed, tmp_path):
     python_of = scratch / f"llama-cpp/{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}/bin"
     python_of.mkdir(parents=True)
     (python_of / "python").symlink_to(sys.executable)
-    result = release(committed, "--gguf", "--to", "out", LLAMA_CPP=str(checkout), TUNELINE_SCRATCH=str(scratch))
+    result = release("--gguf", "--to", "out", LLAMA_CPP=str(checkout), TUNELINE_SCRATCH=str(scratch))
     assert result.returncode == 0, result.stderr
     assert (committed / "out/out.gguf").read_bytes() == b"GGUF"
     said = (committed / "out/Modelfile").read_text(encoding="utf-8")

@@ -103,7 +103,7 @@ def straight(llama_base, tmp_path_factory) -> Callable[[int, int], Path]:
 
 @pytest.mark.parametrize(
     "setup",
-    [pytest.param(setup, marks=pytest.mark.matrix if setup in ((0, 2), (1, 2), (2, 2)) else ()) for setup in SETUPS],
+    [pytest.param(setup, marks=() if setup in ((1, 1), (3, 2)) else pytest.mark.matrix) for setup in SETUPS],
 )
 def test_one_process_and_two_learn_the_same_under_any_zero(straight, setup):
     plain = curve(straight(0, 1))
@@ -118,16 +118,11 @@ def test_one_process_and_two_learn_the_same_under_any_zero(straight, setup):
 def test_a_torn_checkpoint_is_never_used(llama_base, straight, tmp_path, setup):
     """Killed after two checkpoints, every file of the newest deleted, cut and flipped: the one before is taken."""
     folder = workspace(tmp_path / "run", llama_base, *setup)
-    process = start(folder)
-    deadline = time.monotonic() + LIMIT
-    while len(list(folder.glob("scratch/train/*/checkpoint-*/manifest.json"))) < 2:
-        assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    kill_one(process, random.Random(1))
+    kill_after_checkpoints(folder, 2)
     (scratch,) = folder.glob("scratch/train/*")
     newest = newest_complete(scratch)
     assert newest is not None
+    other = shutil.copytree(folder, tmp_path / "other", symlinks=True)
     files = sorted(path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
     assert len(files) > 5
     for name in files:
@@ -142,6 +137,20 @@ def test_a_torn_checkpoint_is_never_used(llama_base, straight, tmp_path, setup):
     assert f"{newest.name} is not used" in run(folder)
     assert adapter(folder) == adapter(straight(*setup))
     assert not list(folder.glob("scratch/train/*")), "the scratch is removed once the adapter is in place"
+    # Another parameter never goes on from this run.
+    text = (other / "params.yaml").read_text()
+    (other / "params.yaml").write_text(text.replace("learning_rate: 0.01", "learning_rate: 0.011"))
+    assert "from the start" in run(other)
+
+
+def kill_after_checkpoints(folder: Path, count: int) -> None:
+    process = start(folder)
+    deadline = time.monotonic() + LIMIT
+    while len(list(folder.glob("scratch/train/*/checkpoint-*/manifest.json"))) < count:
+        assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    kill_one(process, random.Random(1))
 
 
 def tear(path: Path, how: str) -> None:
@@ -169,7 +178,7 @@ def killed_again_and_again(folder: Path, seed: int, kills: int, seconds: float) 
 
 def test_killed_at_random_moments(llama_base, straight, tmp_path):
     folder = workspace(tmp_path / "run", llama_base, 1, 1)
-    killed_again_and_again(folder, seed=int(time.time()) % 100_000, kills=4, seconds=11)
+    killed_again_and_again(folder, seed=int(time.time()) % 100_000, kills=2, seconds=11)
     assert adapter(folder) == adapter(straight(1, 1))
     assert curve(folder) == curve(straight(1, 1))
 
@@ -181,20 +190,6 @@ def test_killed_a_hundred_times(llama_base, straight, tmp_path, setup):
         folder = workspace(tmp_path / str(number), llama_base, *setup)
         killed_again_and_again(folder, seed=int(time.time()) % 100_000, kills=5, seconds=12)
         assert adapter(folder) == adapter(straight(*setup))
-
-
-def test_another_parameter_never_goes_on_from_this_run(llama_base, tmp_path):
-    folder = workspace(tmp_path / "run", llama_base, 1, 1)
-    process = start(folder)
-    deadline = time.monotonic() + LIMIT
-    while not list(folder.glob("scratch/train/*/checkpoint-*/manifest.json")):
-        assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    kill_one(process, random.Random(3))
-    text = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(text.replace("learning_rate: 0.01", "learning_rate: 0.011"))
-    assert "from the start" in run(folder)
 
 
 def test_a_disk_that_is_full_loses_checkpoints_and_not_the_run(llama_base, straight, tmp_path):

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from tests.helpers.commands import dvc, git, git_init
 from tests.helpers.fake_server import NOTHING, Said, completion, fake_server, models
 from tests.helpers.model_server import Faults, ModelServer
-from tests.helpers.served_project import at, make_project, rows_of, served
+from tests.helpers.served_project import at, make_project, of_few_bits, rows_of, served
+from tests.helpers.tiny_models import make_tokenizer
 from tuneline.cli.app import app
 
 BEGIN, SUFFIX = "<|begin_of_text|>", 6
@@ -20,7 +21,9 @@ OUTSIDE = {"adapter_scale", "other_adapter", "quantized_weights", "generation_de
 @pytest.fixture(scope="module")
 def served_project(tmp_path_factory):
     """Read only; trained here, since random models differ in every answer and nothing is nearly right."""
-    return make_project(tmp_path_factory.mktemp("served"))
+    begin = make_tokenizer("llama3").convert_tokens_to_ids(BEGIN)
+    wrong = [lambda ids: [begin, *ids], lambda ids: ids[:-SUFFIX]]
+    return make_project(tmp_path_factory.mktemp("served"), wrong_prompts=wrong)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,6 @@ def networks(served_project):
     import torch
 
     from tuneline.models.loading import load_adapter, load_model
-    from tuneline.served.local_model import rounded
 
     def load(adapter="adapter", dtype=torch.float32):
         model = load_model(served_project / "models/base", dtype)
@@ -39,11 +41,8 @@ def networks(served_project):
     for layer in half.modules():
         if isinstance(getattr(layer, "scaling", None), dict):
             layer.scaling = {name: scale / 2 for name, scale in layer.scaling.items()}
-    few_bits = load().merge_and_unload()
-    for name, layer in few_bits.named_modules():
-        if isinstance(layer, torch.nn.Linear) and name != "lm_head":
-            layer.weight.data = rounded(layer.weight.data, 4)
     narrow = load().merge_and_unload().to(torch.bfloat16)
+    few_bits = of_few_bits(lambda: load().merge_and_unload(), served_project)
     known = {"tuned": load(), "base": load(None), "other": load("other"), "half": half, "few bits": few_bits}
     return known | {"bfloat16": narrow}
 

@@ -39,6 +39,7 @@ def test_our_own_server_says_the_same_of_the_adapter_and_not_of_the_base(served_
 
 
 @pytest.mark.story
+@pytest.mark.matrix
 def test_the_server_of_transformers_says_the_same_of_the_merged_model(served_project, tmp_path):
     import torch
 

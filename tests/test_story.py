@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from tests.helpers.commands import dvc, experiments_command, git, python
+from tests.helpers.first_run import Ran, copied
 from tests.helpers.pipeline import load, ran, set_param
 
 pytestmark = pytest.mark.story
@@ -30,9 +32,9 @@ OUTPUTS = [
 ]  # fmt: skip
 
 
-def test_repro_then_nothing_then_an_ablation(project):
-    first = dvc(project, "repro")
-    assert sorted(ran(first)) == sorted(
+def test_repro_then_nothing_then_an_ablation(first_run, rerun, experiment):
+    project = rerun
+    assert sorted(re.findall(r"^stage \d+ of \d+: (\w+)", first_run.stdout, re.MULTILINE)) == sorted(
         ["code", "fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export"]
     )
     assert [name for name in OUTPUTS if not (project / name).is_file()] == []
@@ -51,7 +53,7 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert len((project / "metrics/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 6
     assert load(project, "metrics/export.json")["delta_nll"] < 0.01
     # The scratch of the run is gone once the adapter is in place.
-    assert list((project.parent / "scratch/train").iterdir()) == []
+    assert list((first_run.folder.parent / "scratch/train").iterdir()) == []
     # A second run does nothing, and git sees only what a run is meant to change.
     second = dvc(project, "repro")
     assert ran(second) == []
@@ -59,22 +61,22 @@ def test_repro_then_nothing_then_an_ablation(project):
     changed = {line[3:] for line in git(project, "status", "--porcelain").splitlines()}
     assert all(name == "dvc.lock" or name.startswith("metrics/") for name in changed), changed
     assert not any("speed" in name or "details" in name for name in changed)
-    git(project, "add", "-A")
-    git(project, "commit", "-q", "-m", "Run")
-    # Forced, every stage gives the same bytes again.
-    lock = (project / "dvc.lock").read_bytes()
-    dvc(project, "repro", "-f")
-    assert (project / "dvc.lock").read_bytes() == lock
-    assert git(project, "status", "--porcelain") == "", "wall times are no results"
-    # An ablation reruns what depends on it and nothing else, and its numbers can be compared.
-    ablation = dvc(project, "exp", "run", "-S", "lora.r=2")
-    assert ran(ablation) == ["code", "train", "evaluate", "export"]
+    check_an_ablation(experiment, project.parent / "experiment", training, details)
+
+
+def check_an_ablation(experiment: Ran, project: Path, training: dict, details: dict) -> None:
+    """It reruns what depends on it and nothing else, and its numbers can be compared."""
+    assert re.findall("^Running stage '(.*)':", experiment.stdout, re.MULTILINE) == [
+        "code",
+        "train",
+        "evaluate",
+        "export",
+    ]
+    copied(experiment, project)
     assert "nll_per_char" in dvc(project, "metrics", "diff").stdout
     assert "trainable_parameters" in dvc(project, "metrics", "diff", "--targets", "metrics/train.json").stdout
     assert load(project, "metrics/train.json")["trainable_parameters"] < training["trainable_parameters"]
     check_experiments_fit_a_screen(project)
-    # A copy elsewhere has only what git and dvc track.
-    dvc(project, "exp", "run", "--temp", "-S", "train.learning_rate=1e-5")
     # Item by item against the committed run, without a checkout.
     compared = python(project, "-m", "tuneline", "compare", "HEAD", "--json")
     assert compared.returncode == 0, compared.stderr
@@ -82,9 +84,22 @@ def test_repro_then_nothing_then_an_ablation(project):
     assert (against["base"], against["tuned"], against["items"]) == ("HEAD", "workspace", 6)
     assert against["metrics"]["base"]["rouge_l"] == details["tuned"]["rouge_l"]
     check_what_code_changes_rerun(project)
-    plots = dvc(project, "plots", "show")
+
+
+@pytest.mark.matrix
+def test_all_stages_forced_and_an_experiment_in_a_temporary_folder(rerun):
+    git(rerun, "add", "-A")
+    git(rerun, "commit", "-q", "-m", "Run")
+    # Forced, every stage gives the same bytes again.
+    lock = (rerun / "dvc.lock").read_bytes()
+    dvc(rerun, "repro", "-f")
+    assert (rerun / "dvc.lock").read_bytes() == lock
+    assert git(rerun, "status", "--porcelain") == "", "wall times are no results"
+    # A copy elsewhere has only what git and dvc track.
+    dvc(rerun, "exp", "run", "--temp", "-S", "train.learning_rate=1e-5")
+    plots = dvc(rerun, "plots", "show")
     assert "index.html" in plots.stdout
-    assert "nats per supervised token" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert "nats per supervised token" in (rerun / "dvc_plots/index.html").read_text(encoding="utf-8")
 
 
 def check_figures_are_few_and_flat(project: Path) -> None:
@@ -108,7 +123,6 @@ def check_experiments_fit_a_screen(project: Path) -> None:
 
 def check_what_code_changes_rerun(project: Path) -> None:
     """A docstring reruns `code` alone; the schema of `lora` reruns training and what follows it."""
-    dvc(project, "repro")
     edit(project, "tuneline/runtime/stage.py", '"""A run of a stage', '"""One run of a stage')
     edit(project, "tuneline/models/loading.py", "import", "# A comment.\nimport")
     assert ran(dvc(project, "repro")) == ["code"]
@@ -125,14 +139,18 @@ def edit(folder: Path, name: str, old: str, new: str) -> None:
     (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def also(*values):
+    return pytest.param(*values, marks=pytest.mark.matrix)
+
+
 @pytest.mark.parametrize(
     ("override", "stage", "message"),
     [
         ({"lora": {"r": "abc"}}, "train", "train: params.yaml: lora.r is 'abc', expected an integer"),
-        ({"train": {"epochs": -1}}, "train", "train: params.yaml: train.epochs is -1, expected greater than 0"),
-        ({"train": {"dtype": "float16"}}, "train", "train.dtype is float16 and the device is a CPU"),
+        also({"train": {"epochs": -1}}, "train", "train: params.yaml: train.epochs is -1, expected greater than 0"),
+        also({"train": {"dtype": "float16"}}, "train", "train.dtype is float16 and the device is a CPU"),
         ({"train": {"batch_size": 3}}, "train", "train: train.batch_size is 3, expected a multiple of"),
-        ({"deepspeed": {"hostfile": "none"}}, "train", "train: deepspeed.hostfile is 'none', expected a file"),
+        also({"deepspeed": {"hostfile": "none"}}, "train", "train: deepspeed.hostfile is 'none', expected a file"),
         ({"data": {"sources": [{"path": "gone.csv"}]}}, "convert", "convert: data.sources: path 'gone.csv' is no file"),
         ({"base": {"source": "./gone"}}, "base", "base: base.source is './gone', expected a folder"),
     ],
@@ -176,15 +194,16 @@ def started(project: Path, until: str, command: Sequence[str] = ("repro", "train
         [sys.executable, "-m", "dvc", *command], cwd=project, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not list(project.parent.glob(f"scratch/train/*/{until}/manifest.json")):
         assert process.poll() is None, "training ended before it could be stopped"
-        assert time.monotonic() < deadline, "no checkpoint within 240 s"
+        assert time.monotonic() < deadline, "no checkpoint within 600 s"
         time.sleep(0.05)
     return process
 
 
-def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same_bytes(project):
+def test_a_killed_dvc_takes_training_with_it_and_the_next_run_ends_with_the_same_bytes(rerun):
+    project = rerun
     set_param(project, "train", epochs=100, max_steps=150, save_steps=25)
     process = started(project, "checkpoint-25")
     family = descendants(process.pid)

@@ -96,6 +96,7 @@ def test_a_stage_that_goes_on_is_not_begun_again(workspace, stage):
 
 
 @pytest.mark.story
+@pytest.mark.matrix
 def test_two_work_trees_train_the_same_with_one_scratch(llama_base, tmp_path):
     """Checkpoints are of what determines the result: the second waits for the first, and has the same bytes."""
     folders = [tmp_path / "one", tmp_path / "two"]

@@ -150,7 +150,7 @@ MORE_LAYERS = ("model.layers.2.enorm.weight", "model.layers.2.mlp.experts.0.down
 """Of the layer that predicts several tokens."""
 WITH_EXPERTS = {
     "Qwen3-MoE": Published("Qwen3MoeConfig", "qwen3", EXPERTS | {"num_experts": 4}),
-    "GLM-4.5-Air": Published("Glm4MoeConfig", "glm4moe", SHARED | HALF, extra=MORE_LAYERS, quick=True),
+    "GLM-4.5-Air": Published("Glm4MoeConfig", "glm4moe", SHARED | HALF, extra=MORE_LAYERS),
     "GLM-4.7-Flash": Published("Glm4MoeLiteConfig", "glm4moe", LATENT, extra=MORE_LAYERS),
     "DeepSeek-V3": Published("DeepseekV3Config", "deepseekv3", LATENT),
     "ERNIE 4.5 MoE": Published("Ernie4_5_MoeConfig", "ernie", {
