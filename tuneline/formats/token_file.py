@@ -4,6 +4,7 @@
     input_ids   int32 [tokens]    all rows one after the other
     supervised  uint8 [tokens]    1 where the token carries loss
     weights     float32 [rows]    times that a row is taken in an epoch; not there when all are 1
+    replay      float32 [rows]    draw of a row of an earlier arrival, NEWEST for others; not there when nothing arrived
 
 (`datasets.save_to_disk` writes a fingerprint of the mapping function into its files: not the same bytes.)
 """
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NEWEST = -1.0
+"""Draw of rows that are trained on in any case: those of the newest arrival, and rows to validate on."""
+
+
 class TokenWriter:
     """Writes rows one by one, so that a file may be larger than memory; the file is whole after `finish`."""
 
@@ -34,25 +39,29 @@ class TokenWriter:
         self.supervised = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.offsets = array("q", [0])
         self.weights = array("f")
+        self.replay = array("f")
 
-    def add(self, row: Encoded, weight: float = 1.0) -> None:
+    def add(self, row: Encoded, weight: float = 1.0, replay: float = NEWEST) -> None:
         self.ids.write(array("i", row.input_ids).tobytes())
         self.supervised.write((np.array(row.labels, dtype=np.int32) != IGNORE_INDEX).tobytes())
         self.offsets.append(self.offsets[-1] + len(row.input_ids))
         self.weights.append(weight)
+        self.replay.append(replay)
 
     def finish(self) -> None:
         tokens = self.offsets[-1]
         weights = self.weights if any(weight != 1 for weight in self.weights) else array("f")
+        replay = self.replay if any(draw != NEWEST for draw in self.replay) else array("f")
         columns = [
             ("offsets", "I64", len(self.offsets), 8),
             *([("weights", "F32", len(weights), 4)] if weights else []),
+            *([("replay", "F32", len(replay), 4)] if replay else []),
             ("input_ids", "I32", tokens, 4),
             ("supervised", "U8", tokens, 1),
         ]
         entries = [(name, dtype, (count,), count * size) for name, dtype, count, size in columns]
         with self.path.open("wb") as file:
-            file.write(header(entries) + self.offsets.tobytes() + weights.tobytes())
+            file.write(header(entries) + self.offsets.tobytes() + weights.tobytes() + replay.tobytes())
             for part in (self.ids, self.supervised):
                 part.seek(0)
                 shutil.copyfileobj(part, file, 2**20)
@@ -79,11 +88,17 @@ class Tokens:
         self._ids = self._file.get_slice("input_ids")
         self._supervised = self._file.get_slice("supervised")
         self.offsets: NDArray[np.int64] = self._file.get_tensor("offsets")
-        weighted = "weights" in self._file.keys()  # noqa: SIM118
-        self.weights: NDArray[np.float32] = (
-            self._file.get_tensor("weights") if weighted else np.ones(len(self), dtype=np.float32)
-        )
+        self.weights: NDArray[np.float32] = self._column("weights", 1.0)
         """Times that each row is taken in an epoch, shape [rows]."""
+        self.replay: NDArray[np.float32] = self._column("replay", NEWEST)
+        """Draw of each row of an earlier arrival, by which it is trained on again; NEWEST for others. Shape [rows]."""
+
+    def _column(self, name: str, default: float) -> "NDArray[np.float32]":
+        there = name in self._file.keys()  # noqa: SIM118
+        column: NDArray[np.float32] = (
+            self._file.get_tensor(name) if there else np.full(len(self), default, dtype=np.float32)
+        )
+        return column
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
