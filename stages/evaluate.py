@@ -13,6 +13,7 @@ from tuneline.evaluate.answering import Questions, answer
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes, generation_record
 from tuneline.evaluate.endpoint.sides import backend_record, check_backend
+from tuneline.evaluate.general_prompts import read_general
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
@@ -49,7 +50,10 @@ def main(stage: Stage) -> None:
 
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
-    base, base_general = check_backend(params, pair(records, read_answers(BASE_ANSWERS))), read_answers(BASE_GENERAL)
+    base, base_general = (
+        check_backend(params, pair(records, read_answers(BASE_ANSWERS))),
+        read_general(BASE_GENERAL, params),
+    )
     classes = allowed_classes(params, CLASSES, records)
     answered = answer(Questions(BASE, ADAPTER, records, classes, params, "evaluate"))
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)

@@ -23,9 +23,11 @@ class Evaluate(Section):
     """Answers of triples, entities and labels hold only spans of the question and these classes: those of the training set, or
     those listed by task. Null leaves answers free."""
 
+    general: Name | None = None
+    """File in evaluation/ with general prompts, by which forgetting is measured; null is those of Tuneline. From here on keys
+    may be missing: earlier projects have none of them."""
     backend: Literal["transformers", "endpoint"] = "transformers"
-    """Who answers: base and adapter in this process, or a server that has both. From here on keys may be missing: earlier
-    projects have none of them."""
+    """Who answers: base and adapter in this process, or a server that has both."""
     url: str | None = None
     """Of an OpenAI-compatible API, for `endpoint`."""
     base_url: str | None = None
@@ -57,6 +59,13 @@ class Evaluate(Section):
         if self.constrain is not None:
             raise ValueError("constrain null beside backend endpoint, which can't hold answers to spans of a question")
         return self
+
+    @field_validator("general")
+    @classmethod
+    def _inside_evaluation(cls, value: str | None) -> str | None:
+        if value is not None and (value.startswith(("/", "~")) or ".." in value.split("/")):
+            raise ValueError("null, or a file inside evaluation/, relative to it, such as general.jsonl")
+        return value
 
     @field_validator("url", "base_url")
     @classmethod
