@@ -1,7 +1,6 @@
 """Data that grows: slices of the held-out set that no later arrival changes, and rows of earlier arrivals trained on again."""
 
 import json
-import os
 import random
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from tuneline.train.batching import batches_of, replayed, split
 from tuneline.train.checks import check_replay
 from tuneline.train.config.train import Train
 
-SAMPLES = os.environ.get("TUNELINE_SAMPLES")
 HELDOUT = Path("data/processed/heldout.jsonl")
 
 
@@ -45,8 +43,9 @@ def instructed(begin: int, count: int, instruction: str) -> list[dict]:
 
 
 @pytest.fixture
-def arrive(workspace):
+def arrive(workspace, monkeypatch):
     """Convert the sources that have come so far: (path, since, rows)."""
+    monkeypatch.setenv("TUNELINE_WORKERS", "1")
 
     def convert(*sources: tuple[str, str | None, list[dict]], **changes) -> list[bytes]:
         listed = []
@@ -228,20 +227,18 @@ def test_replay_is_said_and_needs_an_adapter_to_go_on_from(tmp_path, params, cap
     assert parse(Train, {"train": earlier}).replay is None
 
 
-def finre() -> list[dict]:
+def finre(path: Path) -> list[dict]:
     """Sentences of news with their relations as triples, each once, in the order of the file."""
-    path = Path(SAMPLES or "") / "data/thunlp_chinese_nre/FinRE/train.txt"
     sentences: dict[str, list[str]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
         head, tail, relation, sentence = line.split("\t")
         if relation != "unknown":
             sentences.setdefault(sentence, []).append(f"{head}_{relation}_{tail}")
     return [{"question": sentence, "answer": "\n".join(found)} for sentence, found in sentences.items()]
 
 
-@pytest.mark.skipif(not SAMPLES, reason="TUNELINE_SAMPLES is not set")
-def test_finre_in_three_slices(arrive):
-    made = finre()
+def test_finre_in_three_slices(arrive, samples):
+    made = finre(samples / "data/thunlp_chinese_nre/FinRE/train.txt")
     third = len(made) // 3
     parts = [(f"{n}.jsonl", f"2026-0{n + 1}", made[n * third : (n + 1) * third]) for n in range(3)]
     held = [arrive(*parts[: n + 1], heldout=50) for n in range(3)]
