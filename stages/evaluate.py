@@ -48,12 +48,9 @@ OUTPUTS = Outputs(
 def main(stage: Stage) -> None:
     from tuneline.evaluate.results import headline_sentence, prediction_rows, write_results
 
-    params = stage.load(Evaluate)
-    records = read_heldout(HELDOUT)
-    base, base_general = (
-        check_backend(params, pair(records, read_answers(BASE_ANSWERS))),
-        read_general(BASE_GENERAL, params),
-    )
+    params, records = stage.load(Evaluate), read_heldout(HELDOUT)
+    base = check_backend(params, pair(records, read_answers(BASE_ANSWERS)))
+    base_general = read_general(BASE_GENERAL, params)
     classes = allowed_classes(params, CLASSES, records)
     answered = answer(Questions(BASE, ADAPTER, records, classes, params, "evaluate"))
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)

@@ -14,6 +14,7 @@ from tuneline.data.convert import summary_lines
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import NEWEST, Tokens, TokenWriter, write_tokens
 from tuneline.runtime.params import parse
+from tuneline.sections import check_params
 from tuneline.tokenize.replay import replay_draws
 from tuneline.train.batching import batches_of, replayed, split
 from tuneline.train.checks import check_replay
@@ -225,6 +226,14 @@ def test_replay_is_said_and_needs_an_adapter_to_go_on_from(tmp_path, params, cap
     assert seen <= set(replayed(Tokens(tmp_path / "tokens"), 0.2)[0].tolist())
     earlier = {key: value for key, value in params["train"].items() if key != "replay"}
     assert parse(Train, {"train": earlier}).replay is None
+
+
+def test_replay_without_arrivals_is_seen_before_anything_runs(workspace):
+    workspace(train={"replay": 0.2, "init": "rev:main"})
+    with pytest.raises(
+        ValueError, match="train.replay is 0.2, expected null where no source of data.sources has `since`"
+    ):
+        check_params()
 
 
 def finre(path: Path) -> list[dict]:
