@@ -13,8 +13,8 @@ from tests.helpers.stages import run_main
 from tuneline.data.convert import summary_lines
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import NEWEST, Tokens, TokenWriter, write_tokens
-from tuneline.runtime.params import parse
-from tuneline.sections import check_params
+from tuneline.runtime.params import load, parse
+from tuneline.sections import check_sections
 from tuneline.tokenize.replay import replay_draws
 from tuneline.train.batching import batches_of, replayed, split
 from tuneline.train.checks import check_replay
@@ -233,7 +233,7 @@ def test_replay_without_arrivals_is_seen_before_anything_runs(workspace):
     with pytest.raises(
         ValueError, match="train.replay is 0.2, expected null where no source of data.sources has `since`"
     ):
-        check_params()
+        check_sections(load)
 
 
 def finre(path: Path) -> list[dict]:
