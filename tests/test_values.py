@@ -31,7 +31,7 @@ FINE: dict[str, tuple[Any, ...]] = {
     "lora.alpha": (2.5, "1e-5"), "lora.dropout": (0, "1e-5"), "lora.loraplus_ratio": (2.5,), "lora.target_modules": TEXT,
     "lora.layers_to_transform": NULL, "lora.layers_pattern": NULL, "lora.modules_to_save": ([],), "lora.quantize": NULL,
     "ptuning.projection": (True, False), "freeze.patterns": ([],),
-    "train.init": (*TEXT, None), "train.init_sha256": NULL, "train.seed": (0, 2**31), "train.epochs": (2.5, "1e-5"),
+    "train.init": (*TEXT, None), "train.init_sha256": NULL, "train.replay": NULL, "train.seed": (0, 2**31), "train.epochs": (2.5, "1e-5"),
     "train.max_steps": NULL, "train.learning_rate": (2.5, "1e-5"), "train.weight_decay": (0, "1e-5"),
     "train.warmup_ratio": (0, "1e-5"), "train.warmup_steps": (0, None), "train.max_grad_norm": (2.5, "1e-5"),
     "train.neftune_alpha": (2.5, None, "1e-5"), "train.micro_tokens": NULL, "train.gradient_checkpointing": (True, False),
@@ -39,7 +39,7 @@ FINE: dict[str, tuple[Any, ...]] = {
     "train.early_stopping": NULL, "train.report_to": ([],),
     "deepspeed.zero_stage": (0,), "deepspeed.hostfile": (*TEXT, None), "deepspeed.master_port": NULL,
     "deepspeed.config": ({}, {"a": [1]}),
-    "evaluate.constrain": NULL, "evaluate.url": NULL, "evaluate.base_url": NULL, "evaluate.model": (*TEXT, None),
+    "evaluate.constrain": NULL, "evaluate.general": (*TEXT, None), "evaluate.url": NULL, "evaluate.base_url": NULL, "evaluate.model": (*TEXT, None),
     "evaluate.base_model": (*TEXT, None), "evaluate.api_key_env": ("yes", "on", "true", None),
     "export.max_delta_nll": (2.5, "1e-5"),
 }  # fmt: skip
