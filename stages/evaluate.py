@@ -16,6 +16,7 @@ from tuneline.evaluate.constraints import allowed_classes, generation_record
 from tuneline.evaluate.endpoint.sides import backend_record, check_backend
 from tuneline.evaluate.own.kept import answer_once
 from tuneline.evaluate.own.metrics import ready_metrics
+from tuneline.evaluate.general_prompts import read_general
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
@@ -52,7 +53,8 @@ def main(stage: Stage) -> None:
 
     params, records = stage.load(Evaluate), read_heldout(HELDOUT)
     own = ready_metrics(params.metrics, records)
-    base, base_general = check_backend(params, pair(records, read_answers(BASE_ANSWERS))), read_answers(BASE_GENERAL)
+    base = check_backend(params, pair(records, read_answers(BASE_ANSWERS)))
+    base_general = read_general(BASE_GENERAL, params)
     classes = allowed_classes(params, CLASSES, records)
     answered = answer_once(Questions(BASE, ADAPTER, records, classes, params, "evaluate"), stage, own.metrics)
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)

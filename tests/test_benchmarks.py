@@ -42,6 +42,29 @@ COMPANIES = ["中粮", "蒙牛", "工行", "安联", "国电", "海尔", "惠普
 
 
 @pytest.mark.matrix
+def test_the_table_of_ways_to_learn_an_arrival(canonical_base, tmp_path):
+    """Two ways, by the stages themselves, with an adapter to go on from and rows that are replayed: a minute."""
+    relations = ("合作", "持股", "收购")
+    pairs = [(head, tail) for head in COMPANIES for tail in COMPANIES if head < tail]
+    data = tmp_path / "train.txt"
+    data.write_text(
+        "\n\n".join(
+            f"{head}\t{tail}\t{name}\t{head}在{place + 3}月{number + 2}日与{tail}谈到{name}"
+            for number, (head, tail) in enumerate(pairs)
+            for place, name in enumerate(relations)
+        ),
+        encoding="utf-8",
+    )
+    command = ["-m", "benchmarks.growing", "--data", str(data), "--base", str(canonical_base), "--rows", "20"]
+    result = python(ROOT, *command, "--heldout", "3", "--epochs", "1", "--only", "naive", "replay 0.2")
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
+    before, naive, replay = lines[2:]
+    assert [line[0] for line in (before, naive, replay)] == ["before", "naive", "replay 0.2"]
+    assert int(before[1]) > int(replay[1]) > int(naive[1]) > 0, "rows trained on"
+
+
+@pytest.mark.matrix
 def test_the_table_of_methods_on_a_file_of_triples(canonical_base, tmp_path):
     """One method, by the stages themselves: half a minute."""
     pairs = [(head, tail) for head in COMPANIES for tail in COMPANIES if head < tail]

@@ -57,6 +57,8 @@ def check_together(config: TrainingConfig, data: Data, wrong: list[str]) -> None
         check_method_options(config.method, train)
     if train.init is None and train.init_sha256 is not None:
         wrong.append("train.init_sha256 is set and train.init is null: set both, or neither")
+    if train.replay is not None and not data.arrivals.grows:
+        wrong.append(f"train.replay is {train.replay:g}, expected null where no source of data.sources has `since`")
     if not train.eval_fraction and data.validation_source is None:
         wrong += needs_rows(train)
     if train.eval_fraction and data.validation_source is not None:

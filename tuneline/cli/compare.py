@@ -130,6 +130,7 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
     """
     from tuneline.evaluate.compare import compare
     from tuneline.evaluate.own.revisions import own_of_both
+    from tuneline.evaluate.slices.matrix import arrived_later, slices_of
     from tuneline.evaluate.statistics import minimum_detectable_effect
 
     for side in (first, second):
@@ -146,7 +147,9 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
         if key in second.rows and question_of(row) == question_of(second.rows[key])
     ]
     apart = len(first.rows) + len(second.rows) - 2 * len(both)
-    if apart and not (common and both):
+    # A slice that has arrived since leaves those before it whole: what is compared is no chance part of them.
+    arrived = arrived_later(second.rows, first.rows) + arrived_later(first.rows, second.rows)
+    if apart > arrived and not (common and both):
         raise ValueError(
             f"{first.name} and {second.name} have other held-out items ({len(first.rows)} and {len(second.rows)}, "
             f"{len(both)} in common): no comparison of sets that differ; leave data.heldout, data.seed and the sources alone, "
@@ -179,6 +182,7 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
         "minimum_detectable_effect": detectable,
         "own": {key: first.own[key] for key in own.metrics},
         "not_compared": not_compared,
+        "slices": slices_of(rows),
         "score": score,
         "changes": changes,
     }
@@ -193,7 +197,7 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """One row of both tuned answers, the first in the base's place."""
     same = {key: first[key] for key in ("id", "task", "question", "references")}
     scores = {"base": first["scores"]["tuned"], "tuned": second["scores"]["tuned"]}
-    joined = same | {"base": first["tuned"], "tuned": second["tuned"], "scores": scores}
+    joined = same | {"base": first["tuned"], "tuned": second["tuned"], "scores": scores, "since": second.get("since")}
     for key in ("calls", "call_faults", "call_errors"):
         if key in first:
             sides = {"base": first[key]["tuned"], "tuned": second[key]["tuned"]}
@@ -202,6 +206,8 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_text(found: dict[str, Any], most: int, *, markdown: bool) -> str:
+    from tuneline.evaluate.slices.matrix import text_lines
+
     left = f" ({found['left_out']} that only one of them has are left out)" if found["left_out"] else ""
     title = f"{found['tuned']} against {found['base']}: {found['items']} items{left}"
     columns = (
@@ -233,6 +239,9 @@ def to_text(found: dict[str, Any], most: int, *, markdown: bool) -> str:
     note = "MDE: minimum detectable effect, the smallest difference that this many items show in four of five cases"
     parts = [f"## {title}" if markdown else title, table(lines, markdown=markdown), note]
     parts += [f"Not compared: {'; '.join(found['not_compared'])}"] if found["not_compared"] else []
+    if found["slices"]:
+        names = (found["base"], found["tuned"])
+        parts += ["By arrival:", table(text_lines(found["slices"], names), markdown=markdown)]
     parts += ["Changed most:", table(changes, markdown=markdown)]
     return "\n\n".join(parts)
 

@@ -36,6 +36,10 @@ class SourceCounts:
     """Raw records that the source's limit leaves out; they are no items."""
     beyond_share: int = 0
     """Rows to train on that data.train_share leaves out; they are no items."""
+    since: str | None = None
+    """Label of its arrival."""
+    known: int = 0
+    """Items of a later arrival that ask what an earlier row does, or were drawn and ask nearly that: never held out."""
     weight: float = 1.0
     """Times that a training row is taken in an epoch; 0 for rows to validate on, which are in `train` as well."""
     reasons: Counter[str] = field(default_factory=Counter)
@@ -112,6 +116,8 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     for source, source_counts in zip(params.all_sources, counts, strict=True):
         row = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()}
         del row["seen"]
+        if not params.arrivals.grows:
+            del row["since"], row["known"]
         result["sources"][source.name] = row
     for term in ("items", *TERMS, "scored", "conflicts", "leaks_kept"):
         result["total"][term] = sum(row[term] for row in result["sources"].values())

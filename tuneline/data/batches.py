@@ -39,6 +39,7 @@ def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path
     excluded = excluded_ids(params, raw)
     for number, (source, source_counts) in enumerate(zip(params.all_sources, counts, strict=True)):
         source_counts.weight = 0.0 if number == params.validation_number else source.weight
+        source_counts.since = source.since
         numbers = count()
         drawn = None if source.limit is None else draw_rows(source, raw, source.limit, params.seed, folder)
         for file, records in _files(source, raw, source_counts, folder):

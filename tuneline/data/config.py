@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tuneline.data.arrivals.labels import Arrivals, Label
 from tuneline.runtime.params import Section
 from tuneline.runtime.params.values import Count, Different, Key, Keys, Name, Number, Seed
 
@@ -48,6 +49,8 @@ class Source(Section):
     """Read only so many rows, drawn by a hash of their raw text."""
     weight: Number = Field(default=1.0, gt=0, le=1000)
     """Times that each row is trained on in an epoch; below 1 each epoch takes its share of the rows in turn."""
+    since: Label = None
+    """Arrival that it came with, such as 2026-10: each has a slice of the held-out set, which later ones leave as it is."""
     revision: Name | None = None
     """Commit of a dataset of the hub."""
     split: Name = "train"
@@ -123,7 +126,7 @@ class Data(Section):
 
     sources: list[Source] = Field(min_length=1)
     heldout: Count
-    """Items set aside for evaluation."""
+    """Items set aside for evaluation: of each arrival, where sources have `since`."""
     heldout_source: Source | None
     """A file that is the held-out set, whole; `heldout` is then not used."""
     validation_source: Source | None
@@ -161,6 +164,19 @@ class Data(Section):
     def heldout_number(self) -> int | None:
         """Number of the source to hold out."""
         return len(self.all_sources) - 1 if self.heldout_source else None
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """In the order of the list; sources without `since` are the first."""
+        return Arrivals([source.since for source in self.sources])
+
+    @model_validator(mode="after")
+    def _since_of_training_sources(self) -> "Data":
+        for name in ("heldout_source", "validation_source"):
+            if (source := getattr(self, name)) and source.since is not None:
+                raise ValueError(f"{name} without since (it is {source.since!r}), which is of sources to train on")
+        self.arrivals.check()
+        return self
 
     @model_validator(mode="after")
     def _one_name_each(self) -> "Data":

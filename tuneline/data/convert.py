@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from tuneline.data.accounting import SourceCounts, account, check_rejects
+from tuneline.data.arrivals.slices import slices_line, split_by_arrival
 from tuneline.data.batches import batch_jobs, excluded_ids
 from tuneline.data.config import Data
 from tuneline.data.heldout import Split, beyond_share, split_items
@@ -51,10 +52,13 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         pool = stack.enter_context(Workers(workers()))
         keys = read_sources(params, raw, spool.folder, spool, rejects_file, counts, pool)
         check_rejects(params, counts)
-        split = split_items(params, keys)
+        if params.arrivals.grows and not params.heldout_source:
+            split, leaks = split_by_arrival(params, keys, spool, pool, counts)
+        else:
+            split, leaks = split_items(params, keys), {}
         count_same_answers(spool, keys, split, counts)
         index, heldout_records = build_index(spool, keys, split, params, counts)
-        leaks = find_leaks(spool, split, index, pool)
+        leaks = find_leaks(spool, split, index, pool) | leaks
         check_leak_rates(
             params, keys["source"], split.training, leaks, index, lambda row: spool.texts(row, int(split.parts[row]))
         )
@@ -78,6 +82,7 @@ def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
         f"convert: {total['train']} training and {total['heldout']} held-out items of {total['items']}; "
         f"{total['duplicates']} duplicates, {total['leaks']} leaks, {total['rejected']} rejects ({rejects})"
     ]
+    lines += filter(None, [slices_line(counts["sources"])])
     for name, row in counts["sources"].items():
         lines += remarks(name, row)
     if unknown := counts["unknown_excluded"]:

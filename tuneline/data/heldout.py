@@ -4,6 +4,7 @@ The held-out set is drawn by a hash of the normalised question: reordering rows 
 new row enters only if its hash is among the smallest. Arrays are those of tuneline.data.spool.KEYS, one entry an item.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class Split:
 
 def split_items(params: Data, keys: "NDArray[Any]") -> Split:
     """Duplicates and held-out items. Raises ValueError when there are too few different questions."""
-    kept_as = deduplicate(keys, params.heldout_number, params.validation_number)
+    kept_as = deduplicate(keys, params.heldout_number, params.validation_number, params.arrivals.of_sources)
     kept = kept_as == np.arange(len(keys))
     parts = compared_parts(keys, kept)
     questions = question_hashes(keys, parts)
@@ -64,14 +65,20 @@ def split_items(params: Data, keys: "NDArray[Any]") -> Split:
 
 
 def deduplicate(
-    keys: "NDArray[Any]", heldout_source: int | None = None, validation_source: int | None = None
+    keys: "NDArray[Any]",
+    heldout_source: int | None = None,
+    validation_source: int | None = None,
+    arrivals: Sequence[int] = (),
 ) -> "NDArray[np.int64]":
     """Which item stays of each item's duplicates: of the same normalised messages the one with the smallest raw hash.
 
     `heldout_source` is the number of a source whose items stay in any case: those that the user holds out; items of
-    `validation_source` stay before those that are trained on.
+    `validation_source` stay before those that are trained on, and of these the ones that arrived first; `arrivals` is the
+    number of each source's arrival.
     """
-    use = np.full(len(keys), 2, dtype=np.uint8)
+    use = np.full(len(keys), 2, dtype=np.int64)
+    for number, arrival in enumerate(arrivals):
+        use[keys["source"] == number] += arrival
     for rank, source in ((1, validation_source), (0, heldout_source)):
         if source is not None:
             use[keys["source"] == source] = rank

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneline.evaluate.config import Evaluate
-from tuneline.evaluate.general_prompts import PROMPTS, General, predict_general, question_of
+from tuneline.evaluate.general_prompts import General, predict_general, prompts_of, question_of
 from tuneline.evaluate.predict import DTYPE, Answer, Predictions, load, predict, prompt_lengths, prompter_of
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Record
@@ -77,10 +77,11 @@ def answer(questions: Questions, places: "Sequence[Place] | None" = None) -> Ans
         return answer_by_endpoint(questions)
     places = chosen_places(questions) if places is None else places
     shares = [Share(questions, place, number, len(places)) for number, place in enumerate(places)]
+    general = list(prompts_of(questions.params))
     if len(shares) == 1:
         # In this process, and so is all that a debugger or Ctrl-C reaches.
-        return together([answer_share(shares[0])])
-    return together(in_children(answer_share, shares, [place.name for place in places]))
+        return together([answer_share(shares[0])], general)
+    return together(in_children(answer_share, shares, [place.name for place in places]), general)
 
 
 def chosen_places(questions: Questions) -> "list[Place]":
@@ -88,7 +89,7 @@ def chosen_places(questions: Questions) -> "list[Place]":
     from tuneline.models.devices.placement import place
 
     size = questions.params.batch_size
-    batches = -(-len(questions.records) // size) + -(-len(PROMPTS) // size)
+    batches = -(-len(questions.records) // size) + -(-len(prompts_of(questions.params)) // size)
     found = place(questions.base, questions.params.dtype, DTYPE, batches)
     if found.sentence:
         print(f"{questions.label}: {found.sentence}", flush=True)
@@ -107,7 +108,7 @@ def answer_share(share: Share) -> Part:
         torch.cuda.set_device(place.device)
     base, adapter, records, classes, params, label = questions
     model = load(base, params, adapter, place)
-    own, names = list(range(len(records))), list(PROMPTS)
+    own, names = list(range(len(records))), list(prompts_of(params))
     numbers: list[int] | None = None
     if of > 1:
         batches, names = dealt(model.tokenizer, questions, number, of)
@@ -139,22 +140,23 @@ def dealt(tokenizer: Any, questions: Questions, process: int, of: int) -> tuple[
     from tuneline.models.decoding.generate import plan_batches
 
     prompter, size = prompter_of(tokenizer), questions.params.batch_size
+    prompts = prompts_of(questions.params)
     planned = plan_batches(prompt_lengths(prompter, questions.records, questions.classes), size)
-    general = [len(prompter.generation_prompt(question_of(prompt), False, None)) for prompt in PROMPTS.values()]
+    general = [len(prompter.generation_prompt(question_of(prompt), False, None)) for prompt in prompts.values()]
     # Dealing goes on where the items end, so that the processes have as much to do.
     further = dict(enumerate(plan_batches(general, size), start=len(planned)))
     mine = {item for number, batch in further.items() if number % of == process for item in batch}
-    names = [name for item, name in enumerate(PROMPTS) if item in mine]
+    names = [name for item, name in enumerate(prompts) if item in mine]
     return {number: planned[number] for number in range(process, len(planned), of)}, names
 
 
-def together(parts: Sequence[Part]) -> Answered:
-    """The parts of all processes as one, in order."""
+def together(parts: Sequence[Part], names: Sequence[str]) -> Answered:
+    """The parts of all processes as one, in order; `names` are those of the general prompts."""
     answers = {item: one for part in parts for item, one in part.answers.items()}
     general = {name: line for part in parts for name, line in part.general.items()}
     speed = parts[0].speed if len(parts) == 1 else together_speed([part.speed["batches"] for part in parts])
     return Answered(
-        [answers[item] for item in range(len(answers))], [general[name] for name in PROMPTS], parts[0].device | speed
+        [answers[item] for item in range(len(answers))], [general[name] for name in names], parts[0].device | speed
     )
 
 

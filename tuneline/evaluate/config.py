@@ -27,6 +27,8 @@ class Evaluate(Section):
     metrics: Names = Field(default=[])
     """Of the user's own: functions in evaluation/, as file.py:function. From here on keys may be missing: earlier projects have
     none of them."""
+    general: Name | None = None
+    """File in evaluation/ with general prompts, by which forgetting is measured; null is those of Tuneline."""
     backend: Literal["transformers", "endpoint"] = "transformers"
     """Who answers: base and adapter in this process, or a server that has both."""
     url: str | None = None
@@ -68,6 +70,13 @@ class Evaluate(Section):
             raise ValueError(
                 f"files of evaluation/ and functions in them, my_metrics.py:triage_accuracy ({wrong[0]!r} is none)"
             )
+        return value
+
+    @field_validator("general")
+    @classmethod
+    def _inside_evaluation(cls, value: str | None) -> str | None:
+        if value is not None and (value.startswith(("/", "~")) or ".." in value.split("/")):
+            raise ValueError("null, or a file inside evaluation/, relative to it, such as general.jsonl")
         return value
 
     @field_validator("url", "base_url")

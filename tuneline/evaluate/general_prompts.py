@@ -5,10 +5,12 @@ not about. The models' own answers are shown beside each other and not scored: t
 are loops, of which nothing can be forgotten.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from tuneline.evaluate.config import Evaluate
+from tuneline.evaluate.prompts.own import read_own_prompts
 from tuneline.formats.records import Message
 
 if TYPE_CHECKING:
@@ -113,6 +115,13 @@ TOKENS = 96
 """Longest answer, whatever the task's own answers are like."""
 
 
+def prompts_of(params: Evaluate) -> Mapping[str, GeneralPrompt]:
+    """The prompts by id: PROMPTS, or those of evaluate.general. Raises what read_own_prompts does."""
+    if params.general is None:
+        return PROMPTS
+    return {name: GeneralPrompt(*texts) for name, texts in read_own_prompts(params.general).items()}
+
+
 def question_of(prompt: GeneralPrompt) -> list[Message]:
     return [{"role": "user", "content": prompt.question}]
 
@@ -131,15 +140,15 @@ class General(TypedDict):
     tokens: int
 
 
-def predict_general(
-    model: "Model", params: Evaluate, label: str, names: Sequence[str] = tuple(PROMPTS)
-) -> list[General]:
-    """The model's answers to PROMPTS, or those of these names, and the NLL of the written ones."""
+def predict_general(model: "Model", params: Evaluate, label: str, names: Sequence[str] | None = None) -> list[General]:
+    """The model's answers to the general prompts, or those of these names, and the NLL of the written ones."""
     from tuneline.evaluate.predict import generate, prompter_of
     from tuneline.models.likelihood import answer_nlls
 
     prompter = prompter_of(model.tokenizer)
-    chosen = [PROMPTS[name] for name in names]
+    prompts = prompts_of(params)
+    names = list(prompts) if names is None else names
+    chosen = [prompts[name] for name in names]
     questions = [question_of(prompt) for prompt in chosen]
     own = params.model_copy(update={"max_new_tokens": TOKENS})
     generated, _ = generate(model, prompter, questions, own, f"{label}: general")
@@ -162,3 +171,16 @@ def predict_general(
             }
         )
     return lines
+
+
+def read_general(path: Path, params: Evaluate) -> list[General]:
+    """The base's lines that predict_base wrote. Raises ValueError where they are of other prompts than are asked now."""
+    from tuneline.evaluate.predict import read_answers
+
+    prompts, before = prompts_of(params), read_answers(path)
+    if [(line["id"], line["question"]) for line in before] != [(name, one.question) for name, one in prompts.items()]:
+        raise ValueError(
+            f"{path} holds answers to {len(before)} other general prompts than the {len(prompts)} of evaluate.general "
+            f"({params.general or 'null'}): run `dvc repro predict_base`"
+        )
+    return before

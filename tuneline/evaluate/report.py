@@ -12,6 +12,7 @@ from tuneline.evaluate.page.answer_text import Stretch, is_long, plain_text, sho
 from tuneline.evaluate.page.confusion import confusion
 from tuneline.evaluate.page.figures import number, p_value, shown, signed
 from tuneline.evaluate.page.glossary import TERMS, entries_of, method_name, task_name
+from tuneline.evaluate.slices.matrix import lines_of
 from tuneline.evaluate.tasks import TaskResult, chosen, item_score, most_frequent_share, results_by_task
 from tuneline.evaluate.thresholds import LOOPING_ANSWER, SURE
 from tuneline.evaluate.verdict import outcome, verdict
@@ -62,6 +63,7 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts) -> str:
         title=Text("Evaluation report", "评测报告"),
         metrics=metrics,
         lines=metric_lines(metrics, results),
+        slices=lines_of(metrics.get("slices", [])),
         results=results,
         verdict=verdict(metrics, results, base, facts),
         chosen=[

@@ -12,6 +12,7 @@ from tuneline.evaluate.own.metrics import NO_METRICS, OwnMetrics, question_of
 from tuneline.evaluate.paths import Inputs, Outputs
 from tuneline.evaluate.predict import Answer
 from tuneline.evaluate.report import Facts, report
+from tuneline.evaluate.slices.matrix import slices_of, with_arrivals
 from tuneline.formats.calls import reference_texts
 from tuneline.formats.metrics import METRICS, main_metric
 from tuneline.formats.records import Record, write_jsonl
@@ -34,8 +35,11 @@ def write_results(
     `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts;
     `generation` says how answers were made, `own` are the user's metrics, whose scores the rows have.
     """
+    facts = read_facts(inputs, general)
+    rows = with_arrivals(rows, facts.counts["sources"])
     metrics = compare(rows, own=own.figures) | own.describe(rows)
     metrics |= {"general": change_on_general(*general), "generation": generation} | count_thoughts(rows)
+    metrics |= {"slices": slices} if (slices := slices_of(rows)) else {}
     outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
@@ -44,7 +48,7 @@ def write_results(
     tables.write_intervals(outputs.intervals, metrics)
     tables.write_per_class(outputs.per_class, rows)
     tables.write_confusion(outputs.confusion, rows)
-    outputs.report.write_text(report(metrics, rows, read_facts(inputs, general)), encoding="utf-8")
+    outputs.report.write_text(report(metrics, rows, facts), encoding="utf-8")
     return metrics
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message, Record, without_reasoning
@@ -90,19 +90,28 @@ class Preview:
             self.rows.append((record["id"], source, row))
 
 
+class Draws(NamedTuple):
+    """How often training takes a record's rows."""
+
+    weights: Mapping[str, float]
+    """By source."""
+    replay: Callable[[Record], float]
+    """As of replay_draws."""
+
+
 def encode_all(
     records: Iterable[Record], total: int, prompter: Prompter, params: Tokenize, writer: TokenWriter, preview: Preview,
-    weights: Mapping[str, float],
+    draws: Draws,
 ) -> Summary:  # fmt: skip
-    """Write every record's rows, with the weight of its source. Raises ValueError for a record that can't be trained on,
+    """Write every record's rows, with how often they are taken. Raises ValueError for a record that can't be trained on,
     and when no row is left.
     """
     summary, epoch = Summary(), 0.0
     with ProgressBar("tokenize", total, "records") as bar:
         for record, rows in encoded(records, prompter, params, summary):
             for kept in rows:
-                weight = weights.get(record["source"], 1.0)
-                writer.add(kept, weight, summary.records - 1)
+                weight = draws.weights.get(record["source"], 1.0)
+                writer.add(kept, weight, summary.records - 1, draws.replay(record))
                 summary.rows += 1
                 epoch += weight
                 summary.tokens += len(kept.input_ids)

@@ -25,7 +25,8 @@ def tokenize(
     from tuneline.formats.token_file import TokenWriter
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
-    from tuneline.tokenize.encode import Preview, encode_all
+    from tuneline.tokenize.encode import Draws, Preview, encode_all
+    from tuneline.tokenize.replay import replay_draws
     from tuneline.tokenize.report import data_report
 
     check_context(params, base)
@@ -35,7 +36,8 @@ def tokenize(
     writer, preview = TokenWriter(tokens), Preview(converted["sources"])
     records = read_records(train_records)
     weights = {name: row["weight"] for name, row in converted["sources"].items()}
-    summary = encode_all(records, converted["total"]["train"], prompter, params, writer, preview, weights)
+    draws = Draws(weights, replay_draws(converted["sources"]))
+    summary = encode_all(records, converted["total"]["train"], prompter, params, writer, preview, draws)
     writer.finish()
     report.write_text(data_report(converted, summary, preview, prompter, tokenizer, rejects, removed), encoding="utf-8")
     return summary

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneline.formats.token_file import Tokens
+from tuneline.formats.token_file import NEWEST, Tokens
 from tuneline.train.config.train import Train
 from tuneline.train.sizing.deal import Deal, deal_by_count, deal_by_tokens, runs_within
 
@@ -63,28 +63,53 @@ def has_validation(tokens: Path) -> bool:
     return bool((Tokens(tokens).weights == 0).any())
 
 
-def split(tokens: Tokens, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def replayed(tokens: Tokens, share: float | None) -> tuple[NDArray[np.int64], int]:
+    """(row numbers of the newest arrival and of the `share` of earlier rows with the smallest draws, number of the latter).
+
+    All rows where the share is None; those to validate on are there in any case. Raises ValueError where nothing arrived.
+    """
+    earlier = np.flatnonzero(tokens.replay != NEWEST)
+    if share is None:
+        return np.arange(len(tokens)), len(earlier)
+    if not len(earlier):
+        raise ValueError(
+            f"train.replay is {share:g} and no row is of an earlier arrival, expected null: write `since` beside the newest "
+            "source of data.sources, or set train.replay to null"
+        )
+    count = round(share * len(earlier))
+    order = earlier[np.argsort(tokens.replay[earlier], kind="stable")]
+    return np.setdiff1d(np.arange(len(tokens)), order[count:]), count
+
+
+def split(
+    tokens: Tokens, fraction: float, seed: int, replay: float | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(row numbers to train on, row numbers to validate on), both in order; at least one of each when there is a fraction.
+
+    Earlier arrivals' rows are there as far as `replay` says.
 
     Rows that weigh nothing are those to validate on. Else these have the smallest hashes of their tokens, so that rows
     that are added change few of them.
     """
-    rows = len(tokens)
-    given = np.flatnonzero(tokens.weights == 0)
+    chosen, _ = replayed(tokens, replay)
+    rows, weights = len(chosen), tokens.weights[chosen]
+    given = chosen[weights == 0]
     if len(given):
         if fraction:
             raise ValueError(
                 f"train.eval_fraction is {fraction:g}, expected 0: data.validation_source gives the rows to validate on"
             )
-        return np.flatnonzero(tokens.weights), given
+        return chosen[weights != 0], given
     count = max(1, round(rows * fraction)) if fraction else 0
     if count >= rows:
         raise ValueError(f"train.eval_fraction is {fraction:g} of {rows} rows, expected to leave rows to train on")
     if not count:
-        return np.arange(rows), np.arange(0)
+        return chosen, np.arange(0)
     key = seed.to_bytes(8, "big", signed=True)
-    hashes = [hashlib.blake2b(tokens.row(row)[0].tobytes(), digest_size=8, key=key).digest() for row in range(rows)]
-    order = np.array(sorted(range(rows), key=lambda row: hashes[row]))
+    hashes = {
+        row: hashlib.blake2b(tokens.row(row)[0].tobytes(), digest_size=8, key=key).digest() for row in chosen.tolist()
+    }
+    order = np.array(sorted(hashes, key=hashes.__getitem__))
     return np.sort(order[count:]), np.sort(order[:count])
 
 
@@ -150,7 +175,7 @@ class _Deck:
 
 def batches_of(params: Train, tokens: Tokens, *, packed: bool, processes: int) -> tuple[list[Step], list[MicroBatch]]:
     """Micro-batches of each step of the run in order, and of the validation rows; `auto` without a number is by rows."""
-    rows, held = split(tokens, params.eval_fraction, params.seed)
+    rows, held = split(tokens, params.eval_fraction, params.seed, params.replay)
     lengths, supervised, weights = tokens.lengths, tokens.supervised_per_row, tokens.weights[rows]
     by_tokens = isinstance(params.micro_tokens, int)
     budget = params.micro_tokens if isinstance(params.micro_tokens, int) else 0

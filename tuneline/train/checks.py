@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.runtime.hashing import SUMS
+from tuneline.train.config.train import Train
 from tuneline.train.sections import TrainingConfig, check_method_options
 from tuneline.train.start import Start, check_start, find_start
 
@@ -52,11 +53,28 @@ def check(config: TrainingConfig, tokens: Path, base: Path, records: Path | None
     check_method(method.tune.method, values)
     if method.tune.method == "lora":
         check_rank(method.lora.r, values)
+    check_replay(train, tokens)
     check_validation(config, tokens, records)
     start = find_start(train, base)
     if start is not None:
         check_start(start, method, base)
     return Placement(processes, {"dtype": str(dtype), "device": device_name(device)}, start)
+
+
+def check_replay(train: Train, tokens: Path) -> None:
+    """Say how many rows of which arrivals are trained on. Raises ValueError where none is of an earlier arrival."""
+    if train.replay is None:
+        return
+    from tuneline.formats.token_file import NEWEST, Tokens
+    from tuneline.train.batching import replayed
+
+    rows = Tokens(tokens)
+    _, taken = replayed(rows, train.replay)
+    earlier = int((rows.replay != NEWEST).sum())
+    newest = int(((rows.replay == NEWEST) & (rows.weights > 0)).sum())
+    print(
+        f"train: {newest} rows of the newest arrival, {taken} of {earlier} earlier ones (train.replay {train.replay:g})"
+    )
 
 
 def check_rank(rank: int, base: Mapping[str, Any]) -> None:

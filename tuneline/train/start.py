@@ -37,7 +37,7 @@ def find_start(train: Train, base: Path) -> Start | None:
         return None
     folder = _folder(train.init)
     found = adapter_hashes(folder)
-    digest = hashlib.sha256("".join(f"{one}  {name}\n" for name, one in found.items()).encode()).hexdigest()
+    digest = digest_of(found)
     pinned = re.fullmatch(rf"{REVISION}[0-9a-f]{{40}}", train.init) and train.init_sha256 is None
     if not pinned and train.init_sha256 != digest:
         raise ValueError(
@@ -46,6 +46,11 @@ def find_start(train: Train, base: Path) -> Start | None:
         )
     lineage = {"from": train.init, "sha256": digest, "files": found, "lineage": read_lineage(folder)}
     return Start(train.init, folder, lineage)
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """train.init_sha256 of an adapter with these files, {name: sha256}."""
+    return hashlib.sha256("".join(f"{one}  {name}\n" for name, one in files.items()).encode()).hexdigest()
 
 
 def _folder(init: str) -> Path:

@@ -11,7 +11,7 @@ from tuneline.evaluate.endpoint.kept import Kept, digest
 from tuneline.evaluate.endpoint.questions import Asker, Question, supervised
 from tuneline.evaluate.endpoint.replies import ReplyReader
 from tuneline.evaluate.endpoint.sides import kept_of, left_out, open_endpoint, other_prompt_lengths, server_name
-from tuneline.evaluate.general_prompts import PROMPTS
+from tuneline.evaluate.general_prompts import prompts_of
 
 if TYPE_CHECKING:
     from tuneline.evaluate.answering import Answered, Questions
@@ -28,9 +28,10 @@ def answer_by_endpoint(asked: "Questions") -> "Answered":
     tokenizer = load_tokenizer(asked.base)
     prompter = load_prompter(tokenizer)
     records, params = asked.records, asked.params
+    prompts = prompts_of(params)
     with open_endpoint(params, tuned=asked.adapter is not None) as endpoint:
         asker = Asker(endpoint, prompter, params)
-        own, general = [asker.held_out(record) for record in records], [asker.general(name) for name in PROMPTS]
+        own, general = [asker.held_out(record) for record in records], [asker.general(*one) for one in prompts.items()]
         questions = [*own, *general]
         kept = kept_of(endpoint, asked)
         started = monotonic()
@@ -42,7 +43,7 @@ def answer_by_endpoint(asked: "Questions") -> "Answered":
     speed = _run_info(server, params.concurrency, [Reply(**kept.values[key]) for key in new], seconds)
     reading, size = ReplyReader(server, AnswerReader(tokenizer, prompter), prompter), len(own)
     answers = [reading.answer(*one) for one in zip(records, own, found[:size], nll[:size], strict=True)]
-    lines = [reading.general(*one) for one in zip(PROMPTS, general, found[size:], nll[size:], strict=True)]
+    lines = [reading.general(*one) for one in zip(prompts.items(), general, found[size:], nll[size:], strict=True)]
     for remark in remarks(answers, left_out(answers)):
         print(f"{asked.label}: {remark}", flush=True)
     return Answered(answers, lines, speed, kept)

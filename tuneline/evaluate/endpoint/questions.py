@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneline.evaluate.config import Evaluate
-from tuneline.evaluate.general_prompts import PROMPTS, TOKENS, question_of
+from tuneline.evaluate.general_prompts import PROMPTS, TOKENS, GeneralPrompt, question_of
 from tuneline.formats.example import IGNORE_INDEX, Encoded
 from tuneline.formats.records import Message, Record
 
@@ -42,8 +42,7 @@ class Asker:
         row = self.prompter.training_row(record["messages"], "last_answer", way, tools)
         return self._question(record["id"], record["messages"][:-1], self.params.max_new_tokens, thinking, tools, row)
 
-    def general(self, name: str) -> Question:
-        prompt = PROMPTS[name]
+    def general(self, name: str, prompt: GeneralPrompt) -> Question:
         asked = question_of(prompt)
         row = self.prompter.training_row([*asked, {"role": "assistant", "content": prompt.answer}], "last_answer")
         return self._question(name, asked, TOKENS, False, None, row)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline.endpoint.client import Reply
 from tuneline.evaluate.endpoint.questions import Question, supervised
-from tuneline.evaluate.general_prompts import PROMPTS, General
+from tuneline.evaluate.general_prompts import General, GeneralPrompt
 from tuneline.formats.calls import answer_with_calls, reference_texts
 from tuneline.formats.records import Record, ToolCall, to_line
 
@@ -61,11 +61,14 @@ class ReplyReader:
             answer["prompt_tokens"] = [question.prompt_tokens, reply.prompt_tokens]
         return answer
 
-    def general(self, name: str, question: Question, reply: Reply, nll: Sequence[float] | None) -> General:
-        """The answer to a general prompt."""
+    def general(
+        self, asked: tuple[str, GeneralPrompt], question: Question, reply: Reply, nll: Sequence[float] | None
+    ) -> General:
+        """The answer to a general prompt, which is `asked` with its name."""
+        name, prompt = asked
         return {
             "id": name,
-            "question": PROMPTS[name].question,
+            "question": prompt.question,
             "prediction": self.reader.plain(read_said(reply, question, self.prompter).answer),
             "stopped_at_eos": ended(reply, question),
             "nll": None if nll is None else round(sum(nll[:-1]), 6),

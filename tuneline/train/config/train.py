@@ -23,6 +23,9 @@ class Train(Section):
     """What training goes on from: the folder of an adapter, or `rev:` and a git revision or experiment; null is the base."""
     init_sha256: Sha256 | None
     """Of that adapter, so that a change of it is a change of the parameters; not needed for `rev:` and 40 hex digits."""
+    replay: Number | None = Field(default=None, ge=0, le=1)
+    """With `init`: share of the rows of earlier arrivals (data.sources[].since) that is trained on beside those of the newest;
+    null is all rows, as without arrivals."""
     seed: Seed
     """Of adapter initialisation, dropout, row order and the validation rows."""
     epochs: Number = Field(gt=0, le=1_000_000)
@@ -120,6 +123,8 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "Train":
+        if self.replay is not None and self.init is None:
+            raise ValueError(f"replay null without init (it is {self.replay:g}): from the base on all rows are new")
         if self.warmup_steps is not None and self.max_steps is not None and self.warmup_steps > self.max_steps:
             raise ValueError(f"warmup_steps (it is {self.warmup_steps}) at most max_steps {self.max_steps}")
         if self.micro_tokens is None and self.micro_batch_size > self.batch_size:

@@ -1,0 +1,1 @@
+"""Data that grows: arrivals of sources, and the slice of the held-out set that each has."""

@@ -1,0 +1,1 @@
+"""General prompts of a team's own."""

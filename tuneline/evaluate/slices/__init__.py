@@ -1,0 +1,1 @@
+"""Held-out slices of data that grows: what each arrival gained or lost."""
