@@ -341,6 +341,10 @@ def test_the_report_the_plots_and_the_glossary_show_them(scored, tmp_path):
     assert (shown("length", 12.5, known), known["length"].rank(2.0)) == ("12.50", -2.0)
 
 
+def unreadable() -> dict:
+    raise ValueError("not here")
+
+
 def test_revisions_are_compared_by_metrics_of_one_version(scored, folder):
     own, rows, details = scored
     by_id = {row["id"]: row for row in rows}
@@ -349,6 +353,11 @@ def test_revisions_are_compared_by_metrics_of_one_version(scored, folder):
     found, left = own_of_both(names, (details["own"], details["own"]), lambda: records)
     assert (list(found.metrics), list(found.functions), left) == (["length", "spread"], ["spread"], [])
     other = {"length": details["own"]["length"] | {"version": "0" * 12}}
+    found, left = own_of_both(names, (details["own"], details["own"]), unreadable)
+    assert (list(found.metrics), left) == (
+        ["length"],
+        ["spread: of all rows, and without the held-out items: not here"],
+    )
     found, left = own_of_both(names, (details["own"], other), dict)
     assert (found, len(left)) == (NOTHING, 2)
     assert "length has version" in left[0]

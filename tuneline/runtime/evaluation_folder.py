@@ -27,9 +27,10 @@ SPEC = re.compile(r"(?P<file>[^:]+\.py):(?P<function>[^:]+)")
 
 def files_of_stages(root: Path = Path()) -> dict[str, dict[str, str]]:
     """{stage: {file: sha256}} of files of evaluation/ that are there; what is wrong with params.yaml is said elsewhere."""
+    document = _document(root)
     found: dict[str, dict[str, str]] = {}
     for (section, key), stages in STAGES.items():
-        names = [name for text in named(_document(root), section, key) if (name := file_name(text, key))]
+        names = [name for text in named(document, section, key) if (name := file_name(text, key))]
         hashes = hashes_of(names, root / FOLDER)
         for stage in stages:
             found[stage] = found.get(stage, {}) | {f"{FOLDER}/{name}": digest for name, digest in hashes.items()}

@@ -39,8 +39,15 @@ def own_of_both(
                 same[name] = first[name]
             except ValueError as error:
                 left.append(f"{name} is of all rows, and can't be computed here: {error}")
+    records: Mapping[str, Any] = {}
+    if functions:
+        try:
+            records = read_records()
+        except ValueError as error:
+            left.append(f"{', '.join(functions)}: of all rows, and without the held-out items: {error}")
+            same = {name: one for name, one in same.items() if name not in functions}
     metrics = {name: metric for name, metric in known_metrics({"own": same}).items() if name in same}
-    return OwnFigures(metrics, functions, read_records() if functions else {}), left
+    return OwnFigures(metrics, functions, records), left
 
 
 def _function(described: Mapping[str, Any]) -> Function:
