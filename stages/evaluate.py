@@ -2,9 +2,9 @@
 
     python -m stages.evaluate
 
-Reads data/processed/{heldout,base_answers,base_general}.jsonl, data/processed/classes.json, models/{base,adapter},
-metrics/{train,convert_details}.json, metrics/loss.csv and section `evaluate`; writes metrics/{eval,eval_details}.json,
-metrics/{predictions,general}.jsonl, metrics/{scores,intervals,per_class,confusion}.csv and metrics/report.html.
+Reads data/processed/{heldout,base_answers,base_general}.jsonl, data/processed/classes.json, models/{base,adapter} and section
+`evaluate`; writes metrics/{eval,eval_details}.json, metrics/{predictions,general}.jsonl and
+metrics/{scores,intervals,per_class,confusion}.csv.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from tuneline.evaluate.answering import Questions, answer
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes, generation_record
 from tuneline.evaluate.endpoint.sides import backend_record, check_backend
-from tuneline.evaluate.paths import Inputs, Outputs
+from tuneline.evaluate.paths import Outputs
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
 from tuneline.runtime.stage import Stage, run_stage
@@ -24,13 +24,6 @@ BASE_ANSWERS = Path("data/processed/base_answers.jsonl")
 BASE_GENERAL = Path("data/processed/base_general.jsonl")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
-INPUTS = Inputs(
-    base=BASE,
-    adapter=ADAPTER,
-    training=Path("metrics/train.json"),
-    counts=Path("metrics/convert_details.json"),
-    curve=Path("metrics/loss.csv"),
-)
 OUTPUTS = Outputs(
     metrics=Path("metrics/eval.json"),
     details=Path("metrics/eval_details.json"),
@@ -40,12 +33,11 @@ OUTPUTS = Outputs(
     intervals=Path("metrics/intervals.csv"),
     per_class=Path("metrics/per_class.csv"),
     confusion=Path("metrics/confusion.csv"),
-    report=Path("metrics/report.html"),
 )
 
 
 def main(stage: Stage) -> None:
-    from tuneline.evaluate.results import headline_sentence, prediction_rows, write_results
+    from tuneline.evaluate.results import headline_sentence, model_facts, prediction_rows, write_results
 
     params = stage.load(Evaluate)
     records = read_heldout(HELDOUT)
@@ -55,10 +47,12 @@ def main(stage: Stage) -> None:
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)
     with stage.outputs(*OUTPUTS) as paths:
         rows, general = prediction_rows(records, base, answered.answers), (base_general, answered.general)
-        metrics = write_results(rows, general, how, INPUTS, Outputs(*paths))
+        metrics = write_results(
+            rows, general, {"generation": how, "model": model_facts(BASE, ADAPTER)}, Outputs(*paths)
+        )
     answered.forget()
     stage.record_run_info(**answered.run_info)
-    print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.report}")
+    print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.predictions}")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ def last_line(text: str) -> str:
 def test_the_first_experiment_works_as_it_is_written(project):
     run = tuneline(project, "repro")
     assert run.returncode == 0, run.stderr[-4000:]
-    numbers = re.findall(r"^stage (\d) of 9: (\w+)", run.stdout, re.MULTILINE)
-    assert [int(number) for number, _ in numbers] == list(range(1, 10))
+    numbers = re.findall(r"^stage (\d+) of 10: (\w+)", run.stdout, re.MULTILINE)
+    assert [int(number) for number, _ in numbers] == list(range(1, 11))
     # Nothing of what libraries and DVC say while all is well.
     for chatter in ("is empty", "Loading weights", "> python -m", "it/s", "Running stage"):
         assert chatter not in run.stdout + run.stderr
@@ -59,7 +59,7 @@ def check_summary(text: str) -> None:
     for name in ("metrics/report.html", "metrics/data.html", "tuneline chat", "dvc exp run -n r2 -S lora.r=2"):
         assert name in summary
     assert "next    git add dvc.lock metrics && git commit -am" in summary
-    assert "ran 9 of 9 stages" in summary
+    assert "ran 10 of 10 stages" in summary
     assert "\x1b" not in summary
 
 

@@ -1,6 +1,5 @@
-"""Results of an evaluation: metrics, predictions, tables for plots, and the report."""
+"""Results of an evaluation: metrics, predictions, and tables for plots."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,12 @@ from tuneline.evaluate import tables
 from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import General
-from tuneline.evaluate.paths import Inputs, Outputs
+from tuneline.evaluate.paths import Outputs
 from tuneline.evaluate.predict import Answer
-from tuneline.evaluate.report import Facts, report
 from tuneline.formats.calls import asked, reference_texts
 from tuneline.formats.metrics import METRICS, main_metric
 from tuneline.formats.records import Record, last_question, write_jsonl
-from tuneline.formats.stored import COUNTS, TRAINING, read_object
+from tuneline.formats.stored import read_object
 from tuneline.runtime.atomic import to_json
 from tuneline.scoring.calls import call_errors
 from tuneline.scoring.score import score
@@ -23,16 +21,15 @@ from tuneline.scoring.score import score
 def write_results(
     rows: list[dict[str, Any]],
     general: tuple[list[General], list[General]],
-    generation: dict[str, Any],
-    inputs: Inputs,
+    about: dict[str, Any],
     outputs: Outputs,
 ) -> dict[str, Any]:
     """Compare the rows' two sides, write every output, and return what is in metrics/eval_details.json.
 
     `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts;
-    `generation` says how answers were made.
+    `about` says how answers were made (`generation`) and how the model came to be (`model`).
     """
-    metrics = compare(rows) | {"general": change_on_general(*general), "generation": generation} | count_thoughts(rows)
+    metrics = compare(rows) | {"general": change_on_general(*general)} | about | count_thoughts(rows)
     outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
@@ -41,7 +38,6 @@ def write_results(
     tables.write_intervals(outputs.intervals, metrics)
     tables.write_per_class(outputs.per_class, rows)
     tables.write_confusion(outputs.confusion, rows)
-    outputs.report.write_text(report(metrics, rows, read_facts(inputs, general)), encoding="utf-8")
     return metrics
 
 
@@ -103,31 +99,13 @@ def _thoughts(answers: dict[str, Answer]) -> dict[str, Any]:
     )
 
 
-def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> Facts:
-    """What earlier stages wrote, for the report."""
-    config = read_object(inputs.base / "config.json", {"model_type": str}, "base")
-    lineage = read_object(inputs.adapter / "lineage.json", {"params.tune.method": str}, "train")
-    training, counts = read_object(inputs.training, TRAINING, "train"), read_object(inputs.counts, COUNTS, "convert")
-    curve = read_curve(inputs.curve)
-    notice = inputs.base / "NOTICE"
+def model_facts(base: Path, adapter: Path) -> dict[str, Any]:
+    """{"config", "params", "notice"}: the base's config.json, the sections that training read, and its NOTICE's first line."""
+    config = read_object(base / "config.json", {"model_type": str}, "base")
+    lineage = read_object(adapter / "lineage.json", {"params.tune.method": str}, "train")
+    notice = base / "NOTICE"
     said = notice.read_text(encoding="utf-8").partition("\n")[0] if notice.is_file() else ""
-    return Facts(config, lineage["params"], training, counts, curve, general, said)
-
-
-def read_curve(path: Path) -> list[tuple[int, float]]:
-    """(step, loss) of metrics/loss.csv. Raises ValueError naming file and line of what is no such row."""
-    curve = []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        try:
-            if missing := {"step", "loss"} - set(rows.fieldnames or ()):
-                raise KeyError(*missing)
-            curve = [(int(row["step"]), float(row["loss"])) for row in rows if row["loss"]]
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise ValueError(
-                f"{path}, line {rows.line_num}: no step and loss ({error}); `dvc repro train` writes it anew"
-            ) from None
-    return curve
+    return {"config": config, "params": lineage["params"], "notice": said}
 
 
 def headline_sentence(metrics: dict[str, Any]) -> str:
