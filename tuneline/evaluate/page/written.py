@@ -6,6 +6,9 @@ from typing import Any
 
 from tuneline.evaluate.paths import Inputs
 from tuneline.evaluate.report import Facts, report
+from tuneline.evaluate.review.figures import review_figures
+from tuneline.evaluate.review.pairs import pairs_of
+from tuneline.evaluate.review.votes import read_votes
 from tuneline.formats.metrics import METRICS
 from tuneline.formats.stored import COUNTS, EVALUATION, TRAINING, read_object, read_rows
 
@@ -29,7 +32,8 @@ def written_report(inputs: Inputs) -> str:
     versions = details["versions"]
     details["versions"] = {name: versions[name] for name in (*METRICS, *versions) if name in versions}
     rows = list(read_rows(inputs.predictions, ROW, "evaluate"))
-    return report(details, rows, read_facts(details, inputs))
+    review = review_figures(pairs_of(rows), read_votes(inputs.reviews))
+    return report(details, rows, read_facts(details, inputs), review)
 
 
 def read_facts(details: dict[str, Any], inputs: Inputs) -> Facts:
