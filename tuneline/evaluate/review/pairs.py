@@ -63,15 +63,15 @@ def rows_between(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[st
     return rows
 
 
-def is_swapped(pair: Pair, rater: str) -> bool:
-    """Whether this rater sees the second model's answer first (left): drawn by a hash, so that it is the same every time."""
-    return _draw(rater, *sorted(pair.hashes), pair.id) % 2 == 1
-
-
 def shown(pair: Pair, rater: str) -> tuple[str, str]:
-    """The two answers as this rater sees them, left and right."""
-    first, second = pair.answers
-    return (second, first) if is_swapped(pair, rater) else (first, second)
+    """The two answers as this rater sees them, left and right.
+
+    Drawn by a hash of texts and rater: the same every time, whosever they are.
+    """
+    hashes = sorted(pair.hashes)
+    turned = _draw(rater, *hashes, pair.id) % 2 == 1
+    first, second = sorted(pair.answers, key=answer_hash)
+    return (second, first) if turned else (first, second)
 
 
 def _draw(*words: str) -> int:
