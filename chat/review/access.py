@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from chat.access import PageAccess
@@ -33,6 +34,9 @@ class ReviewAccess(PageAccess):
             return None
         asks = {"WWW-Authenticate": 'Basic realm="tuneline", charset="UTF-8"'}
         return ApiError(401, f"the user name is {USER}, the password the server's", headers=asks)
+
+    def response(self, error: ApiError) -> Response:
+        return PlainTextResponse(str(error), error.status, error.headers)
 
 
 def is_authorized(header: str, password: str) -> bool:
