@@ -47,9 +47,7 @@ def main(stage: Stage) -> None:
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)
     with stage.outputs(*OUTPUTS) as paths:
         rows, general = prediction_rows(records, base, answered.answers), (base_general, answered.general)
-        metrics = write_results(
-            rows, general, {"generation": how, "model": model_facts(BASE, ADAPTER)}, Outputs(*paths)
-        )
+        metrics = write_results(rows, general, {"generation": how} | model_facts(BASE, ADAPTER), Outputs(*paths))
     answered.forget()
     stage.record_run_info(**answered.run_info)
     print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.predictions}")

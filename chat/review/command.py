@@ -11,8 +11,8 @@ import typer
 
 from chat.environment import LOOPBACK, allowed_hosts, secret_from_environment
 from tuneline.evaluate.review.pairs import Pair, pairs_of, rows_between
-from tuneline.evaluate.review.votes import REVIEWS, read_votes
-from tuneline.evaluate.revisions import PREDICTIONS, WORKSPACE, content
+from tuneline.evaluate.review.votes import read_votes
+from tuneline.evaluate.revisions import PREDICTIONS, REVIEWS, WORKSPACE, content
 
 PASSWORD_VARIABLE = "TUNELINE_PASSWORD"  # noqa: S105
 """An environment variable: options can be read by everyone in the list of processes."""

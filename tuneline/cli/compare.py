@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from tuneline.evaluate.revisions import PREDICTIONS, WORKSPACE, content
+from tuneline.evaluate.revisions import PREDICTIONS, REVIEWS, WORKSPACE, content
 from tuneline.formats.metrics import METRICS, current_names, main_metric
 
 EVALUATION = "metrics/eval_details.json"
@@ -84,7 +84,7 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
     from tuneline.evaluate.compare import compare
     from tuneline.evaluate.review.figures import review_figures
     from tuneline.evaluate.review.pairs import pairs_of
-    from tuneline.evaluate.review.votes import REVIEWS, read_votes
+    from tuneline.evaluate.review.votes import read_votes
     from tuneline.evaluate.statistics import minimum_detectable_effect
 
     for side in (first, second):

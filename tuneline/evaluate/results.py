@@ -100,12 +100,12 @@ def _thoughts(answers: dict[str, Answer]) -> dict[str, Any]:
 
 
 def model_facts(base: Path, adapter: Path) -> dict[str, Any]:
-    """{"config", "params", "notice"}: the base's config.json, the sections that training read, and its NOTICE's first line."""
+    """{"model": {"config", "params", "notice"}}: the base's config.json, the sections that training read, and its NOTICE's first line."""
     config = read_object(base / "config.json", {"model_type": str}, "base")
     lineage = read_object(adapter / "lineage.json", {"params.tune.method": str}, "train")
     notice = base / "NOTICE"
     said = notice.read_text(encoding="utf-8").partition("\n")[0] if notice.is_file() else ""
-    return {"config": config, "params": lineage["params"], "notice": said}
+    return {"model": {"config": config, "params": lineage["params"], "notice": said}}
 
 
 def headline_sentence(metrics: dict[str, Any]) -> str:

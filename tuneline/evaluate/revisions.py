@@ -5,6 +5,8 @@ from pathlib import Path
 from tuneline.runtime.errors import sentence
 
 PREDICTIONS = "metrics/predictions.jsonl"
+REVIEWS = Path("reviews")
+"""The folder of votes, of what lies here alone."""
 WORKSPACE = "workspace"
 """The name of what lies here."""
 

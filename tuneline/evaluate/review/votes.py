@@ -16,7 +16,6 @@ import orjson
 
 from tuneline.formats.stored import Fields, complaint
 
-REVIEWS = Path("reviews")
 TIE, BAD = "tie", "bad"
 """Votes for neither answer: both as good, and both bad."""
 JUDGE = "judge-"
