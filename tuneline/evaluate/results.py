@@ -100,7 +100,10 @@ def _thoughts(answers: dict[str, Answer]) -> dict[str, Any]:
 
 
 def model_facts(base: Path, adapter: Path) -> dict[str, Any]:
-    """{"model": {"config", "params", "notice"}}: the base's config.json, the sections that training read, and its NOTICE's first line."""
+    """{"model": {"config", "params", "notice"}}, for eval_details.json.
+
+    The base's config.json, the sections that training read, and the first line of the base's NOTICE.
+    """
     config = read_object(base / "config.json", {"model_type": str}, "base")
     lineage = read_object(adapter / "lineage.json", {"params.tune.method": str}, "train")
     notice = base / "NOTICE"
