@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import random
+from functools import cache
 from math import comb
 from pathlib import Path
 
@@ -345,6 +346,7 @@ def test_a_call_that_can_not_be_is_a_sentence(project, monkeypatch, words, says)
     assert "run `dvc repro evaluate`" in str(RUN.invoke(app, ["review"]).exception)
 
 
+@cache
 def some() -> list[dict]:
     """Six labelling items and six questions."""
     return evaluated()[18:30]
