@@ -72,10 +72,12 @@ class PageAccess(Access):
     Gradio's CORS tells browsers what not to read, but lets every request in.
     """
 
+    policy = CONTENT_SECURITY_POLICY
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+                MutableHeaders(scope=message)["Content-Security-Policy"] = self.policy
             await send(message)
 
         await super().__call__(scope, receive, send_with_policy)

@@ -10,7 +10,7 @@ from chat.environment import LOOPBACK, allowed_hosts, configure_libraries, secre
 
 if TYPE_CHECKING:
     import uvicorn
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 KEY_VARIABLE = "TUNELINE_KEY"
 """An environment variable: options can be read by everyone in the list of processes."""
@@ -23,7 +23,7 @@ SHUTDOWN_TIMEOUT = 5
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-def make_server(api: "FastAPI") -> "uvicorn.Server":
+def make_server(api: "ASGIApp") -> "uvicorn.Server":
     """Uvicorn server without access log or Server header; `run` takes its sockets."""
     import uvicorn
 

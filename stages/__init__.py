@@ -1,4 +1,4 @@
-"""The stages in order: code, fetch, base, convert, tokenize, train, predict_base, evaluate, export.
+"""The stages in order: code, fetch, base, convert, tokenize, train, predict_base, evaluate, report, export.
 
 Always start one as `python -m stages.<name>`: run as a script, a sibling of tokenize.py would find it
 in place of the standard library's `tokenize`, and torch would not import.

@@ -3,9 +3,8 @@
     python -m stages.evaluate
 
 Reads data/processed/{heldout,base_answers,base_general}.jsonl, data/processed/classes.json, models/{base,adapter},
-metrics/{train,convert_details}.json, metrics/loss.csv, section `evaluate` and the metrics that it names in evaluation/; writes
-metrics/{eval,eval_details}.json, metrics/{predictions,general}.jsonl, metrics/{scores,intervals,per_class,confusion}.csv and
-metrics/report.html.
+metrics/convert_details.json, section `evaluate` and the metrics and prompts that it names in evaluation/; writes
+metrics/{eval,eval_details}.json, metrics/{predictions,general}.jsonl and metrics/{scores,intervals,per_class,confusion}.csv.
 """
 
 from pathlib import Path
@@ -14,10 +13,10 @@ from tuneline.evaluate.answering import Questions
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes, generation_record
 from tuneline.evaluate.endpoint.sides import backend_record, check_backend
+from tuneline.evaluate.general_prompts import read_general
 from tuneline.evaluate.own.kept import answer_once
 from tuneline.evaluate.own.metrics import ready_metrics
-from tuneline.evaluate.general_prompts import read_general
-from tuneline.evaluate.paths import Inputs, Outputs
+from tuneline.evaluate.paths import Outputs
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
 from tuneline.runtime.stage import Stage, run_stage
@@ -28,13 +27,7 @@ BASE_ANSWERS = Path("data/processed/base_answers.jsonl")
 BASE_GENERAL = Path("data/processed/base_general.jsonl")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
-INPUTS = Inputs(
-    base=BASE,
-    adapter=ADAPTER,
-    training=Path("metrics/train.json"),
-    counts=Path("metrics/convert_details.json"),
-    curve=Path("metrics/loss.csv"),
-)
+COUNTS = Path("metrics/convert_details.json")
 OUTPUTS = Outputs(
     metrics=Path("metrics/eval.json"),
     details=Path("metrics/eval_details.json"),
@@ -44,12 +37,11 @@ OUTPUTS = Outputs(
     intervals=Path("metrics/intervals.csv"),
     per_class=Path("metrics/per_class.csv"),
     confusion=Path("metrics/confusion.csv"),
-    report=Path("metrics/report.html"),
 )
 
 
 def main(stage: Stage) -> None:
-    from tuneline.evaluate.results import headline_sentence, prediction_rows, write_results
+    from tuneline.evaluate.results import arrivals_of, headline_sentence, model_facts, prediction_rows, write_results
 
     params, records = stage.load(Evaluate), read_heldout(HELDOUT)
     own = ready_metrics(params.metrics, records)
@@ -59,11 +51,12 @@ def main(stage: Stage) -> None:
     answered = answer_once(Questions(BASE, ADAPTER, records, classes, params, "evaluate"), stage, own.metrics)
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)
     with stage.outputs(*OUTPUTS) as paths:
-        rows, general = prediction_rows(records, base, answered.answers, own), (base_general, answered.general)
-        metrics = write_results(rows, general, how, INPUTS, Outputs(*paths), own)
+        rows = prediction_rows(records, base, answered.answers, own, arrivals_of(COUNTS))
+        general, about = (base_general, answered.general), {"generation": how} | model_facts(BASE, ADAPTER)
+        metrics = write_results(rows, general, about, Outputs(*paths), own)
     answered.forget()
     stage.record_run_info(**answered.run_info)
-    print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.report}")
+    print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.predictions}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import stages.evaluate
 import stages.export
 import stages.predict_base
+import stages.report
 from tests.helpers.families import raw_checkpoint
 from tests.helpers.foreign_adapters import LORA, VERSIONS, peft_adapter, plain_tensors, write_adapter
 from tests.helpers.stages import run_main
@@ -284,6 +285,7 @@ def test_it_is_evaluated_and_exported_as_if_it_was_trained(workspace, llama_base
     write_adapter(root / "theirs", LORA | VERSIONS["0.6"], plain_tensors(llama_base))
     app(["import-adapter", "theirs"], standalone_mode=False)
     run_main(stages.evaluate)
+    run_main(stages.report)
     assert "with an adapter from elsewhere (theirs)" in Path("metrics/report.html").read_text(encoding="utf-8")
     run_main(stages.export)
     assert json.loads(Path("models/merged/lineage.json").read_text())["imported"]["name"] == "theirs"

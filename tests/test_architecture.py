@@ -20,7 +20,7 @@ BELOW = {
 """What all of the pipeline stands on, and what each of these may import."""
 OF_STAGES = {"fetch", "base", "data", "tokenize", "train", "evaluate", "export"}
 """Packages that hold what a stage runs."""
-PACKAGE = {"convert": "data", "predict_base": "evaluate"}
+PACKAGE = {"convert": "data", "predict_base": "evaluate", "report": "evaluate"}
 """Of a stage whose package has another name."""
 EXCEPTIONS = {
     "tuneline/__main__.py": {"cli", "runtime"},

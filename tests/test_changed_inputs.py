@@ -19,7 +19,7 @@ from tuneline.runtime.storage.inputs import verified
 from tuneline.runtime.storage.stage_map import inputs_of, outputs
 from tuneline.runtime.storage.written import record_written, update, written
 
-STAGES = ("convert", "tokenize", "train", "predict_base", "evaluate", "export")
+STAGES = ("convert", "tokenize", "train", "predict_base", "evaluate", "report", "export")
 """Those that read what another one wrote."""
 
 

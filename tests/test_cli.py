@@ -133,6 +133,7 @@ MISTAKES = [
         ["demo", "--host", "0.0.0.0"],
         "demo: --host is 0.0.0.0, which others can reach, and TUNELINE_PASSWORD is unset: ",
     ),
+    (["review"], "review: metrics/predictions.jsonl is missing: run `dvc repro evaluate`"),
     (["repro"], "repro: dvc.yaml was not found in "),
     (["summary"], "summary: metrics/eval.json was not found in "),
     (["times"], "times: dvc.yaml was not found in "),

@@ -28,7 +28,8 @@ PARAMS = {
     "evaluate": ("max_new_tokens: 8", "max_new_tokens: 9", "evaluate.max_new_tokens was 8 and is 9"),
     "export": ("max_delta_nll: 0.01", "max_delta_nll: 0.02", "export.max_delta_nll was 0.01 and is 0.02"),
 }
-"""{stage: (text of params.yaml, what it becomes while the stage runs, what is said)}, in the order of dvc.yaml."""
+"""{stage: (text of params.yaml, what it becomes while the stage runs, what is said)}, in the order of dvc.yaml but
+for `report`, which reads no section."""
 CODE = {
     "fetch": "stages/fetch.py",
     "base": "tuneline/base/canonicalize.py",

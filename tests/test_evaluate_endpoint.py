@@ -8,6 +8,7 @@ import pytest
 
 import stages.evaluate
 import stages.predict_base
+import stages.report
 from chat.openai.schema import parse_request
 from tests.helpers.fake_server import NOTHING, Said, completion, fake_server, models
 from tests.helpers.stages import run_main
@@ -130,6 +131,7 @@ def test_both_stages_ask_the_server_and_say_so(project, capsys):
     (first, *_) = lines("data/processed/base_answers.jsonl")
     assert first["nll"] == pytest.approx(sum(labels[:-1]) / 100)
     assert first["tokens"] == len(labels) - 1
+    project(stages.report)
     report = Path("metrics/report.html").read_text(encoding="utf-8")
     assert "Answered by a server, and not by the files of this project: base base at vllm 1.0, tuned tuned at" in report
     assert not list(Path("scratch/answers").iterdir())
@@ -146,6 +148,7 @@ def test_what_the_server_cannot_say_is_null_and_the_report_says_so(project):
     details = json.loads(Path("metrics/eval_details.json").read_text())
     assert details["general"] == {"nll_per_token": None}
     assert not {"nll_per_char", "nll_per_token"} & {*details["delta"], *details["base"], *details["versions"]}
+    project(stages.report)
     report = Path("metrics/report.html").read_text(encoding="utf-8")
     assert "NLL was not measured: the server tells no likelihood of a given text." in report
     assert "NLL" not in Path("metrics/intervals.csv").read_text()

@@ -195,7 +195,7 @@ def test_every_stage_stopped_at_random_moments(project):
     print(f"seed {seed}")
     chance = random.Random(seed)
     stopped = 0
-    for stage in ("fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export"):
+    for stage in ("fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "report", "export"):
         took = json.loads((project / f"metrics/speed/{stage}.json").read_text())["wall_seconds"]
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process = subprocess.Popen(

@@ -21,7 +21,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 STAGES = [name for name in MAP["stages"] if name != "code"]
 CODE = code_lists(ROOT)
 """{stage: {file: hash}}, as the code is now."""
-DATA = re.compile(r"(data|models|metrics)/[\w./-]+")
+DATA = re.compile(r"(data|models|metrics)/[\w./-]+|reviews")
 HELDOUT = {
     "data/processed/heldout.jsonl",
     "data/processed/base_answers.jsonl",

@@ -78,8 +78,8 @@ def test_transformers_shows_its_progress_as_ours(monkeypatch, capsys):
 def test_stages_are_numbered_as_in_the_map(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     assert stage_names()[:3] == ["code", "fetch", "base"]
-    assert len(stage_names()) == 9
-    assert numbered("train") == "stage 6 of 9: train"
+    assert len(stage_names()) == 10
+    assert numbered("train") == "stage 6 of 10: train"
     monkeypatch.chdir(tmp_path)
     assert (stage_names(), numbered("train")) == ([], "stage train")
 

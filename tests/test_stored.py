@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tuneline.evaluate.page.written import read_curve
 from tuneline.evaluate.predict import read_answers
-from tuneline.evaluate.results import read_curve
 from tuneline.formats.records import read_records
 from tuneline.formats.stored import COUNTS, EVALUATION, NUMBER, TRAINING, complaint, read_object
 

@@ -35,7 +35,7 @@ OUTPUTS = [
 def test_repro_then_nothing_then_an_ablation(first_run, rerun, experiment):
     project = rerun
     assert sorted(re.findall(r"^stage \d+ of \d+: (\w+)", first_run.stdout, re.MULTILINE)) == sorted(
-        ["code", "fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export"]
+        ["code", "fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "report", "export"]
     )
     assert [name for name in OUTPUTS if not (project / name).is_file()] == []
     training = load(project, "metrics/train.json")
@@ -70,6 +70,7 @@ def check_an_ablation(experiment: Ran, project: Path, training: dict, details: d
         "code",
         "train",
         "evaluate",
+        "report",
         "export",
     ]
     copied(experiment, project)

@@ -117,7 +117,7 @@ def test_what_dvc_says_while_all_is_well_is_left_out_and_nothing_else(monkeypatc
     assert [log.filter(one) for one in kept] == [True] * 3
     skipped = record("Stage '%s' didn't change, skipping", "base")
     assert log.filter(skipped)
-    assert skipped.getMessage() == "stage 3 of 9: base, unchanged"
+    assert skipped.getMessage() == "stage 3 of 10: base, unchanged"
     assert (log.ran, log.reused, log.stopped) == (["train"], ["base"], False)
 
 

@@ -14,7 +14,7 @@ from tests.helpers.workspace import make_workspace
 from tuneline.runtime import locks
 from tuneline.runtime.locks import exclusive_lock, temporary_folder
 
-STAGES = ("fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "export")
+STAGES = ("fetch", "base", "convert", "tokenize", "train", "predict_base", "evaluate", "report", "export")
 REFUSED = "is run in this folder by another process now: process "
 
 

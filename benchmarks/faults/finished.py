@@ -18,7 +18,7 @@ from benchmarks.harness import ROOT
 from benchmarks.project import write_params
 from tuneline.runtime.code import code_lists, list_path, to_text
 
-STAGES = ("fetch", "base", "convert", "tokenize", "predict_base", "train", "evaluate", "export")
+STAGES = ("fetch", "base", "convert", "tokenize", "predict_base", "train", "evaluate", "report", "export")
 """In the order of dvc.yaml, without `code`."""
 MAP: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 WHEEL = "tuneline_rows-1.0-py3-none-any.whl"
@@ -44,7 +44,7 @@ def finish(folder: Path) -> Path:
     project = folder / "project"
     make_wheel(folder / "wheels", ROOT / "tests/fixtures/consultation.jsonl")
     base = helpers.make_base(folder / "bases/tiny")
-    for name in ("stages", "tuneline", "data/raw"):
+    for name in ("stages", "tuneline", "data/raw", "reviews"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "lawbench"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project / name)

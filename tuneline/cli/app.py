@@ -32,6 +32,7 @@ COMMANDS = {
         "tuneline.cli.rows.command",
         "Find training rows that may hurt: swapped answers, doubtful labels, conflicts.",
     ),
+    "review": ("chat.review.command", "Let people, or a judge model, choose between two answers without names."),
     "verify": ("tuneline.cli.verify", "Check a merged model's folder against its checksums."),
     "release": ("tuneline.cli.release", "Make a folder to hand out: merged model, lineage, optional GGUF."),
     "recipe": ("tuneline.cli.recipe", "Run a recipe beside the project."),
@@ -41,7 +42,7 @@ COMMANDS = {
 """Subcommand to (module with its `app`, line in the list of commands)."""
 
 
-OWN_SIGNALS = {"repro", "recipe", "chat", "serve", "demo", "tuneline"}
+OWN_SIGNALS = {"repro", "recipe", "chat", "serve", "demo", "review", "tuneline"}
 """Subcommands that a signal does not end at once: DVC, and what answers, have handlers of their own."""
 
 

@@ -2,20 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from tuneline.evaluate.revisions import PREDICTIONS, REVIEWS, WORKSPACE, content
 from tuneline.formats.metrics import METRICS, current_names, known_metrics, main_metric
-from tuneline.runtime.errors import sentence
 
-PREDICTIONS = "metrics/predictions.jsonl"
 EVALUATION = "metrics/eval_details.json"
 EARLIER_EVALUATION = "metrics/eval.json"
 """What held it in revisions of earlier versions."""
 HELDOUT = "data/processed/heldout.jsonl"
-WORKSPACE = "workspace"
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -47,7 +44,8 @@ def main(
 
     `tuneline compare main` compares the workspace with main, `tuneline compare main exp-a exp-b` two experiments, each with
     main. Reads metrics/predictions.jsonl and metrics/eval_details.json of each revision from git and DVC's cache (or remote),
-    without checking anything out. Answers to other held-out items, or scores by other definitions, are not compared.
+    without checking anything out, and votes on these very answers from reviews/. Answers to other held-out items, or scores by
+    other definitions, are not compared.
     """
     if markdown and as_json:
         raise ValueError("--markdown and --json are both given, expected one of them")
@@ -88,41 +86,6 @@ def evaluation(name: str) -> dict[str, Any]:
         return dict(earlier)
 
 
-def content(path: str, name: str) -> str:
-    """Text of a file of a revision."""
-    if name == WORKSPACE:
-        if not Path(path).is_file():
-            raise ValueError(f"{path} is missing: run `dvc repro evaluate`, or name two revisions")
-        return Path(path).read_text(encoding="utf-8")
-    import dvc.api
-    from dvc.exceptions import DvcException
-
-    try:
-        return str(dvc.api.read(path, rev=name, encoding="utf-8"))
-    except (DvcException, FileNotFoundError) as error:
-        if is_recorded(path, name):
-            raise ValueError(
-                f"{name}: {path} is recorded in its dvc.lock, but its content is in no cache here: if it was shared, get it "
-                f"with `dvc fetch --all-commits` (an experiment with `dvc exp pull <remote> {name}`); else make it on this "
-                'machine (`make repro` with its params.yaml), keep it with `git commit -am "Results"`, and compare that commit'
-            ) from None
-        raise ValueError(
-            f"{name}: {path} can't be read ({sentence(error)}): expected a commit, branch, tag or experiment "
-            "whose `evaluate` has run, and its data in DVC's cache or remote (`dvc pull`)"
-        ) from None
-
-
-def is_recorded(path: str, name: str) -> bool:
-    """Whether dvc.lock of a revision names the file as an output."""
-    import dvc.api
-    from dvc.exceptions import DvcException
-
-    try:
-        return f"path: {path}\n" in str(dvc.api.read("dvc.lock", rev=name, encoding="utf-8"))
-    except (DvcException, FileNotFoundError):
-        return False
-
-
 def against(first: Revision, second: Revision, *, common: bool = False) -> dict[str, Any]:
     """The second's tuned model against the first's: items, metrics, minimum detectable effects, and what changed most.
 
@@ -130,6 +93,9 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
     """
     from tuneline.evaluate.compare import compare
     from tuneline.evaluate.own.revisions import own_of_both
+    from tuneline.evaluate.review.figures import review_figures
+    from tuneline.evaluate.review.pairs import pairs_of
+    from tuneline.evaluate.review.votes import read_votes
     from tuneline.evaluate.slices.matrix import arrived_later, slices_of
     from tuneline.evaluate.statistics import minimum_detectable_effect
 
@@ -185,6 +151,7 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
         "slices": slices_of(rows),
         "score": score,
         "changes": changes,
+        "review": review_figures(pairs_of(rows), read_votes(REVIEWS)),
     }
 
 
@@ -243,6 +210,10 @@ def to_text(found: dict[str, Any], most: int, *, markdown: bool) -> str:
         names = (found["base"], found["tuned"])
         parts += ["By arrival:", table(text_lines(found["slices"], names), markdown=markdown)]
     parts += ["Changed most:", table(changes, markdown=markdown)]
+    if found["review"]:
+        from tuneline.evaluate.review.sentences import review_sentences
+
+        parts.append("\n".join(review_sentences(found["review"], found["base"], found["tuned"])))
     return "\n\n".join(parts)
 
 

@@ -125,5 +125,5 @@ def repro(ctx: typer.Context) -> None:
         raise typer.Exit(log.status)
     if status:
         raise typer.Exit(status)
-    if {"export", "evaluate"} <= {*log.ran, *log.reused}:
+    if {"export", "report"} <= {*log.ran, *log.reused}:
         summary.show(summary.Run(log.ran, log.reused, time.monotonic() - started))

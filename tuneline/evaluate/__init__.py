@@ -1,1 +1,1 @@
-"""Stages `predict_base` and `evaluate`: generation, metrics, statistics, report."""
+"""Stages `predict_base`, `evaluate` and `report`: generation, metrics, statistics, report."""

@@ -1,20 +1,7 @@
-"""Paths that an evaluation reads for its report, and those that it writes."""
+"""Paths that an evaluation writes, and those that its report reads."""
 
 from pathlib import Path
 from typing import NamedTuple
-
-
-class Inputs(NamedTuple):
-    """What the report says of how the model came to be."""
-
-    base: Path
-    adapter: Path
-    training: Path
-    """metrics/train.json."""
-    counts: Path
-    """metrics/convert_details.json."""
-    curve: Path
-    """metrics/loss.csv."""
 
 
 class Outputs(NamedTuple):
@@ -26,4 +13,21 @@ class Outputs(NamedTuple):
     intervals: Path
     per_class: Path
     confusion: Path
-    report: Path
+
+
+class Inputs(NamedTuple):
+    """What the report reads, each written by an earlier stage, but the votes."""
+
+    details: Path
+    """metrics/eval_details.json."""
+    predictions: Path
+    general: Path
+    base_general: Path
+    training: Path
+    """metrics/train.json."""
+    counts: Path
+    """metrics/convert_details.json."""
+    curve: Path
+    """metrics/loss.csv."""
+    reviews: Path
+    """The folder of votes."""

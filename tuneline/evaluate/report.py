@@ -44,8 +44,11 @@ class Facts(NamedTuple):
     """The first line of the base's NOTICE, which says what it is; empty without one."""
 
 
-def report(metrics: dict[str, Any], rows: list[Row], facts: Facts) -> str:
-    """The page as HTML; `metrics` is what compare() gives, with `general`; `rows` are the lines of predictions.jsonl."""
+def report(metrics: dict[str, Any], rows: list[Row], facts: Facts, review: dict[str, Any] | None = None) -> str:
+    """The page as HTML; `metrics` is what compare() gives, with `general`; `rows` are the lines of predictions.jsonl.
+
+    `review` is what review_figures() gives; None where nobody has voted.
+    """
     results = results_by_task(metrics, rows)
     order = [result.task for result in results]
     items = sorted(
@@ -78,6 +81,7 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts) -> str:
         general=[(_general(one, other), one, other) for one, other in changed],
         base=base,
         facts=facts,
+        review=review,
         versions=library_versions(*LIBRARIES),
         charts=charts,
         entries=entries_of(metrics),

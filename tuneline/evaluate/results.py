@@ -1,6 +1,6 @@
-"""Results of an evaluation: metrics, predictions, tables for plots, and the report."""
+"""Results of an evaluation: metrics, predictions, and tables for plots."""
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,13 @@ from tuneline.evaluate.compare import change_on_general, compare
 from tuneline.evaluate.figures import figures
 from tuneline.evaluate.general_prompts import General
 from tuneline.evaluate.own.metrics import NO_METRICS, OwnMetrics, question_of
-from tuneline.evaluate.paths import Inputs, Outputs
+from tuneline.evaluate.paths import Outputs
 from tuneline.evaluate.predict import Answer
-from tuneline.evaluate.report import Facts, report
 from tuneline.evaluate.slices.matrix import slices_of, with_arrivals
 from tuneline.formats.calls import reference_texts
 from tuneline.formats.metrics import METRICS, main_metric
 from tuneline.formats.records import Record, write_jsonl
-from tuneline.formats.stored import COUNTS, TRAINING, read_object
+from tuneline.formats.stored import COUNTS, read_object
 from tuneline.runtime.atomic import to_json
 from tuneline.scoring.calls import call_errors
 from tuneline.scoring.score import score
@@ -25,20 +24,18 @@ from tuneline.scoring.score import score
 def write_results(
     rows: list[dict[str, Any]],
     general: tuple[list[General], list[General]],
-    generation: dict[str, Any],
-    inputs: Inputs,
+    about: dict[str, Any],
     outputs: Outputs,
     own: OwnMetrics = NO_METRICS,
 ) -> dict[str, Any]:
     """Compare the rows' two sides, write every output, and return what is in metrics/eval_details.json.
 
     `rows` are lines of predictions.jsonl; `general` holds the answers of base and tuned model to general prompts;
-    `generation` says how answers were made, `own` are the user's metrics, whose scores the rows have.
+    `about` says how answers were made (`generation`) and how the model came to be (`model`); `own` are the user's metrics,
+    whose scores the rows have.
     """
-    facts = read_facts(inputs, general)
-    rows = with_arrivals(rows, facts.counts["sources"])
     metrics = compare(rows, own=own.figures) | own.describe(rows)
-    metrics |= {"general": change_on_general(*general), "generation": generation} | count_thoughts(rows)
+    metrics |= {"general": change_on_general(*general)} | about | count_thoughts(rows)
     metrics |= {"slices": slices} if (slices := slices_of(rows)) else {}
     outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
@@ -48,7 +45,6 @@ def write_results(
     tables.write_intervals(outputs.intervals, metrics)
     tables.write_per_class(outputs.per_class, rows)
     tables.write_confusion(outputs.confusion, rows)
-    outputs.report.write_text(report(metrics, rows, facts), encoding="utf-8")
     return metrics
 
 
@@ -65,11 +61,24 @@ def count_thoughts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"thoughts": counts} if thinking else {}
 
 
+def arrivals_of(counts: Path) -> dict[str, str | None]:
+    """Label of each source's arrival, of metrics/convert_details.json."""
+    sources = read_object(counts, COUNTS, "convert")["sources"]
+    return {name: source.get("since") for name, source in sources.items()}
+
+
 def prediction_rows(
-    records: list[Record], base: list[Answer], tuned: list[Answer], own: OwnMetrics = NO_METRICS
+    records: list[Record],
+    base: list[Answer],
+    tuned: list[Answer],
+    own: OwnMetrics = NO_METRICS,
+    arrivals: Mapping[str, str | None] = {},
 ) -> list[dict[str, Any]]:
-    """Lines of predictions.jsonl: question, references, both answers and their scores. Raises MetricError by an own metric."""
-    rows = [_row(*item) for item in zip(records, base, tuned, strict=True)]
+    """Lines of predictions.jsonl: question, references, both answers, their scores, and the arrival where data has several.
+
+    Raises MetricError by an own metric.
+    """
+    rows = with_arrivals([_row(*item) for item in zip(records, base, tuned, strict=True)], arrivals)
     own.add_scores(rows)
     return rows
 
@@ -114,31 +123,16 @@ def _thoughts(answers: dict[str, Answer]) -> dict[str, Any]:
     )
 
 
-def read_facts(inputs: Inputs, general: tuple[list[General], list[General]]) -> Facts:
-    """What earlier stages wrote, for the report."""
-    config = read_object(inputs.base / "config.json", {"model_type": str}, "base")
-    lineage = read_object(inputs.adapter / "lineage.json", {"params.tune.method": str}, "train")
-    training, counts = read_object(inputs.training, TRAINING, "train"), read_object(inputs.counts, COUNTS, "convert")
-    curve = read_curve(inputs.curve)
-    notice = inputs.base / "NOTICE"
+def model_facts(base: Path, adapter: Path) -> dict[str, Any]:
+    """{"model": {"config", "params", "notice"}}, for eval_details.json.
+
+    The base's config.json, the sections that training read, and the first line of the base's NOTICE.
+    """
+    config = read_object(base / "config.json", {"model_type": str}, "base")
+    lineage = read_object(adapter / "lineage.json", {"params.tune.method": str}, "train")
+    notice = base / "NOTICE"
     said = notice.read_text(encoding="utf-8").partition("\n")[0] if notice.is_file() else ""
-    return Facts(config, lineage["params"], training, counts, curve, general, said)
-
-
-def read_curve(path: Path) -> list[tuple[int, float]]:
-    """(step, loss) of metrics/loss.csv. Raises ValueError naming file and line of what is no such row."""
-    curve = []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        try:
-            if missing := {"step", "loss"} - set(rows.fieldnames or ()):
-                raise KeyError(*missing)
-            curve = [(int(row["step"]), float(row["loss"])) for row in rows if row["loss"]]
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise ValueError(
-                f"{path}, line {rows.line_num}: no step and loss ({error}); `dvc repro train` writes it anew"
-            ) from None
-    return curve
+    return {"model": {"config": config, "params": lineage["params"], "notice": said}}
 
 
 def headline_sentence(metrics: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from tuneline.scoring.counts import Array, CorpusMetric
 
@@ -61,6 +60,8 @@ def minimum_detectable_effect(low: float, high: float, power: float = 0.8) -> fl
     """
     if low == high:
         return None
+    from scipy import stats
+
     edge = stats.norm.ppf(1 - (1 - LEVEL) / 2)
     return float((edge + stats.norm.ppf(power)) / (2 * edge)) * (high - low)
 
@@ -123,6 +124,9 @@ def _bounds(values: Sequence[float]) -> dict[str, float]:
     if len(set(values)) < 2:
         # No spread to resample: the interval is the point.
         return {"low": _round(float(values[0])), "high": _round(float(values[0]))}
+    # Half a second, which a reader of results need not spend.
+    from scipy import stats
+
     interval = stats.bootstrap(
         (np.asarray(values, dtype=float),),
         np.mean,

@@ -27,15 +27,11 @@ class SliceLine(NamedTuple):
     tone: str
 
 
-def with_arrivals(rows: Sequence[Row], sources: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """The rows with the label of their arrival as `since`; unchanged where no source has one.
-
-    `sources` are those of metrics/convert_details.json, by which the order of the arrivals is that of the rows.
-    """
-    labels = {name: row.get("since") for name, row in sources.items()}
-    if not any(labels.values()):
+def with_arrivals(rows: Sequence[Row], arrivals: Mapping[str, str | None]) -> list[Row]:
+    """The rows with the label of their source's arrival as `since`; unchanged where no source has one."""
+    if not any(arrivals.values()):
         return list(rows)
-    return [row | {"since": labels.get(row["id"].rpartition(":")[0])} for row in rows]
+    return [row | {"since": arrivals.get(row["id"].rpartition(":")[0])} for row in rows]
 
 
 def slices_of(rows: Sequence[Row]) -> list[Slice]:

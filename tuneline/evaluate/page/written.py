@@ -1,0 +1,62 @@
+"""The report as the stage `report` writes it: out of what the stages before it wrote."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from tuneline.evaluate.paths import Inputs
+from tuneline.evaluate.report import Facts, report
+from tuneline.evaluate.review.figures import review_figures
+from tuneline.evaluate.review.pairs import pairs_of
+from tuneline.evaluate.review.votes import read_votes
+from tuneline.formats.metrics import METRICS
+from tuneline.formats.stored import COUNTS, EVALUATION, TRAINING, read_object, read_rows
+
+GENERAL = {"id": str, "question": str, "prediction": str, "tokens": int}
+"""Of a line of general.jsonl."""
+
+
+ROW = {
+    "id": str, "task": str, "question": str, "references": list, "base": str, "tuned": str, "scores.base": dict,
+    "scores.tuned": dict,
+}  # fmt: skip
+"""Of a line of predictions.jsonl."""
+MODEL = {"model.config": dict, "model.params.tune.method": str, "model.notice": str}
+"""Of eval_details.json, for the report alone."""
+
+
+def written_report(inputs: Inputs) -> str:
+    """The page as HTML. Raises ValueError naming the file that is not as its stage writes it."""
+    details = read_object(inputs.details, {**EVALUATION, **MODEL}, "evaluate")
+    # In the file they are in the order of the alphabet.
+    versions = details["versions"]
+    details["versions"] = {name: versions[name] for name in (*METRICS, *versions) if name in versions}
+    rows = list(read_rows(inputs.predictions, ROW, "evaluate"))
+    review = review_figures(pairs_of(rows), read_votes(inputs.reviews))
+    return report(details, rows, read_facts(details, inputs), review)
+
+
+def read_facts(details: dict[str, Any], inputs: Inputs) -> Facts:
+    """`details` are metrics/eval_details.json. Raises ValueError naming the file that is not as its stage writes it."""
+    model = details["model"]
+    training, counts = read_object(inputs.training, TRAINING, "train"), read_object(inputs.counts, COUNTS, "convert")
+    base = list(read_rows(inputs.base_general, GENERAL, "predict_base"))
+    tuned = list(read_rows(inputs.general, GENERAL, "evaluate"))
+    curve = read_curve(inputs.curve)
+    return Facts(model["config"], model["params"], training, counts, curve, (base, tuned), model["notice"])
+
+
+def read_curve(path: Path) -> list[tuple[int, float]]:
+    """(step, loss) of metrics/loss.csv. Raises ValueError naming file and line of what is no such row."""
+    curve = []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        try:
+            if missing := {"step", "loss"} - set(rows.fieldnames or ()):
+                raise KeyError(*missing)
+            curve = [(int(row["step"]), float(row["loss"])) for row in rows if row["loss"]]
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise ValueError(
+                f"{path}, line {rows.line_num}: no step and loss ({error}); `dvc repro train` writes it anew"
+            ) from None
+    return curve
