@@ -106,7 +106,11 @@ def _library(library: Distribution) -> "Component":
     # A local build's tag (torch's +cpu) is of no release.
     purl = PackageURL("pypi", None, name, library.version.partition("+")[0])
     return Component(
-        name=name, version=library.version, purl=purl, bom_ref=f"{name}@{library.version}", licenses=licences_of(library)
+        name=name,
+        version=library.version,
+        purl=purl,
+        bom_ref=f"{name}@{library.version}",
+        licenses=licences_of(library),
     )
 
 
