@@ -11,7 +11,7 @@ CUDA_READY := $(CUDA_VENV)/.cuda-ready
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro exp test fast test-all test-cuda check format demo plan bench changes lint-ci docker-steps lock licences audit stage-table card-table clean
+.PHONY: help setup repro exp test fast test-all test-cuda test-hosts check format demo plan bench changes lint-ci docker-steps lock licences audit stage-table card-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14

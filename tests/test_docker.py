@@ -22,7 +22,7 @@ def test_nothing_that_a_project_keeps_for_itself_goes_into_the_image():
     lines = ignored(ROOT)
     private = (
         ".git/config", ".venv/bin/python", ".dvc/cache/files/md5/00/1", ".dvc/config.local", ".dvc/tmp/lock", "bases/mine/a",
-        "runs/one/params.yaml", "release/a", "models/merged/model.safetensors", "models/adapter/a", "data/processed/train.jsonl",
+        "runs/one/params.yaml", "release/a", "models/merged/a", "models/adapter/a", "data/processed/train.jsonl",
         "data/raw/lawbench/topics.jsonl", "metrics/speed/train.json", "tuneline/__pycache__/x.pyc",
     )  # fmt: skip
     assert [name for name in private if in_context(name, lines)] == []
