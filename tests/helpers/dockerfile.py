@@ -105,11 +105,19 @@ class Machine:
             if len(place.parts) > 1 and not place.stat().st_mode & 0o001:
                 (self.root / place.relative_to("/")).chmod(place.stat().st_mode | 0o055)
         (self.root / "tmp").chmod(0o1777)
+        self.forget_people()
         given = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
         self.arguments = {**given, **arguments}
         self.env = {"PATH": f"/usr/local/sbin:/usr/local/bin:{base}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
         self.place, self.user = "/", "0:0"
         self.entry: list[str] = []
+
+    def forget_people(self) -> None:
+        """Users of this machine, which no base image has."""
+        for name in ("passwd", "group"):
+            path = self.root / "etc" / name
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if not 1000 <= int(line.split(":")[2]) < 65534))
 
     def close(self) -> None:
         subprocess.run(["umount", "--recursive", "--lazy", str(self.root)], check=True)
