@@ -14,7 +14,7 @@ export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 .PHONY: help setup repro exp test fast test-all test-cuda test-hosts check format demo plan bench changes lint-ci docker-steps lock licences audit stage-table card-table clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 setup: $(READY) ## make the environment
 
