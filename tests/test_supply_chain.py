@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime
-from importlib.metadata import distribution, distributions, version
+from importlib.metadata import PathDistribution, distribution, distributions, version
 
 import pytest
 from packaging.requirements import Requirement
+from setuptools import build_meta
 
 from tests.helpers.paths import ROOT
-from tuneline.export.sbom import SBOM, dependencies, write_sbom
+from tuneline.export.sbom import SBOM, dependencies, licences_of, write_sbom
 from tuneline.runtime.hashing import SUMS, file_sha256
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -98,6 +100,10 @@ def test_the_bill_of_materials_is_cyclonedx(bill):
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill)) is None
     assert bill["metadata"]["component"]["type"] == "machine-learning-model"
     assert bill["metadata"]["component"]["version"] == "0123abc"
+    # The licence is that of the code that made the model; the model's terms are its base's.
+    assert "licenses" not in bill["metadata"]["component"]
+    (tool,) = bill["metadata"]["tools"]["components"]
+    assert (tool["type"], tool["name"], tool["version"]) == ("application", "tuneline", version("tuneline"))
 
 
 def test_it_names_every_library_with_version_and_licence(bill):
@@ -114,6 +120,20 @@ def test_it_names_every_library_with_version_and_licence(bill):
     needs = {entry["ref"]: entry.get("dependsOn", []) for entry in bill["dependencies"]}
     assert f"torch@{version('torch')}" in needs["release"]
     assert set(needs["release"]) == {component["bom-ref"] for component in bill["components"]}
+
+
+def test_the_project_has_the_licence_that_its_files_say(tmp_path, monkeypatch):
+    """Out of its metadata as they are built from pyproject.toml today, whatever an earlier set-up has installed."""
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["setup.py"])
+    built = tmp_path / "built"
+    built.mkdir()
+    metadata = PathDistribution(built / build_meta.prepare_metadata_for_build_wheel(str(built)))
+    assert metadata.metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.metadata.get_all("License-File") == ["LICENSE", "NOTICE"]
+    assert [one.id for one in licences_of(metadata)] == ["Apache-2.0"]
 
 
 def test_a_bill_without_the_project_installed_is_refused(tmp_path, monkeypatch):

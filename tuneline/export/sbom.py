@@ -23,10 +23,12 @@ PROJECT = "tuneline"
 def write_sbom(folder: Path, name: str, commit: str, made: datetime) -> None:
     """Write it into the model's folder, over every other file of it; `made` is when the commit was.
 
-    The checksums are not among the files: they are written after it, over it too.
+    The project stands there as the tool that made the model, with the licence of its code: the model's own terms are those of
+    its base. The checksums are not among the files: they are written after it, over it too.
     """
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.tool import ToolRepository
     from cyclonedx.output.json import JsonV1Dot6
 
     model = Component(
@@ -34,7 +36,8 @@ def write_sbom(folder: Path, name: str, commit: str, made: datetime) -> None:
         components=[_file(folder, path) for path in files(folder) if path.name not in (SBOM, SUMS)],
     )  # fmt: skip
     libraries = [_library(found) for found in dependencies(PROJECT)]
-    metadata = BomMetaData(component=model, timestamp=made)
+    tools = ToolRepository(components=[_maker(_project(PROJECT))])
+    metadata = BomMetaData(component=model, timestamp=made, tools=tools)
     bom = Bom(components=libraries, metadata=metadata, serial_number=uuid5(NAMESPACE_URL, f"{name}@{commit}"))
     bom.register_dependency(model, libraries)
     (folder / SBOM).write_text(JsonV1Dot6(bom).output_as_string(indent=1) + "\n", encoding="utf-8")
@@ -45,19 +48,23 @@ def dependencies(name: str) -> list[Distribution]:
 
     Raises ValueError for a project that is not installed: nothing says what it needs.
     """
-    project = _installed(name)
-    if project is None:
-        raise ValueError(
-            f"{name} is not installed, expected it to be, since that says which libraries it needs: run `make setup`"
-        )
     found: dict[str, Distribution] = {}
-    waiting = _required(project)
+    waiting = _required(_project(name))
     while waiting:
         one = _normal(waiting.pop())
         if one not in found and (library := _installed(one)) is not None:
             found[one] = library
             waiting += _required(library)
     return [found[one] for one in sorted(found)]
+
+
+def _project(name: str) -> Distribution:
+    project = _installed(name)
+    if project is None:
+        raise ValueError(
+            f"{name} is not installed, expected it to be, since that says which libraries it needs: run `make setup`"
+        )
+    return project
 
 
 def _installed(name: str) -> Distribution | None:
@@ -80,6 +87,17 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _maker(project: Distribution) -> "Component":
+    from cyclonedx.model.component import Component, ComponentType
+
+    name = _normal(project.metadata["Name"])
+    # No package URL: the project is on no index.
+    return Component(
+        name=name, version=project.version, type=ComponentType.APPLICATION, bom_ref=f"{name}@{project.version}",
+        licenses=licences_of(project),
+    )  # fmt: skip
+
+
 def _library(library: Distribution) -> "Component":
     from cyclonedx.model.component import Component
     from packageurl import PackageURL
@@ -88,11 +106,15 @@ def _library(library: Distribution) -> "Component":
     # A local build's tag (torch's +cpu) is of no release.
     purl = PackageURL("pypi", None, name, library.version.partition("+")[0])
     return Component(
-        name=name, version=library.version, purl=purl, bom_ref=f"{name}@{library.version}", licenses=_licences(library)
+        name=name,
+        version=library.version,
+        purl=purl,
+        bom_ref=f"{name}@{library.version}",
+        licenses=licences_of(library),
     )
 
 
-def _licences(library: Distribution) -> "list[License]":
+def licences_of(library: Distribution) -> "list[License]":
     """What the library's metadata say: an SPDX expression, else classifiers, else the first line of a text."""
     from cyclonedx.factory.license import LicenseFactory
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tuneline.evaluate.compare import OWN_COUNTERS, count
 from tuneline.formats.metrics import MAIN_METRICS, METRICS
-from tuneline.scoring.calls import CALL_COUNTERS
-from tuneline.scoring.counts import CORPUS_METRICS, Array, CorpusMetric, Counts, classes_of, merge_others, tensor
+from tuneline.scoring.counted import counted
+from tuneline.scoring.counts import CORPUS_METRICS, Array, CorpusMetric, classes_of, merge_others, tensor
 
 Row = dict[str, Any]
 """A line of predictions.jsonl."""
@@ -43,16 +42,10 @@ def item_scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def counts_of(rows: Sequence[Row], name: str) -> Array:
     """[items, classes, 3] of a corpus-level metric."""
-    items = [_counted(row, name) for row in rows]
+    items = [counted(name, row, SIDE) for row in rows]
     wanted = {key for item in items for key, (_, _, actual) in item.items() if actual}
     merged = [merge_others(item, wanted) for item in items]
     return tensor(merged, classes_of(merged))
-
-
-def _counted(row: Row, name: str) -> Counts:
-    if name in CALL_COUNTERS:
-        return CALL_COUNTERS[name](row, SIDE)
-    return OWN_COUNTERS[name](row[SIDE], row["references"]) if name in OWN_COUNTERS else count(row, SIDE)
 
 
 def jackknife(counts: Array, metric: CorpusMetric) -> Array:
