@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s#]*)(#[^)\s]*)?\)")
-SWITCH = re.compile(r"(?: ·)?[ \n]*\[(?:中文|English)\]\([\w./-]+\.md\)[.。，]?")
+SWITCH = re.compile(r"(?: ·)? ?\[(?:中文|English)\]\([\w./-]+\.md\)[.。，]? ?")
 """To the same page in the other language: the site has a switch of its own."""
 BADGES = re.compile(r"^\[!\[.*\n", re.MULTILINE)
 READMES = {"index.md": "README.md", "index.zh.md": "README.zh.md"}
