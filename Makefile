@@ -11,7 +11,7 @@ CUDA_READY := $(CUDA_VENV)/.cuda-ready
 # Real samples, for tests that skip without them.
 export TUNELINE_SAMPLES ?= $(abspath $(wildcard ../shared))
 
-.PHONY: help setup repro exp test fast test-all test-cuda test-hosts check format demo plan bench changes lint-ci docker-steps lock licences audit stage-table card-table clean
+.PHONY: help setup repro exp test fast test-all test-cuda test-hosts check docs format demo plan bench changes lint-ci docker-steps lock licences audit stage-table card-table clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -83,10 +83,13 @@ test-cuda: $(READY) $(CUDA_READY) ## GPUs without one: torch's CUDA build, and a
 test-hosts: $(READY) ## training over two hosts: network namespaces with OpenSSH servers (Debian: openssh-server, pdsh; root)
 	pytest -m hosts -n 0
 
-check: $(READY) ## format, lint and types, without changing a file
+check: $(READY) docs ## format, lint, types and the site, without changing a file
 	ruff format --check .
 	ruff check .
 	mypy
+
+docs: $(READY) ## build the site of docs/ in build/site: no broken link, no page left out
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 
 format: $(READY) ## format and mend what can be mended
 	ruff format .
