@@ -47,7 +47,7 @@ def test_libraries_for_tests_alone_are_left_out():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][
         "dev"
     ]
-    assert left == {re.split("[>=]", one)[0].lower() for one in extra}
+    assert left == {re.split(r"[\[>=]", one)[0].lower() for one in extra}
 
 
 def test_the_image_is_made_by_the_lock_and_runs_as_nobody_special():
