@@ -44,16 +44,14 @@ def main(stage: Stage) -> None:
     from tuneline.evaluate.results import arrivals_of, headline_sentence, model_facts, prediction_rows, write_results
 
     params, records = stage.load(Evaluate), read_heldout(HELDOUT)
-    own = ready_metrics(params.metrics, records)
-    base = check_backend(params, pair(records, read_answers(BASE_ANSWERS)))
-    base_general = read_general(BASE_GENERAL, params)
-    classes = allowed_classes(params, CLASSES, records)
+    own, classes = ready_metrics(params.metrics, records), allowed_classes(params, CLASSES, records)
+    base, general = check_backend(params, pair(records, read_answers(BASE_ANSWERS))), read_general(BASE_GENERAL, params)
     answered = answer_once(Questions(BASE, ADAPTER, records, classes, params, "evaluate"), stage, own.metrics)
     how = generation_record(params, classes, answered.answers) | backend_record(params, base, answered.answers)
+    about = {"generation": how} | model_facts(BASE, ADAPTER)
     with stage.outputs(*OUTPUTS) as paths:
         rows = prediction_rows(records, base, answered.answers, own, arrivals_of(COUNTS))
-        general, about = (base_general, answered.general), {"generation": how} | model_facts(BASE, ADAPTER)
-        metrics = write_results(rows, general, about, Outputs(*paths), own)
+        metrics = write_results(rows, (general, answered.general), about, Outputs(*paths), own)
     answered.forget()
     stage.record_run_info(**answered.run_info)
     print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.predictions}")

@@ -181,7 +181,7 @@ def token_file(path: Path, counts: tuple[int, ...] = (40, 20, 10)) -> Tokens:
     for number, count in enumerate(counts):
         for row in range(count):
             record = {"source": f"s{number}", "id": f"s{number}:{row}"}
-            writer.add(Encoded([number, row], [number, row]), 1.0, draw(record))
+            writer.add(Encoded([number, row], [number, row]), replay=draw(record))
     writer.finish()
     return Tokens(path)
 
@@ -205,7 +205,7 @@ def test_without_arrivals_the_token_file_is_as_it_was(tmp_path):
     write_tokens(tmp_path / "plain", [Encoded([1, 2], [1, 2])])
     draw = replay_draws({"s": {"weight": 1.0}, "v": {"weight": 0.0}})
     writer = TokenWriter(tmp_path / "drawn")
-    writer.add(Encoded([1, 2], [1, 2]), 1.0, draw({"source": "s", "id": "s:1"}))
+    writer.add(Encoded([1, 2], [1, 2]), replay=draw({"source": "s", "id": "s:1"}))
     writer.finish()
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "drawn").read_bytes()
     assert b"replay" not in (tmp_path / "plain").read_bytes()

@@ -220,7 +220,9 @@ def test_a_mistake_is_one_sentence_and_a_bug_keeps_its_traceback(workspace):
     workspace(lora={"r": 0})
     result = run_toy()
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "fit: params.yaml: lora.r is 0, expected greater than 0 (line 72)\n"
+    lines = Path("params.yaml").read_text(encoding="utf-8").splitlines()
+    line = 1 + lines.index("  r: 0")
+    assert result.stderr == f"fit: params.yaml: lora.r is 0, expected greater than 0 (line {line})\n"
     workspace(lora={"r": 16})
     result = run_toy(crash="False")
     assert result.returncode == 1

@@ -38,7 +38,7 @@ FINE: dict[str, tuple[Any, ...]] = {
     "train.warmup_ratio": (0, "1e-5"), "train.warmup_steps": (0, None), "train.max_grad_norm": (2.5, "1e-5"),
     "train.neftune_alpha": (2.5, None, "1e-5"), "train.micro_tokens": NULL, "train.gradient_checkpointing": (True, False),
     "train.loss_filter": (False,), "train.deterministic": (True, False), "train.eval_fraction": (0, "1e-5"),
-    "train.early_stopping": NULL, "train.report_to": ([],), "train.eval_metrics": ([],),
+    "train.early_stopping": NULL, "train.report_to": ([],), "train.eval_metrics": ([],), "evaluate.metrics": ([],),
     "deepspeed.zero_stage": (0,), "deepspeed.hostfile": (*TEXT, None), "deepspeed.master_port": NULL,
     "deepspeed.config": ({}, {"a": [1]}),
     "evaluate.constrain": NULL, "evaluate.general": (*TEXT, None),

@@ -144,7 +144,7 @@ def make_project(
 
 
 def of_few_bits(load: Callable[[], Any], folder: Path) -> Any:
-    """The tuned model of the project with weights of 4 bits, rounded so coarsely that some of its answers are others."""
+    """The tuned model of the project with weights of 4 bits, rounded so coarsely that half of its answers are others."""
     import torch
 
     from tuneline.evaluate.config import Evaluate
@@ -156,7 +156,7 @@ def of_few_bits(load: Callable[[], Any], folder: Path) -> Any:
     evaluate = Evaluate.model_validate(yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))["evaluate"])
     expected = [row["tuned"] for row in rows_of(folder / "metrics/predictions.jsonl")]
     # Another way to round to as many bits has other errors: how far they go before an answer changes differs by CPU.
-    for strength in (1.0, 1.4, 1.8, 2.2, 2.6):
+    for strength in (1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.4):
         network = load()
         for name, layer in network.named_modules():
             if isinstance(layer, torch.nn.Linear) and name != "lm_head":
@@ -165,9 +165,9 @@ def of_few_bits(load: Callable[[], Any], folder: Path) -> Any:
         said = [
             answer["prediction"] for answer in predict(Model(network, tokenizer, {}), heldout, evaluate, "test").answers
         ]
-        if sum(one != other for one, other in zip(said, expected, strict=True)) >= 2:
+        if sum(one != other for one, other in zip(said, expected, strict=True)) >= len(said) // 2:
             return network
-    raise AssertionError("weights of 4 bits change no answer")
+    raise AssertionError("weights of 4 bits change too few answers")
 
 
 def rows_of(path: Path) -> list[dict]:
