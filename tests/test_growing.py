@@ -12,6 +12,7 @@ from tests.helpers.reading import lines, section, write
 from tests.helpers.stages import run_main
 from tuneline.data.convert import summary_lines
 from tuneline.formats.example import Encoded
+from tuneline.formats.stored import COUNTS, read_object
 from tuneline.formats.token_file import NEWEST, Tokens, TokenWriter, write_tokens
 from tuneline.runtime.params import load, parse
 from tuneline.sections import check_sections
@@ -70,7 +71,7 @@ def details() -> dict:
 def test_later_arrivals_leave_earlier_slices_as_they_are(arrive):
     first = arrive(FIRST)
     assert len(first) == 10
-    assert "since" not in details()["sources"]["a"]
+    assert not {"since", "arrival"} & set(details()["sources"]["a"])
     held = [json.loads(line)["messages"][0]["content"] for line in first]
     # What would change the first slice: copies whose raw text may sort first, other answers, and an instruction that
     # is no part of a question once many rows share it.
@@ -175,13 +176,16 @@ def test_labels_are_dates_or_any_text_in_the_order_of_the_list():
 
 
 def token_file(path: Path, counts: tuple[int, ...] = (40, 20, 10)) -> Tokens:
-    sources = {f"s{number}": {"since": label, "weight": 1.0} for number, label in enumerate((None, "2", "3"))}
+    sources = {
+        f"s{number}": {"since": label, "arrival": number, "weight": 1.0}
+        for number, label in enumerate((None, "2", "3"))
+    }
     draw = replay_draws(sources)
     writer = TokenWriter(path)
     for number, count in enumerate(counts):
         for row in range(count):
             record = {"source": f"s{number}", "id": f"s{number}:{row}"}
-            writer.add(Encoded([number, row], [number, row]), 1.0, draw(record))
+            writer.add(Encoded([number, row], [number, row]), 1.0, replay=draw(record))
     writer.finish()
     return Tokens(path)
 
@@ -197,15 +201,34 @@ def test_replay_takes_a_share_of_earlier_rows_by_their_ids(tmp_path):
     assert replayed(tokens, None)[0].tolist() == list(range(70))
     train, held = split(tokens, 0.25, 17, 0.2)
     assert sorted([*train, *held]) == sorted(some)
-    other = replay_draws({"s0": {"since": None, "weight": 1.0}, "s1": {"since": "4", "weight": 1.0}})
+    other = replay_draws(
+        {"s0": {"since": None, "arrival": 0, "weight": 1.0}, "s1": {"since": "4", "arrival": 1, "weight": 1.0}}
+    )
     assert other({"source": "s0", "id": "s0:1"}) != tokens.replay[1], "another arrival repeats other rows"
+
+
+def test_the_newest_arrival_is_the_last_of_the_list_whatever_its_name(arrive):
+    """The counts are written in the order of names, here the other way round."""
+    arrive(
+        ("z.jsonl", None, FIRST[2]),
+        ("m.jsonl", "batch 9", answered(*map(question, range(100, 130)))),
+        ("a.jsonl", "batch 10", answered(*map(question, range(200, 230)))),
+    )
+    sources = details()["sources"]
+    assert list(sources) == ["a", "m", "z"]
+    assert {name: row["arrival"] for name, row in sources.items()} == {"z": 0, "m": 1, "a": 2}
+    draw = replay_draws(read_object(Path("metrics/convert_details.json"), COUNTS, "convert")["sources"])
+    drawn = {name: draw({"source": name, "id": f"{name}:1"}) for name in sources}
+    assert drawn["a"] == NEWEST
+    assert 0 <= drawn["z"] < 1
+    assert 0 <= drawn["m"] < 1
 
 
 def test_without_arrivals_the_token_file_is_as_it_was(tmp_path):
     write_tokens(tmp_path / "plain", [Encoded([1, 2], [1, 2])])
     draw = replay_draws({"s": {"weight": 1.0}, "v": {"weight": 0.0}})
     writer = TokenWriter(tmp_path / "drawn")
-    writer.add(Encoded([1, 2], [1, 2]), 1.0, draw({"source": "s", "id": "s:1"}))
+    writer.add(Encoded([1, 2], [1, 2]), 1.0, replay=draw({"source": "s", "id": "s:1"}))
     writer.finish()
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "drawn").read_bytes()
     assert b"replay" not in (tmp_path / "plain").read_bytes()

@@ -15,9 +15,10 @@ from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.predict import Model, predict
 from tuneline.evaluate.results import prediction_rows
 from tuneline.formats.example import Encoded
-from tuneline.formats.token_file import Tokens, TokenWriter
+from tuneline.formats.token_file import NEWEST, Tokens, TokenWriter
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.train import methods
+from tuneline.train.batching import split
 from tuneline.train.collate import collator
 from tuneline.train.config.train import Train
 from tuneline.train.run import prepare_model
@@ -140,6 +141,20 @@ def test_items_are_whole_records_that_nothing_is_trained_on_by_a_hash_of_their_i
         ValueError, match="holds 5 records, and the token file has rows of record 8: run `dvc repro tok"
     ):
         validation_items(train, more, path)
+
+
+def test_items_are_of_the_rows_that_a_replay_validates_on(tmp_path):
+    """A smaller part of the rows, of which others are held back."""
+    writer = TokenWriter(tmp_path / "tokens")
+    for row in range(40):
+        writer.add(Encoded([row + 5, 7], [-100, 7]), replay=NEWEST if row >= 30 else row / 30)
+    writer.finish()
+    tokens = Tokens(tmp_path / "tokens")
+    path = write_records(tmp_path / "train.jsonl", [record(number) for number in range(40)])
+    train = params(eval_metrics=["rouge_l"], eval_fraction=0.25, replay=0.2, init="rev:main")
+    _, held = split(tokens, train.eval_fraction, train.seed, train.replay)
+    assert len(held) == 4
+    assert {one["id"] for one in validation_items(train, tokens, path)} == {f"s:{row}" for row in held}
 
 
 def test_metrics_are_of_the_items_tasks_and_of_the_users_own(tmp_path, monkeypatch):

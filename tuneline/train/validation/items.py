@@ -16,7 +16,7 @@ def validation_items(params: Train, tokens: Tokens, path: Path) -> list[Record]:
     whose last answer is not to be learnt. The order does not depend on the seed, so that seeds are compared on the same items.
     Raises ValueError when there is none, or when the two files are not of the same records.
     """
-    trained, held = split(tokens, params.eval_fraction, params.seed)
+    trained, held = split(tokens, params.eval_fraction, params.seed, params.replay)
     wanted = set(tokens.records[held].tolist()) - set(tokens.records[trained].tolist())
     records = dict(enumerate(read_records(path)))
     if wanted and max(wanted) >= len(records):
