@@ -22,7 +22,7 @@ from tuneline.train.batching import split
 from tuneline.train.collate import collator
 from tuneline.train.config.train import Train
 from tuneline.train.run import prepare_model
-from tuneline.train.validation.answering import Answering
+from tuneline.train.validation.answering import Answering, check_metrics
 from tuneline.train.validation.as_evaluated import as_evaluated
 from tuneline.train.validation.cost import cost
 from tuneline.train.validation.curve_metrics import BestBy, best_by, best_step, curve_metrics, points, values
@@ -188,6 +188,22 @@ def test_metrics_are_of_the_items_tasks_and_of_the_users_own(tmp_path, monkeypat
     shape = params(eval_metrics=["length_ratio"], best_by="length_ratio")
     with pytest.raises(ValueError, match="train.best_by is length_ratio, expected loss, or a metric of which more or"):
         best_by(shape, curve_metrics(shape.eval_metrics))
+
+
+def test_metrics_are_tried_with_empty_answers_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("evaluation").mkdir()
+    Path("evaluation/tried.py").write_text(
+        "def first(prediction): return ord(prediction[0])\n"
+        "def rows_first(rows): return sum(ord(row['prediction'][0]) for row in rows)\n"
+        "def said(prediction): return len(prediction) if prediction else None\n",
+        encoding="utf-8",
+    )
+    records = [record(number, task="label") for number in range(3)]
+    check_metrics(curve_metrics(["label_accuracy", "tried.py:said"]), records)
+    for name in ("first", "rows_first"):
+        with pytest.raises(ValueError, match=rf"{name} failed on .*IndexError.* \(tried with an empty answer\)"):
+            check_metrics(curve_metrics([f"tried.py:{name}"]), records)
 
 
 def test_the_best_step_is_the_first_of_equal_ones_in_the_metrics_direction():
