@@ -105,7 +105,7 @@ def test_later_arrivals_leave_earlier_slices_as_they_are(arrive):
     )
 
 
-def test_what_earlier_rows_ask_is_not_held_out(arrive):
+def test_what_earlier_rows_ask_is_not_held_out(arrive, capsys):
     """Equal questions and near ones: both were trained on before this arrival came."""
     arrive(FIRST)
     trained = [row["messages"][0]["content"] for row in rows("train") if row["messages"][0]["content"][0] != "概"]
@@ -115,6 +115,10 @@ def test_what_earlier_rows_ask_is_not_held_out(arrive):
     held = [json.loads(line) for line in arrive(FIRST, second)]
     fresh = {question(n) for n in range(100, 130)}
     assert len(held) == 20
+    looks = [line for line in capsys.readouterr().out.splitlines() if "compared with all earlier rows" in line]
+    assert 2 <= len(looks) <= 3, "each is a search through all rows"
+    assert looks[0].startswith("convert: 40 items of later compared")
+    assert looks[-1] == "convert: 10 items of later compared with all earlier rows, 0 given away"
     assert {record["messages"][0]["content"] for record in held[10:]} <= fresh
     known = details()["sources"]["b"]["known"]
     assert 15 < known <= 45

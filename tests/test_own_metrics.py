@@ -27,7 +27,7 @@ from tuneline.evaluate.statistics import mean_interval
 from tuneline.evaluate.tables import write_intervals
 from tuneline.formats.metrics import Metric, known_metrics
 from tuneline.runtime.code import changed_files
-from tuneline.runtime.evaluation_folder import check_files, files_of_stages
+from tuneline.runtime.evaluation_folder import FOLDER, STAGES, check_files, files_of_stages
 from tuneline.runtime.hashing import file_sha256
 from tuneline.scoring.own import MetricError, load_metrics, number, row_of
 

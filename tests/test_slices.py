@@ -17,7 +17,7 @@ from tuneline.formats.example import Encoded
 from tuneline.formats.metrics import METRICS
 from tuneline.runtime.params import parse
 
-SOURCES = {"old": {"since": None}, "new": {"since": "2026-11"}, "empty": {"since": "2026-12"}}
+SOURCES = {"old": None, "new": "2026-11", "empty": "2026-12"}
 LABELS = [record for record in records() if record["task"] == "label"]
 
 
@@ -38,7 +38,7 @@ def naive() -> list[dict]:
 
 def test_without_arrivals_rows_and_results_are_as_they_were():
     rows = [{"id": "old:1"}]
-    assert with_arrivals(rows, {"old": {"since": None}}) == with_arrivals(rows, {"old": {}}) == rows
+    assert with_arrivals(rows, {"old": None}) == with_arrivals(rows, {}) == rows
     assert slices_of([{"id": "old:1", "since": "2026-11"}]) == []
 
 
