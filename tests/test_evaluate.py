@@ -130,9 +130,9 @@ def test_general_prompts_measure_written_answers_without_their_end(tiny):
         with_end = answer_nll(model, load_prompter(tokenizer).training_row(turns, "last_answer"))
         assert entry["tokens"] == len(with_end) - 1 > 0
         assert entry["nll"] == pytest.approx(float(with_end[:-1].sum()), rel=1e-5)
-    figures = change_on_general(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])[
-        "nll_per_token"
-    ]
+    change = change_on_general(base, [entry | {"nll": entry["nll"] + 2 * entry["tokens"]} for entry in base])
+    assert (change["prompts"], change_on_general(base[:3], base[:3])["prompts"]) == (20, 3)
+    figures = change["nll_per_token"]
     assert figures["delta"]["value"] == pytest.approx(2, abs=1e-4)
     assert (figures["delta"]["wins"], figures["delta"]["losses"]) == (0, 20)
 

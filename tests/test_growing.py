@@ -12,6 +12,7 @@ from tests.helpers.reading import lines, section, write
 from tests.helpers.stages import run_main
 from tuneline.data.convert import summary_lines
 from tuneline.formats.example import Encoded
+from tuneline.formats.stored import COUNTS, read_object
 from tuneline.formats.token_file import NEWEST, Tokens, TokenWriter, write_tokens
 from tuneline.runtime.params import load, parse
 from tuneline.sections import check_sections
@@ -70,7 +71,7 @@ def details() -> dict:
 def test_later_arrivals_leave_earlier_slices_as_they_are(arrive):
     first = arrive(FIRST)
     assert len(first) == 10
-    assert "since" not in details()["sources"]["a"]
+    assert not {"since", "arrival"} & set(details()["sources"]["a"])
     held = [json.loads(line)["messages"][0]["content"] for line in first]
     # What would change the first slice: copies whose raw text may sort first, other answers, and an instruction that
     # is no part of a question once many rows share it.
@@ -104,7 +105,7 @@ def test_later_arrivals_leave_earlier_slices_as_they_are(arrive):
     )
 
 
-def test_what_earlier_rows_ask_is_not_held_out(arrive):
+def test_what_earlier_rows_ask_is_not_held_out(arrive, capsys):
     """Equal questions and near ones: both were trained on before this arrival came."""
     arrive(FIRST)
     trained = [row["messages"][0]["content"] for row in rows("train") if row["messages"][0]["content"][0] != "概"]
@@ -114,6 +115,10 @@ def test_what_earlier_rows_ask_is_not_held_out(arrive):
     held = [json.loads(line) for line in arrive(FIRST, second)]
     fresh = {question(n) for n in range(100, 130)}
     assert len(held) == 20
+    looks = [line for line in capsys.readouterr().out.splitlines() if "compared with all earlier rows" in line]
+    assert 2 <= len(looks) <= 3, "each is a search through all rows"
+    assert looks[0].startswith("convert: 40 items of later compared")
+    assert looks[-1] == "convert: 10 items of later compared with all earlier rows, 0 given away"
     assert {record["messages"][0]["content"] for record in held[10:]} <= fresh
     known = details()["sources"]["b"]["known"]
     assert 15 < known <= 45
@@ -175,7 +180,10 @@ def test_labels_are_dates_or_any_text_in_the_order_of_the_list():
 
 
 def token_file(path: Path, counts: tuple[int, ...] = (40, 20, 10)) -> Tokens:
-    sources = {f"s{number}": {"since": label, "weight": 1.0} for number, label in enumerate((None, "2", "3"))}
+    sources = {
+        f"s{number}": {"since": label, "arrival": number, "weight": 1.0}
+        for number, label in enumerate((None, "2", "3"))
+    }
     draw = replay_draws(sources)
     writer = TokenWriter(path)
     for number, count in enumerate(counts):
@@ -197,8 +205,27 @@ def test_replay_takes_a_share_of_earlier_rows_by_their_ids(tmp_path):
     assert replayed(tokens, None)[0].tolist() == list(range(70))
     train, held = split(tokens, 0.25, 17, 0.2)
     assert sorted([*train, *held]) == sorted(some)
-    other = replay_draws({"s0": {"since": None, "weight": 1.0}, "s1": {"since": "4", "weight": 1.0}})
+    other = replay_draws(
+        {"s0": {"since": None, "arrival": 0, "weight": 1.0}, "s1": {"since": "4", "arrival": 1, "weight": 1.0}}
+    )
     assert other({"source": "s0", "id": "s0:1"}) != tokens.replay[1], "another arrival repeats other rows"
+
+
+def test_the_newest_arrival_is_the_last_of_the_list_whatever_its_name(arrive):
+    """The counts are written in the order of names, here the other way round."""
+    arrive(
+        ("z.jsonl", None, FIRST[2]),
+        ("m.jsonl", "batch 9", answered(*map(question, range(100, 130)))),
+        ("a.jsonl", "batch 10", answered(*map(question, range(200, 230)))),
+    )
+    sources = details()["sources"]
+    assert list(sources) == ["a", "m", "z"]
+    assert {name: row["arrival"] for name, row in sources.items()} == {"z": 0, "m": 1, "a": 2}
+    draw = replay_draws(read_object(Path("metrics/convert_details.json"), COUNTS, "convert")["sources"])
+    drawn = {name: draw({"source": name, "id": f"{name}:1"}) for name in sources}
+    assert drawn["a"] == NEWEST
+    assert 0 <= drawn["z"] < 1
+    assert 0 <= drawn["m"] < 1
 
 
 def test_without_arrivals_the_token_file_is_as_it_was(tmp_path):

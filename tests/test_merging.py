@@ -172,6 +172,7 @@ def test_the_folder_has_a_card_that_says_what_it_is(whole):
     for said in (
         "模型的回答不构成医疗或法律建议",
         "| ROUGE-L | 12.50 | 12.50 | +2.50 (-1.00 … +6.00) | 0.2500 |",
+        "on 3 general prompts the NLL of written answers went from 0.25 to 0.50",
         "| lora.r | `16` |",
     ):
         assert said in text

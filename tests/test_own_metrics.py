@@ -27,7 +27,7 @@ from tuneline.evaluate.statistics import mean_interval
 from tuneline.evaluate.tables import write_intervals
 from tuneline.formats.metrics import Metric, known_metrics
 from tuneline.runtime.code import changed_files
-from tuneline.runtime.evaluation_folder import check_files, files_of_stages
+from tuneline.runtime.evaluation_folder import FOLDER, STAGES, check_files, files_of_stages
 from tuneline.runtime.hashing import file_sha256
 from tuneline.scoring.own import MetricError, load_metrics, number, row_of
 
@@ -196,6 +196,20 @@ def test_what_a_function_does_to_its_record_is_nothing_to_the_next(folder):
 PARAMS = "evaluate:\n  metrics: [mine.py:score]\n  general: general.jsonl\ntrain:\n  eval_metrics: [rouge_l, curve.py:score]\n"
 
 
+def test_what_a_function_does_to_its_rows_is_nothing_to_the_next_call(folder):
+    (folder / "mine.py").write_text(
+        "def total(rows):\n"
+        "    for row in rows:\n"
+        "        row['prediction'] += 'x'\n"
+        "        row['references'].append('y')\n"
+        "    return sum(len(row['prediction']) + len(row['references']) for row in rows)\n"
+    )
+    (metric,) = load_metrics(["mine.py:total"])
+    rows = [row_of("ab", "q", ["r"], {"id": "s:1", "task": "qa"})]
+    assert [metric.corpus_value(rows) for _ in range(3)] == [5, 5, 5]
+    assert rows == [row_of("ab", "q", ["r"], {"id": "s:1", "task": "qa"})]
+
+
 def test_stages_depend_on_the_files_that_their_keys_name_and_on_what_these_use(folder):
     Path("params.yaml").write_text(PARAMS)
     texts = {
@@ -216,6 +230,13 @@ def test_stages_depend_on_the_files_that_their_keys_name_and_on_what_these_use(f
     # A docstring is shown, and so it counts here.
     (folder / "words.py").write_text('"""Words."""\n' + texts["words.py"])
     assert changed_files(found["evaluate"]) == ["evaluation/words.py"]
+
+
+def test_the_folders_readme_names_every_key_and_its_stages():
+    lines = (ROOT / FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    for (section, key), stages in STAGES.items():
+        (line,) = [line for line in lines if line.startswith(f"| `{section}.{key}` |")]
+        assert line.endswith(f"| {', '.join(f'`{stage}`' for stage in stages)} |")
 
 
 def test_the_first_stage_finds_what_is_not_there(folder):
@@ -371,6 +392,15 @@ def test_revisions_are_compared_by_metrics_of_one_version(scored, folder):
     text = to_text(compared, 1, markdown=False)
     assert "Spread" in text
     assert "Not compared" not in text
+    # Items that are newer than the answers.
+    newer = "".join(json.dumps(record) + "\n" for record in own.records[1:])
+    Path("data/processed/heldout.jsonl").write_text(newer)
+    compared = against(one, one._replace(name="workspace"))
+    assert list(compared["own"]) == ["length"]
+    assert (
+        "heldout.jsonl of workspace holds other items than metrics/predictions.jsonl: run `dvc repro evaluate`"
+        in (compared["not_compared"][0])
+    )
     (folder / "mine.py").write_text(MINE + "\nX = 1\n")
     compared = against(one, one._replace(name="workspace"))
     assert "length" in compared["metrics"]["delta"]

@@ -135,7 +135,13 @@ def test_a_missing_or_empty_file_and_a_path_elsewhere_are_errors(params, workspa
     with pytest.raises(ValueError, match="is empty, expected at least one prompt"):
         prompts_of(params)
     Path("evaluation/general.jsonl").unlink()
-    with pytest.raises(ValueError, match="evaluate.general is 'general.jsonl' and evaluation/general.jsonl is missing"):
+    with pytest.raises(
+        ValueError, match="evaluate.general is 'general.jsonl', .*: evaluation/general.jsonl is not there"
+    ):
+        prompts_of(params)
+    Path("outside.jsonl").write_text(OWN, encoding="utf-8")
+    Path("evaluation/general.jsonl").symlink_to("../outside.jsonl")
+    with pytest.raises(ValueError, match="evaluation/general.jsonl lies elsewhere, expected a file inside evaluation/"):
         prompts_of(params)
     values = params.model_dump()
     for path in ("../x.jsonl", "/x.jsonl"):

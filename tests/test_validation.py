@@ -15,13 +15,14 @@ from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.predict import Model, predict
 from tuneline.evaluate.results import prediction_rows
 from tuneline.formats.example import Encoded
-from tuneline.formats.token_file import Tokens, TokenWriter
+from tuneline.formats.token_file import NEWEST, Tokens, TokenWriter
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.train import methods
+from tuneline.train.batching import split
 from tuneline.train.collate import collator
 from tuneline.train.config.train import Train
 from tuneline.train.run import prepare_model
-from tuneline.train.validation.answering import Answering
+from tuneline.train.validation.answering import Answering, check_metrics
 from tuneline.train.validation.as_evaluated import as_evaluated
 from tuneline.train.validation.cost import cost
 from tuneline.train.validation.curve_metrics import BestBy, best_by, best_step, curve_metrics, points, values
@@ -142,6 +143,20 @@ def test_items_are_whole_records_that_nothing_is_trained_on_by_a_hash_of_their_i
         validation_items(train, more, path)
 
 
+def test_items_are_of_the_rows_that_a_replay_validates_on(tmp_path):
+    """A smaller part of the rows, of which others are held back."""
+    writer = TokenWriter(tmp_path / "tokens")
+    for row in range(40):
+        writer.add(Encoded([row + 5, 7], [-100, 7]), replay=NEWEST if row >= 30 else row / 30)
+    writer.finish()
+    tokens = Tokens(tmp_path / "tokens")
+    path = write_records(tmp_path / "train.jsonl", [record(number) for number in range(40)])
+    train = params(eval_metrics=["rouge_l"], eval_fraction=0.25, replay=0.2, init="rev:main")
+    _, held = split(tokens, train.eval_fraction, train.seed, train.replay)
+    assert len(held) == 4
+    assert {one["id"] for one in validation_items(train, tokens, path)} == {f"s:{row}" for row in held}
+
+
 def test_metrics_are_of_the_items_tasks_and_of_the_users_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("evaluation").mkdir()
@@ -173,6 +188,22 @@ def test_metrics_are_of_the_items_tasks_and_of_the_users_own(tmp_path, monkeypat
     shape = params(eval_metrics=["length_ratio"], best_by="length_ratio")
     with pytest.raises(ValueError, match="train.best_by is length_ratio, expected loss, or a metric of which more or"):
         best_by(shape, curve_metrics(shape.eval_metrics))
+
+
+def test_metrics_are_tried_with_empty_answers_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("evaluation").mkdir()
+    Path("evaluation/tried.py").write_text(
+        "def first(prediction): return ord(prediction[0])\n"
+        "def rows_first(rows): return sum(ord(row['prediction'][0]) for row in rows)\n"
+        "def said(prediction): return len(prediction) if prediction else None\n",
+        encoding="utf-8",
+    )
+    records = [record(number, task="label") for number in range(3)]
+    check_metrics(curve_metrics(["label_accuracy", "tried.py:said"]), records)
+    for name in ("first", "rows_first"):
+        with pytest.raises(ValueError, match=rf"{name} failed on .*IndexError.* \(tried with an empty answer\)"):
+            check_metrics(curve_metrics([f"tried.py:{name}"]), records)
 
 
 def test_the_best_step_is_the_first_of_equal_ones_in_the_metrics_direction():

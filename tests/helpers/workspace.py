@@ -66,7 +66,7 @@ def write_metrics(folder: Path) -> None:
     counted = {"items": 4, "train": 2, "heldout": 2, "duplicates": 0, "leaks": 0, "rejected": 0}
     side = {"rouge_l": {"value": 12.5, "low": 10.0, "high": 15.0}}
     delta = {"rouge_l": {"value": 2.5, "low": -1.0, "high": 6.0, "p": 0.25, "wins": 1, "ties": 0, "losses": 1}}
-    change = {"nll_per_token": {"base": {"value": 0.25}, "tuned": {"value": 0.5}}}
+    change = {"prompts": 3, "nll_per_token": {"base": {"value": 0.25}, "tuned": {"value": 0.5}}}
     trained = {"first_loss": 3.5, "last_loss": 2.5, "supervised_tokens": 40, "rows_seen": 8, "steps": 4}
     contents = {
         "convert_details": {"sources": {"s": counted}, "total": counted},

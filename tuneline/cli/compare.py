@@ -68,10 +68,13 @@ def read(name: str) -> Revision:
     return Revision(name, by_id, current_names(details.get("versions", {})), details.get("own", {}))
 
 
-def heldout(name: str) -> dict[str, dict[str, Any]]:
-    """Held-out items of a revision by id."""
+def heldout(name: str, answered: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Held-out items of a revision by id. Raises ValueError when one of the `answered` ids is not among them."""
     records = (json.loads(line) for line in content(HELDOUT, name).split("\n") if line)
-    return {record["id"]: record for record in records}
+    found = {record["id"]: record for record in records}
+    if not found.keys() >= set(answered):
+        raise ValueError(f"{HELDOUT} of {name} holds other items than {PREDICTIONS}: run `dvc repro evaluate`")
+    return found
 
 
 def evaluation(name: str) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def against(first: Revision, second: Revision, *, common: bool = False) -> dict[
         )
     rows = [join(first.rows[key], second.rows[key]) for key in both]
     names = first.name, second.name
-    own, not_compared = own_of_both(names, (first.own, second.own), lambda: heldout(second.name))
+    own, not_compared = own_of_both(names, (first.own, second.own), lambda: heldout(second.name, both))
     metrics = compare(rows, own=own)
     name = main_metric(metrics["delta"])
     score = name if not METRICS[name].corpus else "rouge_l"

@@ -9,7 +9,7 @@ import typer
 from tuneline.models.loading import ADAPTER, BASE
 
 TRAINING, CURVE = Path("metrics/train.json"), Path("metrics/loss.csv")
-"""What `train` writes beside the adapter, and `evaluate` reads."""
+"""What `train` writes beside the adapter; `report` reads both, and `export` the first."""
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -24,7 +24,7 @@ def import_adapter(
     \b
     tuneline import-adapter ./theirs            # into models/adapter, in place of what train made
     dvc commit --force train                    # dvc.lock takes it for the result of train
-    dvc repro                                   # evaluate and export go on from it
+    dvc repro                                   # evaluate, report and export go on from it
 
     An adapter of ChatGLM3's own code is converted to the same function. Shapes decide whether an adapter fits.
     """

@@ -113,10 +113,17 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
     Raises ValueError when no training row is left.
     """
     result: dict[str, Any] = {"sources": {}, "total": {}}
-    for source, source_counts in zip(params.all_sources, counts, strict=True):
-        row = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()}
+    # Rows to validate on, or held out by a source of their own, were there from the beginning.
+    arrivals = params.arrivals.of_sources + [0] * (len(params.all_sources) - len(params.sources))
+    for source, source_counts, arrival in zip(params.all_sources, counts, arrivals, strict=True):
+        row: dict[str, Any] = {
+            name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()
+        }
         del row["seen"]
-        if not params.arrivals.grows:
+        if params.arrivals.grows:
+            # The file is sorted by name, which is not the order of arrival.
+            row["arrival"] = arrival
+        else:
             del row["since"], row["known"]
         result["sources"][source.name] = row
     for term in ("items", *TERMS, "scored", "conflicts", "leaks_kept"):

@@ -68,15 +68,16 @@ def per_class_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def change_on_general(base: Sequence[General], tuned: Sequence[General]) -> dict[str, Any]:
-    """{"nll_per_token": {"base", "tuned", "delta"}} of written answers to general prompts, each with its interval.
+    """{"prompts", "nll_per_token": {"base", "tuned", "delta"}} of written answers to general prompts, each with its interval.
 
-    {"nll_per_token": None} where it was not measured.
+    "prompts" is how many these are; "nll_per_token" is None where it was not measured.
     """
     if any(line["nll"] is None for line in (*base, *tuned)):
-        return {"nll_per_token": None}
+        return {"prompts": len(base), "nll_per_token": None}
     before, after = ([(line["nll"] or 0.0) / line["tokens"] for line in lines] for lines in (base, tuned))
     delta = paired(before, after, METRICS["nll_per_token"].rank)
-    return {"nll_per_token": {"base": mean_interval(before), "tuned": mean_interval(after), "delta": delta}}
+    nll = {"base": mean_interval(before), "tuned": mean_interval(after), "delta": delta}
+    return {"prompts": len(base), "nll_per_token": nll}
 
 
 def _f1(base: dict[str, Any], tuned: dict[str, Any], name: str) -> dict[str, float]:

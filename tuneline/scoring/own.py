@@ -72,7 +72,9 @@ class OwnMetric:
 
     def corpus_value(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
         """Of all answers, whose rows are those of row_of; None where nothing counts. Raises MetricError."""
-        return self._number({"rows": list(rows)}, f"{len(rows)} rows")
+        # A function may sort or change what it is given, and resampling gives the same rows again.
+        copies = [{**row, "references": list(row["references"])} for row in rows]
+        return self._number({"rows": copies}, f"{len(rows)} rows")
 
     def _number(self, given: dict[str, Any], of: str) -> float | None:
         try:

@@ -15,14 +15,15 @@ def replay_draws(sources: Mapping[str, Mapping[str, Any]]) -> Callable[[Record],
     all rows of a smaller one. `sources` are those of metrics/convert_details.json; without `since` all rows are NEWEST, and
     so are rows to validate on.
     """
-    labels = {name: row.get("since") for name, row in sources.items()}
-    newest = list(dict.fromkeys(label for label in labels.values() if label is not None))[-1:]
-    earlier = {name for name, label in labels.items() if newest and label != newest[0] and sources[name]["weight"]}
+    arrivals = {name: row.get("arrival", 0) for name, row in sources.items()}
+    newest = max(arrivals.values(), default=0)
+    label = next((row.get("since") for row in sources.values() if row.get("arrival") == newest), None)
+    earlier = {name for name, arrival in arrivals.items() if arrival < newest and sources[name]["weight"]}
 
     def draw(record: Record) -> float:
         if record["source"] not in earlier:
             return NEWEST
-        digest = hashlib.sha256(f"{newest[0]}\n{record['id']}".encode()).digest()
+        digest = hashlib.sha256(f"{label}\n{record['id']}".encode()).digest()
         return int.from_bytes(digest[:4], "big") / 2**32
 
     return draw

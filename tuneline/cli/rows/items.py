@@ -25,7 +25,7 @@ class Item(NamedTuple):
 def read_items(records: Path, tokens: Path, tokenizer: Any, params: Tokenize) -> list[Item]:
     """All items in the order of the file; records that tokenize leaves out are none.
 
-    The token file knows no records, so these are encoded again. Raises ValueError when that gives other rows than it holds.
+    The records are encoded again, which shows whether the token file is theirs. Raises ValueError when that gives other rows.
     """
     stored = Tokens(tokens)
     items, place = [], 0

@@ -20,8 +20,14 @@ from tuneline.data.workers import Workers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MARGIN = 4
+"""Times as many items as are wanted are looked at together, since each look is one at all rows."""
 MOST = 2
 """One in so many of the questions of a later arrival is held out at most: a small one is there to be learnt."""
+
+
+Drawn = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
+"""Row numbers of items, and how many answers of each are scored."""
 
 
 class Items(NamedTuple):
@@ -73,19 +79,30 @@ def _next_slice(
     if params.validation_number is not None:
         own &= keys["source"] != params.validation_number
     known = own & np.isin(questions, questions[earlier])
+    conflicts = find_conflicts(questions, kept)
+    seen = np.zeros(len(keys), dtype=bool)
     while True:
-        rows, scored = _drawn(params, keys, questions, own & ~known, is_first=number == 0)
-        if before is not None:
-            rows, scored = np.concatenate([before.heldout, rows]), np.concatenate([before.scored, scored])
-        conflicts = find_conflicts(questions, kept)
+        drawn = _drawn(params, keys, questions, own & ~known, is_first=number == 0)
+        # The last look is at the very items that are held out; those of the first arrival can't be given away.
+        is_last = number == 0 or bool(seen[drawn[0]].all())
+        if not is_last:
+            drawn = _joined(drawn, _drawn(params, keys, questions, own & ~known, is_first=False, times=MARGIN))
+        seen[drawn[0]] = True
+        rows, scored = drawn if before is None else _joined((before.heldout, before.scored), drawn)
         split = Split(kept, conflicts, parts, questions, items.kept_as, rows, scored)
         # Not the last time that it is made: what it counts is counted once, at the end.
         index, _ = build_index(items.spool, keys, split, params, [SourceCounts() for _ in params.all_sources])
         leaks = find_leaks(items.spool, split, index, items.pool)
         given_away = _given_away(items, index, leaks, number)
-        if not given_away:
-            break
         known[given_away] = True
+        if number:
+            print(
+                f"convert: {len(drawn[0])} items of {params.arrivals.labels[number]} compared with all earlier rows, "
+                f"{len(given_away)} given away",
+                flush=True,
+            )
+        if is_last and not given_away:
+            break
     for source, source_counts in enumerate(counts):
         source_counts.known += int((known & (keys["source"] == source)).sum())
     return split, {row: leak for row, leak in leaks.items() if leak.item < index.heldout}
@@ -98,15 +115,23 @@ def _drawn(
     drawable: "NDArray[np.bool_]",
     *,
     is_first: bool,
-) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-    """As of draw(); of a later arrival at most one in MOST of its questions."""
+    times: int = 1,
+) -> Drawn:
+    """As of draw(); of a later arrival at most one in MOST of its questions. `times` as many, as far as there are."""
     count = params.heldout
     if not is_first:
         asking = drawable if params.heldout_turns == "last" else drawable & (keys["asking"] > 0)
-        count = min(count, len(np.unique(questions[asking])) // MOST)
+        there = len(np.unique(questions[asking]))
+        count = min(there, times * min(count, there // MOST))
     if not count:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     return draw(questions, keys, drawable, count, params.heldout_turns)
+
+
+def _joined(first: Drawn, more: Drawn) -> Drawn:
+    """The first ones, and those of the others that are none of them."""
+    new = ~np.isin(more[0], first[0])
+    return np.concatenate([first[0], more[0][new]]), np.concatenate([first[1], more[1][new]])
 
 
 def _given_away(items: Items, index: HeldoutIndex, leaks: Mapping[int, Leak], number: int) -> list[int]:

@@ -105,7 +105,7 @@ def _trial(metric: OwnMetric, records: Sequence[Record]) -> Iterator[str]:
             if first != again:
                 yield (
                     f"{metric.files[0]}, line {metric.line}: {metric.name} gave {first} and then {again} for the same answer, "
-                    "expected the same number each time: give what is random in it a seed"
+                    "expected the same number each time: give what is random in it a seed, or it changes its rows"
                 )
                 return
 

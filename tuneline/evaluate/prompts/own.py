@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-FOLDER = Path("evaluation")
-"""In which the file lies."""
+from tuneline.runtime.evaluation_folder import FOLDER, path_of
+
 FIELDS = ("id", "question", "answer")
 
 
@@ -16,12 +16,13 @@ def read_own_prompts(name: str, folder: Path = FOLDER) -> dict[str, tuple[str, s
     Raises ValueError naming file and line of what is no prompt, or an id for the second time; and for a file that is missing
     or holds none.
     """
-    path = folder / name
-    if not path.is_file():
+    try:
+        path = path_of(name, folder)
+    except ValueError as error:
         raise ValueError(
-            f"evaluate.general is {name!r} and {path} is missing, expected JSON lines of {', '.join(FIELDS)}; null is the "
-            "prompts that come with Tuneline"
-        )
+            f"evaluate.general is {name!r}, expected JSON lines of {', '.join(FIELDS)}: {error}; null is the prompts that come "
+            "with Tuneline"
+        ) from None
     prompts: dict[str, tuple[str, str]] = {}
     lines: dict[str, int] = {}
     for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):

@@ -16,13 +16,14 @@ from tuneline.models.chat_format import load_prompter
 from tuneline.models.decoding.asking import Limits, answer, asked
 from tuneline.models.decoding.generate import Generated, plan_batches
 from tuneline.models.loading import load_tokenizer
+from tuneline.scoring.own import MetricError
 from tuneline.train.config.train import Train
 from tuneline.train.process_arguments import Paths
 from tuneline.train.validation.as_evaluated import as_evaluated
 from tuneline.train.validation.cost import cost
 from tuneline.train.validation.curve_metrics import CurveMetric, points, values
 from tuneline.train.validation.items import validation_items
-from tuneline.train.validation.rows import answered_row, right_row
+from tuneline.train.validation.rows import answered_row, empty_row, right_row
 
 
 class Answering:
@@ -68,9 +69,9 @@ class Answering:
         return dict(zip(mine, outputs, strict=True))
 
     def check(self) -> None:
-        """Raises ValueError for a metric that fails at right answers, before hours of training."""
+        """Raises ValueError for a metric that fails at right or at empty answers, before hours of training."""
         if rank() == 0:
-            values(self.metrics, [right_row(record) for record in self.records], self.records)
+            check_metrics(self.metrics, self.records)
 
     def report(self) -> dict[str, Any]:
         """For metrics/speed: what the validations of this start took."""
@@ -100,6 +101,18 @@ def prepare_answering(
     if rank() == 0:
         print(f"train: {cost(params, steps, len(records))}", flush=True)
     return answering
+
+
+def check_metrics(metrics: Sequence[CurveMetric], records: Sequence[Record]) -> None:
+    """Raises ValueError for a metric that fails at right or at empty answers, or has no value of right ones."""
+    values(metrics, [right_row(record) for record in records], records)
+    empty = [empty_row(record) for record in records]
+    for metric in metrics:
+        try:
+            # Of nothing it may have no value.
+            metric.value(empty, records)
+        except MetricError as error:
+            raise ValueError(f"{error} (tried with an empty answer)") from error
 
 
 def rank() -> int:

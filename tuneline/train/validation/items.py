@@ -13,10 +13,11 @@ def validation_items(params: Train, tokens: Tokens, path: Path) -> list[Record]:
     """The train.eval_items records with the smallest sha256 of their ids, in that order, of those that are validated on.
 
     `path` is train.jsonl, whose records the rows of `tokens` are of. A record of which a part is trained on is none, nor is one
-    whose last answer is not to be learnt. The order does not depend on the seed, so that seeds are compared on the same items.
-    Raises ValueError when there is none, or when the two files are not of the same records.
+    whose last answer is not to be learnt. Where data.validation_source gives the rows, seeds are compared on the same items, in
+    the same order; train.eval_fraction draws its rows by the seed. Raises ValueError when there is none, or when the two files
+    are not of the same records.
     """
-    trained, held = split(tokens, params.eval_fraction, params.seed)
+    trained, held = split(tokens, params.eval_fraction, params.seed, params.replay)
     wanted = set(tokens.records[held].tolist()) - set(tokens.records[trained].tolist())
     records = dict(enumerate(read_records(path)))
     if wanted and max(wanted) >= len(records):

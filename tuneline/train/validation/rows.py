@@ -26,6 +26,11 @@ def right_row(record: Record) -> Row:
     return _row(record, Calling(last["content"], list(calls_of(last))), stopped=True)
 
 
+def empty_row(record: Record) -> Row:
+    """As if nothing had been answered, which a model may do at any validation."""
+    return _row(record, Calling("", []), stopped=True)
+
+
 def _row(record: Record, read: Calling, *, stopped: bool) -> Row:
     wanted, tools = reference_texts(record), record["task"] == "tools"
     prediction = answer_with_calls(read.content, read.calls)
