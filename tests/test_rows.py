@@ -15,7 +15,15 @@ from tests.helpers.paths import ROOT
 from tests.helpers.workspace import make_trained, write_records
 from tuneline.cli.app import app
 from tuneline.cli.rows import measure, passes
-from tuneline.cli.rows.findings import Measured, beyond_fence, evidence, find_conflicts, findings, standard_scores
+from tuneline.cli.rows.findings import (
+    Measured,
+    beyond_fence,
+    evidence,
+    find_conflicts,
+    findings,
+    standard_scores,
+    suspicion,
+)
 from tuneline.cli.rows.fit import fits
 from tuneline.cli.rows.items import answer_begin, last_answer_alone, read_items, under_other_prompt
 from tuneline.cli.rows.label_issues import label_issues, label_set_issues
@@ -202,6 +210,30 @@ def test_findings_rank_each_row_once_and_say_why():
     assert "conflict" in found[61].reasons and found[61].conflicts_with == [62]
     assert "unlikely" in found[80].reasons
     assert found[90].label is None
+
+
+def test_a_rare_label_leaves_the_signs_of_the_others_as_they_are():
+    even = plain(30)
+    quality = {row: 0.5 + row / 100 for row in range(30)} | {7: 0.0}
+    whole = suspicion([list(range(30))], even, quality, set(range(30)))
+    # One row has no quality: it is ranked by the rest, and row 7 stays as doubtful.
+    del quality[20]
+    found = suspicion([list(range(30))], even, quality, set(range(30)))
+    assert found[7] == pytest.approx(whole[7], abs=0.5) and np.isfinite(found).all()
+    assert found[7] > suspicion([list(range(30))], even, {}, set(range(30)))[7] + 1
+    signs = [evidence(even.information, even.tokens), even.fit]
+    assert found[20] == pytest.approx(-np.mean([standard_scores(sign)[20] for sign in signs]))
+
+
+def test_overlap_is_no_sign_of_a_label():
+    odd = np.linspace(1, 2, 30)
+    odd[7] = -50
+    groups = [list(range(30))]
+    as_label, as_answer = (suspicion(groups, plain(30, overlap=odd), {}, rows) for rows in (set(range(30)), set()))
+    assert as_label.tolist() == suspicion(groups, plain(30), {}, set(range(30))).tolist()
+    assert as_answer.argmax() == 7 != as_label.argmax()
+    records = [record(row, f"问{row}", "内科", "label") for row in range(30)]
+    assert findings(records, plain(30, overlap=odd), 0.1)[7].rank > 1
 
 
 def test_the_page_lists_reasons_and_proposes_what_to_leave_out(browser, tmp_path):

@@ -44,7 +44,7 @@ def results(gains: dict, shares=(1.0,), seeds=(17, 18, 19), slope: float = 0.0, 
                 level = difficulty + luck[seed] + gain + slope * doublings + bend * doublings**2
                 values = level + source.normal(0, 1, ITEMS)
                 scores = {"rouge_l": {f"s:{n}": float(value) for n, value in enumerate(values)}}
-                found.append(Result(run_of(changes, share, seed), scores, round(400 * share), 10.0))
+                found.append(Result(run_of(changes, share, seed), scores, round(400 * share), 10.0, {}))
     return found
 
 

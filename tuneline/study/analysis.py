@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tuneline.formats.metrics import METRICS, main_metric
+from tuneline.formats.metrics import Metric, main_metric
 from tuneline.study.crossed import Estimate, Matrix, crossed, holm
 from tuneline.study.results import Table
 from tuneline.study.space import Changes
@@ -28,11 +28,16 @@ class Comparison(NamedTuple):
     difference: Estimate | None
     """To the parameters as they are, seed by seed and item by item; None of those themselves, or without a common seed."""
     adjusted: float | None
-    """p of the difference, adjusted (Holm) for all differences of the study."""
+    """p of the difference, adjusted (Holm) for all differences of the study that can be judged; None of those that can't."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether something can be said of luck: one seed tells nothing of it."""
+        return self.difference is not None and self.difference.seeds > 1
 
     @property
     def sure(self) -> bool:
-        return self.adjusted is not None and self.adjusted < SURE
+        return self.judged and self.adjusted is not None and self.adjusted < SURE
 
 
 class Curve(NamedTuple):
@@ -46,7 +51,7 @@ class Curve(NamedTuple):
     bends: bool
     """Whether the points are on no line, beyond chance."""
     checked: bool
-    """Whether there are enough points to see that."""
+    """Whether there are enough points, and seeds, to see that."""
 
 
 class Winner(NamedTuple):
@@ -66,11 +71,15 @@ class Analysis(NamedTuple):
     winner: Winner | None
     others: dict[str, list[Comparison]]
     """The same of the other metrics, whose p is adjusted by nothing."""
+    known: Mapping[str, Metric]
+    """All metrics by name, the project's own among them."""
+    left_out: Mapping[str, str]
+    """As of a table."""
 
 
-def sign(metric: str) -> float:
-    """1 where more is better, else -1; a project's own metric says nothing here, and more is taken to be better."""
-    return -1.0 if metric in METRICS and METRICS[metric].higher_is_better is False else 1.0
+def sign(metric: Metric) -> float:
+    """1 where more is better, else -1."""
+    return -1.0 if metric.higher_is_better is False else 1.0
 
 
 def analyse(table: Table, metric: str | None = None) -> Analysis:
@@ -80,7 +89,8 @@ def analyse(table: Table, metric: str | None = None) -> Analysis:
         raise ValueError(f"--metric is {chosen!r}, expected one of {', '.join(table.metrics)}")
     curves = [found for one in table.configurations if (found := curve(table, chosen, one))]
     others = {name: compare_all(table, name) for name in table.metrics if name != chosen and table.items[name]}
-    return Analysis(chosen, compare_all(table, chosen), curves, winner(table, chosen), others)
+    best = winner(table, chosen)
+    return Analysis(chosen, compare_all(table, chosen), curves, best, others, table.known, table.left_out)
 
 
 def compare_all(table: Table, metric: str) -> list[Comparison]:
@@ -89,8 +99,8 @@ def compare_all(table: Table, metric: str) -> list[Comparison]:
     for share in reversed(table.shares):
         cells = [(one, share) for one in table.configurations if table.seeds((one, share))]
         rows = [_comparison(table, metric, cell) for cell in cells]
-        found += sorted(rows, key=lambda row: -sign(metric) * row.level.value)
-    told = [row for row in found if row.difference]
+        found += sorted(rows, key=lambda row: -sign(table.known[metric]) * row.level.value)
+    told = [row for row in found if row.judged]
     adjusted = dict(zip(map(id, told), holm([row.difference.p for row in told if row.difference]), strict=True))
     return [row._replace(adjusted=adjusted.get(id(row))) for row in found]
 
@@ -112,11 +122,12 @@ def curve(table: Table, metric: str, configuration: Changes) -> Curve | None:
     levels = [crossed(values) for cell in cells if (values := table.values(metric, {cell: 1.0})) is not None]
     if len(set(rows)) < len(rows):
         return None
-    bent = len(cells) > 2 and _bends(table, metric, cells, rows)
+    checked = len(cells) > 2 and len(table.seeds(*cells)) > 1
+    bent = checked and _bends(table, metric, cells, rows)
     used = slice(-2, None) if bent else slice(None)
     gain = table.values(metric, dict(zip(cells[used], slope_weights(rows[used]), strict=True)))
     assert gain is not None
-    return Curve(configuration, list(zip(rows, levels, strict=True)), crossed(gain), bent, len(cells) > 2)
+    return Curve(configuration, list(zip(rows, levels, strict=True)), crossed(gain), bent, checked)
 
 
 def slope_weights(rows: Sequence[int]) -> list[float]:
@@ -160,7 +171,7 @@ def winner(table: Table, metric: str) -> Winner | None:
         order = source.permutation(size)
         choose, judge = order[: size // 2], order[size // 2 :]
         left.append(gains[gains[:, choose].mean(axis=1).argmax()][judge].mean())
-    turned = sign(metric)
+    turned = sign(table.known[metric])
     honest = float(np.mean(left)) if left else 0.0
     return Winner(cells[best][0], turned * float(gains[best].mean()), turned * honest)
 
@@ -169,14 +180,17 @@ def _gains(table: Table, metric: str, cell: tuple[Changes, float]) -> Matrix:
     """[items], the more the better, over the seeds that both have."""
     values = table.values(metric, {cell: 1.0, (PLAIN, cell[1]): -1.0})
     assert values is not None
-    return np.asarray(sign(metric) * values.mean(axis=0))
+    return np.asarray(sign(table.known[metric]) * values.mean(axis=0))
 
 
 def to_json(analysis: Analysis) -> dict[str, Any]:
     """The figures of a page, rounded."""
 
     def estimate(found: Estimate | None) -> dict[str, Any] | None:
-        return found and {name: _rounded(value) for name, value in found._asdict().items()}
+        if found is None:
+            return None
+        figures = found._asdict() | {"seed_spread": found.seed_spread}
+        return {name: _rounded(value) for name, value in figures.items()}
 
     def comparison(row: Comparison) -> dict[str, Any]:
         figures: Mapping[str, Any] = {"level": estimate(row.level), "difference": estimate(row.difference)}
@@ -198,6 +212,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "winner": analysis.winner
         and {"changes": dict(analysis.winner.configuration), "seen": _rounded(analysis.winner.seen)}
         | {"on_other_items": _rounded(analysis.winner.honest)},
+        "left_out": dict(analysis.left_out),
         "others": {name: [comparison(row) for row in rows] for name, rows in analysis.others.items()},
     }
 

@@ -30,8 +30,22 @@ class Estimate(NamedTuple):
     p: float
     seeds: int
     items: int
-    seed_spread: float | None
-    """Standard deviation of the mean over all items from seed to seed, noise of the items taken off; None of one seed."""
+    seed_variance: float | None
+    """Of the mean over these items from seed to seed, noise taken off, unbiased: below 0 by chance where seeds matter little.
+    None of one seed."""
+
+    @property
+    def seed_spread(self) -> float | None:
+        """Standard deviation of the same; None of one seed."""
+        return None if self.seed_variance is None else max(self.seed_variance, 0.0) ** 0.5
+
+
+class MeanSquares(NamedTuple):
+    """Of a two-way layout."""
+
+    seeds: float
+    items: float
+    noise: float
 
 
 class Parts(NamedTuple):
@@ -61,13 +75,33 @@ def crossed(values: Matrix) -> Estimate:
     """
     parts, mean = variance_parts(values), float(values.mean())
     seeds, items = values.shape
-    spread = float(np.sqrt(parts.seeds * seeds)) if seeds > 1 else None
+    luck = seed_variance(values)
     error = float(np.sqrt(parts.seeds + parts.items))
     if not error:
         # Nothing varies: the interval is the point.
-        return Estimate(mean, mean, mean, 1.0 if mean == 0 else SMALLEST, seeds, items, spread)
+        return Estimate(mean, mean, mean, 1.0 if mean == 0 else SMALLEST, seeds, items, luck)
     half = half_width(parts)
-    return Estimate(mean, mean - half, mean + half, p_value(parts, abs(mean) / error), seeds, items, spread)
+    return Estimate(mean, mean - half, mean + half, p_value(parts, abs(mean) / error), seeds, items, luck)
+
+
+def seed_variance(values: Matrix) -> float | None:
+    """Of the mean over these items from seed to seed, noise taken off where there are items to tell it by; unclamped."""
+    seeds, items = values.shape
+    if seeds == 1:
+        return None
+    if items == 1:
+        return float(values.var(ddof=1))
+    found = mean_squares(values)
+    return (found.seeds - found.noise) / items
+
+
+def mean_squares(values: Matrix) -> MeanSquares:
+    """Of a matrix of two seeds and two items or more."""
+    seeds, items = values.shape
+    rows, columns = values.mean(axis=1), values.mean(axis=0)
+    rest = values - rows[:, None] - columns[None, :] + values.mean()
+    noise = float((rest**2).sum()) / ((seeds - 1) * (items - 1))
+    return MeanSquares(items * float(rows.var(ddof=1)), seeds * float(columns.var(ddof=1)), noise)
 
 
 def half_width(parts: Parts) -> float:
@@ -83,15 +117,11 @@ def variance_parts(values: Matrix) -> Parts:
     both, most from the part that it is nearly all of.
     """
     seeds, items = values.shape
-    rows, columns = values.mean(axis=1), values.mean(axis=0)
     if seeds == 1 or items == 1:
         line = values.ravel()
         spread = float(line.var(ddof=1)) / line.size if line.size > 1 else 0.0
         return Parts(0.0, spread, 1, max(items - 1, 1)) if seeds == 1 else Parts(spread, 0.0, seeds - 1, 1)
-    of_seeds = items * float(rows.var(ddof=1))
-    of_items = seeds * float(columns.var(ddof=1))
-    rest = values - rows[:, None] - columns[None, :] + values.mean()
-    noise = float((rest**2).sum()) / ((seeds - 1) * (items - 1))
+    of_seeds, of_items, noise = mean_squares(values)
     taken = noise * min(1.0, noise / of_seeds) ** SHARPNESS if of_seeds else 0.0
     return Parts(
         max(of_seeds - taken, 0.0) / values.size,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from tuneline.evaluate.revisions import PREDICTIONS, content
 from tuneline.runtime.params import PARAMS, read_yaml
 from tuneline.study.plan import Run, experiment_name
 
@@ -23,8 +24,8 @@ TEMPORARY = Path(".dvc/tmp/exps")
 """Where DVC runs those that are not in the workspace."""
 NOT_RESULTS = ("apply", "celery", "exec", "temp", "stash")
 """Of git's references below refs/exps, what is DVC's own bookkeeping."""
-PREDICTIONS = "metrics/predictions.jsonl"
-TOKENS = "metrics/tokenize.json"
+DETAILS = "metrics/eval_details.json"
+COUNTS = "metrics/tokenize.json"
 SET_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
@@ -103,22 +104,17 @@ def _folder_of(process: psutil.Process) -> str:
 
 def read_rows(revision: str) -> list[dict[str, Any]]:
     """Lines of predictions.jsonl of a revision. Raises ValueError where DVC's cache does not have them."""
-    import dvc.api
-    from dvc.exceptions import DvcException
+    return [json.loads(line) for line in content(PREDICTIONS, revision).split("\n") if line]
 
-    try:
-        text = str(dvc.api.read(PREDICTIONS, rev=revision, encoding="utf-8"))
-    except (DvcException, FileNotFoundError) as error:
-        raise ValueError(
-            f"{PREDICTIONS} of the experiment {revision[:10]} can't be read ({error}): get it with `dvc exp pull`, or remove "
-            "the experiment (`dvc exp remove`), and it is run again"
-        ) from None
-    return [json.loads(line) for line in text.splitlines() if line]
+
+def own_metrics(revision: str) -> dict[str, Any]:
+    """The project's metrics of a revision, by name, as eval_details.json describes them."""
+    return dict(json.loads(content(DETAILS, revision)).get("own", {}))
 
 
 def training_rows(revision: str) -> int:
     """Rows that a run trained on in an epoch."""
-    counts = json.loads(git("show", f"{revision}:{TOKENS}"))
+    counts = json.loads(git("show", f"{revision}:{COUNTS}"))
     return int(counts["rows_per_epoch"])
 
 

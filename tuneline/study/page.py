@@ -1,13 +1,13 @@
 """The page of a study: what is more than luck, what more rows would bring, and every configuration with its intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.evaluate.page.figures import p_value
 from tuneline.evaluate.page.glossary import METRIC_ENTRIES
 from tuneline.formats.html import Text, render
-from tuneline.formats.metrics import METRICS
+from tuneline.formats.metrics import Metric
 from tuneline.study.analysis import PLAIN, Analysis, Comparison, Curve, sign
 from tuneline.study.crossed import Estimate
 from tuneline.study.plan import Run, title
@@ -36,8 +36,10 @@ def page(analysis: Analysis, state: State) -> str:
         state=state,
         analysis=analysis,
         headline=headline(analysis),
-        metric=metric_title(analysis.metric),
-        titles={name: metric_title(name) for name in analysis.others},
+        metric=metric_title(analysis.metric, analysis.known),
+        known=analysis.known,
+        titles={name: metric_title(name, analysis.known) for name in analysis.others},
+        left_out=left_out_sentences(analysis),
         shown=shown,
         signed=signed,
         interval=interval,
@@ -55,40 +57,55 @@ def page(analysis: Analysis, state: State) -> str:
     )
 
 
-def metric_title(name: str) -> Text:
+def metric_title(name: str, known: Mapping[str, Metric]) -> Text:
     if name in METRIC_ENTRIES:
         return METRIC_ENTRIES[name].title
-    text = METRICS[name].title if name in METRICS else name
+    text = known[name].title if name in known else name
     return Text(text, text)
+
+
+WHY = {
+    "rows": Text("it is of all rows, and has no values of items to compare", "它针对全部题目计算，没有逐题数值可比较"),
+    "runs": Text("not all runs have it by the same definition", "并非所有运行都有定义相同的该指标"),
+    "values": Text("no item has a value in every run", "没有题目在每次运行中都有数值"),
+}
+
+
+def left_out_sentences(analysis: Analysis) -> list[Text]:
+    """The project's metrics that are in no table, and why."""
+    return [
+        Text(f"{name} is not in a study: {WHY[why].en}.", f"{name} 不在研究之中：{WHY[why].zh}。")
+        for name, why in analysis.left_out.items()
+    ]
 
 
 def configuration_title(changes: Changes) -> Text:
     return Text(title(changes), title(changes) if changes else "params.yaml 现有参数")
 
 
-def digits(metric: str) -> int:
-    """After the point: 1 of what goes to a hundred, 3 of nats, and of a metric of the project."""
-    return 1 if metric in METRICS and METRICS[metric].unit in ("%", "0–100") else 3
+def digits(metric: Metric) -> int:
+    """After the point: 1 of what goes to a hundred, 3 of all else."""
+    return 1 if metric.unit in ("%", "0–100") else 3
 
 
-def shown(metric: str, value: float) -> str:
+def shown(metric: Metric, value: float) -> str:
     return f"{value:.{digits(metric)}f}".replace("-", "−")
 
 
-def signed(metric: str, value: float) -> str:
+def signed(metric: Metric, value: float) -> str:
     text = f"{value:+.{digits(metric)}f}".replace("-", "−")
     return text if float(text.replace("−", "-")) else text.lstrip("+−")
 
 
-def interval(metric: str, found: Estimate) -> str:
+def interval(metric: Metric, found: Estimate) -> str:
     return f"{shown(metric, found.low)} … {shown(metric, found.high)}"
 
 
-def difference_interval(metric: str, found: Estimate) -> str:
+def difference_interval(metric: Metric, found: Estimate) -> str:
     return f"{signed(metric, found.low)} … {signed(metric, found.high)}"
 
 
-def tone(metric: str, row: Comparison) -> str:
+def tone(metric: Metric, row: Comparison) -> str:
     """`good` or `bad` where a difference holds after correction."""
     if row.difference is None or not row.sure:
         return ""
@@ -97,41 +114,47 @@ def tone(metric: str, row: Comparison) -> str:
 
 def headline(analysis: Analysis) -> Text:
     """What holds after correction, in a sentence."""
-    told = [row for row in analysis.comparisons if row.difference]
-    better = [row for row in told if tone(analysis.metric, row) == "good"]
-    worse = [row for row in told if tone(analysis.metric, row) == "bad"]
+    metric, told = analysis.known[analysis.metric], [row for row in analysis.comparisons if row.difference]
+    judged = [row for row in told if row.judged]
     if not told:
         return Text("One configuration: nothing to compare", "只有一个配置，没有可比较的对象")
+    if not judged:
+        return Text("One seed: nothing can be said of luck", "只有一个随机种子：无法判断是否出于偶然")
+    single, rest = len(told) - len(judged), Text("", "")
+    if single:
+        rest = Text(f"; {single} more rest on one seed, and say nothing", f"；另有 {single} 处只有一个种子，无法判断")
+    better = [row for row in judged if tone(metric, row) == "good"]
+    worse = [row for row in judged if tone(metric, row) == "bad"]
     if not better and not worse:
         return Text(
-            f"None of {len(told)} differences is more than luck of seed and items could bring",
-            f"{len(told)} 处差异均未超出随机种子与题目可能带来的偶然",
+            f"None of {len(judged)} differences is more than luck of seed and items could bring{rest.en}",
+            f"{len(judged)} 处差异均未超出随机种子与题目可能带来的偶然{rest.zh}",
         )
-    best = max(better or worse, key=lambda row: sign(analysis.metric) * (row.difference or row.level).value)
+    best = max(better or worse, key=lambda row: sign(metric) * (row.difference or row.level).value)
     assert best.difference is not None
-    name, gain = configuration_title(best.configuration), signed(analysis.metric, best.difference.value)
+    name, gain = configuration_title(best.configuration), signed(metric, best.difference.value)
     return Text(
-        f"{len(better)} of {len(told)} differences are better beyond luck, {len(worse)} worse; {name.en}: {gain}",
-        f"{len(told)} 处差异中，{len(better)} 处确实更好，{len(worse)} 处确实更差；{name.zh}：{gain}",
+        f"{len(better)} of {len(judged)} differences are better beyond luck, {len(worse)} worse; {name.en}: {gain}{rest.en}",
+        f"{len(judged)} 处差异中，{len(better)} 处确实更好，{len(worse)} 处确实更差；{name.zh}：{gain}{rest.zh}",
     )
 
 
 def luck_sentence(analysis: Analysis) -> Text | None:
     """How far two runs are apart that differ in nothing but their seed."""
-    spreads = [row.level.seed_spread for row in analysis.comparisons if row.level.seed_spread is not None]
-    if not spreads:
+    found = [row.level.seed_variance for row in analysis.comparisons if row.level.seed_variance is not None]
+    if not found:
         return Text(
             "One seed: the intervals are over items alone, and say nothing of the luck of the seed. Give --seeds 17 18 19.",
             "只有一个随机种子：区间只涵盖题目，不反映种子带来的偶然。请给出 --seeds 17 18 19。",
         )
-    typical = shown(analysis.metric, (sum(spread**2 for spread in spreads) / len(spreads)) ** 0.5)
+    typical = shown(analysis.known[analysis.metric], max(sum(found) / len(found), 0.0) ** 0.5)
     return Text(
         f"From seed to seed the same configuration varies by {typical} (standard deviation, beside the noise of the items).",
         f"同一配置换随机种子时的波动为 {typical}（标准差，已扣除题目噪声）。",
     )
 
 
-def curve_sentence(metric: str, curve: Curve) -> Text:
+def curve_sentence(metric: Metric, curve: Curve) -> Text:
     """Twice the rows: +x (low … high), and how far to trust it."""
     found = curve.doubling
     gain = f"{signed(metric, found.value)} ({difference_interval(metric, found)})"
@@ -141,6 +164,11 @@ def curve_sentence(metric: str, curve: Curve) -> Text:
         how = Text(
             "by a line over the logarithm of the rows, which the points do not contradict",
             "按行数对数的直线估计，各点与之不矛盾",
+        )
+    elif found.seeds == 1:
+        how = Text(
+            "one seed: the interval is over items alone, and nothing can be said of luck",
+            "只有一个种子：区间只涵盖题目，无法判断偶然",
         )
     else:
         how = Text("two points can't show whether the curve bends", "两个点看不出曲线是否弯曲")
@@ -154,7 +182,7 @@ def winner_sentence(analysis: Analysis) -> Text | None:
     found = analysis.winner
     if found is None:
         return None
-    seen, honest = (signed(analysis.metric, value) for value in (found.seen, found.honest))
+    seen, honest = (signed(analysis.known[analysis.metric], value) for value in (found.seen, found.honest))
     name = configuration_title(found.configuration)
     return Text(
         f"{name.en} gained most: {seen}. The best of many looks better than it is: chosen by one half of the items and judged "

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 INPUTS = ("dvc.yaml", "data/raw", "evaluation")
 """What determines results, beside parameters and code."""
 SHARE = "data.train_share"
+HELDOUT = ("seed", "heldout", "heldout_source", "heldout_turns", "sources")
+"""Keys of `data` that choose the held-out items."""
 DIGITS = 10
 """Of a run's key in the name of its experiment."""
 
@@ -45,9 +47,7 @@ def make_runs(configurations: Sequence[Changes], shares: Sequence[float], seeds:
     The parameters as they are come first. Runs that come to the same parameters are one. Raises ValueError for parameters that
     no stage would take.
     """
-    for key, option in {"train.seed": "--seeds", SHARE: "--shares"}.items():
-        if any(key == name for changes in configurations for name, _ in changes):
-            raise ValueError(f"-S {key} is given, expected {option} for it")
+    check_keys({name for changes in configurations for name, _ in changes})
     params, made_of = read_params(), inputs_digest()
     documents = {changes: changed(changes) for changes in dict.fromkeys([(), *configurations])}
     runs: dict[str, Run] = {}
@@ -61,6 +61,20 @@ def make_runs(configurations: Sequence[Changes], shares: Sequence[float], seeds:
     return list(runs.values())
 
 
+def check_keys(keys: Iterable[str]) -> None:
+    """Raises ValueError for a parameter that has an option of its own, or that would give runs other held-out items."""
+    options = {"train.seed": "--seeds", SHARE: "--shares"}
+    for key in sorted(keys):
+        section, name, *_ = key.split(".")
+        if key in options:
+            raise ValueError(f"-S {key} is given, expected {options[key]} for it")
+        if section == "data" and name in HELDOUT:
+            raise ValueError(
+                f"-S {key} is given and chooses the held-out items, which a study's runs share: expected other parameters, and "
+                f"data.{name} set in {PARAMS} for all runs"
+            )
+
+
 def make_run(
     changes: Changes, share: float, seed: int, document: dict[str, Any], params: dict[str, Any], made_of: str
 ) -> Run:
@@ -71,7 +85,7 @@ def make_run(
         overrides.append(f"train.seed={seed}")
     if share != params["data"].get("train_share", 1.0):
         # Parameters of an earlier version have no such key.
-        overrides.append(f"{'' if 'train_share' in params['data'] else '+'}{SHARE}={share:g}")
+        overrides.append(f"{'' if 'train_share' in params['data'] else '+'}{SHARE}={share!r}")
     return Run(changes, share, seed, key, document, tuple(overrides))
 
 

@@ -1,15 +1,16 @@
 """Results of a study's runs: scores by item, read from DVC once and kept beside the logs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tuneline.formats.metrics import known_metrics
 from tuneline.runtime.atomic import write_json
 from tuneline.study.crossed import Matrix
-from tuneline.study.experiments import read_rows, training_rows
+from tuneline.study.experiments import own_metrics, read_rows, training_rows
 from tuneline.study.plan import Run, describe
 from tuneline.study.scores import item_scores
 
@@ -19,22 +20,25 @@ class Result(NamedTuple):
 
     run: Run
     scores: dict[str, dict[str, float]]
-    """{metric: {id of an item: value}}."""
+    """{metric: {id of an item: value}}; a metric of the project may have no value of some items."""
     rows: int
     """It trained on in an epoch."""
     seconds: float | None
     """It took; None of one that another machine ran."""
+    own: Mapping[str, Any]
+    """The project's metrics, as eval_details.json describes them."""
 
 
 def read_result(run: Run, revision: str, folder: Path, seconds: float | None = None) -> Result:
     """Scores of a run's experiment; `folder` keeps them, since a key stands for one result."""
     path = folder / f"{run.key[:10]}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if kept.get("revision") != revision:
-        scores = item_scores(read_rows(revision))
-        kept = {"revision": revision, "scores": scores, "rows": training_rows(revision), "seconds": seconds}
+    if kept.get("revision") != revision or "own" not in kept:
+        scores, own = item_scores(read_rows(revision)), own_metrics(revision)
+        took = kept.get("seconds") if seconds is None and kept.get("revision") == revision else seconds
+        kept = {"revision": revision, "scores": scores, "rows": training_rows(revision), "seconds": took, "own": own}
         write_json(path, kept)
-    return Result(run, kept["scores"], kept["rows"], kept["seconds"])
+    return Result(run, kept["scores"], kept["rows"], kept["seconds"], kept["own"])
 
 
 class Table:
@@ -45,15 +49,29 @@ class Table:
         self.results = {(one.run.configuration, one.run.share, one.run.seed): one for one in results}
         self.shares = sorted({one.run.share for one in results})
         self.configurations = sorted({one.run.configuration for one in results})
+        own = same_own([one.own for one in results])
+        self.known = known_metrics({"own": own})
+        """All metrics by name, those of the project among them."""
         scores = [one.scores for one in results]
-        self.metrics = [name for name in scores[0] if all(name in one for one in scores)]
-        self.items = {name: sorted(scores[0][name]) for name in self.metrics}
+        shared = [name for name in scores[0] if name in self.known and all(name in one for one in scores)]
+        self.items = {name: sorted(set.intersection(*(set(one[name]) for one in scores))) for name in shared}
+        self.metrics = [name for name in shared if self.items[name]]
+        every = dict.fromkeys(name for one in results for name in one.own)
+        self.left_out = {name: self._why(name) for name in every if name not in self.metrics}
+        """Metrics of the project that can't be compared, with the reason: `rows`, `runs` or `values`."""
+        ours = [name for name in self.metrics if name not in own]
         for one in results:
-            if any(one.scores[name].keys() != scores[0][name].keys() for name in self.metrics):
+            if any(one.scores[name].keys() != scores[0][name].keys() for name in ours):
                 raise ValueError(
                     f"{describe(one.run)} has other held-out items than {describe(results[0].run)}: expected the same ones, so "
                     "leave data.heldout, data.seed and the sources alone in a study"
                 )
+
+    def _why(self, name: str) -> str:
+        """What a metric lacks: values of items, the same definition in all runs, or an item with a value in all of them."""
+        if any(one.own[name]["corpus"] for one in self.results.values() if name in one.own):
+            return "rows"
+        return "values" if name in self.known else "runs"
 
     def seeds(self, *cells: tuple[Any, float]) -> list[int]:
         """Those with a result in every one of these cells (configuration, share)."""
@@ -74,3 +92,13 @@ class Table:
     def rows(self, configuration: Any, share: float) -> int:
         """Training rows of a cell."""
         return next(one.rows for (c, s, _), one in self.results.items() if (c, s) == (configuration, share))
+
+
+def same_own(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the project's metrics, as each run describes them, those that all have in one version."""
+    first, *others = described
+    return {
+        name: one
+        for name, one in first.items()
+        if all(other.get(name, {}).get("version") == one["version"] for other in others)
+    }

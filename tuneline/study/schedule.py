@@ -24,18 +24,32 @@ class Times(NamedTuple):
     """Evaluation, and what DVC takes."""
     source: str
     """Where they are from, for a sentence."""
+    rows: int | None = None
+    """Rows of an epoch of theirs; None where nothing tells them."""
 
-    def of(self, run: Run, plain: Mapping[str, Any]) -> float:
-        """Of a run; `plain` are the parameters that the times are of."""
-        return self.rest + self.training * work(run.document) / work(plain)
+    def of(self, run: Run, plain: Mapping[str, Any]) -> float | None:
+        """Of a run; `plain` are the parameters that the times are of.
+
+        None where one has epochs, the other steps, and `rows` is None.
+        """
+        share = plain["data"].get("train_share", 1.0)
+        # Of two that have epochs, the rows of one are nothing to the ratio.
+        rows = 1.0 if not (in_steps(run.document) or in_steps(plain)) else self.rows and self.rows / share
+        part, whole = work(run.document, rows), work(plain, rows)
+        return None if part is None or whole is None else self.rest + self.training * part / whole
 
 
-def work(document: Mapping[str, Any]) -> float:
-    """What training goes through, in epochs of all rows, or in rows where it is a number of steps."""
+def in_steps(document: Mapping[str, Any]) -> bool:
+    """Whether training is a number of steps, and not of epochs."""
+    return bool(document["train"].get("max_steps"))
+
+
+def work(document: Mapping[str, Any], rows: float | None) -> float | None:
+    """Rows that training goes through; `rows` are those of an epoch of the whole data, and None of epochs without them."""
     train = document["train"]
-    if train.get("max_steps"):
+    if in_steps(document):
         return float(train["max_steps"] * train["batch_size"])
-    return float(train["epochs"] * document["data"].get("train_share", 1.0))
+    return None if rows is None else float(train["epochs"] * document["data"].get("train_share", 1.0) * rows)
 
 
 def fitting(

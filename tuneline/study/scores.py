@@ -12,6 +12,7 @@ import numpy as np
 from tuneline.formats.metrics import MAIN_METRICS, METRICS
 from tuneline.scoring.counted import counted
 from tuneline.scoring.counts import CORPUS_METRICS, Array, CorpusMetric, classes_of, merge_others, tensor
+from tuneline.scoring.own import load_metrics
 
 Row = dict[str, Any]
 """A line of predictions.jsonl."""
@@ -23,7 +24,8 @@ BESIDE = ("nll_per_char",)
 def item_scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """{metric: {id of an item: value}} of the tuned model's answers, by which the mean over items is the metric.
 
-    Metrics are those that a model is judged by, the NLL, and all that the project defines itself.
+    Metrics are those that a model is judged by, the NLL, and all of an item that the project defines itself: of the items that
+    these have a value of.
     """
     result = {}
     tasks = {row["task"] for row in rows}
@@ -35,9 +37,24 @@ def item_scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     judged = [name for name in MAIN_METRICS if METRICS[name].task is None]
     for name in (*judged, *own, *BESIDE):
         found = {row["id"]: row["scores"][SIDE].get(name) for row in rows}
-        if all(value is not None for value in found.values()):
-            result[name] = {key: float(value) for key, value in found.items()}
+        valued = {key: float(value) for key, value in found.items() if value is not None}
+        if name in own or len(valued) == len(found):
+            result[name] = valued
     return result
+
+
+def check_metric(name: str | None, specs: Sequence[str]) -> None:
+    """Raises ValueError for a metric that a study can't judge by; `specs` are the project's own, as in params.yaml."""
+    ours = (*MAIN_METRICS, *BESIDE)
+    if name is None or name in ours:
+        return
+    own = {one.name: one for one in load_metrics(specs)}
+    if name not in own:
+        raise ValueError(f"--metric is {name!r}, expected one of {', '.join([*ours, *own])}")
+    if own[name].corpus:
+        raise ValueError(
+            f"--metric is {name}, which is of all rows: expected one of items, whose luck can be told, such as {ours[-2]}"
+        )
 
 
 def counts_of(rows: Sequence[Row], name: str) -> Array:

@@ -1,7 +1,7 @@
 """Findings on training rows: which are conflicts, outliers, unlikely, doubtfully labelled, or at odds with their question."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from tuneline.formats.records import Record, answer, normalise
 
 KINDS = ("mismatch", "label", "conflict", "unlikely", "outlier")
 """Reasons for a row to be listed, the most telling first."""
+LABEL_TASKS = ("label", "labels")
 NEIGHBOURS = 10
 COMPARED = 20_000
 """Rows that neighbours are sought among, drawn; all where there are fewer."""
@@ -59,7 +60,8 @@ def findings(records: Sequence[Record], measured: Measured, share: float) -> lis
     """One a row; the first `share` of the ranking are a mismatch."""
     groups = by_source(records)
     labels = doubtful_labels(records, measured.prompt)
-    score = suspicion(groups, measured, {row: issue.quality for row, issue in labels.items()})
+    labelled = {row for row, record in enumerate(records) if record["task"] in LABEL_TASKS}
+    score = suspicion(groups, measured, {row: issue.quality for row, issue in labels.items()}, labelled)
     order = sorted(range(len(records)), key=lambda row: (-score[row], records[row]["id"]))
     ranks = {row: rank for rank, row in enumerate(order, start=1)}
     conflicts = find_conflicts(records)
@@ -90,22 +92,34 @@ def by_source(records: Sequence[Record]) -> list[list[int]]:
     return list(groups.values())
 
 
-def suspicion(groups: Iterable[list[int]], measured: Measured, quality: Mapping[int, float]) -> Floats:
-    """How much speaks against a row's answer being its question's: the mean of what there is, each as a score within its group.
+def suspicion(
+    groups: Iterable[list[int]], measured: Measured, quality: Mapping[int, float], labelled: Set[int]
+) -> Floats:
+    """How much speaks against a row's answer being its question's: the mean of its scores, each within its group.
 
-    quality: of the label, from 0 to 1, of rows that have one.
+    quality: of the label, from 0 to 1, of rows that have one, which those of rare labels have not. labelled: rows whose answer
+    is a label or a set of them, which no question has to say: there the overlap tells nothing.
     """
     score = np.zeros(len(measured.information))
     for group in groups:
         signs = [
             standard_scores(evidence(measured.information[group], measured.tokens[group])),
             standard_scores(measured.fit[group]),
-            standard_scores(measured.overlap[group]),
         ]
-        if all(row in quality for row in group):
-            signs.append(standard_scores(np.array([quality[row] for row in group])))
-        score[group] = -np.mean(signs, 0)
+        if labelled.isdisjoint(group):
+            signs.append(standard_scores(measured.overlap[group]))
+        if any(row in quality for row in group):
+            signs.append(known_scores(np.array([quality.get(row, np.nan) for row in group])))
+        score[group] = -np.nanmean(signs, 0)
     return score
+
+
+def known_scores(values: Floats) -> Floats:
+    """Standard scores of the values that are there, by these alone; nan stays nan."""
+    known = ~np.isnan(values)
+    result = np.full_like(values, np.nan)
+    result[known] = standard_scores(values[known])
+    return result
 
 
 def evidence(information: Floats, tokens: NDArray[np.int64]) -> Floats:
@@ -150,7 +164,7 @@ def doubtful_labels(records: Sequence[Record], states: NDArray[np.float32]) -> d
     found: dict[int, LabelIssue] = {}
     for group in by_source(records):
         task = records[group[0]]["task"]
-        if task not in ("label", "labels"):
+        if task not in LABEL_TASKS:
             continue
         answers = [answer(records[row]) for row in group]
         issues = (label_issues if task == "label" else label_set_issues)(answers, states[group])

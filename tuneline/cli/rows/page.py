@@ -58,9 +58,9 @@ def kinds(share: float) -> dict[str, Entry]:
         Entry(
             Text("Answer of another question?", "答非所问？"),
             Text(
-                f"The {share:.0%} of all rows whose answer belongs to its question least, by information, fit and overlap, and "
-                "by the label's quality where it is one: swapped, shifted by a line, pasted twice.",
-                f"按信息量、契合度与重合度（标签任务另计标签质量）排序，回答与问题最不相符的 {share:.0%}："
+                f"The {share:.0%} of all rows whose answer belongs to its question least, by information, fit and overlap, or "
+                "of a label by its quality in place of overlap: swapped, shifted by a line, pasted twice.",
+                f"按信息量、契合度与重合度（标签任务以标签质量代替重合度）排序，回答与问题最不相符的 {share:.0%}："
                 "答案错位、错行或重复粘贴。",
             ),
         ),

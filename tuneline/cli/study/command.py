@@ -49,11 +49,13 @@ def study(
     in params.yaml are always among the configurations: the others are compared with them.
     """
     from tuneline.data.config import Data
+    from tuneline.evaluate.config import Evaluate
     from tuneline.runtime.locks import exclusive_lock
     from tuneline.runtime.machine import choose_accelerator
     from tuneline.runtime.params import load, read_params
     from tuneline.study.plan import check_name, make_runs, write_plan
     from tuneline.study.schedule import read_budget
+    from tuneline.study.scores import check_metric
     from tuneline.train.config.train import Train
 
     choose_accelerator()
@@ -62,6 +64,7 @@ def study(
     numbers = read_numbers(seeds or [], "seeds", int) or [load(Train).seed]
     parts = read_numbers(shares or [], "shares", float) or [load(Data).train_share]
     limit = None if budget is None else read_budget(budget)
+    check_metric(metric, load(Evaluate).metrics)
     runs = make_runs(drawn, parts, numbers)
     with nullcontext() if dry_run else exclusive_lock(LOGS / name / ".lock", f"the study {name} is run"):
         if not dry_run:
@@ -95,10 +98,12 @@ class Study:
 
         waiting = [run for run in self.runs if run.key not in self.revisions]
         times = estimate(trying=dry_run or self.budget is not None) if waiting else None
-        expected = {run.key: times.of(run, self.params) for run in waiting} if times else {}
-        if self.budget is not None and waiting and times is None:
+        found = {run.key: times.of(run, self.params) for run in waiting} if times else {}
+        expected = {key: seconds for key, seconds in found.items() if seconds is not None}
+        if self.budget is not None and len(expected) < len(waiting):
             raise ValueError(
-                "--budget needs times, and nothing has run here: run `dvc repro` (or `dvc repro tokenize`) first"
+                f"--budget needs times, and there are none for {len(waiting) - len(expected)} of {len(waiting)} runs: run "
+                "`dvc repro` (or `dvc repro tokenize`) first"
             )
         chosen, left = (
             (waiting, []) if self.budget is None else fitting(waiting, expected, self.budget, len(self.workers))
@@ -133,14 +138,18 @@ class Study:
     def table(self, expected: Mapping[str, float], left: set[str], times: "Times | None") -> list[str]:
         """The runs, with what each will take."""
         from tuneline.cli.plan import clock
+        from tuneline.study.experiments import COUNTS
         from tuneline.study.plan import describe
 
         lines = [f"{'':>4}  {'expected':>12}  run"]
         for number, run in enumerate(self.runs, start=1):
-            took = "finished" if run.key in self.revisions else clock(expected[run.key]) if expected else "?"
+            took = "finished" if run.key in self.revisions else clock(expected[run.key]) if run.key in expected else "?"
             lines.append(f"{number:>4}  {took:>12}  {describe(run)}{' (beyond the budget)' if run.key in left else ''}")
         missing = sum(seconds for key, seconds in expected.items() if key not in left)
-        if times:
+        unknown = sum(run.key not in expected and run.key not in self.revisions for run in self.runs)
+        if times and unknown:
+            lines.append(f"no estimate of {unknown}: epochs and steps compare by {COUNTS}, so run `dvc repro tokenize`")
+        elif times:
             lines.append(
                 f"together {clock(missing / len(self.workers))}, {len(self.workers)} at a time, {times.source}"
             )
@@ -150,7 +159,7 @@ class Study:
         """The page and its figures, of all runs that are finished."""
         from tuneline.runtime.atomic import atomic_output, write_json
         from tuneline.study.analysis import analyse, to_json
-        from tuneline.study.page import State, page
+        from tuneline.study.page import State, left_out_sentences, page
         from tuneline.study.results import Table, read_result
 
         done = [run for run in self.runs if run.key in self.revisions]
@@ -164,6 +173,8 @@ class Study:
         write_json(PAGES / f"{self.name}.json", to_json(found) | {"runs": len(done), "left_out": len(left)})
         with atomic_output(PAGES / f"{self.name}.html") as partial:
             partial.write_text(page(found, state), encoding="utf-8")
+        for sentence in left_out_sentences(found):
+            print(f"study: {sentence.en}")
         print(f"study: {len(done)} of {len(self.runs)} runs in {PAGES / self.name}.html")
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from tuneline.runtime.stage import SPEED
+from tuneline.study.experiments import COUNTS
 from tuneline.study.schedule import Times
 
 DVC = 15.0
@@ -18,9 +19,18 @@ def estimate(*, trying: bool) -> Times | None:
     rest = DVC + sum(measured[stage]["wall_seconds"] for stage in ONCE_MORE if stage in measured)
     if "train" in measured:
         return Times(
-            measured["train"]["wall_seconds"], rest, "as the stages took when they last ran (`tuneline times`)"
+            measured["train"]["wall_seconds"],
+            rest,
+            "as the stages took when they last ran (`tuneline times`)",
+            rows_per_epoch(),
         )
     return planned(rest) if trying else None
+
+
+def rows_per_epoch() -> int | None:
+    """That `tokenize` counted here; None where it has not run."""
+    path = Path(COUNTS)
+    return int(json.loads(path.read_text(encoding="utf-8"))["rows_per_epoch"]) if path.is_file() else None
 
 
 def planned(rest: float) -> Times | None:
@@ -37,4 +47,4 @@ def planned(rest: float) -> Times | None:
         return None
     _, rate = seconds_and_rate(prediction)
     training = prediction.workload.tokens / rate / prediction.processes
-    return Times(training, rest, "by two steps of training, without the answers (`tuneline plan`)")
+    return Times(training, rest, "by two steps of training, without the answers (`tuneline plan`)", rows_per_epoch())
