@@ -23,9 +23,35 @@ def test_nothing_that_a_project_keeps_for_itself_goes_into_the_image():
     private = (
         ".git/config", ".venv/bin/python", ".dvc/cache/files/md5/00/1", ".dvc/config.local", ".dvc/tmp/lock", "bases/mine/a",
         "runs/one/params.yaml", "release/a", "models/merged/a", "models/adapter/a", "data/processed/train.jsonl",
-        "data/raw/lawbench/topics.jsonl", "metrics/speed/train.json", "tuneline/__pycache__/x.pyc",
+        "data/raw/lawbench/topics.jsonl", "metrics/speed/train.json", "tuneline/__pycache__/x.pyc", "build/site/index.html",
+        "metrics/study/study.json", "studies/study.yaml", "data/raw/added.csv", "data/raw/added.csv.dvc", "data/raw/folder/a",
     )  # fmt: skip
     assert [name for name in private if in_context(name, lines)] == []
+
+
+def test_nothing_that_git_ignores_goes_into_the_image():
+    lines = ignored(ROOT)
+    rules = [name for name in tracked() if name.rpartition("/")[2] == ".gitignore"]
+    names = [name for rule in rules for name in samples(rule)]
+    assert {"metrics/predictions.jsonl", "metrics/eval_details.json", "tuneline/.venv/x", "build/x"} <= set(names)
+    told = subprocess.run(
+        ["git", "check-ignore", "--no-index", *names], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == names, "these names are no samples"
+    assert [name for name in names if in_context(name, lines)] == []
+
+
+def samples(rule: str) -> list[str]:
+    """Names of files that a .gitignore leaves out, two a line: as a file, or below it as a folder."""
+    folder = rule.rpartition("/")[0]
+    lines = (ROOT / rule).read_text(encoding="utf-8").splitlines()
+    found = []
+    for line in (line for line in lines if line and not line.startswith("#")):
+        place = line.strip("/").replace("*", "x")
+        deep = [] if "/" in line.rstrip("/") else [f"tuneline/{place}"]
+        tops = [f"{folder}/{place}".lstrip("/"), *(deep if not folder else [])]
+        found += [top + "/x" for top in tops] + ([] if line.endswith("/") else tops)
+    return found
 
 
 def test_all_that_the_pipeline_runs_goes_into_the_image():

@@ -118,6 +118,16 @@ def test_a_workflow_may_only_read_and_ends(name):
     assert "secrets." not in WORKFLOWS[name].read_text(encoding="utf-8")
 
 
+def test_the_site_that_is_published_is_the_one_that_is_built():
+    steps = yaml.safe_load(WORKFLOWS["docs"].read_text(encoding="utf-8"))["jobs"]["build"]["steps"]
+    (uploaded,) = [step["with"]["path"] for step in steps if "upload-pages-artifact" in step.get("uses", "")]
+    # The whole file holds names of Python, which a safe reader does not know.
+    assert uploaded == re.search(r"^site_dir: (\S+)$", text("mkdocs.yml"), re.MULTILINE)[1]
+    (built,) = [step for step in steps if step.get("run") == "make docs"]
+    (variable,) = re.findall(r"^repo_url: !ENV \[(\w+), null\]$", text("mkdocs.yml"), re.MULTILINE)
+    assert built["env"] == {variable: "${{ github.server_url }}/${{ github.repository }}"}
+
+
 def test_checks_run_on_every_python_that_the_project_names():
     check = yaml.safe_load(WORKFLOWS["check"].read_text(encoding="utf-8"))
     versions = check["jobs"]["check"]["strategy"]["matrix"]["python"]

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.browsing import browsing
 from tests.helpers.evaluated import LOOP, evaluated, facts, metrics_of
 from tuneline.evaluate.page.answer_text import LONG, is_long, plain_text, shown_answer, stretches
-from tuneline.evaluate.page.charts import histogram, points, whiskers
+from tuneline.evaluate.page.charts import WIDTH, bounds, histogram, points, whiskers
 from tuneline.evaluate.page.confusion import MOST, confusion
 from tuneline.evaluate.report import metric_lines, report, tone
 from tuneline.evaluate.tasks import results_by_task
@@ -180,6 +180,26 @@ def test_charts_end_at_their_edges():
     chart = histogram(Text("a", "b"), [[0.0, 12.0], [11.9, 6.0]])
     assert (chart["top"], chart["counts"][0][0], chart["counts"][0][-1], chart["counts"][1][-1]) == (12.0, 1, 1, 1)
     assert points([(1, 2.0), (2, 1.0)]) == "320.0,0.0 640.0,75.0"
+    # Where the training's curve is longer; below zero; and all of one value.
+    assert points([(1, 2.0), (2, 1.0)], 4) == "160.0,0.0 320.0,75.0"
+    assert points([(1, -1.0), (2, 1.0)]) == "320.0,150.0 640.0,0.0"
+    assert points([(1, 0.0), (2, 0.0)]) == "320.0,150.0 640.0,150.0"
+    assert bounds([(1, -3.0)]) == (-3.0, -2.0)
+
+
+def test_what_validations_measured_is_drawn_beside_the_loss(learned):
+    page = report(metrics_of(learned, facts()), learned, facts())
+    measured = {"validation_loss": [(50, 2.5)], "label_accuracy": [(50, 40.0), (100, 80.0)], "my_share": [(100, -0.5)]}
+    told = facts()._replace(measured=measured)
+    found = report(metrics_of(learned, told), learned, told)
+    assert found.count("<polyline") == page.count("<polyline") + 3
+    assert f'<polyline points="{WIDTH // 2}.0,75.0 {WIDTH}.0,0.0"' in found
+    assert found.count("<circle") == page.count("<circle") + 4, "one validation is seen, too"
+    english = text_of(found, "en")
+    for title in ("Validation loss", "Accuracy of validation answers", "my_share of validation answers"):
+        assert f"{title} by step" in english
+        assert f"{title} by step" not in page
+    assert "逐步的验证答案：Accuracy" in found
 
 
 @contextmanager

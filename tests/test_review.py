@@ -15,6 +15,7 @@ from tests.helpers.fake_server import NOTHING, completion, fake_server, models
 from tuneline.cli import compare
 from tuneline.cli.app import app
 from tuneline.endpoint.client import Reply
+from tuneline.evaluate.own.metrics import question_of
 from tuneline.evaluate.page.written import written_report
 from tuneline.evaluate.paths import Inputs
 from tuneline.evaluate.report import report
@@ -64,6 +65,35 @@ def test_alpha_is_as_published(raters, published):
     found = alpha_interval(columns(*raters))
     assert found["value"] == pytest.approx(published, abs=0.0005)
     assert found["low"] < found["value"] < found["high"]
+
+
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"name": "get_weather", "arguments": {"city": "北京"}}]}
+FOUND = {"role": "tool", "content": "晴"}
+DIALOGUE = [
+    {"role": "user", "content": "你好"}, {"role": "assistant", "content": "您好"}, {"role": "user", "content": "天气？"},
+    CALL, FOUND, {"role": "assistant", "content": "晴天"},
+]  # fmt: skip
+HELLO = (("user", "你好"), ("assistant", "您好"))
+CALLED = (("assistant", 'get_weather(city="北京")'), ("tool", "晴"))
+
+BEFORE = (*HELLO, ("user", "天气？"), *CALLED, ("assistant", "晴天"))
+
+
+@pytest.mark.parametrize(
+    ("messages", "task", "earlier"),
+    [
+        (DIALOGUE, "tools", HELLO),
+        (DIALOGUE, "qa", HELLO + CALLED),
+        ([*DIALOGUE, {"role": "user", "content": "明天呢？"}, CALL], "tools", BEFORE),
+        (DIALOGUE[:2], "qa", ()),
+        ([{"role": "system", "content": "简短"}, *DIALOGUE[:2]], "qa", (("system", "简短"),)),
+    ],
+)  # fmt: skip
+def test_what_was_said_before_ends_where_the_question_begins(messages, task, earlier):
+    question = question_of({"task": task, "messages": messages})
+    (pair,) = pairs_of([rows(1)[0] | {"question": question}], {"s:0": messages})
+    assert pair.earlier == earlier
+    assert pairs_of(rows(1), {})[0].earlier == ()
 
 
 def test_alpha_of_votes_that_say_nothing_is_none():

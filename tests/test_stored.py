@@ -103,4 +103,14 @@ def test_a_torn_curve_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"loss\.csv, line 1: no step and loss"):
         read_curve(path)
     path.write_text("step,loss\n1,2.5\n2,\n3,1.5\n")
-    assert read_curve(path) == [(1, 2.5), (3, 1.5)]
+    assert read_curve(path) == ([(1, 2.5), (3, 1.5)], {})
+    path.write_text("step,loss,learning_rate,grad_norm,validation_loss\n1,2.5,0,1,\n")
+    assert read_curve(path) == ([(1, 2.5)], {})
+    path.write_text(
+        "step,loss,learning_rate,grad_norm,validation_loss,label_accuracy\n1,2.5,0,1,,\n2,,,,3.5,40\n3,1.5,0,1,2.5,60\n"
+    )
+    measured = {"validation_loss": [(2, 3.5), (3, 2.5)], "label_accuracy": [(2, 40.0), (3, 60.0)]}
+    assert read_curve(path) == ([(1, 2.5), (3, 1.5)], measured)
+    path.write_text("step,loss,label_accuracy\n1,2.5,much\n")
+    with pytest.raises(ValueError, match=r"loss\.csv, line 2: .*much"):
+        read_curve(path)

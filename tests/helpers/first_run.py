@@ -29,13 +29,17 @@ class Ran(NamedTuple):
 
 
 def made_once(folder: Path, make: Callable[[], subprocess.CompletedProcess]) -> Ran:
-    """`make` fills the folder `project` in there by a command; once for all workers."""
+    """`make` fills the folder, `project` in it, by a command; once for all workers, and anew after a try that failed."""
     said = folder / "said.json"
     with exclusive_lock(folder.with_suffix(".lock"), "it is made", wait=True):
         if not said.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
             result = make()
             assert result.returncode == 0, result.stderr[-4000:]
-            said.write_text(json.dumps([result.stdout, result.stderr]))
+            partial = said.with_suffix(".partial")
+            partial.write_text(json.dumps([result.stdout, result.stderr]))
+            partial.replace(said)
     return Ran(folder / "project", *json.loads(said.read_text()))
 
 

@@ -10,7 +10,7 @@ from tuneline.evaluate.general_prompts import General
 from tuneline.evaluate.page import charts
 from tuneline.evaluate.page.answer_text import Stretch, is_long, plain_text, shown_answer
 from tuneline.evaluate.page.confusion import confusion
-from tuneline.evaluate.page.figures import number, p_value, shown, signed
+from tuneline.evaluate.page.figures import curve_title, number, p_value, shown, signed
 from tuneline.evaluate.page.glossary import TERMS, entries_of, method_name, task_name
 from tuneline.evaluate.slices.matrix import lines_of
 from tuneline.evaluate.tasks import TaskResult, chosen, item_score, most_frequent_share, results_by_task
@@ -25,6 +25,10 @@ LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "sacrebleu", "rouge-s
 SIDES = ("base", "tuned")
 
 
+Curve = list[tuple[int, float]]
+"""(step, value), in order."""
+
+
 class Facts(NamedTuple):
     """What the page says of how the model came to be."""
 
@@ -36,12 +40,14 @@ class Facts(NamedTuple):
     """metrics/train.json."""
     counts: dict[str, Any]
     """metrics/convert_details.json."""
-    curve: list[tuple[int, float]]
+    curve: Curve
     """(step, loss)."""
     general: tuple[list[General], list[General]]
     """Of base and tuned."""
     notice: str = ""
     """The first line of the base's NOTICE, which says what it is; empty without one."""
+    measured: Mapping[str, Curve] = {}
+    """Of validations, by column of metrics/loss.csv: the loss there, and metrics of answers."""
 
 
 def report(metrics: dict[str, Any], rows: list[Row], facts: Facts, review: dict[str, Any] | None = None) -> str:
@@ -78,6 +84,7 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts, review: dict[
         classes=per_class_rows(rows),
         histograms=_histograms(rows, items),
         points=charts.points(facts.curve),
+        curve_title=partial(curve_title, known=known),
         general=[(_general(one, other), one, other) for one, other in changed],
         base=base,
         facts=facts,

@@ -1,4 +1,4 @@
-"""Charts of the report as plain figures: histogram, interval, loss curve."""
+"""Charts of the report as plain figures: histogram, interval, curves of training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from tuneline.formats.html import Text
 
 WIDTH, HEIGHT = 640, 150
-"""Of the loss curve."""
+"""Of a curve."""
 BINS = 12
 
 
@@ -26,10 +26,22 @@ def histogram(title: Text, sides: Sequence[Sequence[float]]) -> dict[str, Any]:
     return {"title": title, "top": top, "counts": counts, "highest": max(map(max, counts))}
 
 
-def points(curve: Sequence[tuple[int, float]]) -> str:
-    """The loss curve as SVG polyline points, zero loss at the bottom; none where nothing was trained."""
+def points(curve: Sequence[tuple[int, float]], last: int | None = None) -> str:
+    """A curve as SVG polyline points, zero at the bottom unless a value is below; none where nothing was trained.
+
+    `last` is the step at the right edge; None is the curve's own last.
+    """
     if not curve:
         return ""
-    highest = max(loss for _, loss in curve)
-    last = max(1, curve[-1][0])
-    return " ".join(f"{WIDTH * step / last:.1f},{HEIGHT * (1 - loss / highest):.1f}" for step, loss in curve)
+    low, high = bounds(curve)
+    right = max(1, last or curve[-1][0])
+    return " ".join(
+        f"{WIDTH * step / right:.1f},{HEIGHT * (1 - (value - low) / (high - low)):.1f}" for step, value in curve
+    )
+
+
+def bounds(curve: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Values at a chart's lower and upper edge, which differ."""
+    values = [value for _, value in curve]
+    low = min(0.0, *values)
+    return low, max(values) if max(values) > low else low + 1

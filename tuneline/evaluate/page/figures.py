@@ -28,6 +28,14 @@ def signed(name: str, value: float, known: Mapping[str, Metric] = METRICS) -> st
     return text.replace("-", "−") if float(text) else text.lstrip("+-")
 
 
+def curve_title(column: str, known: Mapping[str, Metric] = METRICS) -> Text:
+    """Of a column of metrics/loss.csv: a user's own metric that the evaluation does not have is called as it is."""
+    if column == "validation_loss":
+        return Text("Validation loss by step", "逐步的验证损失")
+    name = known[column].title if column in known else column
+    return Text(f"{name} of validation answers by step", f"逐步的验证答案：{name}")
+
+
 def difference(name: str, value: float) -> Text:
     """With its unit, which is points and not percent."""
     unit = METRICS[name].unit

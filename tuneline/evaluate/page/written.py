@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.evaluate.paths import Inputs
-from tuneline.evaluate.report import Facts, report
+from tuneline.evaluate.report import Curve, Facts, report
 from tuneline.evaluate.review.figures import review_figures
 from tuneline.evaluate.review.pairs import pairs_of
 from tuneline.evaluate.review.votes import read_votes
@@ -21,6 +21,8 @@ ROW = {
     "scores.tuned": dict,
 }  # fmt: skip
 """Of a line of predictions.jsonl."""
+NOT_SHOWN = ("step", "learning_rate", "grad_norm")
+"""Columns of loss.csv that are no curve of the page."""
 MODEL = {"model.config": dict, "model.params.tune.method": str, "model.notice": str}
 """Of eval_details.json, for the report alone."""
 
@@ -42,21 +44,29 @@ def read_facts(details: dict[str, Any], inputs: Inputs) -> Facts:
     training, counts = read_object(inputs.training, TRAINING, "train"), read_object(inputs.counts, COUNTS, "convert")
     base = list(read_rows(inputs.base_general, GENERAL, "predict_base"))
     tuned = list(read_rows(inputs.general, GENERAL, "evaluate"))
-    curve = read_curve(inputs.curve)
-    return Facts(model["config"], model["params"], training, counts, curve, (base, tuned), model["notice"])
+    curve, measured = read_curve(inputs.curve)
+    general, notice = (base, tuned), model["notice"]
+    return Facts(model["config"], model["params"], training, counts, curve, general, notice, measured)
 
 
-def read_curve(path: Path) -> list[tuple[int, float]]:
-    """(step, loss) of metrics/loss.csv. Raises ValueError naming file and line of what is no such row."""
-    curve = []
+def read_curve(path: Path) -> tuple[Curve, dict[str, Curve]]:
+    """(step, loss) of metrics/loss.csv, and (step, value) of what validations measured, by column.
+
+    Raises ValueError naming file and line of what is no such row.
+    """
+    curves: dict[str, Curve] = {"loss": []}
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         try:
             if missing := {"step", "loss"} - set(rows.fieldnames or ()):
                 raise KeyError(*missing)
-            curve = [(int(row["step"]), float(row["loss"])) for row in rows if row["loss"]]
+            shown = [name for name in rows.fieldnames or () if name not in NOT_SHOWN]
+            for row in rows:
+                for name in shown:
+                    if row[name]:
+                        curves.setdefault(name, []).append((int(row["step"]), float(row[name])))
         except (KeyError, ValueError, TypeError, csv.Error) as error:
             raise ValueError(
                 f"{path}, line {rows.line_num}: no step and loss ({error}); `dvc repro train` writes it anew"
             ) from None
-    return curve
+    return curves.pop("loss"), curves

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tuneline.formats.calls import message_text
 from tuneline.formats.records import Message
 
 SIDES = ("base", "tuned")
@@ -42,7 +43,12 @@ def pairs_of(rows: Sequence[Mapping[str, Any]], dialogues: Mapping[str, Sequence
     """
     known = dialogues or {}
     found = [
-        Pair(row["id"], row["question"], _earlier(known.get(row["id"], ())), (row[SIDES[0]], row[SIDES[1]]))
+        Pair(
+            row["id"],
+            row["question"],
+            _earlier(known.get(row["id"], ()), row["question"]),
+            (row[SIDES[0]], row[SIDES[1]]),
+        )
         for row in rows
     ]
     return sorted(found, key=lambda pair: _draw(pair.id))
@@ -78,6 +84,8 @@ def _draw(*words: str) -> int:
     return int.from_bytes(hashlib.sha256("\0".join(words).encode()).digest()[:8])
 
 
-def _earlier(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
-    """Messages before the last question, which is the last but one."""
-    return tuple((message["role"], message["content"]) for message in messages[:-2])
+def _earlier(messages: Sequence[Message], question: str) -> tuple[tuple[str, str], ...]:
+    """Messages before the last question, and what came after it unless the question has it, as that of calls does."""
+    asked = max((place for place, message in enumerate(messages[:-1]) if message["role"] == "user"), default=0)
+    since = messages[asked + 1 : -1] if messages and question == messages[asked]["content"] else ()
+    return tuple((message["role"], message_text(message)) for message in (*messages[:asked], *since))
