@@ -46,8 +46,8 @@ def raw_records(path: Path) -> Iterator[RawRecord]:
         # The libraries' own pools keep what they once had, and complain on stderr when they get no more.
         pyarrow.set_memory_pool(pyarrow.system_memory_pool())
         for batch in stepwise(path, _batches(path)):
-            unpacked.add(sum(map(_length, batch.columns)))
             listed.add(sum(map(_listed, batch.columns)))
+            unpacked.add(sum(map(_length, batch.columns)))
             for row in _rows(batch, {}):
                 yield row._replace(place=f"[{number}]")
                 number += 1
