@@ -57,12 +57,36 @@ def test_the_same_source_gives_the_same_bytes(workspace, raw_base):
     assert folder_sha256(Path("models/base")) == first
 
 
-def test_a_folder_says_the_hash_to_put_there(raw_base):
+def test_a_folder_says_the_hash_to_put_there(raw_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="base.sha256 is None") as error, open_source(section(source=str(raw_base))):
         pass
     printed = re.search(r"set base.sha256: ([0-9a-f]{64})", str(error.value)).group(1)
     with open_source(section(source=str(raw_base), sha256=printed)) as (folder, gguf):
         assert (folder, gguf) == (raw_base, None)
+
+
+def test_a_file_of_the_source_that_changed_since_the_last_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_base(tmp_path / "tiny")
+    params = section(source=str(folder), sha256=folder_sha256(folder))
+
+    def refused(base, said: str) -> None:
+        expected = re.escape(f" have {folder_sha256(folder)}{said}: if these")
+        with pytest.raises(ValueError, match=expected), open_source(base):
+            pass
+
+    with open_source(params):
+        pass
+    (folder / "generation_config.json").write_text("{}")
+    refused(params, " (generation_config.json has changed since the last run)")
+    (folder / "added.txt").write_text("x")
+    refused(params, " (added.txt is new since the last run, and 1 more)")
+    (folder / "added.txt").unlink()
+    (folder / "generation_config.json").unlink()
+    refused(params, " (generation_config.json is gone since the last run)")
+    # Of other files nothing is known.
+    refused(section(source=str(folder), sha256="0" * 64), "")
 
 
 def test_a_changed_file_changes_the_hash(tmp_path):

@@ -281,3 +281,12 @@ def test_a_finished_project_finds_each_byte_by_its_lock(project, monkeypatch):
     assert python(project, "-m", "stages.export").returncode == 0
     assert all(verified(output) for output in outputs() if output.path == Path("models/base"))
     assert json.loads(Path("metrics/export.json").read_text())["delta_nll"] < 0.01
+
+
+def test_a_list_of_code_without_the_stage_itself_is_refused(finished):
+    path = Path("code/train.txt")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for text in ("", "".join(line for line in lines if not line.endswith("  stages/train.py\n"))):
+        write(path, text)
+        with pytest.raises(ValueError, match=r"code/train\.txt does not list stages/train\.py, .*: run `dvc repro`"):
+            Stage("train")

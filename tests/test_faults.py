@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from benchmarks.faults.cases import compared
+from benchmarks.faults.full_disk import WARNING
 from benchmarks.faults.outcomes import FAULTS, Outcome, Run, judge
 from benchmarks.faults.wrong_values import harmless
 from tests.helpers.paths import ROOT
@@ -55,6 +56,18 @@ def test_one_sentence(stderr):
 )
 def test_anything_else_counts_as_a_traceback(status, stderr):
     assert outcome(Run(status, "", stderr)) is Outcome.TRACEBACK
+
+
+def test_memory_that_a_limit_of_ours_allowed_is_no_fault():
+    said = "train: its tokenizer (tokenizer.json) takes more than 6144 MB of memory, or the machine has less\n"
+    assert outcome(Run(1, "", said, peak=6_100_000_000)) is Outcome.SENTENCE
+    assert outcome(Run(1, "", said, peak=7_000_000_000)) is Outcome.MEMORY
+    assert outcome(Run(1, "", "train: a\n", peak=6_100_000_000)) is Outcome.MEMORY
+
+
+def test_a_checkpoint_that_found_no_room_is_told_beside_the_end():
+    told = "train: checkpoint at step 6 could not be written: a. Training goes on; the last good checkpoint stays\n"
+    assert WARNING.sub("", f"{told}{told}train: b\n") == "train: b\n"
 
 
 def test_a_traceback_counts_wherever_it_is_and_whatever_the_status():
@@ -106,6 +119,8 @@ def test_a_value_may_be_taken_only_where_it_means_what_it_says():
     assert not harmless("train.deterministic", "yes", False)
     assert not harmless("lora.r", "2**70", 16)
     assert harmless("data.seed", "-1", 17)
+    assert harmless("lora.layers_to_transform", "list", None)
+    assert not harmless("lora.layers_to_transform", "yes", None)
 
 
 @pytest.mark.story

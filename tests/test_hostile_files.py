@@ -120,6 +120,18 @@ def test_a_text_that_rows_share_is_never_made_for_each(tmp_path):
         read(parquet(tmp_path / "b.parquet", question=shared("长" * 6_000_000, 400), answer=["a"] * 400))
 
 
+def test_lists_of_more_values_than_a_file_can_mean_are_never_made(tmp_path, monkeypatch):
+    rows = {"question": [["x"] * 1_000] * 50, "answer": ["a"] * 50}
+    path = parquet(tmp_path / "a.parquet", **rows)
+    assert len(read(path).reasons) == 50
+    monkeypatch.setattr("tuneline.data.readers.columnar.LISTED", 10_000)
+    monkeypatch.setattr("tuneline.data.readers.columnar._rows", lambda *_: pytest.fail("a row was made"))
+    with pytest.raises(
+        ValueError, match=r"a\.parquet unpacks to more than \d+ values in lists, 20 for each of its own bytes"
+    ):
+        read(path)
+
+
 def test_texts_in_dictionaries_lists_and_maps_are_read_as_before(tmp_path):
     import pyarrow
 

@@ -190,6 +190,14 @@ def test_the_base_stage_says_so(limited, tmp_path, name):
     assert str(error.value).startswith("base.source ")
 
 
+def test_a_tokenizer_that_loads_and_encodes_nothing(limited, tmp_path):
+    source = make_base(tmp_path / "source")
+    path = source / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "BertTokenizer"}))
+    with pytest.raises(ValueError, match=r"^base\.source .*tokenizer.*WordPiece"):
+        canonicalize(source, None, Base.model_validate(base_section(source)), tmp_path / "base")
+
+
 def test_a_vocabulary_that_the_embedding_has_no_rows_for(limited, tmp_path):
     source = make_base(tmp_path / "source")
     path = source / "tokenizer.json"

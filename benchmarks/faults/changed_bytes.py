@@ -85,7 +85,11 @@ def changed(place: Place, stage: str, file: str, change: str) -> Result:
     CHANGES[change](path)
     remove_outputs(project, stage)
     run = place.run(stage, project, Limits(120, unprivileged=True))
-    if failed := judge(name, run, stage, (file.removeprefix("../"), path.name)):
+    names = [file.removeprefix("../"), path.name]
+    if stage == "base" and change == "gone":
+        # Whatever its name was: a base without any weights is none.
+        names.append(f"expected config.json and *{path.suffix}")
+    if failed := judge(name, run, stage, names):
         return failed
     found, expected = contents(project, outputs(stage)), place.reference(stage)
     other = [one for one in expected if found.get(one) != expected[one] and one not in LIVE]

@@ -44,7 +44,7 @@ def finish(folder: Path) -> Path:
     project = folder / "project"
     make_wheel(folder / "wheels", ROOT / "tests/fixtures/consultation.jsonl")
     base = helpers.make_base(folder / "bases/tiny")
-    for name in ("stages", "tuneline", "data/raw", "reviews"):
+    for name in ("stages", "tuneline", "data/raw", "evaluation", "reviews"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "lawbench"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project / name)

@@ -150,7 +150,8 @@ def _child(
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     sys.stdin, sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(n, m), line_buffering=True) for n, m in _STREAMS)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As before Python's own start: a stage takes its signals as soon as it is imported.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(ENVIRONMENT)
     os.environ.update(env)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ SIZES = 20
 ROOM = 200_000_000
 """Bytes that a stage is first given."""
 PAGE = 4096
+WARNING = re.compile(
+    r"^train: checkpoint at step \d+ could not be written: .*; the last good checkpoint stays\n", re.MULTILINE
+)
+"""No end: training needs no checkpoint, goes on, and may find room for its outputs, or end in a sentence of its own."""
 CLONE_NEWNS = 0x20000
 """unshare(2): a mount namespace of its own."""
 
@@ -70,8 +75,10 @@ def filled(place: Place, name: str, stage: str, share: float) -> Result:
 def _attacked(place: Place, name: str, stage: str, project: Path, limits: Limits) -> Result:
     remove_outputs(project, stage)
     run = place.run(stage, project, limits)
-    names = (*outputs(stage), str(project.parent), "metrics/", "models/", "data/")
-    said = judge(name, run, stage, names)
+    # A folder that can't be made is named as such.
+    folders = ("metrics", "models", "data")
+    names = (*outputs(stage), str(project.parent), *(f"{one}{end}" for one in folders for end in ("/", " could not")))
+    said = judge(name, run._replace(stderr=WARNING.sub("", run.stderr)), stage, names)
     if said and said.outcome is not Outcome.SENTENCE:
         return said
     half = compared(name, contents(project, outputs(stage)), place.reference(stage), whole=said is None)

@@ -22,6 +22,8 @@ FAULTS = (Outcome.UNNAMED, Outcome.ENDED, Outcome.MEMORY, Outcome.TRACEBACK, Out
 """None of these may be left."""
 MOST_MEMORY = 2_000_000_000
 """Bytes that a case on tiny files may take at its peak."""
+LIMITED = re.compile(r"takes more than (\d+) MB of memory")
+"""What is said when a limit of Tuneline's own ended a child: so much was allowed."""
 STACK = re.compile(r"^\s*Traceback \(most recent call last\):$|^\s+File \".*\", line \d+", re.MULTILINE)
 CLASS_ALONE = re.compile(r"[\w.]*(Error|Exception|Warning|Interrupt)?")
 NOISE = re.compile(r"\[\d{4}-\d\d-\d\d |.*(\bWARN|it/s|s/it|%\|)|\w+: [a-z ]+: [\d,]+ ")
@@ -61,7 +63,8 @@ def judge(
         return Result(name, Outcome.HANG, f"ended after {run.seconds:.0f} s; {last_line(run)}")
     if STACK.search(text):
         return Result(name, Outcome.TRACEBACK, last_line(run))
-    if run.peak > MOST_MEMORY or "MemoryError" in run.stderr:
+    allowed = max([MOST_MEMORY, *(int(found) << 20 for found in LIMITED.findall(run.stderr))])
+    if run.peak > allowed or "MemoryError" in run.stderr:
         return Result(name, Outcome.MEMORY, f"{run.peak / 1e9:.1f} GB; {last_line(run)}")
     if run.status == 0:
         return None

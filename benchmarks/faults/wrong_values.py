@@ -42,6 +42,8 @@ TEXTS = {"base.source", "base.sha256", "evaluate.url", "evaluate.base_url", "eva
          "evaluate.api_key_env", "train.init", "train.init_sha256", "deepspeed.hostfile", "lora.layers_pattern",
          "data.exclude"}  # fmt: skip
 """Keys that take any text: what it names is looked up when its stage runs."""
+VALID = {"lora.target_modules": "yes", "lora.layers_to_transform": "list", "train.gradient_checkpointing": "true"}
+"""Keys for which one of them is a value like any other: a regular expression, numbers of layers, `true | false | auto`."""
 SAMPLE = 20
 
 
@@ -51,6 +53,8 @@ def harmless(key: str, name: str, shipped: Any) -> bool:
         return name == "true"
     if key in TEXTS:
         return name in ("word", "yes")
+    if key in VALID:
+        return name == VALID[key]
     return (key.endswith("seed") and name in ("-1", "-2**63", "2**70")) or key in OPEN
 
 

@@ -111,12 +111,9 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
         known = options["config"] if part is None else part.config
     # Whoever reads the base would be asked to run code that is not there.
     tokenizer.init_kwargs.pop("auto_map", None)
-    try:
-        prompter, prompt = prompt_of(tokenizer)
-    except ValueError as error:
-        raise ValueError(
-            f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
-        ) from None
+    # A tokenizer may load and then encode nothing.
+    with in_one_sentence(params, "has a tokenizer that does not work"):
+        prompter, prompt = _prompt_of_source(tokenizer, params)
     with in_one_sentence(params, "can't be tuned"):
         check_words(prompter, known, highest)
         if not gguf:
@@ -194,6 +191,15 @@ def _read_gguf_once() -> None:
     import gguf
 
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+
+
+def _prompt_of_source(tokenizer: Any, params: Base) -> tuple[Prompter, Prompt]:
+    try:
+        return prompt_of(tokenizer)
+    except ValueError as error:
+        raise ValueError(
+            f"base.source {params.source!r}: {error}; a chat_template.jinja beside its weights takes the place of its template"
+        ) from None
 
 
 def prompt_of(tokenizer: Any) -> tuple[Prompter, Prompt]:

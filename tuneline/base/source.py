@@ -4,19 +4,22 @@ Only files that transformers' native classes read are taken: never code.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tuneline.formats.closed_folder import check_closed
 from tuneline.models.config import Base
-from tuneline.runtime.hashing import file_sha256, folder_sha256
+from tuneline.runtime.hashing import file_sha256, files_sha256, sha256_of_files
 from tuneline.runtime.packages import Package, catalogue, find, unpack
 from tuneline.runtime.params.user_path import user_path
+from tuneline.runtime.storage.written import update, written
 
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*")
 """Never *.py (code)."""
+SOURCE = "base.source"
+"""Under which metrics/sums/base.json has the sha256 of each file of a folder that had the sum of params.yaml."""
 PLAIN_FILES = (*HUB_FILES, "pytorch_model*.bin")
 """With PyTorch's files, which are read as plain tensors or not at all: for a checkpoint that has no safetensors."""
 
@@ -87,10 +90,23 @@ def _folder(base: Base) -> Path:
         raise ValueError(
             f"base.source {base.source!r} holds no model: expected config.json and *.safetensors weights there"
         )
-    found = folder_sha256(folder)
+    digests = files_sha256(folder)
+    found = sha256_of_files(digests)
     if base.sha256 != found:
         raise ValueError(
-            f"base.sha256 is {base.sha256!r} and the files in {base.source!r} have {found}: "
+            f"base.sha256 is {base.sha256!r} and the files in {base.source!r} have {found}{_changed_since(base, digests)}: "
             f"if these are the files you mean, set base.sha256: {found}"
         )
+    update("base", {SOURCE: digests})
     return folder
+
+
+def _changed_since(base: Base, digests: Mapping[str, str]) -> str:
+    """In words, which file is another than when the folder last had the sum of params.yaml; empty where it is not known."""
+    known = written("base").get(SOURCE, {})
+    if not known or sha256_of_files(dict(sorted(known.items()))) != base.sha256:
+        return ""
+    changed = sorted(name for name in known.keys() | digests.keys() if known.get(name) != digests.get(name))
+    what = "is gone" if changed[0] not in digests else "has changed" if changed[0] in known else "is new"
+    more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return f" ({changed[0]} {what} since the last run{more})"

@@ -64,7 +64,7 @@ def read_list(stage: str) -> dict[str, str]:
     path = list_path(stage)
     if not path.is_file():
         raise ValueError(f"{path} was not found in {Path.cwd()}: run `dvc repro` in the root of the project")
-    lines = (line.partition("  ") for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.partition("  ") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
     return {name: digest for digest, _, name in lines}
 
 

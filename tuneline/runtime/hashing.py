@@ -1,7 +1,7 @@
 """Hashes of files and folders: what identifies a base, an adapter and a model."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -14,7 +14,17 @@ def file_sha256(path: Path) -> str:
 
 def folder_sha256(folder: Path) -> str:
     """One hash of all files of a folder by relative name and content; hidden files do not count."""
-    return hashlib.sha256("".join(_sum_lines(folder, files(folder))).encode()).hexdigest()
+    return sha256_of_files(files_sha256(folder))
+
+
+def files_sha256(folder: Path) -> dict[str, str]:
+    """{relative name: sha256} of the files that folder_sha256 counts, sorted."""
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files(folder)}
+
+
+def sha256_of_files(digests: Mapping[str, str]) -> str:
+    """folder_sha256 of a folder with these files."""
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
 
 
 def files(folder: Path) -> list[Path]:

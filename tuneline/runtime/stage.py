@@ -38,9 +38,13 @@ class Stage:
     """Parameters, code and inputs that a run of a stage began with, and the way its outputs go into place."""
 
     def __init__(self, name: str, code: Mapping[str, str] | None = None) -> None:
-        """`code` is {file: hash}; without it code/<name>.txt is read. Raises ValueError when that is out of date."""
+        """`code` is {file: hash}; without it code/<name>.txt is read. Raises ValueError when that is out of date or empty."""
         self.name = name
         self.code = dict(read_list(name) if code is None else code)
+        if code is None and f"stages/{name}.py" not in self.code:
+            raise ValueError(
+                f"code/{name}.txt does not list stages/{name}.py, so it is empty or not whole: run `dvc repro`"
+            )
         self.run_info: dict[str, Any] = {}
         self._document = read_params()
         self._sections: dict[type[Section], Section] = {}

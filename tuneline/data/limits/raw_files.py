@@ -72,9 +72,11 @@ def may_be_deep(text: str) -> bool:
 class Unpacked:
     """Count of what comes out of a packed file, archives inside it included."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.most = max(FREE, RATIO * path.stat().st_size)
+    def __init__(self, path: Path, unit: str = "bytes", most: tuple[int, int] | None = None) -> None:
+        """`most` is (how much of `unit` may come out of any file, how much of a larger one for each of its bytes)."""
+        free, self.ratio = most or (FREE, RATIO)
+        self.path, self.unit = path, unit
+        self.most = max(free, self.ratio * path.stat().st_size)
         self.size = 0
 
     def add(self, size: int) -> None:
@@ -82,8 +84,8 @@ class Unpacked:
         self.size += size
         if self.size > self.most:
             raise ValueError(
-                f"{self.path} unpacks to more than {self.most} bytes, {RATIO} for each of its own, expected less; unpack it "
-                "by hand if it is meant so"
+                f"{self.path} unpacks to more than {self.most} {self.unit}, {self.ratio} for each of its own bytes, expected "
+                "less; unpack it by hand if it is meant so"
             )
 
     def counted(self, records: Iterator[RawRecord]) -> Iterator[RawRecord]:

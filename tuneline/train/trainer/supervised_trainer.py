@@ -128,7 +128,7 @@ class SupervisedTrainer(Trainer):
                 ) from None
             shutil.rmtree(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", ignore_errors=True)
             print(
-                f"train: checkpoint at step {self.state.global_step} could not be written ({reason}): is the disk full? "
+                f"train: checkpoint at step {self.state.global_step} could not be written: {reason}. "
                 "Training goes on; the last good checkpoint stays",
                 file=sys.stderr,
             )
