@@ -146,7 +146,7 @@ def test_what_the_server_cannot_say_is_null_and_the_report_says_so(project):
     assert found["rouge_l"] is not None
     assert {row["scores"]["tuned"]["nll_per_token"] for row in lines("metrics/predictions.jsonl")} == {None}
     details = json.loads(Path("metrics/eval_details.json").read_text())
-    assert details["general"] == {"nll_per_token": None}
+    assert details["general"] == {"nll_per_token": None, "prompts": 20}
     assert not {"nll_per_char", "nll_per_token"} & {*details["delta"], *details["base"], *details["versions"]}
     project(stages.report)
     report = Path("metrics/report.html").read_text(encoding="utf-8")

@@ -14,6 +14,8 @@ from tests.helpers.tiny_models import make_tokenizer
 from tuneline.cli.app import app
 
 BEGIN, SUFFIX = "<|begin_of_text|>", 6
+FEW_BITS = {"few bits": 1 / 6, "fewer bits": 1 / 2}
+"""Share of the answers that rounding changes, at the least."""
 OUTSIDE = {"adapter_scale", "other_adapter", "quantized_weights", "generation_defaults"}
 """What no server that tells nothing of its weights can be told from."""
 
@@ -42,8 +44,10 @@ def networks(served_project):
         if isinstance(getattr(layer, "scaling", None), dict):
             layer.scaling = {name: scale / 2 for name, scale in layer.scaling.items()}
     narrow = load().merge_and_unload().to(torch.bfloat16)
-    few_bits = of_few_bits(lambda: load().merge_and_unload(), served_project)
-    known = {"tuned": load(), "base": load(None), "other": load("other"), "half": half, "few bits": few_bits}
+    few_bits = {
+        name: of_few_bits(lambda: load().merge_and_unload(), served_project, share) for name, share in FEW_BITS.items()
+    }
+    known = {"tuned": load(), "base": load(None), "other": load("other"), "half": half, **few_bits}
     return known | {"bfloat16": narrow}
 
 
@@ -125,6 +129,7 @@ def test_some_are_named_by_answers_alone(served_project, networks, tokenizer, fa
 @pytest.mark.parametrize("fault", ["other_adapter", "quantized_weights"])
 def test_what_cant_be_told_from_outside_is_said_to_be_one_of_several(served_project, networks, tokenizer, fault):
     network, faults = planted(fault, tokenizer)
+    network = network.replace("few bits", "fewer bits")
     for tells, least in (("counts", OUTSIDE), ("nothing", OUTSIDE | {"default_system_prompt", "other_template"})):
         status, values = ask(served_project, networks[network], tokenizer, faults, tells)
         (left,) = faults_of(values)

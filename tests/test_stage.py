@@ -12,7 +12,7 @@ from tuneline.runtime.stage import Stage
 from tuneline.train.config.lora import Lora
 from tuneline.train.config.train import Train
 
-CODE = {"tuneline/train/loop.py": "steps = 1\n", "tuneline/train/step.py": "size = 1\n"}
+CODE = {"stages/fit.py": "", "tuneline/train/loop.py": "steps = 1\n", "tuneline/train/step.py": "size = 1\n"}
 FIRST, SECOND, CURVE = Path("models/adapter"), Path("metrics/train.json"), Path("metrics/loss.csv")
 
 

@@ -11,6 +11,7 @@ import yaml
 from benchmarks.study.coverage import coverage
 from tests.helpers.commands import git_init
 from tests.helpers.evaluated import evaluated
+from tests.helpers.made_up_study import results, run_of
 from tuneline.cli.study.command import configurations, read_numbers, spread
 from tuneline.scoring.counts import macro_f1
 from tuneline.study import schedule
@@ -18,34 +19,11 @@ from tuneline.study.analysis import PLAIN, analyse, bend_weights, slope_weights,
 from tuneline.study.crossed import crossed, holm
 from tuneline.study.experiments import remove_leftovers
 from tuneline.study.page import State, page
-from tuneline.study.plan import Run, check_name, experiment_name, make_runs, title, write_plan
-from tuneline.study.results import Result, Table
+from tuneline.study.plan import check_name, experiment_name, make_runs, title, write_plan
+from tuneline.study.results import Table
 from tuneline.study.schedule import Schedule, Times, devices, fitting, read_budget
 from tuneline.study.scores import counts_of, item_scores, jackknife
 from tuneline.study.space import Range, grid, random_search, read_space
-
-ITEMS = 40
-
-
-def run_of(changes=PLAIN, share: float = 1.0, seed: int = 17) -> Run:
-    document = {"train": {"epochs": 1, "max_steps": None, "batch_size": 8}, "data": {"train_share": share}}
-    return Run(changes, share, seed, f"{changes}{share}{seed}", document, ())
-
-
-def results(gains: dict, shares=(1.0,), seeds=(17, 18, 19), slope: float = 0.0, bend: float = 0.0) -> list[Result]:
-    """Of made-up runs: rouge_l is an item's difficulty, a seed's luck, a configuration's gain and the logarithm of the rows."""
-    source = np.random.default_rng(4)
-    difficulty, luck = source.normal(50, 10, ITEMS), dict(zip(seeds, source.normal(0, 0.5, len(seeds)), strict=True))
-    found = []
-    for changes, gain in gains.items():
-        for share in shares:
-            for seed in seeds:
-                doublings = np.log2(share)
-                level = difficulty + luck[seed] + gain + slope * doublings + bend * doublings**2
-                values = level + source.normal(0, 1, ITEMS)
-                scores = {"rouge_l": {f"s:{n}": float(value) for n, value in enumerate(values)}}
-                found.append(Result(run_of(changes, share, seed), scores, round(400 * share), 10.0, {}))
-    return found
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():

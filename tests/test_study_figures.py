@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.commands import git_init
-from tests.test_study import ITEMS, results, run_of
+from tests.helpers.made_up_study import ITEMS, results, run_of
 from tuneline.evaluate import revisions
 from tuneline.study import experiments, schedule, scores
 from tuneline.study.analysis import PLAIN, analyse, to_json

@@ -143,8 +143,8 @@ def make_project(
     return folder
 
 
-def of_few_bits(load: Callable[[], Any], folder: Path) -> Any:
-    """The tuned model of the project with weights of 4 bits, rounded so coarsely that half of its answers are others."""
+def of_few_bits(load: Callable[[], Any], folder: Path, changed: float) -> Any:
+    """The tuned model of the project with weights of 4 bits, rounded so coarsely that this share of its answers are others."""
     import torch
 
     from tuneline.evaluate.config import Evaluate
@@ -165,7 +165,7 @@ def of_few_bits(load: Callable[[], Any], folder: Path) -> Any:
         said = [
             answer["prediction"] for answer in predict(Model(network, tokenizer, {}), heldout, evaluate, "test").answers
         ]
-        if sum(one != other for one, other in zip(said, expected, strict=True)) >= len(said) // 2:
+        if sum(one != other for one, other in zip(said, expected, strict=True)) >= changed * len(said):
             return network
     raise AssertionError("weights of 4 bits change too few answers")
 
