@@ -38,7 +38,8 @@ VALUES = {
     "mapping": "{a: 1}",
 }
 """Name to the text behind the sign of equality."""
-TEXTS = {"base.source", "evaluate.general", "base.sha256", "evaluate.url", "evaluate.base_url", "evaluate.model", "evaluate.base_model",
+TEXTS = {"base.source", "base.sha256", "evaluate.url", "evaluate.base_url", "evaluate.model", "evaluate.base_model",
+         "evaluate.general",
          "evaluate.api_key_env", "train.init", "train.init_sha256", "deepspeed.hostfile", "lora.layers_pattern",
          "data.exclude"}  # fmt: skip
 """Keys that take any text: what it names is looked up when its stage runs."""
