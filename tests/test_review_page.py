@@ -2,8 +2,6 @@
 
 import base64
 import json
-import socket
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 
 from chat.review.server import Review, make_app
 from chat.serve import make_server
-from tests.helpers.browsing import browsing
+from tests.helpers.browsing import browsing, complaints_of
+from tests.helpers.serving import running
 from tuneline.evaluate.review.pairs import answer_hash, pairs_of, shown
 from tuneline.evaluate.review.votes import last_votes, read_votes
 
@@ -28,16 +27,8 @@ DIALOGUES = {"s:1": [{"role": role, "content": text} for role, text in SAID]}
 def serving(folder: Path, password: str | None = None, hosts=("127.0.0.1",)):
     """The page's address."""
     pairs = pairs_of([*ROWS, {"id": "s:9", "question": "同样", "base": "一样", "tuned": "一样"}], DIALOGUES)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = make_server(make_app(Review(pairs, folder), hosts, password))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+    with running(make_server(make_app(Review(pairs, folder), hosts, password))) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture
@@ -52,10 +43,7 @@ def visiting(browser, url, name="anna", **options):
     context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 800}} | options)
     page = context.new_page()
     page.set_default_timeout(30_000)
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith((url, "data:")) else wrong.append(request.url))
+    wrong = complaints_of(page, (url, "data:"))
     page.goto(url)
     page.locator("#rater").fill(name)
     page.locator("#enter button").click()

@@ -10,19 +10,22 @@ browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-br
 QUESTION = "我咳嗽"
 
 
+def complaints_of(page, own: tuple[str, ...]) -> list[str]:
+    """What the page complains of, and the addresses that it asks beside its own; both come as they happen."""
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(own) else wrong.append(request.url))
+    return wrong
+
+
 @contextmanager
 def visiting(browser, url, **options):
     """A visitor's page; whatever it complains of or asks elsewhere fails the test."""
     context = browser.new_context(**{"locale": "zh-CN", "viewport": {"width": 1280, "height": 800}} | options)
     page = context.new_page()
     page.set_default_timeout(15_000)
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith((url, "data:", "blob:")) else wrong.append(request.url),
-    )
+    wrong = complaints_of(page, (url, "data:", "blob:"))
     page.goto(url)
     page.locator("#question textarea").wait_for()
     page.wait_for_function("['zh-Hans', 'en'].includes(document.documentElement.lang)")

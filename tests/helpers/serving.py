@@ -13,10 +13,9 @@ CHAT = "/v1/chat/completions"
 
 
 @contextlib.contextmanager
-def serving(engine, key=None, hosts=("127.0.0.1",)):
-    """The address of a server in a thread."""
+def running(server):
+    """The address of a uvicorn server in a thread."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = make_server(make_app(engine, key, hosts))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -25,6 +24,11 @@ def serving(engine, key=None, hosts=("127.0.0.1",)):
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+def serving(engine, key=None, hosts=("127.0.0.1",)):
+    """The address of the API in a thread."""
+    return running(make_server(make_app(engine, key, hosts)))
 
 
 def endless_replies(engine, monkeypatch):

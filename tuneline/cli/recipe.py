@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
-from tuneline.cli.git import git
 from tuneline.cli.plots_page import SCRIPTS
+from tuneline.runtime.git import git
 from tuneline.runtime.params import PARAMS, read_yaml
 
 RECIPES = Path("recipes")

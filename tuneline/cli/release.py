@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tuneline.cli.git import git
 from tuneline.export.sbom import write_sbom
 from tuneline.export.verify import problems
 from tuneline.models.loading import BASE, MERGED
 from tuneline.runtime.atomic import atomic_output, to_json
+from tuneline.runtime.git import git
 from tuneline.runtime.hashing import write_sums
 from tuneline.runtime.machine import library_versions
 from tuneline.runtime.params import read_yaml

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import typer
 
-from tuneline.cli.git import git
 from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
 from tuneline.formats.metrics import METRICS, current_names, known_metrics, main_metric
+from tuneline.runtime.git import git
 from tuneline.runtime.params import read_params
 from tuneline.runtime.progress import clock
 from tuneline.runtime.stage import SPEED

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from tuneline.evaluate.revisions import PREDICTIONS, content
+from tuneline.runtime.git import git
 from tuneline.runtime.params import PARAMS, read_yaml
 from tuneline.study.plan import Run, experiment_name
 
@@ -116,11 +117,3 @@ def training_rows(revision: str) -> int:
     """Rows that a run trained on in an epoch."""
     counts = json.loads(git("show", f"{revision}:{COUNTS}"))
     return int(counts["rows_per_epoch"])
-
-
-def git(*arguments: str) -> str:
-    """What the command printed. Raises ValueError with its complaint."""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
-    if result.returncode:
-        raise ValueError(f"git {arguments[0]} failed: {result.stderr.strip()}; a study needs the project in git")
-    return result.stdout
