@@ -1,5 +1,6 @@
 """Updates of an adapter, weight by weight in float32, worked out from its files alone and without PEFT's layers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,29 +67,28 @@ def _update(adapter: Adapter, name: str, wrapped: dict[str, WrappedParameter]) -
     magnitude = next((one for key, one in tensors.items() if key.startswith(f"{PREFIX}{layer}.lora_magnitude")), None)
     if part == "A.weight" and (one := wrapped.get(layer)):
         factor = scale(adapter.config, one.name, len(tensor) // one.experts)
-        b = tensors[f"{PREFIX}{layer}.lora_B.weight"].float()
-        return one.name, _plus(factor * one.product(b, tensor.float()), None, 0)
+        b = tensors[f"{PREFIX}{layer}.lora_B.weight"]
+        return one.name, _plus(lambda: factor * one.product(b.float(), tensor.float()), None, 0)
     if part == "A.weight":
-        added = scale(adapter.config, layer, len(tensor)) * (
-            tensors[f"{PREFIX}{layer}.lora_B.weight"].float() @ tensor.float()
-        )
-        return f"{layer}.weight", _plus(added, magnitude, 1)
+        factor, b = scale(adapter.config, layer, len(tensor)), tensors[f"{PREFIX}{layer}.lora_B.weight"]
+        return f"{layer}.weight", _plus(lambda: factor * (b.float() @ tensor.float()), magnitude, 1)
     if part == "embedding_A":
-        b = tensors[f"{PREFIX}{layer}.lora_embedding_B"].float()
-        return f"{layer}.weight", _plus(
-            scale(adapter.config, layer, len(tensor)) * (b @ tensor.float()).T, magnitude, 0
-        )
+        factor, b = scale(adapter.config, layer, len(tensor)), tensors[f"{PREFIX}{layer}.lora_embedding_B"]
+        return f"{layer}.weight", _plus(lambda: factor * (b.float() @ tensor.float()).T, magnitude, 0)
     if part == "B.bias":
-        rank = len(tensors[f"{PREFIX}{layer}.lora_A.weight"])
-        return f"{layer}.bias", _plus(scale(adapter.config, layer, rank) * tensor.float(), None, 0)
+        factor = scale(adapter.config, layer, len(tensors[f"{PREFIX}{layer}.lora_A.weight"]))
+        return f"{layer}.bias", _plus(lambda: factor * tensor.float(), None, 0)
     return layer, None
 
 
-def _plus(added: torch.Tensor, magnitude: torch.Tensor | None, norm_over: int) -> Update:
-    """The sum; with DoRA's magnitudes, its rows (an embedding's columns) brought to these lengths."""
+def _plus(added: Callable[[], torch.Tensor], magnitude: torch.Tensor | None, norm_over: int) -> Update:
+    """The sum; with DoRA's magnitudes, its rows (an embedding's columns) brought to these lengths.
+
+    `added` is asked when it is needed: all products of an adapter at once are as large as the base in float32.
+    """
 
     def update(weight: torch.Tensor) -> torch.Tensor:
-        total = weight + added
+        total = weight + added()
         if magnitude is None:
             return total
         factor: torch.Tensor = magnitude.float().reshape(-1) / total.norm(dim=norm_over)
