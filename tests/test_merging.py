@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 import stages.export
@@ -20,6 +21,8 @@ from tuneline.cli.app import app
 from tuneline.export import verify
 from tuneline.export.layerwise_fp32 import stored_dtype, upcast
 from tuneline.export.merge import load_tuned, merged
+from tuneline.export.updates import updates
+from tuneline.models.adapters.source import PREFIX
 from tuneline.models.config import Base
 from tuneline.models.loading import load_adapter, load_model
 from tuneline.runtime.hashing import file_sha256, write_sums
@@ -65,6 +68,16 @@ def test_what_is_exported_is_what_was_trained(workspace, name, family, dtype):
     report = json.loads(Path("metrics/export.json").read_text())
     assert report["max_logit_difference"] < (2e-5 if dtype == "float32" else 0.1)
     assert verify.problems(MERGED) == []
+
+
+def test_updates_take_the_memory_of_the_adapter_and_not_of_the_base(tmp_path):
+    """All products of an adapter at once would be as large as the base in float32; here one alone is 16 TB."""
+    wide, layer = 2**21, f"{PREFIX}model.layers.0.mlp.up_proj"
+    tensors = {f"{layer}.lora_A.weight": torch.ones(1, wide), f"{layer}.lora_B.weight": torch.ones(wide, 1)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    LoraConfig(r=1, target_modules=["up_proj"], base_model_name_or_path="base").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert list(updates(tmp_path, tmp_path)) == ["model.layers.0.mlp.up_proj.weight"]
 
 
 @pytest.mark.parametrize("name", ["lora", "rslora", "dora", "pissa", "lora and a norm"])
