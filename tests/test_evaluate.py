@@ -206,7 +206,7 @@ def test_what_experiments_are_compared_by_is_the_tuned_models_and_flat(records):
     lines = rows(records)
     details = compare(lines) | GENERAL
     found = figures(details)
-    assert list(found) == ["items", "rouge_l", "nll_per_char", "eos_rate", "repetition", "general_nll_change"]
+    assert list(found) == ["rouge_l", "general_nll_change", "nll_per_char", "eos_rate", "repetition", "items"]
     assert (found["items"], found["general_nll_change"]) == (7, 0.5)
     assert found["rouge_l"] == details["tuned"]["rouge_l"]["value"] == pytest.approx(100)
 

@@ -39,7 +39,7 @@ def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def experiments_command() -> list[str]:
     """What `make exp` gives to DVC."""
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nexp: ")[2].splitlines()[1]
-    _, *words = shlex.split(recipe.replace("$$", "$"))
+    _, *words = shlex.split(recipe.removesuffix(" $(SORTED)").replace("$$", "$"))
     return words
 
 

@@ -1,5 +1,6 @@
 """Results of an evaluation: metrics, predictions, and tables for plots."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def write_results(
     metrics = compare(rows, own=own.figures) | own.describe(rows)
     metrics |= {"general": change_on_general(*general)} | about | count_thoughts(rows)
     metrics |= {"slices": slices} if (slices := slices_of(rows)) else {}
-    outputs.metrics.write_text(to_json(figures(metrics)), encoding="utf-8")
+    # Not sorted: DVC's columns are in the order of this file.
+    outputs.metrics.write_text(json.dumps(figures(metrics), indent=2) + "\n", encoding="utf-8")
     outputs.details.write_text(to_json(metrics), encoding="utf-8")
     write_jsonl(outputs.predictions, rows)
     write_jsonl(outputs.general, general[1])
