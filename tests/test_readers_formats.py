@@ -67,6 +67,18 @@ def test_a_dataset_folder_and_a_hub_id(tmp_path):
         read(tmp_path / "owner-name", format="hub", revision="0" * 40)
 
 
+def test_a_dataset_folder_unpacks_to_no_more_than_a_file_does(tmp_path, monkeypatch):
+    rows = [PAIR | {"query": f"{number} {'长' * 300}"} for number in range(40)]
+    write(tmp_path / "set/train.jsonl", lines(*rows))
+    monkeypatch.setattr(hub, "MAX_RECORD", 200)
+    result = read(tmp_path / "set", format="hub")
+    assert [reject["reason"] for reject in result.rejects] == ["longer_than_200_characters"] * 40
+    monkeypatch.setattr(raw_files, "FREE", 5000)
+    monkeypatch.setattr(raw_files, "RATIO", 0)
+    with pytest.raises(ValueError, match=r"set unpacks to more than 5000 bytes"):
+        read(tmp_path / "set", format="hub")
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "empty"), (b" \n", "empty"), (b"\xff\xff\xfe\xff" * 9, "iconv")]
 )

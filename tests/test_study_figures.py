@@ -145,6 +145,10 @@ def test_what_would_change_the_heldout_items_is_refused_before_a_run(name):
 
 def test_a_metric_that_no_study_has_is_refused_before_a_run(tmp_path, monkeypatch):
     check_metric("rouge_l", [])
+    check_metric("label_accuracy", [])
+    check_metric("label_accuracy", [], {"qa", "label"})
+    with pytest.raises(ValueError, match=r"is label_accuracy, and no item of .*heldout.jsonl is of its task \(label\): expected"):
+        check_metric("label_accuracy", [], {"qa"})
     monkeypatch.setattr(scores, "load_metrics", lambda specs: [Own("mine", False), Own("whole", True)])
     check_metric("mine", ["m.py:mine"])
     with pytest.raises(ValueError, match="--metric is 'rouge_x', expected one of .*nll_per_char, mine, whole"):

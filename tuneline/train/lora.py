@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from tuneline.models.adapters.patterns import check_patterns
 from tuneline.models.chatglm.names import chatglm_name, native_name
 from tuneline.models.conversion.experts import expert_names, expert_parameters, router_names
 from tuneline.models.layer_names import linear_layers
@@ -85,6 +86,8 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     tied = model.config.tie_word_embeddings
     untied = {name for name, one in modules.items() if one is embeddings and not tied}
     if isinstance(targets, str):
+        names = {name for name, _ in model.named_parameters()} | modules.keys()
+        check_patterns([targets], names | set(map(chatglm_name, modules)), "lora.target_modules")
         experts = _matching_experts(model, targets, expert_parameters(model))
         matched = _matching(model, targets, linear | untied, bool(experts))
         if matched & untied and params is not None:
@@ -138,6 +141,7 @@ def check_layers(model: Any, params: Lora) -> list[int] | None:
     if params.layers_to_transform is None:
         return None
     pattern, count = params.layers_pattern, len(model.base_model.layers)
+    check_patterns([pattern or ""], (name for name, _ in model.named_modules()), "lora.layers_pattern")
     lists = re.compile(rf"(?:^|.*\.){pattern or r'[^.]*'}\.\d+\..*")
     if not any(lists.fullmatch(name) for name, _ in model.named_modules()):
         raise ValueError(
