@@ -236,7 +236,9 @@ def test_a_list_of_code_that_lost_a_line_is_noticed(fit):
     write("code/fit.txt", to_text({name: code_hash(Path(name)) for name in CODE}))
     fit()
     write("code/fit.txt", to_text({name: code_hash(Path(name)) for name in CODE if name != "tuneline/train/loop.py"}))
-    with pytest.raises(ValueError, match=r"code/fit.txt does not list tuneline/train/loop.py, which the stage runs: run"):
+    with pytest.raises(
+        ValueError, match=r"code/fit.txt does not list tuneline/train/loop.py, which the stage runs: run"
+    ):
         fit()
 
 

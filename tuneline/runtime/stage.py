@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from tuneline.runtime.atomic import atomic_output, remove, write_json
 from tuneline.runtime.code import all_code, changed_files, read_list, stage_files
-from tuneline.runtime.evaluation_folder import files_of_stages
 from tuneline.runtime.errors import MEMORY_REMEDIES, exit_with_sentence
+from tuneline.runtime.evaluation_folder import files_of_stages
 from tuneline.runtime.locks import exclusive_lock, temporary_folder
 from tuneline.runtime.machine import choose_accelerator, peak_memory
 from tuneline.runtime.params import S, Section, differences, parse, read_params

@@ -86,8 +86,7 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     tied = model.config.tie_word_embeddings
     untied = {name for name, one in modules.items() if one is embeddings and not tied}
     if isinstance(targets, str):
-        names = {name for name, _ in model.named_parameters()} | modules.keys()
-        check_patterns([targets], names | set(map(chatglm_name, modules)), "lora.target_modules")
+        check_patterns([targets], _names(model), "lora.target_modules")
         experts = _matching_experts(model, targets, expert_parameters(model))
         matched = _matching(model, targets, linear | untied, bool(experts))
         if matched & untied and params is not None:
@@ -111,6 +110,12 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     if names - known - of_experts and params is not None:
         _check_embeddings(params)
     return {name for name in names if name in known or name not in of_experts}
+
+
+def _names(model: Any) -> set[str]:
+    """All that a regular expression is matched against."""
+    names = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
+    return names | (set(map(chatglm_name, names)) if model.config.model_type == "glm" else set())
 
 
 def _matching(model: Any, pattern: str, allowed: set[str], others: bool) -> set[str]:

@@ -137,7 +137,9 @@ class Study:
         for run in runs if self.metric is not None else ():
             found = read_result(run, self.revisions[run.key], self.folder, self.seconds.get(run.key)).scores
             if self.metric not in found:
-                raise ValueError(f"--metric is {self.metric!r}, which {describe(run)} has not: expected one of {', '.join(found)}")
+                raise ValueError(
+                    f"--metric is {self.metric!r}, which {describe(run)} has not: expected one of {', '.join(found)}"
+                )
 
     def still_fits(self, expected: Mapping[str, float], begun: float) -> "Callable[[Run], bool]":
         """Whether a run may begin now: runs may have taken longer than was expected."""

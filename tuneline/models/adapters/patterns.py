@@ -1,7 +1,7 @@
 """Regular expressions over names of layers, tried with a limit: one that backtracks would keep PEFT busy for ever.
 
-An adapter's configuration is a stranger's, and Python's engine can't be stopped from inside. So each is matched against all names
-in a process of its own first, by the same engine and within a limit of CPU time, which a busy machine does not shorten.
+An adapter's configuration is a stranger's, and Python's engine can't be stopped from inside. So each is first matched against
+all names in a process of its own, by the same engine and within a limit of CPU time, which a busy machine does not shorten.
 """
 
 import json
@@ -44,15 +44,20 @@ def check_patterns(patterns: Iterable[str], names: Iterable[str], where: str) ->
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(SECONDS)]
     try:
         ended = subprocess.run(
-            command, input=question.encode(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=WAITING, check=False
+            command,
+            input=question.encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=WAITING,
+            check=False,
         ).returncode
     except subprocess.TimeoutExpired:
         ended = 1
     if ended:
         raise ValueError(
             f"{where} has a regular expression that takes more than {SECONDS} seconds to match the names of the base's layers "
-            f"({', '.join(odd)[:200]}), expected one without repeats inside repeats, such as .*self_attn\\.[qv]_proj, or a list "
-            "of names"
+            f"({', '.join(odd)[:200]}), expected one without repeats inside repeats, such as .*self_attn\\.[qv]_proj, or "
+            "a list of names"
         )
 
 

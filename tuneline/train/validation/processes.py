@@ -1,4 +1,4 @@
-"""Processes that validate together: one may answer for hours while another waits, and what the first one finds is all the others'.
+"""Processes that validate together: one may answer for hours while another waits, and all end with what the first one finds.
 
 A collective operation gives up after 30 minutes (gloo in DeepSpeed's groups) or ten (NCCL). So the processes first wait for one
 another by a key each in the store that they met by, without an end: whoever starts them ends those that are left when one dies,
