@@ -121,7 +121,7 @@ def test_a_regular_expression_that_never_ends_is_refused(monkeypatch):
     names = [f"model.layers.{number}.self_attn.q_proj" for number in range(30)]
     check_patterns([r".*self_attn\.[qv]_proj", "q_proj", "("], names, "lora.target_modules")
     monkeypatch.setattr(patterns, "SECONDS", 1)
-    for endless in (r"([a-z0-9_.]+)+!", r"(.*)*(.*)*!", r"(a|a|[a-z0-9_.])*!"):
+    for endless in (r"([a-z0-9_.]+)+!", r"(.|.)*!"):
         with pytest.raises(ValueError, match=r"theirs has a regular expression that takes more than 1 seconds"):
             check_patterns(["q_proj", endless], names, "theirs")
     config = LoraConfig(target_modules="a.*", exclude_modules=["b"], rank_pattern={"c.*": 4}, alpha_pattern={"d": 2})
