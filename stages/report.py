@@ -27,7 +27,7 @@ REPORT = Path("metrics/report.html")
 def main(stage: Stage) -> None:
     from tuneline.evaluate.page.written import written_report
 
-    page = written_report(INPUTS)
+    page = stage.read_settled(INPUTS.reviews, lambda: written_report(INPUTS))
     with stage.outputs(REPORT) as (path,):
         path.write_text(page, encoding="utf-8")
     print(f"report: {REPORT}")

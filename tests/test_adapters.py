@@ -197,7 +197,11 @@ def test_a_config_that_is_none_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"adapter_config.json is no JSON"):
         read_config(tmp_path)
     (tmp_path / "adapter_config.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"holds \[\], expected PEFT's keys"):
+    with pytest.raises(ValueError, match=r"holds list, expected an object"):
+        read_config(tmp_path)
+    with (tmp_path / "adapter_config.json").open("wb") as file:
+        file.truncate(20_000_001)
+    with pytest.raises(ValueError, match=r"has 20,000,001 bytes, expected at most 20,000,000 of a config"):
         read_config(tmp_path)
 
 

@@ -193,7 +193,7 @@ ADAPTERS = {
     "a tensor too much": (
         of_adapter(lambda held: held.update({"base_model.model.x.lora_A.weight": torch.ones(4, 4)})), r"theirs"),
     "no tensors": (of_adapter(dict.clear), r"theirs"),
-    "a config that is a list": (text("adapter_config.json", "[]"), r"expected PEFT's keys"),
+    "a config that is a list": (text("adapter_config.json", "[]"), r"holds list, expected an object"),
     "a config nested 100,000 deep": (text("adapter_config.json", "[" * 100_000), r"is no JSON"),
     "a config that is too long": (text("adapter_config.json", '{"r": ' + "9" * 5000 + "}"), r"is no JSON"),
     "a kind that is a list": (config_of(peft_type=["LORA"]), r"PEFT's type \['LORA'\]"),

@@ -25,6 +25,7 @@ def test_nothing_that_a_project_keeps_for_itself_goes_into_the_image():
         "runs/one/params.yaml", "release/a", "models/merged/a", "models/adapter/a", "data/processed/train.jsonl",
         "data/raw/lawbench/topics.jsonl", "metrics/speed/train.json", "tuneline/__pycache__/x.pyc", "build/site/index.html",
         "metrics/study/study.json", "studies/study.yaml", "data/raw/added.csv", "data/raw/added.csv.dvc", "data/raw/folder/a",
+        "reviews/anna.jsonl", "reviews/judge-qwen.jsonl",
     )  # fmt: skip
     assert [name for name in private if in_context(name, lines)] == []
 

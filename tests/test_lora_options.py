@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors import safe_open
 
 from tests.helpers.chatglm3 import SIZES, checkpoint, converted
@@ -14,6 +15,8 @@ from tests.helpers.workspace import CHATS
 from tuneline.export.equivalence import compare, states
 from tuneline.export.folder import merge_into
 from tuneline.export.merge import merge_mismatches
+from tuneline.models.adapters import patterns
+from tuneline.models.adapters.patterns import check_patterns, patterns_of
 from tuneline.models.chat_format import load_prompter
 from tuneline.models.loading import load_adapter, load_model, load_tokenizer
 from tuneline.train import methods
@@ -112,6 +115,19 @@ def test_a_bias_that_changed_on_its_way_is_named(bases, tmp_path):
 def test_what_names_nothing_is_refused(bases, lora, message):
     with pytest.raises(ValueError, match=message):
         methods.prepare(load_model(bases["llama"], torch.float32), method(lora=lora))
+
+
+def test_a_regular_expression_that_never_ends_is_refused(monkeypatch):
+    names = [f"model.layers.{number}.self_attn.q_proj" for number in range(30)]
+    check_patterns([r".*self_attn\.[qv]_proj", "q_proj", "("], names, "lora.target_modules")
+    monkeypatch.setattr(patterns, "SECONDS", 1)
+    for endless in (r"([a-z0-9_.]+)+!", r"(.|.)*!"):
+        with pytest.raises(ValueError, match=r"theirs has a regular expression that takes more than 1 seconds"):
+            check_patterns(["q_proj", endless], names, "theirs")
+    config = LoraConfig(target_modules="a.*", exclude_modules=["b"], rank_pattern={"c.*": 4}, alpha_pattern={"d": 2})
+    assert patterns_of(config) == ["a.*", "c.*", "d"]
+    config = LoraConfig(target_modules=["a"], layers_to_transform=[0], layers_pattern=["h.*", "x"])
+    assert patterns_of(config) == ["h.*", "x"]
 
 
 @pytest.mark.parametrize(

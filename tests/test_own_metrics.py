@@ -445,16 +445,22 @@ def test_a_metric_that_fails_costs_no_answers(folder, tmp_path, monkeypatch, cap
     second = again(questions._replace(params=params.model_copy(update={"metrics": ["mine.py:score", "mine.py:y"]})))
     assert len(asked) == 1
     assert second[:3] == first[:3]
-    assert capsys.readouterr().out == "evaluate: 1 answers are there from the last run, which ended at its metrics\n"
+    assert capsys.readouterr().out == "evaluate: 1 answers are there from an earlier run, and are only scored\n"
     # Whatever decides an answer asks anew.
     longer = questions._replace(params=params.model_copy(update={"max_new_tokens": 2}))
     for times, changes in enumerate(({"questions": longer}, {"code": "3"}, {"inputs": "4"}, {"metrics": ()}), start=2):
         again(**changes)
         assert len(asked) == times
-    # They are there until the outputs are.
+    # The outputs being written, they are still there, for a week.
     second.forget()
     again()
+    assert len(asked) == 5
+    files = list((tmp_path / "scratch/answers").iterdir())
+    for path in files:
+        os.utime(path, (0, 0))
+    again()
     assert len(asked) == 6
+    assert len(files) > 1 and len(list((tmp_path / "scratch/answers").iterdir())) == 1
 
 
 def test_every_answer_that_a_metric_failed_on_is_counted(folder, answered):

@@ -7,7 +7,8 @@ import pytest
 
 from tests.helpers.raw_rows import MEDQUAD, PAIR
 from tests.helpers.reading import lines, read, write
-from tuneline.data.readers import text
+from tuneline.data.limits import raw_files
+from tuneline.data.readers import hub, text
 
 
 def test_blocks_of_two_lines(tmp_path):
@@ -65,6 +66,19 @@ def test_a_dataset_folder_and_a_hub_id(tmp_path):
         read(tmp_path / "owner-name", format="hub")
     with pytest.raises(ValueError, match="can't be read"):
         read(tmp_path / "owner-name", format="hub", revision="0" * 40)
+
+
+def test_a_dataset_folder_unpacks_to_no_more_than_a_file_does(tmp_path, monkeypatch):
+    rows = [PAIR | {"query": f"问{number}"} for number in range(40)]
+    rows[7]["query"] = "长" * 300
+    write(tmp_path / "set/train.jsonl", lines(*rows))
+    monkeypatch.setattr(hub, "MAX_RECORD", 200)
+    result = read(tmp_path / "set", format="hub")
+    assert (len(result.records), result.reasons) == (39, ["longer_than_200_characters"])
+    monkeypatch.setattr(raw_files, "FREE", 1000)
+    monkeypatch.setattr(raw_files, "RATIO", 0)
+    with pytest.raises(ValueError, match=r"set unpacks to more than 1000 bytes"):
+        read(tmp_path / "set", format="hub")
 
 
 @pytest.mark.parametrize(

@@ -229,3 +229,45 @@ def test_a_mistake_is_one_sentence_and_a_bug_keeps_its_traceback(workspace):
     assert result.stderr.startswith("Traceback")
     assert result.stderr.endswith("AssertionError: a bug\n")
     assert left() == set()
+
+
+def test_a_list_of_code_that_lost_a_line_is_noticed(fit):
+    write("stages/fit.py", "from tuneline.train import loop\n")
+    write("code/fit.txt", to_text({name: code_hash(Path(name)) for name in CODE}))
+    fit()
+    write("code/fit.txt", to_text({name: code_hash(Path(name)) for name in CODE if name != "tuneline/train/loop.py"}))
+    with pytest.raises(
+        ValueError, match=r"code/fit.txt does not list tuneline/train/loop.py, which the stage runs: run"
+    ):
+        fit()
+
+
+def test_an_input_that_grows_while_it_is_read_is_read_again(fit, monkeypatch):
+    write("dvc.yaml", "stages:\n  fit:\n    cmd: python -m stages.fit\n    deps: [code/fit.txt, reviews, notes.txt]\n")
+    write("notes.txt", "a")
+    write("reviews/anna.jsonl", "1\n")
+    stage, readings = fit(), []
+
+    def read(votes: int) -> int:
+        path = Path("reviews/anna.jsonl")
+        readings.append(path.read_text())
+        if len(readings) < votes:
+            write("reviews/anna.jsonl", path.read_text() + "2\n")
+            write(f"reviews/rater{len(readings)}.jsonl", "1\n")
+        return len(readings)
+
+    # It grew before the stage came to it, and twice while it was read.
+    write("reviews/anna.jsonl", "1\n1\n")
+    assert stage.read_settled(Path("reviews"), lambda: read(3)) == 3
+    made(stage)
+    # What never settles, and what does not grow by itself, is said at the end.
+    readings.clear()
+    assert stage.read_settled(Path("reviews"), lambda: read(99)) == 5
+    with pytest.raises(ValueError, match=r"changed while the stage ran: reviews/anna.jsonl has another content"):
+        made(stage)
+    stage.read_settled(Path("reviews"), lambda: None)
+    made(stage)
+    write("notes.txt", "b")
+    stage.read_settled(Path("reviews"), lambda: None)
+    with pytest.raises(ValueError, match=r"changed while the stage ran: notes.txt has another content"):
+        made(stage)

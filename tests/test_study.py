@@ -11,14 +11,14 @@ import yaml
 from benchmarks.study.coverage import coverage
 from tests.helpers.commands import git_init
 from tests.helpers.evaluated import evaluated
-from tests.helpers.made_up_study import results, run_of
+from tests.helpers.made_up_study import ITEMS, results, run_of
 from tuneline.cli.study.command import configurations, read_numbers, spread
 from tuneline.scoring.counts import macro_f1
 from tuneline.study import schedule
 from tuneline.study.analysis import PLAIN, analyse, bend_weights, slope_weights, to_json
 from tuneline.study.crossed import crossed, holm
 from tuneline.study.experiments import remove_leftovers
-from tuneline.study.page import State, page
+from tuneline.study.page import State, left_out_sentences, page
 from tuneline.study.plan import check_name, experiment_name, make_runs, title, write_plan
 from tuneline.study.results import Table
 from tuneline.study.schedule import Schedule, Times, devices, fitting, read_budget
@@ -190,9 +190,23 @@ def test_the_page_says_it_in_both_languages_and_the_figures_are_json():
         analyse(Table(results({PLAIN: 0.0})), "x")
 
 
-def test_other_heldout_items_are_no_comparison():
+def test_items_that_not_every_run_has_are_left_out_and_counted():
     first, *others = results({PLAIN: 0.0})
     first.scores["rouge_l"].pop("s:0")
+    first.scores["rouge_l"]["s:new"] = 1.0
+    found = analyse(Table([first, *others]))
+    assert (found.apart, found.comparisons[0].level.items) == ((2, ITEMS + 1), ITEMS - 1)
+    (told,) = left_out_sentences(found)
+    assert told.en.startswith(f"2 of {ITEMS + 1} held-out items are not in every run and are left out")
+    assert "2 道并非每次运行都有" in told.zh and told.en in page(found, State("s", 3, [], 0))
+    assert to_json(found)["items_not_in_every_run"] == 2
+    assert left_out_sentences(analyse(Table(others))) == []
+
+
+def test_other_heldout_items_are_no_comparison():
+    first, *others = results({PLAIN: 0.0})
+    first.scores["rouge_l"].clear()
+    first.scores["rouge_l"]["s:new"] = 1.0
     with pytest.raises(
         ValueError, match="seed 18, 1 of the rows, as in params.yaml has other held-out items than seed 17"
     ):

@@ -5,8 +5,10 @@ import pytest
 
 from tests.helpers.commands import git_init
 from tests.helpers.made_up_study import ITEMS, results, run_of
+from tuneline.cli.study.command import Study
 from tuneline.evaluate import revisions
 from tuneline.study import experiments, schedule, scores
+from tuneline.study import results as study_results
 from tuneline.study.analysis import PLAIN, analyse, to_json
 from tuneline.study.crossed import crossed
 from tuneline.study.page import State, headline, left_out_sentences, luck_sentence, page, tone
@@ -145,12 +147,32 @@ def test_what_would_change_the_heldout_items_is_refused_before_a_run(name):
 
 def test_a_metric_that_no_study_has_is_refused_before_a_run(tmp_path, monkeypatch):
     check_metric("rouge_l", [])
+    check_metric("label_accuracy", [])
+    check_metric("label_accuracy", [], {"qa", "label"})
+    with pytest.raises(
+        ValueError, match=r"is label_accuracy, and no item of .*heldout.jsonl is of its task \(label\): expected"
+    ):
+        check_metric("label_accuracy", [], {"qa"})
     monkeypatch.setattr(scores, "load_metrics", lambda specs: [Own("mine", False), Own("whole", True)])
     check_metric("mine", ["m.py:mine"])
     with pytest.raises(ValueError, match="--metric is 'rouge_x', expected one of .*nll_per_char, mine, whole"):
         check_metric("rouge_x", [])
     with pytest.raises(ValueError, match="--metric is whole, which is of all rows"):
         check_metric("whole", [])
+
+
+def test_a_metric_that_the_first_run_has_not_ends_the_study_there(monkeypatch, tmp_path):
+    (made,) = results({PLAIN: 0.0}, seeds=(17,))
+    monkeypatch.setattr(study_results, "read_result", lambda run, revision, folder, seconds: made)
+    study = object.__new__(Study)
+    study.revisions, study.seconds, study.folder = {made.run.key: "r"}, {}, tmp_path
+    for study.metric in (None, "rouge_l"):
+        study.check_measured([made.run])
+    study.metric = "label_accuracy"
+    with pytest.raises(
+        ValueError, match=r"--metric is 'label_accuracy', which seed 17, .* has not: expected one of rouge_l"
+    ):
+        study.check_measured([made.run])
 
 
 class Own:

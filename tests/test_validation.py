@@ -1,6 +1,8 @@
 """Validation by answers: which items, what is asked and measured, and that nothing of the training changes by it."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,13 @@ from tuneline.train.batching import split
 from tuneline.train.collate import collator
 from tuneline.train.config.train import Train
 from tuneline.train.run import prepare_model
+from tuneline.train.validation import processes
 from tuneline.train.validation.answering import Answering, check_metrics
 from tuneline.train.validation.as_evaluated import as_evaluated
 from tuneline.train.validation.cost import cost
 from tuneline.train.validation.curve_metrics import BestBy, best_by, best_step, curve_metrics, points, values
 from tuneline.train.validation.items import validation_items
+from tuneline.train.validation.processes import by_first, wait_for_all
 from tuneline.train.validation.rows import right_row
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -219,3 +223,70 @@ def test_the_cost_is_said_before():
     found = cost(params(save_steps=50, eval_max_new_tokens=64), steps=146, items=120)
     assert str(found) == "3 validations answer 50 items each, of 64 tokens at most: up to 9,600 tokens"
     assert cost(params(save_steps=50), steps=100, items=7)[:2] == (2, 7)
+
+
+def in_processes(monkeypatch, work, count: int = 2) -> list:
+    """What threads that take themselves for processes of one run give, or the error that each ends with; by rank."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    mine, box, found = threading.local(), {}, [None] * count
+
+    def broadcast(values: list, src: int) -> None:
+        if mine.rank == src:
+            box["values"] = list(values)
+        wait_for_all("broadcast")
+        values[:] = box["values"]
+
+    monkeypatch.setattr(processes, "rank", lambda: mine.rank)
+    monkeypatch.setattr(processes, "world", lambda: count)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+
+    def begin(rank: int) -> None:
+        mine.rank = rank
+        try:
+            found[rank] = work(rank)
+        except ValueError as error:
+            found[rank] = error
+
+    threads = [threading.Thread(target=begin, args=[rank], daemon=True) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    return found
+
+
+def test_a_process_waits_for_another_however_long_it_answers(monkeypatch):
+    came = []
+
+    def work(rank: int) -> bool:
+        if rank == 1:
+            time.sleep(0.3)
+        came.append(rank)
+        wait_for_all("answered 0")
+        # Another point is another wait.
+        wait_for_all("answered 1")
+        return sorted(came) == [0, 1]
+
+    assert in_processes(monkeypatch, work) == [True, True]
+
+
+def test_what_the_first_process_finds_or_fails_on_is_all_the_others(monkeypatch):
+    def measure(rank: int) -> dict:
+        return by_first(lambda: {"said": 1 / (1 - rank)}, "measured 0")
+
+    def fail(rank: int) -> None:
+        by_first(lambda: check_metrics(curve_metrics(["label_accuracy"]), [record(0)]), "metrics are tried")
+
+    with monkeypatch.context() as patched:
+        assert in_processes(patched, measure, 3) == [{"said": 1.0}] * 3
+    with monkeypatch.context() as patched:
+        errors = in_processes(patched, fail)
+    assert [type(one) for one in errors] == [ValueError] * 2
+    assert {str(one) for one in errors} == {
+        "train.eval_metrics holds label_accuracy, which no validation item has a value of (tasks qa)"
+    }
+    # One process alone raises its own error.
+    with pytest.raises(ValueError, match="which no validation item has a value of"):
+        fail(0)

@@ -47,6 +47,18 @@ run_stage(stages.train.main, stages.train.__doc__)
 """
 
 
+KEEP_IN_EACH = """
+import os
+if os.environ.get("RANK") == "0":
+    from tuneline.train.validation.answering import Answering
+    ours = Answering.__call__
+
+    def keep(self, model):
+        model.save_pretrained(f"kept/{5 * (self.validations + 1)}")
+        return ours(self, model)
+
+    Answering.__call__ = keep
+"""
 LIMIT = 600
 """Seconds."""
 
@@ -66,9 +78,10 @@ def adapter(folder: Path) -> bytes:
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
-def folder_of(root: Path, base: Path, processes: int = 1) -> Path:
-    train = {"epochs": 99, "learning_rate": 0.01} | TRAIN
-    make_workspace(root, base, {"train": train, "lora": {"dropout": 0.0}, "deepspeed": {"processes": processes}})
+def folder_of(root: Path, base: Path, processes: int = 1, zero_stage: int = 1, **changes) -> Path:
+    train = {"epochs": 99, "learning_rate": 0.01} | TRAIN | changes
+    deepspeed = {"processes": processes, "zero_stage": zero_stage}
+    make_workspace(root, base, {"train": train, "lora": {"dropout": 0.0}, "deepspeed": deepspeed})
     write_records(root, CHATS)
     # A link to the project's.
     (root / "evaluation").unlink()
@@ -157,11 +170,31 @@ def test_a_run_that_was_killed_ends_with_the_same_curve(straight, llama_base, tm
     assert adapter(killed / "models/adapter") == adapter(straight / "models/adapter")
 
 
-def test_two_processes_share_the_items(llama_base, tmp_path):
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_two_processes_share_the_items(llama_base, tmp_path, stage):
     """Their weights are others by rounding than one process's, so the curve is compared with their own."""
-    pair = folder_of(tmp_path / "pair", llama_base, processes=2)
-    run(pair)
+    pair = folder_of(tmp_path / "pair", llama_base, processes=2, zero_stage=stage, early_stopping=1)
+    # The launcher starts others, which keep the adapter of each validation.
+    (pair / "sitecustomize.py").write_text(KEEP_IN_EACH, encoding="utf-8")
+    result = python(pair, "-m", "stages.train", env=env_of(pair) | {"PYTHONPATH": str(pair)}, timeout=LIMIT)
+    assert result.returncode == 0, result.stderr[-3000:]
+    curve = curve_of(pair)
+    for row in curve:
+        for name, value in evaluated(pair, pair / "kept" / row["step"]).items():
+            assert float(row[name]) == pytest.approx(value, rel=1e-5), (row["step"], name)
     summary = json.loads((pair / "metrics/train.json").read_text())
-    (row,) = [row for row in curve_of(pair) if row["step"] == str(summary["best_step"])]
-    for name, value in evaluated(pair, pair / "models/adapter").items():
-        assert float(row[name]) == pytest.approx(value, rel=1e-5), name
+    best = max(curve, key=lambda row: float(row["said"]))
+    assert summary["best_step"] == int(best["step"])
+    assert adapter(pair / "models/adapter") == adapter(pair / "kept" / best["step"])
+    assert int(curve[-1]["step"]) == min(20, int(best["step"]) + 5), "one validation without a better one is the last"
+
+
+def test_a_metric_that_fails_in_the_middle_ends_both_processes(llama_base, tmp_path):
+    pair = folder_of(tmp_path / "pair", llama_base, processes=2)
+    known = sorted({chat[-1]["content"] for chat in CHATS} | {""})
+    text = f"def said(prediction):\n    return {known}.index(prediction)\n"
+    (pair / "evaluation/mine.py").write_text(text, encoding="utf-8")
+    result = python(pair, "-m", "stages.train", env=env_of(pair), timeout=LIMIT)
+    assert result.returncode
+    assert "mine.py, line 2" in result.stderr and "is not in list" in result.stderr
+    assert "another process of this run is gone" not in result.stderr

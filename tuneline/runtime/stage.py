@@ -10,14 +10,15 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tuneline.runtime.atomic import atomic_output, remove, write_json
-from tuneline.runtime.code import all_code, changed_files, read_list
+from tuneline.runtime.code import all_code, changed_files, read_list, stage_files
 from tuneline.runtime.errors import MEMORY_REMEDIES, exit_with_sentence
+from tuneline.runtime.evaluation_folder import files_of_stages
 from tuneline.runtime.locks import exclusive_lock, temporary_folder
 from tuneline.runtime.machine import choose_accelerator, peak_memory
 from tuneline.runtime.params import S, Section, differences, parse, read_params
@@ -32,6 +33,9 @@ from tuneline.runtime.storage.written import record_written
 
 METRICS = Path("metrics")
 SPEED = METRICS / "speed"
+READINGS = 5
+"""Of an input that grows, before a stage ends."""
+T = TypeVar("T")
 
 
 class Stage:
@@ -50,6 +54,8 @@ class Stage:
         self._sections: dict[type[Section], Section] = {}
         if changed := changed_files(self.code):
             raise ValueError(f"code/{name}.txt is out of date, {changed[0]} has changed since: run `dvc repro`")
+        if code is None and (missing := missing_files(name, self.code)):
+            raise ValueError(f"code/{name}.txt does not list {missing[0]}, which the stage runs: run `dvc repro`")
         self.inputs = Inputs(name)
 
     def load(self, section: type[S]) -> S:
@@ -82,6 +88,18 @@ class Stage:
                 record_written(self.name, made)
                 stack.pop_all().close()
 
+    def read_settled(self, growing: Path, read: Callable[[], T]) -> T:
+        """What `read` gives of the inputs; read again while an input that grows at any time, as votes do, has grown meanwhile.
+
+        DVC records an input as it is at the end, so what came last must be in.
+        """
+        for _ in range(READINGS):
+            self.inputs.renew(growing)
+            found = read()
+            if not any(self.inputs.changes()):
+                break
+        return found
+
     def check_unchanged(self) -> None:
         """Raises ValueError naming each key or file that differs from the start, a key with its old and new value."""
         now = read_params()
@@ -100,6 +118,12 @@ class Stage:
     def record_run_info(self, **info: Any) -> None:
         """Add facts about this run, not about its result, to metrics/speed/<stage>.json."""
         self.run_info.update(info)
+
+
+def missing_files(name: str, listed: Container[str]) -> list[str]:
+    """Files that a stage runs and its list does not have: a line was taken out of it."""
+    files = [path.as_posix() for path in stage_files(Path(), Path("stages") / f"{name}.py")]
+    return [file for file in (*files, *files_of_stages(Path()).get(name, {})) if file not in listed]
 
 
 def run_stage(main: Callable[[Stage], None], description: str | None) -> None:

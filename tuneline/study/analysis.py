@@ -75,6 +75,8 @@ class Analysis(NamedTuple):
     """All metrics by name, the project's own among them."""
     left_out: Mapping[str, str]
     """As of a table."""
+    apart: tuple[int, int]
+    """As of a table."""
 
 
 def sign(metric: Metric) -> float:
@@ -90,7 +92,8 @@ def analyse(table: Table, metric: str | None = None) -> Analysis:
     curves = [found for one in table.configurations if (found := curve(table, chosen, one))]
     others = {name: compare_all(table, name) for name in table.metrics if name != chosen and table.items[name]}
     best = winner(table, chosen)
-    return Analysis(chosen, compare_all(table, chosen), curves, best, others, table.known, table.left_out)
+    compared = compare_all(table, chosen)
+    return Analysis(chosen, compared, curves, best, others, table.known, table.left_out, table.apart)
 
 
 def compare_all(table: Table, metric: str) -> list[Comparison]:
@@ -213,6 +216,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         and {"changes": dict(analysis.winner.configuration), "seen": _rounded(analysis.winner.seen)}
         | {"on_other_items": _rounded(analysis.winner.honest)},
         "left_out": dict(analysis.left_out),
+        "items_not_in_every_run": analysis.apart[0],
         "others": {name: [comparison(row) for row in rows] for name, rows in analysis.others.items()},
     }
 

@@ -72,11 +72,21 @@ WHY = {
 
 
 def left_out_sentences(analysis: Analysis) -> list[Text]:
-    """The project's metrics that are in no table, and why."""
-    return [
+    """The project's metrics that are in no table, and why; and how many items are in none."""
+    told = [
         Text(f"{name} is not in a study: {WHY[why].en}.", f"{name} 不在研究之中：{WHY[why].zh}。")
         for name, why in analysis.left_out.items()
     ]
+    apart, every = analysis.apart
+    if apart:
+        told.append(
+            Text(
+                f"{apart} of {every} held-out items are not in every run and are left out: a parameter changes which items "
+                "are held out.",
+                f"{every} 道留出题中有 {apart} 道并非每次运行都有，未计入：有参数改变了留出的题目。",
+            )
+        )
+    return told
 
 
 def configuration_title(changes: Changes) -> Text:

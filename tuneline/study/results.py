@@ -45,7 +45,7 @@ class Table:
     """Results by configuration, share and seed."""
 
     def __init__(self, results: list[Result]) -> None:
-        """Raises ValueError when runs have answered other items than the first one."""
+        """Raises ValueError when the runs have no held-out item in common."""
         self.results = {(one.run.configuration, one.run.share, one.run.seed): one for one in results}
         self.shares = sorted({one.run.share for one in results})
         self.configurations = sorted({one.run.configuration for one in results})
@@ -59,13 +59,16 @@ class Table:
         every = dict.fromkeys(name for one in results for name in one.own)
         self.left_out = {name: self._why(name) for name in every if name not in self.metrics}
         """Metrics of the project that can't be compared, with the reason: `rows`, `runs` or `values`."""
-        ours = [name for name in self.metrics if name not in own]
-        for one in results:
-            if any(one.scores[name].keys() != scores[0][name].keys() for name in ours):
-                raise ValueError(
-                    f"{describe(one.run)} has other held-out items than {describe(results[0].run)}: expected the same ones, so "
-                    "leave data.heldout, data.seed and the sources alone in a study"
-                )
+        ours = {name: set.union(*(set(one[name]) for one in scores)) for name in shared if name not in own}
+        if apart := next((name for name in ours if ours[name] and not self.items[name]), None):
+            other = next(one for one in results if not one.scores[apart].keys() & scores[0][apart].keys())
+            raise ValueError(
+                f"{describe(other.run)} has other held-out items than {describe(results[0].run)}: expected the same ones, so "
+                "leave data.heldout, data.seed and the sources alone in a study"
+            )
+        counts = [(len(every) - len(self.items[name]), len(every)) for name, every in ours.items()]
+        self.apart = max(counts, default=(0, 0))
+        """(held-out items that not every run has answered, of how many): they are in no figure."""
 
     def _why(self, name: str) -> str:
         """What a metric lacks: values of items, the same definition in all runs, or an item with a value in all of them."""

@@ -4,12 +4,14 @@ A corpus-level metric (F1) is no mean over items. It is made one by its jackknif
 11): what each item adds to the figure of all, shifted so that their mean is that figure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tuneline.formats.metrics import MAIN_METRICS, METRICS
+from tuneline.formats.records import read_heldout
 from tuneline.scoring.counted import counted
 from tuneline.scoring.counts import CORPUS_METRICS, Array, CorpusMetric, classes_of, merge_others, tensor
 from tuneline.scoring.own import load_metrics
@@ -17,6 +19,7 @@ from tuneline.scoring.own import load_metrics
 Row = dict[str, Any]
 """A line of predictions.jsonl."""
 SIDE = "tuned"
+HELDOUT = Path("data/processed/heldout.jsonl")
 BESIDE = ("nll_per_char",)
 """Metrics that a study shows beside those that a model is judged by."""
 
@@ -43,10 +46,26 @@ def item_scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return result
 
 
-def check_metric(name: str | None, specs: Sequence[str]) -> None:
-    """Raises ValueError for a metric that a study can't judge by; `specs` are the project's own, as in params.yaml."""
+def tasks_there(path: Path = HELDOUT) -> set[str]:
+    """Tasks of the held-out items; empty where there are none yet."""
+    return {record["task"] for record in read_heldout(path)} if path.is_file() else set()
+
+
+def check_metric(name: str | None, specs: Sequence[str], tasks: Container[str] = ()) -> None:
+    """Raises ValueError for a metric that a study can't judge by.
+
+    `specs` are the project's own, as in params.yaml; `tasks` are those of the held-out items, none where they are not known.
+    """
     ours = (*MAIN_METRICS, *BESIDE)
-    if name is None or name in ours:
+    if name is None:
+        return
+    if name in ours:
+        if tasks and METRICS[name].task is not None and METRICS[name].task not in tasks:
+            possible = [one for one in ours if METRICS[one].task is None or METRICS[one].task in tasks]
+            raise ValueError(
+                f"--metric is {name}, and no item of {HELDOUT} is of its task ({METRICS[name].task}): expected one of "
+                f"{', '.join(possible)}; if the data have changed, run `dvc repro convert` first"
+            )
         return
     own = {one.name: one for one in load_metrics(specs)}
     if name not in own:

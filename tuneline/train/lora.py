@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from tuneline.models.adapters.patterns import check_patterns
 from tuneline.models.chatglm.names import chatglm_name, native_name
 from tuneline.models.conversion.experts import expert_names, expert_parameters, router_names
 from tuneline.models.layer_names import linear_layers
@@ -85,6 +86,7 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     tied = model.config.tie_word_embeddings
     untied = {name for name, one in modules.items() if one is embeddings and not tied}
     if isinstance(targets, str):
+        check_patterns([targets], _names(model), "lora.target_modules")
         experts = _matching_experts(model, targets, expert_parameters(model))
         matched = _matching(model, targets, linear | untied, bool(experts))
         if matched & untied and params is not None:
@@ -108,6 +110,12 @@ def resolve_targets(model: Any, targets: list[str] | str, params: Lora | None = 
     if names - known - of_experts and params is not None:
         _check_embeddings(params)
     return {name for name in names if name in known or name not in of_experts}
+
+
+def _names(model: Any) -> set[str]:
+    """All that a regular expression is matched against."""
+    names = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
+    return names | (set(map(chatglm_name, names)) if model.config.model_type == "glm" else set())
 
 
 def _matching(model: Any, pattern: str, allowed: set[str], others: bool) -> set[str]:
@@ -138,6 +146,7 @@ def check_layers(model: Any, params: Lora) -> list[int] | None:
     if params.layers_to_transform is None:
         return None
     pattern, count = params.layers_pattern, len(model.base_model.layers)
+    check_patterns([pattern or ""], (name for name, _ in model.named_modules()), "lora.layers_pattern")
     lists = re.compile(rf"(?:^|.*\.){pattern or r'[^.]*'}\.\d+\..*")
     if not any(lists.fullmatch(name) for name, _ in model.named_modules()):
         raise ValueError(

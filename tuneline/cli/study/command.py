@@ -55,7 +55,7 @@ def study(
     from tuneline.runtime.params import load, read_params
     from tuneline.study.plan import check_name, make_runs, write_plan
     from tuneline.study.schedule import read_budget
-    from tuneline.study.scores import check_metric
+    from tuneline.study.scores import check_metric, tasks_there
     from tuneline.train.config.train import Train
 
     choose_accelerator()
@@ -64,7 +64,7 @@ def study(
     numbers = read_numbers(seeds or [], "seeds", int) or [load(Train).seed]
     parts = read_numbers(shares or [], "shares", float) or [load(Data).train_share]
     limit = None if budget is None else read_budget(budget)
-    check_metric(metric, load(Evaluate).metrics)
+    check_metric(metric, load(Evaluate).metrics, tasks_there())
     runs = make_runs(drawn, parts, numbers)
     with nullcontext() if dry_run else exclusive_lock(LOGS / name / ".lock", f"the study {name} is run"):
         if not dry_run:
@@ -97,6 +97,7 @@ class Study:
         from tuneline.study.schedule import Schedule, fitting
 
         waiting = [run for run in self.runs if run.key not in self.revisions]
+        self.check_measured([run for run in self.runs if run.key in self.revisions][:1])
         times = estimate(trying=dry_run or self.budget is not None) if waiting else None
         found = {run.key: times.of(run, self.params) for run in waiting} if times else {}
         expected = {key: seconds for key, seconds in found.items() if seconds is not None}
@@ -118,6 +119,7 @@ class Study:
         for run, revision, seconds in schedule.run(self.still_fits(expected, begun)):
             self.revisions[run.key], self.seconds[run.key] = revision, seconds
             print(f"study: {len(self.revisions)} of {len(self.runs)}: {describe(run)} took {seconds:.0f} s", flush=True)
+            self.check_measured([run])
         self.failed, left = len(schedule.failed), [*schedule.waiting, *left]
         for run in left:
             print(f"study: left out by the budget: {describe(run)}", flush=True)
@@ -126,6 +128,18 @@ class Study:
             raise ValueError(
                 f"{self.failed} of {len(self.runs)} runs failed, as said above; the same command runs them again"
             )
+
+    def check_measured(self, runs: "Sequence[Run]") -> None:
+        """Raises ValueError for a --metric that a finished run does not have, before the others cost hours."""
+        from tuneline.study.plan import describe
+        from tuneline.study.results import read_result
+
+        for run in runs if self.metric is not None else ():
+            found = read_result(run, self.revisions[run.key], self.folder, self.seconds.get(run.key)).scores
+            if self.metric not in found:
+                raise ValueError(
+                    f"--metric is {self.metric!r}, which {describe(run)} has not: expected one of {', '.join(found)}"
+                )
 
     def still_fits(self, expected: Mapping[str, float], begun: float) -> "Callable[[Run], bool]":
         """Whether a run may begin now: runs may have taken longer than was expected."""

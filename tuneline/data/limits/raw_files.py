@@ -9,6 +9,7 @@ from typing import Any
 from tuneline.data.readers.raw import RawRecord
 from tuneline.data.turns.conversation import RejectedRecordError
 from tuneline.formats.json_values import DEEPEST
+from tuneline.runtime.storage.content import files_of
 
 MEMORY = 2**30
 """Bytes that a step of a library which reads binary files may add to this process."""
@@ -70,13 +71,13 @@ def may_be_deep(text: str) -> bool:
 
 
 class Unpacked:
-    """Count of what comes out of a packed file, archives inside it included."""
+    """Count of what comes out of a packed file, archives inside it included, or out of the files of a folder."""
 
     def __init__(self, path: Path, unit: str = "bytes", most: tuple[int, int] | None = None) -> None:
         """`most` is (how much of `unit` may come out of any file, how much of a larger one for each of its bytes)."""
         free, self.ratio = most or (FREE, RATIO)
         self.path, self.unit = path, unit
-        self.most = max(free, self.ratio * path.stat().st_size)
+        self.most = max(free, self.ratio * sum(file.stat().st_size for file in files_of(path).values()))
         self.size = 0
 
     def add(self, size: int) -> None:

@@ -51,7 +51,11 @@ class Kept:
 
 def kept_answers(about: Any) -> Kept:
     """Those of an earlier run that asked the same; `about` is all that decides answers beside the requests, as JSON."""
-    return Kept(private_folder("answers") / f"{digest([FORMAT, about])}.jsonl")
+    folder = private_folder("answers")
+    for path in folder.glob("*.jsonl"):
+        if time.time() - path.stat().st_mtime > LONGEST:
+            path.unlink(missing_ok=True)
+    return Kept(folder / f"{digest([FORMAT, about])}.jsonl")
 
 
 def _read(path: Path) -> list[tuple[str, Any]]:

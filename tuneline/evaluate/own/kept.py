@@ -1,7 +1,7 @@
-"""Answers kept while own metrics score them, so that a mended metric costs no answer.
+"""Answers kept for own metrics, so that a metric that is mended or thought better of costs no answer.
 
-They lie in the user's private cache folder until the stage has written its outputs, by all that decides them: inputs, code,
-parameters and machine, but no metric. A server's answers are kept as they arrive, by tuneline.evaluate.endpoint.
+They lie in the user's private cache folder for a week, by all that decides them: inputs, code, parameters and machine, but no
+metric. A server's answers are kept as they arrive, by tuneline.evaluate.endpoint.
 """
 
 import os
@@ -20,20 +20,20 @@ KEY = "answered"
 
 
 def answer_once(questions: Questions, stage: Stage, metrics: Sequence[OwnMetric]) -> Answered:
-    """All answers: those that an earlier run kept when a metric failed, or new ones, which are kept."""
+    """All answers: those that an earlier run kept, or new ones, which are kept."""
     if not metrics or questions.params.backend == "endpoint":
         return answer(questions)
     kept = kept_answers(what_decides(questions, stage, metrics))
     if KEY in kept.values:
         found = Answered(**kept.values[KEY])
         print(
-            f"{stage.name}: {len(found.answers)} answers are there from the last run, which ended at its metrics",
+            f"{stage.name}: {len(found.answers)} answers are there from an earlier run, and are only scored",
             flush=True,
         )
     else:
         found = answer(questions)
         kept.put(KEY, {"answers": found.answers, "general": found.general, "run_info": found.run_info})
-    return found._replace(kept=kept)
+    return found
 
 
 def what_decides(questions: Questions, stage: Stage, metrics: Sequence[OwnMetric]) -> dict[str, Any]:

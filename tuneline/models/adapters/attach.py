@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tuneline.models.adapters.patterns import check_patterns, patterns_of
 from tuneline.models.adapters.source import PREFIX, Adapter
 from tuneline.runtime.errors import is_out_of_memory, sentence
 
@@ -53,6 +54,7 @@ def place(model: Any, adapter: Adapter, name: str = "default") -> Any:
 
     config = adapter.config
     config.base_model_name_or_path = None
+    check_patterns(patterns_of(config), (key for key, _ in model.named_modules()), str(adapter.folder))
     try:
         if isinstance(model, PeftModel):
             tuned = model

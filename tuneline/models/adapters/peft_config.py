@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tuneline.formats.json_object import json_object
 from tuneline.runtime.errors import sentence
 
 FILE = "adapter_config.json"
@@ -88,13 +89,7 @@ def _values(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} has no {FILE}: expected a folder that PEFT wrote, or `dvc repro`, which writes ours"
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {values!r}, expected PEFT's keys such as peft_type")
-    return values
+    return json_object(path)
 
 
 def _check_values(folder: Path, values: dict[str, Any]) -> None:

@@ -61,6 +61,12 @@ class Inputs:
         if digest is not None:
             self._sums[path] = digest
 
+    def renew(self, path: Path) -> None:
+        """Take an input as it is now for what the stage began with: it has grown, and is read again."""
+        files = files_of(path).values()
+        self._states = {file: state for file, state in self._states.items() if not file.is_relative_to(path)}
+        self._states |= {file: State(_stat(file), _hash(file)) for file in files}
+
     def hashes(self) -> dict[str, str | None]:
         """{file: quick hash} as they were when the stage began; None for one that has none."""
         return {file.as_posix(): state.hash for file, state in self._states.items()}

@@ -7,7 +7,6 @@ from time import monotonic
 from typing import Any
 
 import torch
-import torch.distributed
 
 from tuneline.formats.records import Record
 from tuneline.formats.token_file import Tokens
@@ -23,6 +22,7 @@ from tuneline.train.validation.as_evaluated import as_evaluated
 from tuneline.train.validation.cost import cost
 from tuneline.train.validation.curve_metrics import CurveMetric, points, values
 from tuneline.train.validation.items import validation_items
+from tuneline.train.validation.processes import by_first, gathered, rank, wait_for_all, world
 from tuneline.train.validation.rows import answered_row, empty_row, right_row
 
 
@@ -45,16 +45,19 @@ class Answering:
     def __call__(self, model: Any) -> dict[str, float]:
         """{column: value}, the same in all processes."""
         started = monotonic()
-        found = gathered(self.answers(model))
-        result = {}
-        if rank() == 0:
-            rows = [answered_row(record, found[item], self.reader) for item, record in enumerate(self.records)]
-            result = points(self.metrics, rows, self.records, self.best_by)
-        result = told(result)
+        mine = self.answers(model)
+        wait_for_all(f"answered {self.validations}")
+        found = gathered(mine)
+        result: dict[str, float] = by_first(lambda: self.measured(found), f"measured {self.validations}")
         self.validations += 1
         self.tokens += sum(output.tokens for output in found.values())
         self.seconds += monotonic() - started
         return result
+
+    def measured(self, found: dict[int, Generated]) -> dict[str, float]:
+        """{column: value} of the answers to all items."""
+        rows = [answered_row(record, found[item], self.reader) for item, record in enumerate(self.records)]
+        return points(self.metrics, rows, self.records, self.best_by)
 
     def answers(self, model: Any) -> dict[int, Generated]:
         """Those of this process, by number of the item; planned alone they are the same batches as among all."""
@@ -70,8 +73,7 @@ class Answering:
 
     def check(self) -> None:
         """Raises ValueError for a metric that fails at right or at empty answers, before hours of training."""
-        if rank() == 0:
-            check_metrics(self.metrics, self.records)
+        by_first(lambda: check_metrics(self.metrics, self.records), "metrics are tried")
 
     def report(self) -> dict[str, Any]:
         """For metrics/speed: what the validations of this start took."""
@@ -113,28 +115,3 @@ def check_metrics(metrics: Sequence[CurveMetric], records: Sequence[Record]) -> 
             metric.value(empty, records)
         except MetricError as error:
             raise ValueError(f"{error} (tried with an empty answer)") from error
-
-
-def rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def world() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def gathered(mine: dict[int, Generated]) -> dict[int, Generated]:
-    """What all processes have, in each."""
-    if world() == 1:
-        return mine
-    parts: list[Any] = [None] * world()
-    torch.distributed.all_gather_object(parts, mine)
-    return {item: output for part in parts for item, output in part.items()}
-
-
-def told(values: dict[str, float]) -> dict[str, float]:
-    """The first process's values, in each."""
-    box = [values]
-    if world() > 1:
-        torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
