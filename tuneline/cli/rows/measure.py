@@ -18,7 +18,6 @@ from tuneline.runtime.hashing import file_sha256, files, folder_sha256
 from tuneline.tokenize.config import Tokenize
 
 if TYPE_CHECKING:
-    from tuneline.formats.example import Encoded
     from tuneline.models.loading import Dtype
 
 CACHE = Path(".dvc/tmp/rows")
@@ -71,7 +70,14 @@ def key(inputs: Inputs, params: Tokenize, dtype: "Dtype") -> str:
 
 
 def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> None:
-    from tuneline.cli.rows.items import flat_rows, read_items, supervised
+    from tuneline.cli.rows.items import (
+        answer_begin,
+        flat_rows,
+        last_answer_alone,
+        read_items,
+        supervised,
+        under_other_prompt,
+    )
     from tuneline.cli.rows.passes import nll_pass
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
@@ -80,9 +86,15 @@ def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> 
     items = read_items(inputs.records, inputs.tokens, tokenizer, params)
     owners, rows = zip(*flat_rows(items), strict=True)
     records = [item.record for item in items]
-    whole, others = _compared(records)
+    compared, others = _compared(records)
+    has_other = others != np.arange(len(records))
     asks_nothing = load_prompter(tokenizer).generation_prompt([{"role": "user", "content": ""}])
-    alone, mixed = _alone_and_mixed([item.rows[-1] for item in items], others, asks_nothing)
+    last = [last_answer_alone(item.rows[-1]) for item in items]
+    alone = [under_other_prompt(row, asks_nothing) for row in last]
+    mixed = [
+        under_other_prompt(last[others[row]], last[row].input_ids[: answer_begin(last[row])])
+        for row in np.flatnonzero(has_other)
+    ]
     models = Models(inputs, dtype)
     base = nll_pass(models.base, rows, models.budget, folder / "base", "rows under the base", pooled=True)
     without = nll_pass(models.base, alone, models.budget, folder / "alone", "answers without questions", pooled=True)
@@ -91,16 +103,16 @@ def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> 
     # Of a record that was split, the last row has its last answer.
     final = np.flatnonzero(np.diff([*owners, len(items)]))
     counts = np.bincount(owners, [supervised(row) for row in rows])
-    last = np.array([supervised(row) for row in alone], dtype=np.float64)
-    information = np.stack([without["last"] - base["last"][final], without["last"][others] - crossed["last"]], 1)
-    evidence = Evidence(
-        base["prompt"][final], without["answer"], information.astype(np.float64), np.stack([last, last[others]], 1)
-    )
+    tokens = np.array([supervised(row) for row in alone], dtype=np.float64)
+    information = np.stack([without["last"], without["last"][others]], 1).astype(np.float64)
+    information[:, 0] -= base["last"][final]
+    information[has_other, 1] -= crossed["last"]
+    evidence = Evidence(base["prompt"][final], without["answer"], information, np.stack([tokens, tokens[others]], 1))
     values = Measured(
         base_nll=np.bincount(owners, base["nll"]) / counts,
         tuned_nll=np.bincount(owners, tuned["nll"]) / counts,
         information=evidence.information[:, 0],
-        odds=_all_odds(records, whole, others, evidence),
+        odds=_all_odds(records, compared, others, evidence),
         prompt=evidence.prompt,
         answer=evidence.answer,
     )
@@ -111,36 +123,21 @@ def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> 
 
 
 def _compared(records: Sequence[Record]) -> tuple[list[Numbers], Numbers]:
-    """Parts of sources whose rows are compared, and for each row another row of its part, or itself where there is none."""
+    """Parts of sources whose rows are compared, and for each row another one of its part, or itself where there is none."""
     questions, answers = ([normalise(of(record)) for record in records] for of in (last_question, said))
     others = np.arange(len(records))
-    whole = list(parts(by_source(records)))
-    for part in whole:
+    compared = list(parts(by_source(records)))
+    for part in compared:
         others[part] = part[partners(part, questions, answers)]
-    return whole, others
+    return compared, others
 
 
-def _alone_and_mixed(
-    rows: Sequence["Encoded"], others: Numbers, asks_nothing: list[int]
-) -> tuple[list["Encoded"], list["Encoded"]]:
-    """Each row's last answer after a prompt that asks nothing, and the other row's last answer after this row's prompt."""
-    from tuneline.cli.rows.items import answer_begin, last_answer_alone, under_other_prompt
-
-    last = [last_answer_alone(row) for row in rows]
-    alone = [under_other_prompt(row, asks_nothing) for row in last]
-    mixed = [
-        under_other_prompt(last[other], row.input_ids[: answer_begin(row)])
-        for row, other in zip(rows, others, strict=True)
-    ]
-    return alone, mixed
-
-
-def _all_odds(records: Sequence[Record], whole: Sequence[Numbers], others: Numbers, evidence: Evidence) -> Floats:
+def _all_odds(records: Sequence[Record], compared: Sequence[Numbers], others: Numbers, evidence: Evidence) -> Floats:
     found = np.zeros(len(records))
-    for part in whole:
+    for part in compared:
         place = {int(row): number for number, row in enumerate(part)}
         within = np.array([place[int(other)] for other in others[part]])
-        found[part] = odds_of([records[row] for row in part], Evidence(*(column[part] for column in evidence)), within)
+        found[part] = odds_of([records[row] for row in part], evidence.of(part), within)
     return found
 
 

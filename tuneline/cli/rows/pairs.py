@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 LARGEST = 2000
 """Rows of a source that are compared with each other: matrices of all with all have to be made."""
+MIXED = 500
+"""Of these the rows whose question is also looked at with another answer: enough to learn from."""
 TRIED = 20
 """Rows that are looked at for another answer."""
 
@@ -21,12 +23,12 @@ def parts(groups: Iterable[Sequence[int]]) -> Iterator[Numbers]:
 
 
 def partners(part: Numbers, questions: Sequence[Hashable], answers: Sequence[Hashable]) -> Numbers:
-    """For each row of a part a row of it that asks and answers otherwise, as a position in the part; its own where none is.
+    """For the first rows of a part one that asks and answers otherwise, as a position in the part; else the row's own.
 
     questions, answers: of all rows, in a form in which those that mean the same are equal.
     """
     found = np.arange(len(part))
-    for place, row in enumerate(part):
+    for place, row in enumerate(part[:MIXED]):
         for step in range(1, min(TRIED, len(part))):
             other = (place + step) % len(part)
             if answers[part[other]] != answers[row] and questions[part[other]] != questions[row]:

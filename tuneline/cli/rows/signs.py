@@ -1,4 +1,4 @@
-"""Signs that an answer is its question's: what text, hidden states and likelihood say of a row's own pair and of a mixed one."""
+"""Signs that an answer is its question's: what text, hidden states and likelihood say of own and of mixed pairs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,6 +27,9 @@ class Evidence(NamedTuple):
     """Nats that the question tells of the answer, for a row's own answer and its partner's, [n, 2]."""
     tokens: Floats
     """Of these answers, [n, 2]: each token adds to what is expected."""
+
+    def of(self, rows: NDArray[np.int64]) -> "Evidence":
+        return Evidence(self.prompt[rows], self.answer[rows], self.information[rows], self.tokens[rows])
 
 
 def odds_of(records: Sequence[Record], evidence: Evidence, partners: NDArray[np.int64]) -> Floats:
