@@ -15,21 +15,16 @@ from tests.helpers.paths import ROOT
 from tests.helpers.workspace import make_trained, write_records
 from tuneline.cli.app import app
 from tuneline.cli.rows import measure, passes
-from tuneline.cli.rows.findings import (
-    Measured,
-    beyond_fence,
-    evidence,
-    find_conflicts,
-    findings,
-    standard_scores,
-    suspicion,
-)
-from tuneline.cli.rows.fit import fits
+from tuneline.cli.rows.findings import Measured, beyond_fence, find_conflicts, findings
 from tuneline.cli.rows.items import answer_begin, last_answer_alone, read_items, under_other_prompt
 from tuneline.cli.rows.label_issues import label_issues, label_set_issues
+from tuneline.cli.rows.label_signs import label_set_signs, label_signs
+from tuneline.cli.rows.likeness import above_others, likenesses, shares
 from tuneline.cli.rows.listing import as_lines, listed
-from tuneline.cli.rows.overlap import overlaps
+from tuneline.cli.rows.odds import own_odds
 from tuneline.cli.rows.page import page
+from tuneline.cli.rows.pairs import LARGEST, MIXED, partners, parts
+from tuneline.cli.rows.signs import Evidence, odds_of
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import write_tokens
 from tuneline.models.chat_format import load_prompter
@@ -60,8 +55,7 @@ def plain(rows: int, **changes: np.ndarray) -> Measured:
     """Rows of which nothing is remarkable."""
     even = np.linspace(1, 2, rows)
     states = np.random.default_rng(3).normal(size=(2, rows, 4)).astype(np.float32)
-    values = {"base_nll": even, "tuned_nll": even, "information": even, "tokens": np.full(rows, 4), "fit": even}
-    values["overlap"] = even
+    values = {"base_nll": even, "tuned_nll": even, "information": even, "odds": even}
     return Measured(**(values | {"prompt": states[0], "answer": states[1]} | changes))
 
 
@@ -128,15 +122,17 @@ def test_conflicts_ask_the_same_after_normalisation_and_answer_otherwise():
     assert find_conflicts(records) == {0: [2], 1: [2], 2: [0, 1]}
 
 
-def test_a_swapped_answer_lies_far_from_where_its_question_leads():
+def test_what_like_questions_lead_to_tells_a_swapped_answer():
     draw = np.random.default_rng(2)
     prompt = draw.normal(size=(120, 20))
     answer = prompt @ draw.normal(size=(20, 20)) + draw.normal(size=(120, 20))
     swapped = [5, 40, 77, 101]
     answer[swapped] = answer[[*swapped[1:], swapped[0]]]
-    found = fits([list(range(120))], prompt.astype(np.float32), answer.astype(np.float32))
-    assert set(np.argsort(found)[:4].tolist()) == set(swapped)
-    assert fits([[0, 1]], prompt, answer).tolist() == [0.0] * 120
+    texts = [f"{row}" for row in range(120)]
+    *_, there, back = likenesses(texts, texts, prompt, answer)
+    for likeness in (there, back.T):
+        assert set(swapped) <= set(np.argsort(np.diag(above_others(likeness)))[:6].tolist())
+        assert abs(likeness).max() < 1 + 1e-9
 
 
 def test_an_answer_takes_up_what_its_own_question_says():
@@ -144,18 +140,67 @@ def test_an_answer_takes_up_what_its_own_question_says():
     questions = [f"被告人{name}偷走{number}部手机。" for number, name in enumerate(people)]
     answers = [f"嫌疑人:{name}" for name in people]
     answers[1], answers[4] = answers[4], answers[1]
-    found = overlaps([list(range(6))], [*questions, "无"], [*answers, ""])
-    assert set(np.argsort(found[:6])[:2].tolist()) == {1, 4} and found[6] == 0
-    assert overlaps([[0, 1]], ["你好", "再见"], ["", ""]).tolist() == [0, 0]
+    found = shares([*questions, "无"], [*answers, " "])
+    assert found.argmax(0)[:6].tolist() == [0, 4, 2, 3, 1, 5] and found[6].max() == 0 == found[:, 6].max()
 
 
-def test_evidence_of_a_long_answer_weighs_more():
-    # Half of 3 nats for 30 tokens, by a rate of 0.1 a token, speaks for neither.
-    tokens = np.array([10, 100, 30, 10, 100])
-    found = evidence(np.array([0.0, 0.0, 1.5, 2.5, 21.0]), tokens)
-    assert found.tolist() == pytest.approx([-0.5, -5.0, 0.0, 2.0, 16.0])
-    assert standard_scores(np.array([1.0, 2.0, 3.0])).tolist() == pytest.approx([-0.6745, 0, 0.6745], abs=1e-4)
-    assert standard_scores(np.array([2.0, 2.0, 3.0])).tolist() == [0, 0, 0]
+def test_a_row_is_compared_with_one_of_its_part_that_asks_and_answers_otherwise():
+    answers = ["甲", "乙"] * 30
+    questions = [*range(59), 0]
+    found = {}
+    for part in parts([list(range(60)), [60]]):
+        within = partners(part, [*questions, "?"], [*answers, "甲"])
+        found |= dict(zip(part.tolist(), part[within].tolist(), strict=True))
+    assert found.pop(60) == 60 and len(found) == 60
+    assert all(answers[row] != answers[other] and questions[row] != questions[other] for row, other in found.items())
+    assert partners(np.arange(9), range(9), ["甲"] * 9).tolist() == list(range(9))
+    assert (partners(np.arange(LARGEST), range(LARGEST), range(LARGEST)) != np.arange(LARGEST)).sum() == MIXED
+    assert [len(part) for part in parts([range(2 * LARGEST + 1)])] == [1334, 1334, 1333]
+
+
+def test_odds_are_learnt_from_own_and_mixed_pairs():
+    draw = np.random.default_rng(4)
+    telling, vague, blind = (draw.normal(size=(200, 2)) for _ in range(3))
+    telling[:, 0] += 4
+    telling[7, 0] = -1
+    comparable = np.ones(200, dtype=bool)
+    told = own_odds(np.stack([telling, vague], 2), comparable)
+    assert told.argmin() == 7 and told[7] < -2 and np.median(told) > 3
+    # Where nothing tells, no row is suspicious; where no rows are comparable, nothing is known.
+    assert abs(own_odds(np.stack([blind, vague], 2), comparable)).max() < 1
+    assert own_odds(np.stack([telling, vague], 2), np.arange(200) < 9).tolist() == [0.0] * 200
+
+
+@pytest.mark.parametrize("task", ["qa", "label", "labels"])
+def test_rows_of_every_task_are_ranked_by_what_does_not_belong(task):
+    numbers, states = of_classes(120)
+    given = [LABELS[number] for number in numbers]
+    swapped = [3, 30, 77]
+    for row in swapped:
+        given[row] = LABELS[(numbers[row] + 1) % len(LABELS)]
+    given_states = np.eye(12, dtype=np.float32)[[LABELS.index(label) for label in given]] * 6
+    records = [record(row, f"第{row}问", label, task) for row, label in enumerate(given)]
+    others = partners(np.arange(120), range(120), given)
+    nothing = np.ones((120, 2))
+    found = odds_of(records, Evidence(states, given_states, nothing, nothing), others)
+    assert set(np.argsort(found)[:3].tolist()) == set(swapped) and found[swapped].max() < 0 < np.median(found)
+    # Likelihood alone tells, too, and here for an answer that text and states are content with.
+    information = np.stack([np.where(np.arange(120) == 50, -40.0, 9.0), np.zeros(120)], 1)
+    information += np.random.default_rng(5).normal(size=(120, 2))
+    assert odds_of(records, Evidence(states, given_states, information, nothing), others).argmin() == 50
+
+
+def test_a_label_is_weighed_against_how_often_it_stands_and_a_rare_one_not_at_all():
+    numbers, states = of_classes()
+    given = [*(LABELS[number] for number in numbers), "皮肤科"]
+    features = np.concatenate([states, states[:1]]).astype(np.float64) / 6
+    others = partners(np.arange(81), range(81), given)
+    found = label_signs(given, features, others)
+    assert found[:80, 0].min() > 0 > found[:79, 1].max()
+    assert found[80].tolist() == [0, 0] and found[79, 1] == 0 == (given[others[79]] != "皮肤科")
+    sets = label_set_signs([f"{label}、急" for label in given], features, others)
+    assert sets[:80, 0].min() > 0 > sets[:79, 1].max()
+    assert label_signs(["内科"] * 20, features[:20], np.arange(20)).tolist() == [[0, 0]] * 20
 
 
 def test_labels_that_a_classifier_contradicts_are_doubtful():
@@ -198,9 +243,9 @@ def test_findings_rank_each_row_once_and_say_why():
     records[61]["messages"][0]["content"] = "谈2"
     records[4]["messages"][1]["content"] = LABELS[(numbers[4] + 1) % 4]
     even = np.linspace(1, 2, 100)
-    information, likely = even.copy(), even.copy()
-    information[70], likely[80] = -30, 90
-    measured = plain(100, information=information, tuned_nll=likely)
+    odds, likely = even.copy(), even.copy()
+    odds[70], likely[80] = -30, 90
+    measured = plain(100, odds=odds, tuned_nll=likely)
     measured = measured._replace(prompt=np.concatenate([states, states[:40] / 9]))
     found = findings(records, measured, 0.05)
     assert sorted(one.rank for one in found) == list(range(1, 101))
@@ -212,42 +257,18 @@ def test_findings_rank_each_row_once_and_say_why():
     assert found[90].label is None
 
 
-def test_a_rare_label_leaves_the_signs_of_the_others_as_they_are():
-    even = plain(30)
-    quality = {row: 0.5 + row / 100 for row in range(30)} | {7: 0.0}
-    whole = suspicion([list(range(30))], even, quality, set(range(30)))
-    # One row has no quality: it is ranked by the rest, and row 7 stays as doubtful.
-    del quality[20]
-    found = suspicion([list(range(30))], even, quality, set(range(30)))
-    assert found[7] == pytest.approx(whole[7], abs=0.5) and np.isfinite(found).all()
-    assert found[7] > suspicion([list(range(30))], even, {}, set(range(30)))[7] + 1
-    signs = [evidence(even.information, even.tokens), even.fit]
-    assert found[20] == pytest.approx(-np.mean([standard_scores(sign)[20] for sign in signs]))
-
-
-def test_overlap_is_no_sign_of_a_label():
-    odd = np.linspace(1, 2, 30)
-    odd[7] = -50
-    groups = [list(range(30))]
-    as_label, as_answer = (suspicion(groups, plain(30, overlap=odd), {}, rows) for rows in (set(range(30)), set()))
-    assert as_label.tolist() == suspicion(groups, plain(30), {}, set(range(30))).tolist()
-    assert as_answer.argmax() == 7 != as_label.argmax()
-    records = [record(row, f"问{row}", "内科", "label") for row in range(30)]
-    assert findings(records, plain(30, overlap=odd), 0.1)[7].rank > 1
-
-
 def test_the_page_lists_reasons_and_proposes_what_to_leave_out(browser, tmp_path):
     records = [record(row, f"问题{row}", f"回答{row}") for row in range(30)]
     records[1] = record(1, "问题0", "<b>别的</b>")
-    information = np.linspace(5, 9, 30)
-    information[7], information[1] = -9, 1
-    measured = plain(30, information=information)
+    odds = np.linspace(5, 9, 30)
+    odds[7], odds[1] = -9, 1
+    measured = plain(30, odds=odds)
     lines = as_lines(records, measured, found := findings(records, measured, 1 / 30))
     assert [line["rank"] for line in lines] == list(range(1, 31))
     assert lines[0] == {
         "id": "s:007", "origin": "s.csv:7", "source": "s", "task": "qa", "rank": 1, "reasons": found[7].reasons,
         "base_nll_per_token": lines[0]["base_nll_per_token"], "tuned_nll_per_token": lines[0]["tuned_nll_per_token"],
-        "information": -9.0, "fit": lines[0]["fit"], "overlap": lines[0]["overlap"], "suspicion": lines[0]["suspicion"],
+        "information": lines[0]["information"], "odds": -9.0,
     }  # fmt: skip
     shown = listed(records, lines)
     proposed = [row["id"] for row in shown if row["proposed"]]

@@ -3,7 +3,8 @@
     python -m benchmarks.rows --base models/base [--rows 135] [--seed 1] [--folder FOLDER]
 
 Of each of LawBench's three tasks some rows are drawn, and 5 % of their answers change places with one another. The pipeline
-trains on all of them, and `tuneline rows` ranks them. Chance finds one in twenty.
+trains on all of them, and `tuneline rows` ranks them. Chance finds one in twenty. `python -m benchmarks.rows.text` does so by text
+alone, for many draws.
 """
 
 import json
@@ -93,9 +94,9 @@ def report(rows: Sequence[Mapping[str, Any]], planted: set[str]) -> None:
     show(table(("task", "rows", "planted", "found", "recall"), recall_rows(ranked, planted)))
 
 
-def recall_rows(ranked: Sequence[str], planted: set[str]) -> list[tuple[object, ...]]:
+def recall_rows(ranked: Sequence[str], planted: set[str]) -> list[tuple[str, int, int, int, str]]:
     """A line for all tasks, of whose one list the first 5 % are read, and one for each task, of its rows alone."""
-    found: list[tuple[object, ...]] = []
+    found: list[tuple[str, int, int, int, str]] = []
     for name in ("all", *TASKS):
         own = [origin for origin in ranked if name == "all" or origin.startswith(f"{name}.")]
         wanted = planted & set(own)

@@ -1,7 +1,7 @@
 """Findings on training rows: which are conflicts, outliers, unlikely, doubtfully labelled, or at odds with their question."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,16 +31,13 @@ class Measured(NamedTuple):
     """Nats per supervised token."""
     tuned_nll: Floats
     information: Floats
-    """Nats that the question tells the tuned model of its answer: how much likelier the answer is with it."""
-    tokens: NDArray[np.int64]
-    """Of the last answer."""
-    fit: Floats
-    """How much nearer the answer is to what its question leads to than other answers are (tuneline.cli.rows.fit)."""
-    overlap: Floats
-    """How much more of the answer stands in its question than in others (tuneline.cli.rows.overlap)."""
+    """Nats that the question tells the base of its answer: how much likelier the answer is with it."""
+    odds: Floats
+    """ln of the odds that the answer is its question's and not another row's (tuneline.cli.rows.odds)."""
     prompt: NDArray[np.float32]
     """Mean hidden states of the base over the prompt, [rows, H]."""
     answer: NDArray[np.float32]
+    """Over the last answer, without its question."""
 
 
 class Finding(NamedTuple):
@@ -48,7 +45,6 @@ class Finding(NamedTuple):
 
     rank: int
     """From 1: the row whose answer belongs to its question least."""
-    suspicion: float
     reasons: list[str]
     """Of KINDS."""
     conflicts_with: list[int]
@@ -60,9 +56,7 @@ def findings(records: Sequence[Record], measured: Measured, share: float) -> lis
     """One a row; the first `share` of the ranking are a mismatch."""
     groups = by_source(records)
     labels = doubtful_labels(records, measured.prompt)
-    labelled = {row for row, record in enumerate(records) if record["task"] in LABEL_TASKS}
-    score = suspicion(groups, measured, {row: issue.quality for row, issue in labels.items()}, labelled)
-    order = sorted(range(len(records)), key=lambda row: (-score[row], records[row]["id"]))
+    order = sorted(range(len(records)), key=lambda row: (measured.odds[row], records[row]["id"]))
     ranks = {row: rank for rank, row in enumerate(order, start=1)}
     conflicts = find_conflicts(records)
     flagged = {
@@ -75,7 +69,6 @@ def findings(records: Sequence[Record], measured: Measured, share: float) -> lis
     return [
         Finding(
             ranks[row],
-            float(score[row]),
             [kind for kind in KINDS if row in flagged[kind]],
             conflicts.get(row, []),
             labels.get(row),
@@ -90,54 +83,6 @@ def by_source(records: Sequence[Record]) -> list[list[int]]:
     for row, record in enumerate(records):
         groups[record["source"], record["task"]].append(row)
     return list(groups.values())
-
-
-def suspicion(
-    groups: Iterable[list[int]], measured: Measured, quality: Mapping[int, float], labelled: Set[int]
-) -> Floats:
-    """How much speaks against a row's answer being its question's: the mean of its scores, each within its group.
-
-    quality: of the label, from 0 to 1, of rows that have one, which those of rare labels have not. labelled: rows whose answer
-    is a label or a set of them, which no question has to say: there the overlap tells nothing.
-    """
-    score = np.zeros(len(measured.information))
-    for group in groups:
-        signs = [
-            standard_scores(evidence(measured.information[group], measured.tokens[group])),
-            standard_scores(measured.fit[group]),
-        ]
-        if labelled.isdisjoint(group):
-            signs.append(standard_scores(measured.overlap[group]))
-        if any(row in quality for row in group):
-            signs.append(known_scores(np.array([quality.get(row, np.nan) for row in group])))
-        score[group] = -np.nanmean(signs, 0)
-    return score
-
-
-def known_scores(values: Floats) -> Floats:
-    """Standard scores of the values that are there, by these alone; nan stays nan."""
-    known = ~np.isnan(values)
-    result = np.full_like(values, np.nan)
-    result[known] = standard_scores(values[known])
-    return result
-
-
-def evidence(information: Floats, tokens: NDArray[np.int64]) -> Floats:
-    """What speaks for an answer's being its question's, [rows], up to a factor: the logarithm of a ratio of likelihoods.
-
-    The answer of n tokens to its own question gets so much information a token, r, and one to another question none, each
-    with a spread that grows with n: two normal distributions around r n and 0, whose ratio goes by the distance to r n / 2.
-    """
-    rate = information.sum() / tokens.sum()
-    result: Floats = information - max(rate, 0.0) * tokens / 2
-    return result
-
-
-def standard_scores(values: Floats) -> Floats:
-    """Distances from the median in units of the median absolute deviation, times 1.4826; all 0 where there is none."""
-    centred: Floats = values - np.median(values)
-    spread = 1.4826 * np.median(np.abs(centred))
-    return centred / spread if spread > 0 else np.zeros_like(centred)
 
 
 def find_conflicts(records: Sequence[Record]) -> dict[int, list[int]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneline.cli.rows.likeness import standard
 from tuneline.formats.records import normalise
 from tuneline.scoring.label_sets import label_set
 
@@ -21,7 +22,7 @@ LEAST = FOLDS
 
 
 LOOSENESS = 5.0
-"""Inverse of the ridge penalty, for standardised states whose squared length is 1 on average."""
+"""Inverse of the ridge penalty, for features whose squared length is 1 on average."""
 
 
 class LabelIssue(NamedTuple):
@@ -44,7 +45,7 @@ def label_issues(answers: Sequence[str], states: NDArray[np.float32]) -> dict[in
     from cleanlab.rank import get_label_quality_scores
 
     given = np.array([names.index(plain[row]) for row in rows])
-    probabilities = _out_of_sample(states[rows], given)
+    probabilities = out_of_sample(standard(states[rows].astype(np.float64)), given)
     doubtful = find_label_issues(given, probabilities, n_jobs=1)
     quality = get_label_quality_scores(given, probabilities)
     written = {label: answers[row] for row, label in enumerate(plain)}
@@ -65,7 +66,8 @@ def label_set_issues(answers: Sequence[str], states: NDArray[np.float32]) -> dic
     from cleanlab.multilabel_classification.filter import find_label_issues
 
     present = np.array([[label in labels for label in names] for labels in sets])
-    probabilities = np.stack([_out_of_sample(states, column)[:, 1] for column in present.T.astype(int)], 1)
+    features = standard(states.astype(np.float64))
+    probabilities = np.stack([out_of_sample(features, column)[:, 1] for column in present.T.astype(int)], 1)
     given = [np.flatnonzero(row).tolist() for row in present]
     doubtful = find_label_issues(given, probabilities, n_jobs=1)
     quality = get_label_quality_scores(given, probabilities)
@@ -77,17 +79,18 @@ def label_set_issues(answers: Sequence[str], states: NDArray[np.float32]) -> dic
     }
 
 
-def _out_of_sample(states: NDArray[np.float32], given: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability of each class, [rows, classes], by classifiers that have not seen the row."""
+def out_of_sample(features: Any, given: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probability of each class, [rows, classes], by classifiers that have not seen the row.
+
+    features: [rows, n], of length 1 on average.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    # States have about as many features as there are rows: without a strong penalty every fold is learnt by heart.
-    classifier: Any = make_pipeline(StandardScaler(), LogisticRegression(C=LOOSENESS / states.shape[1], max_iter=1000))
+    # There are about as many features as rows: without a strong penalty every fold is learnt by heart.
+    classifier = LogisticRegression(C=LOOSENESS, max_iter=1000)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found: NDArray[np.float64] = cross_val_predict(classifier, states, given, cv=folds, method="predict_proba")
+        found: NDArray[np.float64] = cross_val_predict(classifier, features, given, cv=folds, method="predict_proba")
     return found

@@ -24,9 +24,7 @@ def as_lines(records: Sequence[Record], measured: Measured, found: Sequence[Find
             "base_nll_per_token": _rounded(measured.base_nll[row]),
             "tuned_nll_per_token": _rounded(measured.tuned_nll[row]),
             "information": _rounded(measured.information[row]),
-            "fit": _rounded(measured.fit[row]),
-            "overlap": _rounded(measured.overlap[row]),
-            "suspicion": _rounded(finding.suspicion),
+            "odds": _rounded(measured.odds[row]),
         }
         if finding.conflicts_with:
             line["conflicts_with"] = [records[other]["id"] for other in finding.conflicts_with]

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tuneline.cli.rows.findings import Measured, by_source
-from tuneline.formats.records import Record, last_question, read_records
-from tuneline.formats.records import answer as answer_of
+from tuneline.cli.rows.listing import said
+from tuneline.cli.rows.pairs import Numbers, partners, parts
+from tuneline.cli.rows.signs import Evidence, Floats, odds_of
+from tuneline.formats.records import Record, last_question, normalise, read_records
 from tuneline.runtime.atomic import atomic_output, remove
 from tuneline.runtime.hashing import file_sha256, files, folder_sha256
 from tuneline.tokenize.config import Tokenize
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 CACHE = Path(".dvc/tmp/rows")
 DTYPE = "evaluate.dtype"
 RESULT = "measured.npz"
-METHOD = "1"
+METHOD = "2"
 """Of measuring: raised when the same inputs give other values."""
 BUDGET = 1024
 """Tokens of a batch on a CPU, padding included; a GPU takes GPU_BUDGET."""
@@ -67,9 +70,14 @@ def key(inputs: Inputs, params: Tokenize, dtype: "Dtype") -> str:
 
 
 def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> None:
-    from tuneline.cli.rows.fit import fits
-    from tuneline.cli.rows.items import flat_rows, last_answer_alone, read_items, supervised, under_other_prompt
-    from tuneline.cli.rows.overlap import overlaps
+    from tuneline.cli.rows.items import (
+        answer_begin,
+        flat_rows,
+        last_answer_alone,
+        read_items,
+        supervised,
+        under_other_prompt,
+    )
     from tuneline.cli.rows.passes import nll_pass
     from tuneline.models.chat_format import load_prompter
     from tuneline.models.loading import load_tokenizer
@@ -77,34 +85,60 @@ def _measure(inputs: Inputs, params: Tokenize, dtype: "Dtype", folder: Path) -> 
     tokenizer = load_tokenizer(inputs.base)
     items = read_items(inputs.records, inputs.tokens, tokenizer, params)
     owners, rows = zip(*flat_rows(items), strict=True)
+    records = [item.record for item in items]
+    compared, others = _compared(records)
+    has_other = others != np.arange(len(records))
     asks_nothing = load_prompter(tokenizer).generation_prompt([{"role": "user", "content": ""}])
-    alone = [under_other_prompt(last_answer_alone(item.rows[-1]), asks_nothing) for item in items]
+    last = [last_answer_alone(item.rows[-1]) for item in items]
+    alone = [under_other_prompt(row, asks_nothing) for row in last]
+    mixed = [
+        under_other_prompt(last[others[row]], last[row].input_ids[: answer_begin(last[row])])
+        for row in np.flatnonzero(has_other)
+    ]
     models = Models(inputs, dtype)
     base = nll_pass(models.base, rows, models.budget, folder / "base", "rows under the base", pooled=True)
+    without = nll_pass(models.base, alone, models.budget, folder / "alone", "answers without questions", pooled=True)
+    crossed = nll_pass(models.base, mixed, models.budget, folder / "mixed", "answers of other questions")
     tuned = nll_pass(models.tuned, rows, models.budget, folder / "tuned", "rows under the tuned model")
-    without = nll_pass(models.tuned, alone, models.budget, folder / "alone", "answers without questions")
     # Of a record that was split, the last row has its last answer.
     final = np.flatnonzero(np.diff([*owners, len(items)]))
-    tokens = np.bincount(owners, [supervised(row) for row in rows])
-    records = [item.record for item in items]
-    groups = by_source(records)
-    prompt, answer = base["prompt"][final], base["answer"][final]
+    counts = np.bincount(owners, [supervised(row) for row in rows])
+    tokens = np.array([supervised(row) for row in alone], dtype=np.float64)
+    information = np.stack([without["last"], without["last"][others]], 1).astype(np.float64)
+    information[:, 0] -= base["last"][final]
+    information[has_other, 1] -= crossed["last"]
+    evidence = Evidence(base["prompt"][final], without["answer"], information, np.stack([tokens, tokens[others]], 1))
     values = Measured(
-        base_nll=np.bincount(owners, base["nll"]) / tokens,
-        tuned_nll=np.bincount(owners, tuned["nll"]) / tokens,
-        information=(without["last"] - tuned["last"][final]).astype(np.float64),
-        tokens=np.array([supervised(row) for row in alone]),
-        fit=fits(groups, prompt, answer),
-        overlap=overlaps(
-            groups, [last_question(record) for record in records], [answer_of(record) for record in records]
-        ),
-        prompt=prompt,
-        answer=answer,
+        base_nll=np.bincount(owners, base["nll"]) / counts,
+        tuned_nll=np.bincount(owners, tuned["nll"]) / counts,
+        information=evidence.information[:, 0],
+        odds=_all_odds(records, compared, others, evidence),
+        prompt=evidence.prompt,
+        answer=evidence.answer,
     )
     with atomic_output(folder / RESULT) as partial, partial.open("wb") as stream:
         np.savez(stream, allow_pickle=False, records=np.array([item.number for item in items]), **values._asdict())
-    for name in ("base", "tuned", "alone"):
+    for name in ("base", "alone", "mixed", "tuned"):
         remove(folder / name)
+
+
+def _compared(records: Sequence[Record]) -> tuple[list[Numbers], Numbers]:
+    """Parts of sources whose rows are compared, and for each row another one of its part, or itself where there is none."""
+    questions, answers = ([normalise(of(record)) for record in records] for of in (last_question, said))
+    others = np.arange(len(records))
+    compared = list(parts(by_source(records)))
+    for part in compared:
+        others[part] = part[partners(part, questions, answers)]
+    return compared, others
+
+
+def _all_odds(records: Sequence[Record], compared: Sequence[Numbers], others: Numbers, evidence: Evidence) -> Floats:
+    found = np.zeros(len(records))
+    for part in compared:
+        place = {int(row): number for number, row in enumerate(part)}
+        within = np.array([place[int(other)] for other in others[part]])
+        found[part] = odds_of([records[row] for row in part], evidence.of(part), within)
+    return found
 
 
 class Models:

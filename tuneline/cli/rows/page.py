@@ -27,22 +27,15 @@ SCORES = {
     "information": Entry(
         Text("information", "问题信息量"),
         Text(
-            "Nats that the question tells the tuned model of its answer: below 0 the answer is likelier without it.",
-            "问题为微调模型预测回答所提供的信息（纳特）；小于 0 表示没有问题时回答反而更可能。",
+            "Nats that the question tells the base of its answer: below 0 the answer is likelier without it.",
+            "问题为基座模型预测回答所提供的信息（纳特）；小于 0 表示没有问题时回答反而更可能。",
         ),
     ),
-    "fit": Entry(
-        Text("fit", "契合度"),
+    "odds": Entry(
+        Text("odds", "对数几率"),
         Text(
-            "How far the answer is nearer than others to what such questions lead to, in standard deviations.",
-            "与其他回答相比，该回答与此类问题所指向的内容接近多少（标准差）。",
-        ),
-    ),
-    "overlap": Entry(
-        Text("overlap", "重合度"),
-        Text(
-            "How much more of the answer's words stand in its question than in others, in standard deviations.",
-            "与其他问题相比，回答的字词在其问题中出现得多多少（标准差）。",
+            "Log-odds that the answer is its question's: below 0 it looks like the answer of another row.",
+            "回答属于本问题的对数几率；小于 0 表示它更像其他条目的回答。",
         ),
     ),
     "label_quality": Entry(
@@ -58,10 +51,9 @@ def kinds(share: float) -> dict[str, Entry]:
         Entry(
             Text("Answer of another question?", "答非所问？"),
             Text(
-                f"The {share:.0%} of all rows whose answer belongs to its question least, by information, fit and overlap, or "
-                "of a label by its quality in place of overlap: swapped, shifted by a line, pasted twice.",
-                f"按信息量、契合度与重合度（标签任务以标签质量代替重合度）排序，回答与问题最不相符的 {share:.0%}："
-                "答案错位、错行或重复粘贴。",
+                f"The {share:.0%} of all rows whose answer is least likely to be its question's (odds): swapped, shifted by a "
+                "line, pasted twice.",
+                f"对数几率最低的 {share:.0%}，即回答最不像属于本问题的条目：答案互换、错行或重复粘贴。",
             ),
         ),
         Entry(

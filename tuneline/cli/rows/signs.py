@@ -1,0 +1,57 @@
+"""Signs that an answer is its question's: what text, hidden states and likelihood say of own and of mixed pairs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneline.cli.rows.findings import LABEL_TASKS
+from tuneline.cli.rows.label_signs import label_set_signs, label_signs
+from tuneline.cli.rows.likeness import above_others, characters, likenesses, standard
+from tuneline.cli.rows.listing import said
+from tuneline.cli.rows.odds import own_odds
+from tuneline.formats.records import Record, last_question, normalise
+
+Floats = NDArray[np.float64]
+
+
+class Evidence(NamedTuple):
+    """What the base says of n rows of a source."""
+
+    prompt: NDArray[np.float32]
+    """Mean hidden states of the questions, [n, H]."""
+    answer: NDArray[np.float32]
+    """Of the answers, alone."""
+    information: Floats
+    """Nats that the question tells of the answer, for a row's own answer and its partner's, [n, 2]."""
+    tokens: Floats
+    """Of these answers, [n, 2]: each token adds to what is expected."""
+
+    def of(self, rows: NDArray[np.int64]) -> "Evidence":
+        return Evidence(self.prompt[rows], self.answer[rows], self.information[rows], self.tokens[rows])
+
+
+def odds_of(records: Sequence[Record], evidence: Evidence, partners: NDArray[np.int64]) -> Floats:
+    """ln of the odds that each row's answer is its question's, of rows of one source, [n].
+
+    partners: for each row the position of another, whose answer it is compared with; its own where there is none.
+    """
+    columns = [evidence.information, evidence.tokens]
+    task = records[0]["task"]
+    questions, answers = [last_question(record) for record in records], [said(record) for record in records]
+    prompt, answer = evidence.prompt.astype(np.float64), evidence.answer.astype(np.float64)
+    if task in LABEL_TASKS:
+        judge = label_signs if task == "label" else label_set_signs
+        text = characters(sublinear_tf=True).fit_transform([normalise(question) or " " for question in questions])
+        columns += [judge(answers, features, partners) for features in (text, standard(prompt))]
+    else:
+        for likeness in likenesses(questions, answers, prompt, answer):
+            for scores in (above_others(likeness), above_others(likeness.T).T):
+                columns.append(_of_pairs(scores, partners))
+    return own_odds(np.stack(columns, 2), partners != np.arange(len(partners)))
+
+
+def _of_pairs(scores: Floats, partners: NDArray[np.int64]) -> Floats:
+    """[n, 2] of [questions, answers]."""
+    return np.stack([np.diag(scores), scores[np.arange(len(scores)), partners]], 1)
