@@ -44,17 +44,6 @@ def release_large_blocks() -> None:
     _mallopt(M_TRIM_THRESHOLD, 2 * LARGE)
 
 
-def return_free_pages() -> None:
-    """Return to the system what is free in the middle of malloc's heap, too, where the C library is glibc.
-
-    Between the activations of micro-batches of other lengths holes are left: 0.3 to 0.5 GB at a step's peak (measured:
-    benchmarks/LOG.md).
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def retain_freed_blocks() -> None:
     """Let malloc keep what is freed, where the C library is glibc: for work that asks for the same large blocks again.
 

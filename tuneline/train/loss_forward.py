@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from tuneline.models import cpu_tuning
 from tuneline.models.chunked_loss import summed_loss, supervised_positions
 from tuneline.models.head_loss.gradient_filter import GradientFilter
 from tuneline.models.likelihood import head_states, head_weight, logit_cap
@@ -52,9 +51,6 @@ def install_loss_forward(
             input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, use_cache=False, **where
         )
         states, targets = choose(output.last_hidden_state, labels)
-        if states.device.type == "cpu":
-            # Before the logits, which are a step's peak.
-            cpu_tuning.return_free_pages()
         loss = summed_loss(head_states(model, states), head, targets, cap, gradient_filter)
         if asks_for_router_loss(model):
             # A mean, and so weighed as much as the mean over the tokens.
