@@ -89,7 +89,6 @@ def test_a_release_is_pushed_and_pushed_again(committed, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__.__defaults__", (address, None, None, None, None, None))
         for commits in (2, 2):
             result = release("--push", "clinic/triage", HF_TOKEN=TOKEN)
             assert result.returncode == 0, result.stderr
