@@ -14,7 +14,7 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "*.model", "*.tikt
 """Files of pieces of words, or of numbers: they hold no text of ours."""
 LENGTH = 24
 """Characters of a row that tell it apart; shorter ones, such as labels, stand in a card rightly."""
-PLACES = re.compile(r"(?<![\w.:/-])(?:/home/|/Users/|/root/|[A-Za-z]:\\+Users\\+)[^\s\"'`]+")
+PLACES = re.compile(r"(?:file://|(?<![\w.:/-]))(?:/home/|/Users/|/root/|[A-Za-z]:\\+Users\\+)[^\s\"'`]+")
 KEYS = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b|\bms-[0-9a-f]{8}-[0-9a-f-]{27}\b")
 
 

@@ -48,8 +48,9 @@ def report_callbacks(config: TrainingConfig, paths: Paths) -> list[Any]:
 
         callbacks.append(DVCLiveCallback())
     if names:
-        from tuneline.train.trainer.trackers import TrackedFactsCallback, facts_of
+        from tuneline.train.trainer.trackers import TrackedFactsCallback, facts_of, start_runs
 
+        start_runs(names)
         facts = facts_of(without_folders(config.to_params()), hashes([paths.tokens, paths.base / SUMS]))
         callbacks.append(TrackedFactsCallback(facts, names))
     return callbacks

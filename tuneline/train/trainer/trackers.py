@@ -1,13 +1,15 @@
 """What a tracker gets beside the curves: the parameters of params.yaml, and hashes of the tokens and the base."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from transformers import TrainerCallback
 
 EXPERIMENT = "DVC_EXP_NAME"
 """Set by `dvc exp run`."""
+SWANLAB = {"project": "SWANLAB_PROJECT", "id": "SWANLAB_RUN_ID", "resume": "SWANLAB_RESUME"}
+"""Arguments by which a run starts, and the variables that transformers reads for them."""
 
 
 def experiment_name() -> str | None:
@@ -19,6 +21,18 @@ def facts_of(params: Mapping[str, Mapping[str, Any]], digests: Mapping[str, str]
     """{"lora.r": 16, …, "sha256 of models/base/SHA256SUMS": "…"}."""
     chosen = {f"{section}.{name}": value for section, values in params.items() for name, value in values.items()}
     return chosen | {f"sha256 of {path}": digest for path, digest in digests.items()}
+
+
+def start_runs(trackers: Collection[str]) -> None:
+    """Start those that transformers' callback can't: SwanLab 0.10 raises an error where it asks for a run (transformers 5.23)."""
+    if "swanlab" not in trackers:
+        return
+    import swanlab
+
+    if not swanlab.has_run():
+        chosen = {name: os.environ.get(variable) for name, variable in SWANLAB.items()}
+        chosen["experiment_name"] = experiment_name()
+        swanlab.init(**{name: value for name, value in chosen.items() if value})
 
 
 class TrackedFactsCallback(TrainerCallback):
