@@ -24,7 +24,7 @@ def facts_of(params: Mapping[str, Mapping[str, Any]], digests: Mapping[str, str]
 
 
 def start_runs(trackers: Collection[str]) -> None:
-    """Start those that transformers' callback can't: SwanLab 0.10 raises an error where it asks for a run (transformers 5.23)."""
+    """Start those that transformers' callback can't: asked for a run, SwanLab 0.10 raises an error (transformers 5.23)."""
     if "swanlab" not in trackers:
         return
     import swanlab
