@@ -15,6 +15,7 @@ from tests.helpers.paths import ROOT
 from tuneline.cli.push import remote as pushing
 from tuneline.cli.push.destination import destination, push_release
 from tuneline.cli.push.hugging_face import HuggingFace
+from tuneline.cli.release import main as release_command
 from tuneline.runtime.hashing import file_sha256, write_sums
 
 REPO = "clinic/triage"
@@ -25,6 +26,7 @@ import sys
 from pathlib import Path
 from tuneline.cli.push.contents import release_files
 from tuneline.cli.push.hugging_face import HuggingFace
+from tuneline.cli.release import main as release_command
 from tuneline.cli.push.remote import push
 push(release_files(Path(sys.argv[2])), HuggingFace("clinic/triage", sys.argv[1]), public=False, replace=False)
 """
@@ -287,6 +289,8 @@ def test_where_to_is_checked_at_once(monkeypatch, tmp_path):
         destination("clinic/triage")
     with pytest.raises(ValueError, match="--push is 'triage', expected owner/name, or modelscope:owner/name"):
         destination("triage")
+    with pytest.raises(ValueError, match="expected --push owner/name beside them"):
+        release_command(public=True)
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(ValueError, match="ModelScope's library is not installed: uv pip install modelscope-hub"):
         destination("modelscope:clinic/triage")

@@ -55,6 +55,8 @@ def main(
     The merged model itself holds no commit and no time, so that the same inputs give the same bytes; here they are added.
     With --push, a folder that was made before is pushed as it is, if it is whole and of the present model.
     """
+    if (public or replace) and not push:
+        raise ValueError("--public and --replace say how to push, expected --push owner/name beside them")
     # Before the folder is made, which takes its time: no library, no token, a repository that can't be.
     remote = destination(push) if push else None
     if remote and to.exists():
