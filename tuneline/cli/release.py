@@ -60,7 +60,7 @@ def main(
     # Before the folder is made, which takes its time: no library, no token, a repository that can't be.
     remote = destination(push) if push else None
     if remote and to.exists():
-        check_present(to)
+        check_present(to, gguf=gguf)
     else:
         release(to, partial(add_gguf, llama_cpp) if gguf else None, dirty=dirty)
         print(f"release: {to} is ready; `tuneline verify {to}` checks it anywhere")
@@ -68,12 +68,14 @@ def main(
         print(f"release: {push_release(to, remote, public=public, replace=replace)}")
 
 
-def check_present(folder: Path) -> None:
-    """Raises ValueError unless a folder is a whole release, and of the project's present model."""
+def check_present(folder: Path, *, gguf: bool) -> None:
+    """Raises ValueError unless a folder is a whole release of the project's present model, with a GGUF file if it should."""
     if found := problems(folder):
         raise ValueError(
             f"{folder} is there already, and no whole release: {'; '.join(found)}; remove it, or name another"
         )
+    if gguf and not any(folder.glob("*.gguf")):
+        raise ValueError(f"{folder} is there already, without a GGUF file: remove it, or name another with --to")
     made = json.loads((folder / LINEAGE).read_text(encoding="utf-8")) if (folder / LINEAGE).is_file() else {}
     if Path("dvc.lock").is_file() and made.get("dvc_md5") != (present := model_md5()):
         raise ValueError(
