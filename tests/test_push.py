@@ -15,6 +15,7 @@ from tests.helpers.paths import ROOT
 from tuneline.cli.push import remote as pushing
 from tuneline.cli.push.destination import destination, push_release
 from tuneline.cli.push.hugging_face import HuggingFace
+from tuneline.cli.push.terms import add_notice
 from tuneline.cli.release import main as release_command
 from tuneline.runtime.hashing import file_sha256, write_sums
 
@@ -26,6 +27,7 @@ import sys
 from pathlib import Path
 from tuneline.cli.push.contents import release_files
 from tuneline.cli.push.hugging_face import HuggingFace
+from tuneline.cli.push.terms import add_notice
 from tuneline.cli.release import main as release_command
 from tuneline.cli.push.remote import push
 push(release_files(Path(sys.argv[2])), HuggingFace("clinic/triage", sys.argv[1]), public=False, replace=False)
@@ -294,3 +296,12 @@ def test_where_to_is_checked_at_once(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(ValueError, match="ModelScope's library is not installed: uv pip install modelscope-hub"):
         destination("modelscope:clinic/triage")
+
+
+def test_a_notice_whose_words_are_known_is_added_once(release):
+    (release / "NOTICE").write_text("Quantised by us.\n")
+    add_notice(release)
+    add_notice(release)
+    text = (release / "NOTICE").read_text()
+    assert text.startswith("Quantised by us.\nGemma is provided under and subject to the Gemma Terms of Use found at")
+    assert text.count("Gemma Terms of Use") == 1

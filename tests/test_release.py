@@ -94,6 +94,8 @@ def test_a_release_is_pushed_and_pushed_again(committed, monkeypatch):
             assert result.returncode == 0, result.stderr
             assert hub.repos["clinic/triage"].commits == commits
         pushed = hub.repos["clinic/triage"].files
+        # The tiny base is a Gemma that came without a notice.
+        assert b"subject to the Gemma Terms of Use" in pushed["NOTICE"]
         assert pushed["SHA256SUMS"] == (committed / "release/SHA256SUMS").read_bytes()
         assert "data/processed/train.jsonl is not here, so the release was not searched for its rows" in result.stderr
         made = committed / "release/release.json"

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from tuneline.cli.push.destination import destination, push_release
+from tuneline.cli.push.terms import add_notice
 from tuneline.export.sbom import write_sbom
 from tuneline.export.verify import problems
 from tuneline.models.loading import BASE, MERGED
@@ -96,6 +97,7 @@ def release(folder: Path, convert: Callable[[Path, str], None] | None, *, dirty:
         (unfinished / LINEAGE).write_text(to_json(facts), encoding="utf-8")
         with (unfinished / "README.md").open("a", encoding="utf-8") as card:
             card.write(section(facts))
+        add_notice(unfinished)
         if convert:
             convert(unfinished, folder.resolve().name)
         made = datetime.fromisoformat(git("show", "-s", "--format=%cI", "HEAD").strip())
