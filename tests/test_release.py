@@ -11,9 +11,11 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.helpers.commands import dvc, git, git_init
+from tests.helpers.model_hub import TOKEN, Hub, serving
 from tuneline.cli.app import app
 from tuneline.export import verify
 from tuneline.export.gguf.converter import PACKAGE
+from tuneline.runtime.hashing import write_sums
 
 pytestmark = pytest.mark.story
 CONVERTER = """
@@ -76,6 +78,30 @@ def test_a_release_is_the_model_with_its_origin(committed):
     assert (folder / weights).read_bytes() == (committed / "models/merged" / weights).read_bytes()
     again = release()
     assert (again.returncode, again.stderr.startswith("release: release is there already")) == (1, True)
+
+
+def test_a_release_is_pushed_and_pushed_again(committed, monkeypatch):
+    """The real model to a stand-in of the hub; the second time the folder that is there goes."""
+    from huggingface_hub import constants
+
+    hub = Hub()
+    with serving(hub) as address:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        for commits in (2, 2):
+            result = release("--push", "clinic/triage", HF_TOKEN=TOKEN)
+            assert result.returncode == 0, result.stderr
+            assert hub.repos["clinic/triage"].commits == commits
+        pushed = hub.repos["clinic/triage"].files
+        # The tiny base is a Gemma that came without a notice.
+        assert b"subject to the Gemma Terms of Use" in pushed["NOTICE"]
+        assert pushed["SHA256SUMS"] == (committed / "release/SHA256SUMS").read_bytes()
+        assert "data/processed/train.jsonl is not here, so the release was not searched for its rows" in result.stderr
+        made = committed / "release/release.json"
+        made.write_text(made.read_text().replace('"dvc_md5": "', '"dvc_md5": "0'))
+        write_sums(committed / "release")
+        assert "is there already, with another model (0" in release("--push", "clinic/triage", HF_TOKEN=TOKEN).stderr
 
 
 def test_what_is_not_committed_or_not_whole_is_not_handed_out(committed):

@@ -1,5 +1,6 @@
 """`tuneline release`: a folder to hand out."""
 
+import json
 import os
 import platform
 import shutil
@@ -12,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tuneline.cli.push.destination import destination, push_release
+from tuneline.cli.push.terms import add_notice
 from tuneline.export.sbom import write_sbom
 from tuneline.export.verify import problems
 from tuneline.models.loading import BASE, MERGED
@@ -37,14 +40,49 @@ def main(
         Path | None, typer.Option(help=f"Your own checkout of llama.cpp (or ${LLAMA_CPP}), instead of a pinned one.")
     ] = None,
     dirty: Annotated[bool, typer.Option("--dirty", help="Although the project has uncommitted changes.")] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO", help="Push it, too: owner/name of the Hugging Face Hub, or modelscope:owner/name."
+        ),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="For everybody to see, after a question; else private.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Although the repository holds something else.")] = False,
 ) -> None:
     """Make the folder to hand out: the merged model, with its commit, data revision and library versions.
 
     The merged model itself holds no commit and no time, so that the same inputs give the same bytes; here they are added.
+    With --push, a folder that was made before is pushed as it is, if it is whole and of the present model.
     """
-    convert = partial(add_gguf, llama_cpp) if gguf else None
-    release(to, convert, dirty=dirty)
-    print(f"release: {to} is ready; `tuneline verify {to}` checks it anywhere")
+    if (public or replace) and not push:
+        raise ValueError("--public and --replace say how to push, expected --push owner/name beside them")
+    # Before the folder is made, which takes its time: no library, no token, a repository that can't be.
+    remote = destination(push) if push else None
+    if remote and to.exists():
+        check_present(to, gguf=gguf)
+    else:
+        release(to, partial(add_gguf, llama_cpp) if gguf else None, dirty=dirty)
+        print(f"release: {to} is ready; `tuneline verify {to}` checks it anywhere")
+    if remote:
+        print(f"release: {push_release(to, remote, public=public, replace=replace)}")
+
+
+def check_present(folder: Path, *, gguf: bool) -> None:
+    """Raises ValueError unless a folder is a whole release of the project's present model, with a GGUF file if it should."""
+    if found := problems(folder):
+        raise ValueError(
+            f"{folder} is there already, and no whole release: {'; '.join(found)}; remove it, or name another"
+        )
+    if gguf and not any(folder.glob("*.gguf")):
+        raise ValueError(f"{folder} is there already, without a GGUF file: remove it, or name another with --to")
+    made = json.loads((folder / LINEAGE).read_text(encoding="utf-8")) if (folder / LINEAGE).is_file() else {}
+    if Path("dvc.lock").is_file() and made.get("dvc_md5") != (present := model_md5()):
+        raise ValueError(
+            f"{folder} is there already, with another model ({made.get('dvc_md5')}) than the project's ({present}): remove it, "
+            "or name another with --to"
+        )
 
 
 def release(folder: Path, convert: Callable[[Path, str], None] | None, *, dirty: bool) -> None:
@@ -59,6 +97,7 @@ def release(folder: Path, convert: Callable[[Path, str], None] | None, *, dirty:
         (unfinished / LINEAGE).write_text(to_json(facts), encoding="utf-8")
         with (unfinished / "README.md").open("a", encoding="utf-8") as card:
             card.write(section(facts))
+        add_notice(unfinished)
         if convert:
             convert(unfinished, folder.resolve().name)
         made = datetime.fromisoformat(git("show", "-s", "--format=%cI", "HEAD").strip())
@@ -80,15 +119,20 @@ def origin(*, dirty: bool) -> dict[str, Any]:
         raise ValueError(
             f"the pipeline is not up to date ({', '.join(stale)}): run `dvc repro` and commit, or say --dirty"
         )
-    lock = read_yaml(Path("dvc.lock"))
-    (merged,) = (out for out in lock["stages"]["export"]["outs"] if out["path"] == MERGED.as_posix())
     return {
         "commit": git("rev-parse", "HEAD").strip(),
         "dirty": bool(changed or stale),
-        "dvc_md5": merged["md5"],
+        "dvc_md5": model_md5(),
         "python": platform.python_version(),
         "versions": library_versions(),
     }
+
+
+def model_md5() -> str:
+    """DVC's hash of the merged model."""
+    lock = read_yaml(Path("dvc.lock"))
+    (merged,) = (out for out in lock["stages"]["export"]["outs"] if out["path"] == MERGED.as_posix())
+    return str(merged["md5"])
 
 
 def pipeline_status() -> list[str]:

@@ -130,7 +130,7 @@ def train(config: TrainingConfig, paths: Paths, resume: Path | None, callbacks: 
     stop = GracefulStopCallback()
     trainer.remove_callback(PrinterCallback)
     patience = [] if params.early_stopping is None else [EarlyStoppingCallback(params.early_stopping)]
-    first = [progress, *report_callbacks(params), *callbacks] if trainer.is_world_process_zero() else []
+    first = [progress, *report_callbacks(config, paths), *callbacks] if trainer.is_world_process_zero() else []
     for callback in (stop, ManifestCallback(), *patience, *first):
         trainer.add_callback(callback)
     with hosts_watched():

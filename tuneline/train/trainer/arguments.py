@@ -2,14 +2,24 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from tuneline.train.deepspeed_config import deepspeed_config
+from tuneline.train.lineage import without_folders
 from tuneline.train.sections import TrainingConfig
 from tuneline.train.trainer.reporting import DVCLIVE
+from tuneline.train.trainer.trackers import experiment_name
 from tuneline.train.validation.curve_metrics import BestBy
+
+
+class TrackedArguments(TrainingArguments):
+    """Arguments that name no folder of this machine where trackers get them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return without_folders(super().to_dict())
 
 
 def training_arguments(
@@ -21,7 +31,8 @@ def training_arguments(
     """
     params, validates = config.train, best is not None
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return TrainingArguments(
+    return TrackedArguments(
+        run_name=experiment_name(),
         output_dir=str(scratch),
         use_cpu=device.type == "cpu",
         seed=params.seed,

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from tuneline.train.config.train import Train
+from tuneline.runtime.hashing import SUMS, hashes
+from tuneline.train.lineage import without_folders
+from tuneline.train.process_arguments import Paths
+from tuneline.train.sections import TrainingConfig
 
 DVCLIVE = "dvclive"
 
@@ -37,10 +40,17 @@ def _has_no_commit() -> bool:
         return bool(repository.no_commits)
 
 
-def report_callbacks(params: Train) -> list[Any]:
-    """Callbacks for what transformers reports wrongly."""
-    if DVCLIVE not in params.report_to:
-        return []
-    from tuneline.train.trainer.dvclive_callback import DVCLiveCallback
+def report_callbacks(config: TrainingConfig, paths: Paths) -> list[Any]:
+    """Callbacks for what transformers reports wrongly, or not at all."""
+    names, callbacks = config.train.report_to, list[Any]()
+    if DVCLIVE in names:
+        from tuneline.train.trainer.dvclive_callback import DVCLiveCallback
 
-    return [DVCLiveCallback()]
+        callbacks.append(DVCLiveCallback())
+    if names:
+        from tuneline.train.trainer.trackers import TrackedFactsCallback, facts_of, start_runs
+
+        start_runs(names)
+        facts = facts_of(without_folders(config.to_params()), hashes([paths.tokens, paths.base / SUMS]))
+        callbacks.append(TrackedFactsCallback(facts, names))
+    return callbacks

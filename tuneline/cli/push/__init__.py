@@ -1,0 +1,1 @@
+"""What `tuneline release --push` does: a verified release goes to a model hub, whole, in one commit, or not at all."""
