@@ -13,6 +13,7 @@ from tuneline.models.config import Base
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.params.user_path import user_path
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 BASE = Path("models/base")
 METRICS = Path("metrics/base.json")
@@ -33,7 +34,8 @@ def main(stage: Stage) -> None:
         write_json(details, details_of(found))
     stage.record_run_info(**run_info)
     perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"
-    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}", *found.sentences(), sep="\nbase: ")
+    said = [f"{params.source} in {BASE}, {perplexity}", *found.sentences()]
+    say(*notice(BASE), *(f"base: {sentence}" for sentence in said))
 
 
 if __name__ == "__main__":

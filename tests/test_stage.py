@@ -228,4 +228,5 @@ def test_a_mistake_is_one_sentence_and_a_bug_keeps_its_traceback(workspace):
     assert result.returncode == 1
     assert result.stderr.startswith("Traceback")
     assert result.stderr.endswith("AssertionError: a bug\n")
-    assert left() == set()
+    assert left() == {"metrics/logs/fit.log"}
+    assert "AssertionError: a bug" in Path("metrics/logs/fit.log").read_text(encoding="utf-8")

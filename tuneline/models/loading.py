@@ -16,6 +16,7 @@ from tuneline.models.gpu.float16 import BFLOAT16, auto_dtype, float16_fault, old
 from tuneline.runtime.errors import is_out_of_memory, sentence
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
+from tuneline.runtime.terminal.lines import say
 
 if TYPE_CHECKING:
     import torch
@@ -222,7 +223,7 @@ def pick_dtype(
 def _say(sentence: str) -> None:
     """Once, and by one process of several."""
     if os.environ.get("RANK", "0") == "0":
-        print(sentence, file=sys.stderr, flush=True)
+        say(sentence, file=sys.stderr)
 
 
 def device_name(device: "torch.device") -> str:
