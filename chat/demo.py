@@ -54,7 +54,7 @@ def main(
     host: str = LOOPBACK[0],
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
     revision: Annotated[
-        list[str] | None, typer.Option(help="also an adapter of this git revision or experiment; may be repeated")
+        list[str] | None, typer.Option(help="Also an adapter of this git revision or experiment; may be repeated.")
     ] = None,
 ) -> None:
     """Serve a web page with two models side by side: the same question to both, answers streamed.

@@ -51,7 +51,8 @@ def test_the_first_experiment_works_as_it_is_written(first_run, experiment, tmp_
 def check_summary(text: str, stages: int) -> None:
     """It leads with the verdict, in plain text because stdout is no terminal, and names the next commands."""
     summary = text[text.index("\nresult ") :]
-    assert "held-out items" in summary.splitlines()[1]
+    assert "not usable yet" in summary.splitlines()[1], "the report's first sentence"
+    assert "held-out items" in summary.splitlines()[2]
     assert summary.count("95 % interval") == 3
     assert "merged = adapter (checked: " in summary
     assert "WARNING: 100 % of the answers are cut off" in summary

@@ -69,7 +69,7 @@ def exit_with_sentence(name: str) -> Iterator[None]:
         sys.exit(INTERRUPTED)
     except Exception as error:
         said = _expected(name, error)
-        log.fail(error, said or f"{name}: {type(error).__name__}: {sentence(error)}")
+        log.fail(error, said or f"{name}: {type(error).__name__}: {sentence(error)}", is_bug=said is None)
         if os.environ.get("TUNELINE_TRACEBACK") or said is None:
             raise
         sys.exit(fitted(said, sys.stderr))

@@ -17,9 +17,11 @@ EVERY = 30.0
 DELAY = 1.0
 """Seconds before a bar appears: what is done by then needs none."""
 KNOWN = "{desc}  {bar:16}  {n:,.0f} of {total:,.0f} {unit}, {remaining} left{postfix}"
-UNKNOWN = "{desc}  {n:,.0f} {unit}, {elapsed}{postfix}"
+UNKNOWN = "{desc}{bar:0}  {n:,.0f} {unit}, {elapsed}{postfix}"
+NARROW = "{desc}{bar:0}  {percentage:.0f} %, {remaining} left{postfix}"
 WIDE_ENOUGH = 72
-"""Columns from which there is room for the bar itself, besides its figures."""
+"""Columns from which there is room for the bar itself and figures; tqdm cuts a line to the terminal's width where it has a
+bar, though one of no length."""
 LIBRARY_LABELS = {
     "Loading weights": "loading weights",
     "Writing model shards": "writing weights",
@@ -89,11 +91,9 @@ def _bar(label: str, total: int | None, unit: str, done: int) -> Any:
     """tqdm's bar: one line that goes away at its end, never longer than the terminal is wide."""
     from tqdm import tqdm
 
-    style = UNKNOWN if total is None else KNOWN
-    if columns(sys.stderr) < WIDE_ENOUGH:
-        style = style.replace("  {bar:16}", "")
+    known = KNOWN if columns(sys.stderr) >= WIDE_ENOUGH else NARROW
     return tqdm(
-        total=total, initial=done, desc=label, unit=unit, bar_format=style,
+        total=total, initial=done, desc=label, unit=unit, bar_format=UNKNOWN if total is None else known,
         file=sys.stderr, leave=False, dynamic_ncols=True, delay=DELAY, smoothing=0,
     )  # fmt: skip
 

@@ -162,7 +162,7 @@ def numbered(name: str) -> str:
 
 def announcement(name: str) -> str:
     """The line at a stage's start: its number, what it does, and how long it and all from it on took when they last ran."""
-    said = f"{numbered(name)}, {does}" if (does := what(name)) else numbered(name)
+    said = f"{numbered(name)}, {does}" if (does := purpose(name)) else numbered(name)
     names = stage_names()
     after = names[names.index(name) :] if name in names else [name]
     paths = [SPEED / f"{stage}.json" for stage in after]
@@ -175,7 +175,7 @@ def announcement(name: str) -> str:
     return f"{said} ({clock(seconds[0])} last time{end})"
 
 
-def what(name: str) -> str:
+def purpose(name: str) -> str:
     """What a stage does: the beginning of its `desc` in dvc.yaml, up to the first comma or the like."""
     first = re.split(r"[,;:.](?:\s|$)| \(", description_of(name), maxsplit=1)[0].strip()
     return first[:1].lower() + first[1:]

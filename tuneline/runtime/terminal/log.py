@@ -8,13 +8,19 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 LOGS = Path("metrics/logs")
 FILE = "TUNELINE_LOG"
 """Names the file to the processes that a stage starts."""
-REASON = "failed: "
-"""Before the sentence that says why."""
+REASON, BUG = "failed: ", "fault: "
+"""Before the sentence that says why: what input or machine is at fault for, or the code."""
 _SAID: deque[str] = deque(maxlen=5000)
+
+
+class Reason(NamedTuple):
+    text: str
+    is_bug: bool
 
 
 def path_of(stage: str) -> Path:
@@ -35,7 +41,7 @@ def remember(text: str) -> None:
         _SAID.append(text)
 
 
-def fail(error: BaseException, sentence: str) -> None:
+def fail(error: BaseException, sentence: str, *, is_bug: bool) -> None:
     """Write down what was said, the traceback, and the sentence. A log that can't be written is left out."""
     if not (name := os.environ.get(FILE)):
         return
@@ -43,7 +49,7 @@ def fail(error: BaseException, sentence: str) -> None:
     with suppress(OSError):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         with Path(name).open("a", encoding="utf-8", errors="replace") as file:
-            file.write("\n".join([*_SAID, where, f"{REASON}{sentence}", ""]))
+            file.write("\n".join([*_SAID, where, f"{BUG if is_bug else REASON}{sentence}", ""]))
     _SAID.clear()
 
 
@@ -53,10 +59,11 @@ def end() -> None:
     _SAID.clear()
 
 
-def reason(stage: str) -> str:
-    """Why its last run failed, of several processes the first to say so; empty without a log."""
+def reason(stage: str) -> Reason:
+    """Why its last run failed, of several processes the first to say so; an empty text without a log."""
     try:
         lines = path_of(stage).read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
-        return ""
-    return next((line.removeprefix(REASON) for line in lines if line.startswith(REASON)), "")
+        lines = []
+    line = next((line for line in lines if line.startswith((REASON, BUG))), "")
+    return Reason(line.removeprefix(REASON).removeprefix(BUG), line.startswith(BUG))
