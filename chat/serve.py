@@ -48,7 +48,7 @@ def make_server(api: "ASGIApp") -> "uvicorn.Server":
 
 @app.command()
 def main(
-    host: str = LOOPBACK[0],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")] = LOOPBACK[0],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     revision: Annotated[
         list[str] | None,

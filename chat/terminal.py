@@ -37,10 +37,10 @@ def main(
         str | None, typer.Option(help="Ask one question and end; - reads it from standard input.")
     ] = None,
     system: Annotated[str, typer.Option(help="System prompt.")] = "",
-    max_new_tokens: int = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
+    top_p: Annotated[float, typer.Option(help="Share of probability that tokens are drawn from.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of drawing, where the temperature is above 0.")] = 0,
     constrain: Annotated[
         str,
         typer.Option(

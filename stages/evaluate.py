@@ -55,7 +55,7 @@ def main(stage: Stage) -> None:
         metrics = write_results(rows, (general, answered.general), about, Outputs(*paths), own)
     answered.forget()
     stage.record_run_info(**answered.run_info)
-    say(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.predictions}")
+    say(f"evaluate: {len(records)} answers of the tuned model, {headline_sentence(metrics)}; {OUTPUTS.predictions}")
 
 
 if __name__ == "__main__":

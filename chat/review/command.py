@@ -28,7 +28,7 @@ def main(
         list[str] | None,
         typer.Argument(help="Two commits, branches, tags or experiments; of one, against the workspace."),
     ] = None,
-    host: str = LOOPBACK[0],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")] = LOOPBACK[0],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7862,
     judge: Annotated[
         str | None, typer.Option(help="URL of an OpenAI-compatible server: ask a model, and no people.")
