@@ -31,7 +31,7 @@ def result(metrics: Path) -> str:
     """Steps, rows and loss, in a sentence."""
     found = json.loads(metrics.read_text(encoding="utf-8"))
     seen = f"{count(found['steps'], 'step')}, {count(found['rows_seen'], 'row')}"
-    return f"{seen}, loss {found['first_loss']:.3g} to {found['last_loss']:.3g}"
+    return f"{seen}, loss {found['first_loss']:.3f} to {found['last_loss']:.3f}"
 
 
 def main(stage: Stage) -> None:
