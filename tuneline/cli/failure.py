@@ -41,6 +41,9 @@ def rows(stage: str, status: int) -> list[panel.Row]:
         ("log", [f"{path}  what it said, and where the error came from"] if path.is_file() else []),
         (
             "next",
-            [f"{remedy}: it goes on from {stage}, what is done is kept", "docs/troubleshooting.md  what else may be wrong"],
+            [
+                f"{remedy}: it goes on from {stage}, what is done is kept",
+                "docs/troubleshooting.md  what else may be wrong",
+            ],
         ),
     ]

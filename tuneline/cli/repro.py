@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 DELAY = 2.0
 """Seconds before a bar of DVC's appears."""
 LEFT_OUT = re.compile(
-    r"|> python -m stages\.\w+|(Updating|Generating) lock file 'dvc\.lock'"
+    r"|> python -m stages\.\w+|(Updating|Generating) lock file 'dvc\.lock'|Data and pipelines are up to date\."
     r"|'(data/raw/lawbench|data/processed/(rejects|removed)\.jsonl)' is empty\."
 )
 """What DVC says that a stage says itself, or that is good news; the warnings are about files that list
