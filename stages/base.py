@@ -34,8 +34,7 @@ def main(stage: Stage) -> None:
         write_json(details, details_of(found))
     stage.record_run_info(**run_info)
     perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"
-    said = [f"{params.source} in {BASE}, {perplexity}", *found.sentences()]
-    say(*notice(BASE), *(f"base: {sentence}" for sentence in said))
+    say(*notice(BASE), f"base: {params.source} in {BASE}, {perplexity}", *(f"base: {one}" for one in found.sentences()))
 
 
 if __name__ == "__main__":

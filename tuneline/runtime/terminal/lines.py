@@ -44,6 +44,11 @@ def say(*sentences: str, file: TextIO | None = None, style: str = "") -> None:
             print(text, file=stream, flush=True)
 
 
+def warn(sentence: str) -> None:
+    """Say a sentence on stderr."""
+    say(sentence, file=sys.stderr)
+
+
 def count(number: int, noun: str) -> str:
     """`1 process`, `1,200 rows`: a number of things in words."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
