@@ -1,5 +1,6 @@
 """`tuneline repro`: `dvc repro`, saying only what a reader needs, and the summary at its end."""
 
+import atexit
 import contextlib
 import logging
 import re
@@ -109,6 +110,16 @@ def has_remote() -> bool:
     return any("remote" in path.read_text(encoding="utf-8") for path in files if path.is_file())
 
 
+def without_colours() -> None:
+    """Keep DVC from colouring lines, and from resetting colours at its end, where a terminal is to get plain lines."""
+    from dvc import logger
+
+    for handler in logging.getLogger("dvc").handlers:
+        if isinstance(handler.formatter, logger.ColorFormatter):
+            handler.formatter.log_colors = False
+    atexit.unregister(logger.colorama.initialise.reset_all)
+
+
 def restyle_bars() -> None:
     """Let DVC's progress bars look as ours, appear only where they last, and none where there is no terminal."""
     from dvc.progress import Tqdm
@@ -179,6 +190,8 @@ def repro(ctx: typer.Context) -> None:
     log = StageLog()
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(log)
+    if not is_terminal(sys.stdout):
+        without_colours()
     restyle_bars()
     hand_on_signals(log)
     status = dvc(["repro", *ctx.args])
