@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.commands import git, git_init, python
 from tests.helpers.paths import ROOT
-from tuneline.cli.repro import StageLog
+from tuneline.cli.repro import PUSH, UP_TO_DATE, StageLog, leave_out_last_words
 from tuneline.cli.summary import chosen, verdict, warnings
 from tuneline.runtime.environment import require_environment
 from tuneline.runtime.unsaved import is_unsaved, refuse_to_overwrite
@@ -147,13 +147,20 @@ def test_a_failed_stage_is_kept_for_the_end_and_other_errors_are_shown():
     assert log.filter(record("", level=logging.ERROR, error=error))
 
 
-def test_only_with_a_remote_is_pushing_proposed(tmp_path, monkeypatch):
+def test_only_with_a_remote_is_pushing_proposed(tmp_path, monkeypatch, capsys):
+    from dvc.ui import ui
+
     monkeypatch.chdir(tmp_path)
-    push = "Use `dvc push` to send your updates to remote storage."
-    assert not StageLog().filter(record(push))
+    monkeypatch.setattr(ui, "write", ui.write)
+    leave_out_last_words()
+    ui.write(PUSH)
+    ui.write(UP_TO_DATE)
+    ui.write("anything else")
+    assert capsys.readouterr().out == "anything else\n"
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config.local").write_text("['remote \"store\"']\n    url = /mnt/store\n")
-    assert StageLog().filter(record(push))
+    ui.write(PUSH)
+    assert capsys.readouterr().out == f"{PUSH}\n"
 
 
 @pytest.mark.parametrize("status", ["130", "-2"])

@@ -24,13 +24,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 DELAY = 2.0
 """Seconds before a bar of DVC's appears."""
 LEFT_OUT = re.compile(
-    r"|> python -m stages\.\w+|(Updating|Generating) lock file 'dvc\.lock'|Data and pipelines are up to date\."
+    r"|> python -m stages\.\w+|(Updating|Generating) lock file 'dvc\.lock'"
     r"|'(data/raw/lawbench|data/processed/(rejects|removed)\.jsonl)' is empty\."
 )
 """What DVC says that a stage says itself, or that is good news; the warnings are about files that list
 what went wrong, and about a download that was not asked for."""
 PUSH = "Use `dvc push` to send your updates to remote storage."
-"""Left out where no remote storage is set up."""
+UP_TO_DATE = "Data and pipelines are up to date."
+"""DVC's last words, of which the panel says the second; there is a place to push to only where one is set up."""
 FAILED, STATUS_OF = re.compile(r"failed to reproduce '(\w+)'"), re.compile(r"failed to run: .*, exited with (-?\d+)")
 BY_SIGNAL = re.compile(rf"exited with ({'|'.join(f'{STATUS + number}|-{number}' for number in map(int, SIGNALS))})\b")
 STARTS = re.compile(r"Running stage '(\w+)':")
@@ -70,7 +71,7 @@ class StageLog(logging.Filter):
                     self._unsaid[match[1]] = how
                 _add(self.reused, match[1])
                 return False
-        return not LEFT_OUT.fullmatch(text) and (text != PUSH or has_remote())
+        return not LEFT_OUT.fullmatch(text)
 
     def say_reused(self) -> None:
         """Say which stages were reused, those of a kind in one line."""
@@ -108,6 +109,19 @@ def has_remote() -> bool:
     """Whether DVC has a storage elsewhere to push to."""
     files = [Path(".dvc/config"), Path(".dvc/config.local")]
     return any("remote" in path.read_text(encoding="utf-8") for path in files if path.is_file())
+
+
+def leave_out_last_words() -> None:
+    """DVC writes these past its own log."""
+    from dvc.ui import ui
+
+    write = ui.write
+
+    def write_others(*objects: Any, **options: Any) -> None:
+        if objects != (UP_TO_DATE,) and (objects != (PUSH,) or has_remote()):
+            write(*objects, **options)
+
+    ui.write = write_others
 
 
 def without_colours() -> None:
@@ -192,6 +206,7 @@ def repro(ctx: typer.Context) -> None:
         handler.addFilter(log)
     if not is_terminal(sys.stdout):
         without_colours()
+    leave_out_last_words()
     restyle_bars()
     hand_on_signals(log)
     status = dvc(["repro", *ctx.args])
