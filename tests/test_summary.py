@@ -147,20 +147,21 @@ def test_a_failed_stage_is_kept_for_the_end_and_other_errors_are_shown():
     assert log.filter(record("", level=logging.ERROR, error=error))
 
 
-def test_only_with_a_remote_is_pushing_proposed(tmp_path, monkeypatch, capsys):
+def test_only_with_a_remote_is_pushing_proposed(tmp_path, monkeypatch):
     from dvc.ui import ui
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ui, "write", ui.write)
+    written: list[str] = []
+    monkeypatch.setattr(ui, "write", written.append)
     leave_out_last_words()
     ui.write(PUSH)
     ui.write(UP_TO_DATE)
     ui.write("anything else")
-    assert capsys.readouterr().out == "anything else\n"
+    assert written == ["anything else"]
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config.local").write_text("['remote \"store\"']\n    url = /mnt/store\n")
     ui.write(PUSH)
-    assert capsys.readouterr().out == f"{PUSH}\n"
+    assert written == ["anything else", PUSH]
 
 
 @pytest.mark.parametrize("status", ["130", "-2"])
