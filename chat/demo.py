@@ -51,10 +51,10 @@ def serve(page: Any, settings: dict[str, Any]) -> str:
 
 @app.command()
 def main(
-    host: str = LOOPBACK[0],
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")] = LOOPBACK[0],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
     revision: Annotated[
-        list[str] | None, typer.Option(help="also an adapter of this git revision or experiment; may be repeated")
+        list[str] | None, typer.Option(help="Also an adapter of this git revision or experiment; may be repeated.")
     ] = None,
 ) -> None:
     """Serve a web page with two models side by side: the same question to both, answers streamed.

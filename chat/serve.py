@@ -48,15 +48,15 @@ def make_server(api: "ASGIApp") -> "uvicorn.Server":
 
 @app.command()
 def main(
-    host: str = LOOPBACK[0],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")] = LOOPBACK[0],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     revision: Annotated[
         list[str] | None,
-        typer.Option(help="a commit, branch, tag or experiment whose adapter to offer, too; may be repeated"),
+        typer.Option(help="A commit, branch, tag or experiment whose adapter to offer, too; may be repeated."),
     ] = None,
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        typer.Option(help="of computation; auto is what evaluation takes, float32 rounds least"),
+        typer.Option(help="Of computation; auto is what evaluation takes, float32 rounds least."),
     ] = "auto",
 ) -> None:
     """Serve an OpenAI-compatible API of the pipeline's models: /v1/chat/completions, /v1/completions, /v1/models, /health.

@@ -31,24 +31,26 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command()
 def main(
     model: Annotated[
-        str, typer.Option(help="base, adapter, merged, rev:<git revision or experiment>, or an adapter's folder")
+        str, typer.Option(help="base, adapter, merged, rev:<git revision or experiment>, or an adapter's folder.")
     ] = "merged",
-    prompt: Annotated[str | None, typer.Option(help="ask one question and end; - reads it from standard input")] = None,
-    system: Annotated[str, typer.Option(help="system prompt")] = "",
-    max_new_tokens: int = 256,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token")] = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
+    prompt: Annotated[
+        str | None, typer.Option(help="Ask one question and end; - reads it from standard input.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="System prompt.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Share of probability that tokens are drawn from.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of drawing, where the temperature is above 0.")] = 0,
     constrain: Annotated[
         str,
         typer.Option(
-            help="answers of spans of the question and known classes: triples, entities or label, or triples:持股,收购"
+            help="Answers of spans of the question and known classes: triples, entities or label, or triples:持股,收购."
         ),
     ] = "",
     tools: Annotated[
-        Path | None, typer.Option(help="JSON file of functions that it may call; what they give is typed in")
+        Path | None, typer.Option(help="JSON file of functions that it may call; what they give is typed in.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="with --prompt: answer, tokens and seconds as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --prompt: answer, tokens and seconds as JSON.")] = False,
 ) -> None:
     """Chat in the terminal with the base, the adapter, the merged model, or the adapter of another revision or folder.
 

@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jieba
+
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s#]*)(#[^)\s]*)?\)")
 SWITCH = re.compile(r"(?: ·)? ?\[(?:中文|English)\]\([\w./-]+\.md\)[.。，]? ?")
@@ -20,6 +22,8 @@ READMES = {"index.md": "README.md", "index.zh.md": "README.zh.md"}
 MESSAGES = {"messages.md", "messages.zh.md"}
 CODE = ("stages", "tuneline", "chat")
 log = logging.getLogger("mkdocs.hooks")
+# The search splits Chinese with it; each build would else say where its dictionary lies.
+jieba.setLogLevel(logging.WARNING)
 
 
 def messages() -> str:

@@ -13,6 +13,7 @@ from tuneline.models.config import Base
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.params.user_path import user_path
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 BASE = Path("models/base")
 METRICS = Path("metrics/base.json")
@@ -33,7 +34,7 @@ def main(stage: Stage) -> None:
         write_json(details, details_of(found))
     stage.record_run_info(**run_info)
     perplexity = f"perplexity {report['perplexity_zh']} (zh) {report['perplexity_en']} (en)"
-    print(f"{notice(BASE)}base: {params.source} in {BASE}, {perplexity}", *found.sentences(), sep="\nbase: ")
+    say(*notice(BASE), f"base: {params.source} in {BASE}, {perplexity}", *(f"base: {one}" for one in found.sentences()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from tuneline.runtime.code import code_lists, list_path, to_text
 from tuneline.runtime.evaluation_folder import check_files
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 from tuneline.runtime.unsaved import refuse_to_overwrite
 from tuneline.sections import check_sections
 
@@ -27,7 +28,7 @@ def main(stage: Stage) -> None:
     check_sections(stage.load)
     check_files()
     refuse_to_overwrite(RESULTS)
-    print(f"code: {len(stage.code)} files of {len(lists)} stages in code/")
+    say(f"code: params.yaml is in order; {len(stage.code)} files of {len(lists)} stages listed in code/")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tuneline.data.convert import convert, summary_lines
 from tuneline.formats.extraction import read_classes
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 RAW = Path("data/raw")
 TRAIN = Path("data/processed/train.jsonl")
@@ -32,7 +33,7 @@ def main(stage: Stage) -> None:
         write_json(classes, read_classes(records[0]))
         write_json(metrics, counts["total"])
         write_json(details, counts)
-    print(*summary_lines(counts, REJECTS), sep="\n")
+    say(*summary_lines(counts, REJECTS))
 
 
 if __name__ == "__main__":

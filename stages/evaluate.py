@@ -20,6 +20,7 @@ from tuneline.evaluate.paths import Outputs
 from tuneline.evaluate.predict import pair, read_answers
 from tuneline.formats.records import read_heldout
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 CLASSES = Path("data/processed/classes.json")
@@ -54,7 +55,7 @@ def main(stage: Stage) -> None:
         metrics = write_results(rows, (general, answered.general), about, Outputs(*paths), own)
     answered.forget()
     stage.record_run_info(**answered.run_info)
-    print(f"evaluate: {len(records)} items, {headline_sentence(metrics)}; {OUTPUTS.predictions}")
+    say(f"evaluate: {len(records)} answers of the tuned model, {headline_sentence(metrics)}; {OUTPUTS.predictions}")
 
 
 if __name__ == "__main__":

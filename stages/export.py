@@ -14,6 +14,7 @@ from tuneline.export.inputs import Inputs
 from tuneline.models.config import Base
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 INPUTS = Inputs(
     base=Path("models/base"),
@@ -37,7 +38,7 @@ def main(stage: Stage) -> None:
         report = export(folder, INPUTS, params, base, device)
         write_json(metrics, report)
     stage.record_run_info(device=device.type)
-    print(f"export: {MERGED} {equivalence_sentence(report)}")
+    say(f"export: {MERGED} {equivalence_sentence(report)}")
 
 
 if __name__ == "__main__":

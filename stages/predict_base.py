@@ -14,6 +14,7 @@ from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.constraints import allowed_classes
 from tuneline.formats.records import read_heldout, write_jsonl
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 HELDOUT = Path("data/processed/heldout.jsonl")
 CLASSES = Path("data/processed/classes.json")
@@ -32,7 +33,7 @@ def main(stage: Stage) -> None:
         write_jsonl(general_path, answered.general)
     answered.forget()
     stage.record_run_info(**answered.run_info)
-    print(f"predict_base: {len(answered.answers)} answers of the base in {ANSWERS}")
+    say(f"predict_base: {len(answered.answers)} answers of the base in {ANSWERS}")
 
 
 if __name__ == "__main__":

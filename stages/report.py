@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuneline.evaluate.paths import Inputs
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import say
 
 INPUTS = Inputs(
     details=Path("metrics/eval_details.json"),
@@ -30,7 +31,7 @@ def main(stage: Stage) -> None:
     page = stage.read_settled(INPUTS.reviews, lambda: written_report(INPUTS))
     with stage.outputs(REPORT) as (path,):
         path.write_text(page, encoding="utf-8")
-    print(f"report: {REPORT}")
+    say(f"report: the verdict, every metric and every answer in {REPORT}")
 
 
 if __name__ == "__main__":

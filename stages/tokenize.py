@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import count, say
 from tuneline.tokenize.config import Tokenize
 from tuneline.tokenize.run import tokenize
 
@@ -28,11 +29,10 @@ def main(stage: Stage) -> None:
     with stage.outputs(TOKENS, METRICS, REPORT) as (tokens, metrics, report):
         summary = tokenize(params, TRAIN, COUNTS, REJECTS, REMOVED, BASE, tokens, report)
         write_json(metrics, summary.counts())
-    print(
-        f"tokenize: {summary.rows} rows, {summary.tokens} tokens ({summary.supervised_fraction:.0%} supervised), ",
-        end="",
+    say(
+        f"tokenize: {count(summary.rows, 'row')}, {summary.tokens:,} tokens ({summary.supervised_fraction:.0%} supervised), "
+        f"{summary.overlong:,} over {params.max_tokens:,} tokens left out; {TOKENS}, {REPORT}"
     )
-    print(f"{summary.overlong} over {params.max_tokens} tokens left out; {TOKENS}, {REPORT}")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ Reads data/processed/tokens.safetensors and train.jsonl, models/base and section
 `deepspeed`; writes models/adapter, metrics/train.json and metrics/loss.csv. A run that was stopped goes on where it was saved.
 """
 
+import json
 from pathlib import Path
 
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.stage import Stage, run_stage
+from tuneline.runtime.terminal.lines import count, say
 from tuneline.train.checkpoints import read_run_info, scratch_folder
 from tuneline.train.checks import check
 from tuneline.train.launch import launch_training
@@ -25,6 +27,13 @@ METRICS = Path("metrics/train.json")
 CURVE = Path("metrics/loss.csv")
 
 
+def result(metrics: Path) -> str:
+    """Steps, rows and loss, in a sentence."""
+    found = json.loads(metrics.read_text(encoding="utf-8"))
+    seen = f"{count(found['steps'], 'step')}, {count(found['rows_seen'], 'row')}"
+    return f"{seen}, loss {found['first_loss']:.3f} to {found['last_loss']:.3f}"
+
+
 def main(stage: Stage) -> None:
     config = load_config(stage.load)
     processes, device, start = check(config, TOKENS, BASE, RECORDS)
@@ -37,7 +46,7 @@ def main(stage: Stage) -> None:
         launch_training(config, processes, paths)
         write_json(adapter / "lineage.json", lineage)
         stage.record_run_info(**read_run_info(scratch))
-    print(f"train: adapter in {ADAPTER}")
+    say(f"train: {result(METRICS)}; {ADAPTER}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
-from tuneline.cli.app import COMMANDS
+from tuneline.cli.app import COMMANDS, app
 
 HEAVY = {"torch", "transformers", "deepspeed", "peft", "scipy", "dvc"}
 EARLIER = {
@@ -108,6 +111,27 @@ def test_an_unknown_command_is_named():
     assert (result.returncode, result.stdout) == (2, "")
     assert "No such command 'nonsense'" in result.stderr
     assert "Traceback" not in result.stderr
+    assert "Did you mean" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("compar", "compare"), ("summery", "summary"), ("import_adapter", "import-adapter")]
+)
+def test_an_unknown_command_proposes_the_near_one(typed, meant):
+    result = CliRunner().invoke(app, [typed])
+    assert result.exit_code == 2
+    assert f"No such command '{typed}'. Did you mean '{meant}'?" in result.output
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_is_in_one_style(name):
+    command = get_command(import_module(COMMANDS[name][0]).app)
+    assert re.fullmatch(r"[A-Z].*[.?]", COMMANDS[name][1])
+    assert re.match(r"[A-Z].*?[.:]\s", f"{command.help}\n", re.DOTALL), "the first sentence"
+    for one in (command, *getattr(command, "commands", {}).values()):
+        for param in one.params:
+            # Values as they are typed keep their case.
+            assert re.fullmatch(r"([A-Z0-9]|base, |section\.key).*[.]", param.help or ""), param.name
 
 
 @pytest.mark.parametrize(

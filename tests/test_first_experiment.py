@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from rich.cells import cell_len
 
 from tests.helpers.commands import git, python
 from tests.helpers.first_run import copied, own_caches
+from tests.helpers.terminal import shown
 
 pytestmark = pytest.mark.story
 
@@ -16,6 +19,10 @@ EVAL = "metrics/eval.json"
 
 def tuneline(folder: Path, *words: str):
     return python(folder, "-m", "tuneline", *words)
+
+
+def stage_names_of(folder: Path) -> list[str]:
+    return list(yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
 def last_line(text: str) -> str:
@@ -28,6 +35,13 @@ def test_the_first_run_says_what_it_made_and_what_comes_next(first_run):
     # Nothing of what libraries and DVC say while all is well.
     for chatter in ("is empty", "Loading weights", "> python -m", "it/s", "Running stage"):
         assert chatter not in first_run.stdout + first_run.stderr
+    # Stdout and stderr are pipes.
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", first_run.stdout + first_run.stderr)
+    lines = first_run.stdout.partition("\nresult ")[0].splitlines() + first_run.stderr.splitlines()
+    speakers = "|".join(
+        [*stage_names_of(first_run.folder), "stage [0-9]+ of [0-9]+", "loading weights", "writing weights"]
+    )
+    assert [line for line in lines if line and not re.match(rf"({speakers}): ", line)] == []
     check_summary(first_run.stdout, len(numbers))
 
 
@@ -48,10 +62,22 @@ def test_the_first_experiment_works_as_it_is_written(first_run, experiment, tmp_
     check_what_is_in_no_cache(project)
 
 
+def test_a_run_with_nothing_to_do_fits_the_terminal(rerun):
+    result = shown(rerun, 60, "-m", "tuneline", "repro", env={"PYTHONPATH": ""})
+    assert result.status == 0, result.raw
+    assert result.lines[0].startswith("10 stages unchanged: code, fetch, base")
+    assert max(map(cell_len, result.lines)) <= 60
+    assert any(line.startswith("╭") and " tuneline " in line for line in result.lines)
+    words = " ".join(" ".join(line.strip("│ ") for line in result.lines).split())
+    assert "nothing had changed, all 10 stages stay as they were" in words
+    assert "Collecting files" not in words
+
+
 def check_summary(text: str, stages: int) -> None:
     """It leads with the verdict, in plain text because stdout is no terminal, and names the next commands."""
     summary = text[text.index("\nresult ") :]
-    assert "held-out items" in summary.splitlines()[1]
+    assert "not usable yet" in summary.splitlines()[1], "the report's first sentence"
+    assert "held-out items" in summary.splitlines()[2]
     assert summary.count("95 % interval") == 3
     assert "merged = adapter (checked: " in summary
     assert "WARNING: 100 % of the answers are cut off" in summary

@@ -228,7 +228,8 @@ def test_a_mistake_is_one_sentence_and_a_bug_keeps_its_traceback(workspace):
     assert result.returncode == 1
     assert result.stderr.startswith("Traceback")
     assert result.stderr.endswith("AssertionError: a bug\n")
-    assert left() == set()
+    assert left() == {"metrics/logs/fit.log"}
+    assert "AssertionError: a bug" in Path("metrics/logs/fit.log").read_text(encoding="utf-8")
 
 
 def test_a_list_of_code_that_lost_a_line_is_noticed(fit):

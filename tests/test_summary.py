@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.commands import git, git_init, python
 from tests.helpers.paths import ROOT
-from tuneline.cli.repro import StageLog
+from tuneline.cli.repro import PUSH, UP_TO_DATE, StageLog, leave_out_last_words
 from tuneline.cli.summary import chosen, verdict, warnings
 from tuneline.runtime.environment import require_environment
 from tuneline.runtime.unsaved import is_unsaved, refuse_to_overwrite
@@ -115,10 +115,53 @@ def test_what_dvc_says_while_all_is_well_is_left_out_and_nothing_else(monkeypatc
     ]
     assert [log.filter(one) for one in left_out] == [False] * 4
     assert [log.filter(one) for one in kept] == [True] * 3
-    skipped = record("Stage '%s' didn't change, skipping", "base")
-    assert log.filter(skipped)
-    assert skipped.getMessage() == "stage 3 of 10: base, unchanged"
-    assert (log.ran, log.reused, log.stopped) == (["train"], ["base"], False)
+    assert (log.ran, log.reused, log.stopped) == (["train"], [], False)
+
+
+def test_reused_stages_are_one_line_before_the_next_that_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    log = StageLog()
+    for name in ("code", "fetch", "base"):
+        # Each of DVC's handlers asks.
+        assert not log.filter(record("Stage '%s' didn't change, skipping", name))
+        assert not log.filter(record("Stage '%s' didn't change, skipping", name))
+    cached = "Stage '%s' is cached - skipping run, checking out outputs"
+    assert not log.filter(record(cached, "convert"))
+    assert capsys.readouterr().out == ""
+    log.filter(record("Running stage '%s':", "train"))
+    assert capsys.readouterr().out.splitlines() == [
+        "3 stages unchanged: code, fetch, base",
+        "stage 4 of 10: convert, taken from the cache",
+    ]
+    log.say_reused()
+    assert (capsys.readouterr().out, log.reused) == ("", ["code", "fetch", "base", "convert"])
+
+
+def test_a_failed_stage_is_kept_for_the_end_and_other_errors_are_shown():
+    log = StageLog()
+    error = ValueError("failed to reproduce 'train'")
+    error.__cause__ = ValueError("failed to run: python -m stages.train, exited with 1")
+    assert not log.filter(record("", level=logging.ERROR, error=error))
+    assert (log.failed, log.stopped) == ({"train": 1}, False)
+    error.__cause__ = ValueError("output 'models/adapter' does not exist")
+    assert log.filter(record("", level=logging.ERROR, error=error))
+
+
+def test_only_with_a_remote_is_pushing_proposed(tmp_path, monkeypatch):
+    from dvc.ui import ui
+
+    monkeypatch.chdir(tmp_path)
+    written: list[str] = []
+    monkeypatch.setattr(ui, "write", written.append)
+    leave_out_last_words()
+    ui.write(PUSH)
+    ui.write(UP_TO_DATE)
+    ui.write("anything else")
+    assert written == ["anything else"]
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config.local").write_text("['remote \"store\"']\n    url = /mnt/store\n")
+    ui.write(PUSH)
+    assert written == ["anything else", PUSH]
 
 
 @pytest.mark.parametrize("status", ["130", "-2"])

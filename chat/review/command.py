@@ -28,14 +28,16 @@ def main(
         list[str] | None,
         typer.Argument(help="Two commits, branches, tags or experiments; of one, against the workspace."),
     ] = None,
-    host: str = LOOPBACK[0],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 7862,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine.")] = LOOPBACK[0],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7862,
     judge: Annotated[
-        str | None, typer.Option(help="URL of an OpenAI-compatible server: ask a model, and no people")
+        str | None, typer.Option(help="URL of an OpenAI-compatible server: ask a model, and no people.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="the judge's name there")] = None,
-    api_key_env: Annotated[str | None, typer.Option(help="name of the environment variable that holds the key")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="questions to the judge at a time")] = 4,
+    model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Name of the environment variable that holds the key.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions to the judge at a time.")] = 4,
 ) -> None:
     """Serve a page on which people choose between two answers without knowing whose they are; or ask a judge model.
 

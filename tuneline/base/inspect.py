@@ -10,6 +10,7 @@ from tuneline.models.devices.placement import load_at, place
 from tuneline.models.loading import load_tokenizer, pick_dtype
 from tuneline.runtime.errors import is_out_of_memory, sentence
 from tuneline.runtime.hashing import folder_sha256, write_sums
+from tuneline.runtime.terminal.lines import say
 
 
 def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]:
@@ -19,7 +20,7 @@ def inspect(folder: Path, params: Base) -> tuple[dict[str, Any], dict[str, str]]
     """
     found = place(folder, "auto", "dtype")
     if found.sentence:
-        print(f"base: {found.sentence}", flush=True)
+        say(f"base: {found.sentence}")
     (where,) = found.places
     model = load_at(where, folder, pick_dtype("auto", where.device, base=folder))
     check_finite(model)
@@ -52,7 +53,6 @@ def check_finite(model: Any) -> None:
         )
 
 
-def notice(folder: Path) -> str:
-    """The base's own notice, which its licence may ask to show; empty without one."""
-    text = notice_text(folder)
-    return text + "\n" if text else ""
+def notice(folder: Path) -> list[str]:
+    """The lines of the base's own notice, which its licence may ask to show; none without one."""
+    return notice_text(folder).splitlines()

@@ -21,7 +21,7 @@ BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 @app.command()
 def plan(
     config: Annotated[
-        Path | None, typer.Option(help="config.json of a transformers model, ChatGLM2 or ChatGLM3: memory alone.")
+        Path | None, typer.Option(help="The config.json of a transformers model, ChatGLM2 or ChatGLM3: memory alone.")
     ] = None,
     gpu_memory: Annotated[float | None, typer.Option(help="GB of a GPU of another machine than this one.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs of that machine.")] = 1,

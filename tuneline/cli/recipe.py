@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
+from tuneline.cli.failure import RECIPE
 from tuneline.cli.plots_page import SCRIPTS
 from tuneline.runtime.git import git
 from tuneline.runtime.params import PARAMS, read_yaml
+from tuneline.runtime.terminal.lines import say
 
 RECIPES = Path("recipes")
 RUNS = Path("runs")
@@ -34,9 +36,9 @@ def recipe(
     stored or computed twice, and what it makes can be committed there and pushed back as a branch.
     """
     folder = prepare(name, changes or [])
-    print(f"recipe: {name} runs in {folder}; look there for models/ and metrics/", flush=True)
+    say(f"recipe: {name} runs in {folder}; look there for models/ and metrics/")
     os.chdir(folder)
-    process = subprocess.Popen([sys.executable, "-m", "tuneline", "repro"])
+    process = subprocess.Popen([sys.executable, "-m", "tuneline", "repro"], env=os.environ | {RECIPE: name})
     # A terminal sends Ctrl-C to both; Python would kill the run before training has saved its step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = process.wait()

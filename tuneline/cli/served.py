@@ -27,18 +27,20 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command("served")
 def main(
-    url: Annotated[str, typer.Option(help="of an OpenAI-compatible server, such as http://localhost:8000/v1")],
-    model: Annotated[str | None, typer.Option(help="its name there; may be left out where the server has one")] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="the first N held-out items alone")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="requests at a time")] = 8,
-    min_equal: Annotated[int | None, typer.Option(min=0, help="answers that have to be equal, for CI")] = None,
+    url: Annotated[str, typer.Option(help="Of an OpenAI-compatible server, such as http://localhost:8000/v1.")],
+    model: Annotated[str | None, typer.Option(help="Its name there; may be left out where the server has one.")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="The first N held-out items alone.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    min_equal: Annotated[int | None, typer.Option(min=0, help="Answers that have to be equal, for CI.")] = None,
     json_file: Annotated[
-        Path, typer.Option("--json", help="all figures; the page goes beside it; - is stdout")
+        Path, typer.Option("--json", help="All figures; the page goes beside it; - is stdout.")
     ] = FIGURES,
-    api_key_env: Annotated[str | None, typer.Option(help="name of the environment variable that holds the key")] = None,
-    timeout: Annotated[float, typer.Option(help="seconds for one answer")] = 600.0,
-    revisions: Annotated[int, typer.Option(min=0, help="earlier results to look for the same answers in")] = 20,
-    trial: Annotated[bool, typer.Option(help="plant doubtful faults in the models here, and compare")] = True,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Name of the environment variable that holds the key.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one answer.")] = 600.0,
+    revisions: Annotated[int, typer.Option(min=0, help="Earlier results to look for the same answers in.")] = 20,
+    trial: Annotated[bool, typer.Option(help="Plant doubtful faults in the models here, and compare.")] = True,
 ) -> None:
     """Ask a server the held-out items, compare with what the tuned model said, and name the cause where they differ.
 

@@ -1,14 +1,17 @@
 """`tuneline summary`: what the pipeline's last run gave, whether it is better, what is wrong, and what to do next."""
 
 import json
-import sys
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
+from tuneline.cli import panel
+from tuneline.cli.failure import RECIPE
 from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
 from tuneline.formats.metrics import METRICS, current_names, known_metrics, main_metric
+from tuneline.formats.stored import read_object, read_rows
 from tuneline.runtime.git import git
 from tuneline.runtime.params import read_params
 from tuneline.runtime.progress import clock
@@ -20,6 +23,9 @@ DETAILS = (Path("metrics/eval_details.json"), Path("metrics/eval.json"))
 """Values with intervals: the first of them that is there."""
 RESULTS = Path("metrics/eval.json")
 EXPORT = Path("metrics/export.json")
+PREDICTIONS, COUNTS = Path("metrics/predictions.jsonl"), Path("metrics/convert_details.json")
+PAGE = "metrics/report.html"
+OWN_DATA = "your own: files into data/raw, their names into data.sources of params.yaml (docs/data.md)"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -53,18 +59,43 @@ def show(run: Run | None = None) -> None:
         raise ValueError(f"{found} has no intervals: run `make repro`, which writes them")
     for side in ("base", "tuned", "delta"):
         metrics[side] = current_names(metrics[side])
-    warned = warnings(metrics)
-    rows = [
-        ("result", [verdict(metrics), *(figure(name, metrics) for name in chosen(metrics))]),
+    warned, recipe = warnings(metrics), os.environ.get(RECIPE)
+    folder = f"runs/{recipe}/" if recipe else ""
+    rows: list[panel.Row] = [
+        ("result", result_lines(metrics, warned)),
         ("model", [merged_sentence()]),
-        (
-            "look",
-            ["metrics/report.html  every answer", "metrics/data.html  what went in", "`tuneline chat`, `make demo`"],
-        ),
-        ("next", next_commands(read_params())),
+        ("look", [f"{folder}{PAGE}  every answer", f"{folder}metrics/data.html  what went in"]),
+        ("chat", ["`make demo` in the browser, `tuneline chat` here"]),
+        ("next", [*([f"cd {folder}"] if folder else []), *next_commands(read_params())]),
+        ("data", [OWN_DATA]),
         ("time", times(run)),
     ]
-    (panel if sys.stdout.isatty() else plain)(rows, warned)
+    panel.show("tuneline", rows, "red" if warned else "green")
+
+
+def result_lines(metrics: dict[str, Any], warned: list[Warned]) -> list[panel.Line]:
+    """The report's headline, the verdict in figures, three metrics, and what is wrong with its remedy."""
+    first = headline(metrics)
+    lines = [panel.Line(text, "bold") for text in (first, verdict(metrics)) if text]
+    lines += [panel.Line(figure(name, metrics)) for name in chosen(metrics)]
+    for problem, remedy in warned:
+        lines.append(panel.Line(f"✘ {problem}", "bold red", plain=f"WARNING: {problem}. Remedy: {remedy}."))
+        lines.append(panel.Line(f"  {remedy}", "red", plain=""))
+    return lines
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """The sentence that the report begins with; empty where the answers are not here, as in a clone."""
+    if not (PREDICTIONS.is_file() and COUNTS.is_file()):
+        return ""
+    # These import scipy.
+    from tuneline.evaluate.checks import checks
+    from tuneline.evaluate.tasks import results_by_task
+    from tuneline.evaluate.verdict import headline, outcome
+
+    results = results_by_task(metrics, list(read_rows(PREDICTIONS, {"task": str}, "evaluate")))
+    outcomes = {one.task: outcome(one.metric, one.delta) for one in results}
+    return headline(outcomes, checks(metrics, results, read_object(COUNTS, {}, "convert")["sources"])).en
 
 
 def chosen(metrics: dict[str, Any]) -> list[str]:
@@ -170,6 +201,8 @@ def times(run: Run | None) -> list[str]:
         return [
             f"{clock(sum(seconds.values()))} over all stages when they last ran ({parts}); `tuneline times` has all"
         ]
+    if not run.ran:
+        return [f"{clock(run.seconds)}; nothing had changed, all {len(run.reused)} stages stay as they were"]
     lines = [
         f"{clock(run.seconds)}; ran {len(run.ran)} of {len(run.ran) + len(run.reused)} stages: {', '.join(run.ran) or 'none'}"
     ]
@@ -177,37 +210,3 @@ def times(run: Run | None) -> list[str]:
         saved = sum(seconds.get(name, 0.0) for name in run.reused)
         lines.append(f"reused {', '.join(run.reused)} ({clock(saved)} saved)")
     return lines
-
-
-def plain(rows: list[tuple[str, list[str]]], warned: list[Warned]) -> None:
-    """Text for logs and pipes."""
-    print()
-    for name, lines in rows:
-        for number, line in enumerate(lines):
-            print(f"{'' if number else name:<8}{line}")
-        if name == "result":
-            for problem, remedy in warned:
-                print(f"{'':<8}WARNING: {problem}. Remedy: {remedy}.")
-
-
-def panel(rows: list[tuple[str, list[str]]], warned: list[Warned]) -> None:
-    """The same in a frame and in colours."""
-    from rich.console import Console, Group
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    for name, lines in rows:
-        texts = [
-            Text(line, style="bold" if (name, number) == ("result", 0) else "") for number, line in enumerate(lines)
-        ]
-        if name == "result":
-            for problem, remedy in warned:
-                texts.append(Text(f"✘ {problem}", style="bold red"))
-                texts.append(Text(f"  {remedy}", style="red"))
-        grid.add_row(Text(name, style="cyan"), Group(*texts))
-        if name != rows[-1][0]:
-            grid.add_row("", "")
-    colour = "red" if warned else "green"
-    Console(highlight=False).print(Panel(grid, title="tuneline", border_style=colour, expand=False))

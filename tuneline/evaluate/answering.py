@@ -15,6 +15,7 @@ from tuneline.evaluate.predict import DTYPE, Answer, Predictions, load, predict,
 from tuneline.formats.extraction import Classes
 from tuneline.formats.records import Record
 from tuneline.runtime.children import in_children
+from tuneline.runtime.terminal.lines import say
 
 if TYPE_CHECKING:
     from tuneline.evaluate.endpoint.kept import Kept
@@ -92,10 +93,10 @@ def chosen_places(questions: Questions) -> "list[Place]":
     batches = -(-len(questions.records) // size) + -(-len(prompts_of(questions.params)) // size)
     found = place(questions.base, questions.params.dtype, DTYPE, batches)
     if found.sentence:
-        print(f"{questions.label}: {found.sentence}", flush=True)
+        say(f"{questions.label}: {found.sentence}")
     elif len(found.places) > 1:
         names = ", ".join(one.name for one in found.places)
-        print(f"{questions.label}: {batches} batches on {names}, a process each", flush=True)
+        say(f"{questions.label}: {batches} batches on {names}, a process each")
     return found.places
 
 

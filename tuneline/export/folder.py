@@ -34,6 +34,7 @@ from tuneline.models.original import check_original, write_original
 from tuneline.runtime.atomic import to_json
 from tuneline.runtime.hashing import SUMS, file_sha256, files, hashes, write_sums
 from tuneline.runtime.storage.room import require_room
+from tuneline.runtime.terminal.lines import say
 
 CARRIED = (
     "tokenizer.json",
@@ -95,7 +96,7 @@ def merge_into(folder: Path, base: Path, adapter: Path, dtype: str) -> None:
     tuned = load_tuned(base, adapter, stored_dtype(base))
     if not can_merge(tuned):
         where = f"{folder.name} holds the base, and the adapter in {UNMERGED_ADAPTER_DIR}/"
-        print(f"export: virtual tokens can't be merged: {where}")
+        say(f"export: virtual tokens can't be merged: {where}")
         _copy_adapter(adapter, folder / UNMERGED_ADAPTER_DIR)
     model = merged(tuned, getattr(torch, dtype))
     save_model(model, folder, LARGEST)
@@ -157,7 +158,7 @@ def comparison_device(inputs: Inputs, params: Export) -> torch.device:
     held = (torch.float32 if whole else stored_dtype(inputs.base), getattr(torch, params.dtype))
     found = place_layerwise(inputs.base, max(held, key=lambda dtype: dtype.itemsize))
     if found.sentence:
-        print(f"export: comparing the merged model with the adapter, {found.sentence}", flush=True)
+        say(f"export: comparing the merged model with the adapter, {found.sentence}")
     return found.places[0].device
 
 

@@ -5,7 +5,6 @@ torch and transformers are imported inside, so that `--help` of a stage stays in
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from tuneline.models.gpu.float16 import BFLOAT16, auto_dtype, float16_fault, old
 from tuneline.runtime.errors import is_out_of_memory, sentence
 from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.progress import restyle_library_bars
+from tuneline.runtime.terminal.lines import warn
 
 if TYPE_CHECKING:
     import torch
@@ -222,7 +222,7 @@ def pick_dtype(
 def _say(sentence: str) -> None:
     """Once, and by one process of several."""
     if os.environ.get("RANK", "0") == "0":
-        print(sentence, file=sys.stderr, flush=True)
+        warn(sentence)
 
 
 def device_name(device: "torch.device") -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from tuneline.runtime.stopping import STATUS
 from tuneline.runtime.storage.failures import explain
+from tuneline.runtime.terminal import log
+from tuneline.runtime.terminal.lines import fitted, say
 
 INTERRUPTED = STATUS + signal.SIGINT
 """Exit status after Ctrl-C, as a shell gives it."""
@@ -61,17 +63,23 @@ def exit_with_sentence(name: str) -> Iterator[None]:
     try:
         yield
     except StoppedError as stopped:
-        print(f"{name}: {stopped}", file=sys.stderr)
+        say(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(STATUS + stopped.number)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        said = None if is_out_of_memory(error) else explain(error)
-        known = said or isinstance(error, EXPECTED) or is_out_of_memory(error)
-        if os.environ.get("TUNELINE_TRACEBACK") or not known:
+        said = _expected(name, error)
+        log.fail(error, said or f"{name}: {type(error).__name__}: {sentence(error)}", is_bug=said is None)
+        if os.environ.get("TUNELINE_TRACEBACK") or said is None:
             raise
-        if is_out_of_memory(error):
-            # What follows is advice about the allocator.
-            wanted = sentence(error).partition(" Including ")[0]
-            sys.exit(f"{name}: {wanted} {MEMORY_REMEDIES.get(name, '')}".rstrip())
-        sys.exit(f"{name}: {said or sentence(error)}")
+        sys.exit(fitted(said, sys.stderr))
+
+
+def _expected(name: str, error: Exception) -> str | None:
+    """The sentence for what input or machine is at fault for; None for a bug."""
+    if is_out_of_memory(error):
+        # What follows is advice about the allocator.
+        wanted = sentence(error).partition(" Including ")[0]
+        return f"{name}: {wanted} {MEMORY_REMEDIES.get(name, '')}".rstrip()
+    said = explain(error)
+    return f"{name}: {said or sentence(error)}" if said or isinstance(error, EXPECTED) else None

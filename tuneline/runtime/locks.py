@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from tuneline.runtime.stopping import removed_when_stopped
+from tuneline.runtime.terminal.lines import say
 
 PREFIX = "tuneline-run-"
 LOCK = ".lock"
@@ -39,7 +40,7 @@ def exclusive_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[str
                 f"{what} by another process now: {holder}; wait until it ends, or stop it (`kill {pid}`), and run again"
             )
         if not said:
-            print(f"waiting: {what} by {holder}", flush=True)
+            say(f"waiting: {what} by {holder}")
             said = True
         time.sleep(0.2)
     with file, removed_when_stopped(path):

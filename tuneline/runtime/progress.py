@@ -9,13 +9,19 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Self, TypeVar
 
+from tuneline.runtime.terminal.lines import columns, is_terminal, say
+
 T = TypeVar("T")
 EVERY = 30.0
 """Seconds between plain lines."""
 DELAY = 1.0
 """Seconds before a bar appears: what is done by then needs none."""
-KNOWN = "{desc}  {bar:24}  {n:,.0f} of {total:,.0f} {unit}, {remaining} left{postfix}"
-UNKNOWN = "{desc}  {n:,.0f} {unit}, {elapsed}{postfix}"
+KNOWN = "{desc}  {bar:16}  {n:,.0f} of {total:,.0f} {unit}, {remaining} left{postfix}"
+UNKNOWN = "{desc}{bar:0}  {n:,.0f} {unit}, {elapsed}{postfix}"
+NARROW = "{desc}{bar:0}  {percentage:.0f} %, {remaining} left{postfix}"
+WIDE_ENOUGH = 72
+"""Columns from which there is room for the bar itself and figures; tqdm cuts a line to the terminal's width where it has a
+bar, though one of no length."""
 LIBRARY_LABELS = {
     "Loading weights": "loading weights",
     "Writing model shards": "writing weights",
@@ -33,13 +39,8 @@ class ProgressBar:
         self._started = self._printed = time.monotonic()
         self._bar: Any = None
         self._silent = os.environ.get("RANK", "0") != "0"
-        if not self._silent and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total, initial=done, desc=label, unit=unit, bar_format=UNKNOWN if total is None else KNOWN,
-                file=sys.stderr, leave=False, dynamic_ncols=True, delay=DELAY, smoothing=0,
-            )  # fmt: skip
+        if not self._silent and is_terminal(sys.stderr):
+            self._bar = _bar(label, total, unit, done)
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +72,7 @@ class ProgressBar:
             self._bar.update(count)
         elif not self._silent and time.monotonic() - self._printed >= EVERY:
             self._printed = time.monotonic()
-            print(self.line(self._printed - self._started), file=sys.stderr, flush=True)
+            say(self.line(self._printed - self._started), file=sys.stderr)
 
     def line(self, seconds: float) -> str:
         """The plain line after so many seconds of work."""
@@ -84,6 +85,17 @@ class ProgressBar:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _bar(label: str, total: int | None, unit: str, done: int) -> Any:
+    """tqdm's bar: one line that goes away at its end, never longer than the terminal is wide."""
+    from tqdm import tqdm
+
+    known = KNOWN if columns(sys.stderr) >= WIDE_ENOUGH else NARROW
+    return tqdm(
+        total=total, initial=done, desc=label, unit=unit, bar_format=UNKNOWN if total is None else known,
+        file=sys.stderr, leave=False, dynamic_ncols=True, delay=DELAY, smoothing=0,
+    )  # fmt: skip
 
 
 def track(items: Iterable[T], label: str, total: int | None, unit: str) -> Iterator[T]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tuneline.runtime.cache import private_folder
 from tuneline.runtime.gpu import DEVICE
+from tuneline.runtime.terminal.lines import say
 
 SHARE = "TUNELINE_SHARE_DEVICES"
 """Variable that lets stages use one device together, when it is 1."""
@@ -137,7 +138,7 @@ def claimed(stage: str, slots: Sequence[Slot], least: int, most: int | None = No
                 yield indexes
                 return
         if (sentence := _waiting(holders, least)) != said:
-            print(f"{stage}: {sentence} ({SHARE}=1 would not wait)", flush=True)
+            say(f"{stage}: {sentence} ({SHARE}=1 would not wait)")
             said = sentence
         # Two that wait for the same ones must not go on meeting.
         time.sleep(random.uniform(0.5, 1.5))  # noqa: S311

@@ -6,6 +6,7 @@ recorded as what made the result.
 
 import argparse
 import json
+import re
 import signal
 import sys
 import time
@@ -28,8 +29,10 @@ from tuneline.runtime.slots import stage_devices
 from tuneline.runtime.stopping import end_on_signals, end_process, signals_held
 from tuneline.runtime.storage.failures import writing
 from tuneline.runtime.storage.inputs import Inputs
-from tuneline.runtime.storage.stage_map import stage_names
+from tuneline.runtime.storage.stage_map import description_of, stage_names
 from tuneline.runtime.storage.written import record_written
+from tuneline.runtime.terminal import log
+from tuneline.runtime.terminal.lines import say
 
 METRICS = Path("metrics")
 SPEED = METRICS / "speed"
@@ -147,15 +150,16 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
     quiet_deprecations()
     with exit_with_sentence(name):
         if name in stage_names():
-            print(announcement(name), flush=True)
+            say(announcement(name), style="bold")
     with (
         exit_with_sentence(name),
         temporary_folder(),
         exclusive_lock(METRICS / f".{name}.lock", f"the stage {name} is run in this folder") as killed,
         stage_devices(name),
     ):
+        log.begin(name)
         if killed:
-            print(last_run_was_killed(name, killed), flush=True)
+            say(last_run_was_killed(name, killed))
         start = time.monotonic()
         # The stage that writes the lists is checked against all of them.
         stage = Stage(name, all_code() if name == "code" else None)
@@ -163,7 +167,9 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         seconds = time.monotonic() - start
         info = {"wall_seconds": round(seconds, 1), "peak_memory_gb": peak_memory(), **stage.run_info}
         write_json(SPEED / f"{name}.json", info)
-    print(f"{name}: took {seconds:.1f} s, peak memory {peak_memory():.2f} GB")
+        log.end()
+    took = clock(seconds) if seconds >= 60 else f"{seconds:.1f} s"
+    say(f"{name}: took {took}, peak memory {peak_memory():.2f} GB", style="dim")
 
 
 def last_run_was_killed(name: str, run: str) -> str:
@@ -179,7 +185,8 @@ def numbered(name: str) -> str:
 
 
 def announcement(name: str) -> str:
-    """The line at a stage's start: its number, and how long it and all from it on took when they last ran."""
+    """The line at a stage's start: its number, what it does, and how long it and all from it on took when they last ran."""
+    said = f"{numbered(name)}, {does}" if (does := purpose(name)) else numbered(name)
     names = stage_names()
     after = names[names.index(name) :] if name in names else [name]
     paths = [SPEED / f"{stage}.json" for stage in after]
@@ -187,9 +194,15 @@ def announcement(name: str) -> str:
         seconds = [float(json.loads(path.read_text())["wall_seconds"]) for path in paths]
     except (OSError, ValueError, KeyError, TypeError):
         # Not all have run yet; or a file was torn, which is no reason to stop.
-        return numbered(name)
+        return said
     end = f", {clock(sum(seconds))} to the end if all stages run" if len(after) > 1 else ""
-    return f"{numbered(name)} ({clock(seconds[0])} last time{end})"
+    return f"{said} ({clock(seconds[0])} last time{end})"
+
+
+def purpose(name: str) -> str:
+    """What a stage does: the beginning of its `desc` in dvc.yaml, up to the first comma or the like."""
+    first = re.split(r"[,;:.](?:\s|$)| \(", description_of(name), maxsplit=1)[0].strip()
+    return first[:1].lower() + first[1:]
 
 
 def quiet_deprecations() -> None:

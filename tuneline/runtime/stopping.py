@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from tuneline.runtime.terminal.lines import is_terminal
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STATUS = 128
 """What a shell adds to the number of a signal that ended a process."""
@@ -108,7 +110,7 @@ def end_process(number: int, why: str = "stopped") -> None:
     where = f"; run again, it goes on from the stage {name}" if _RUN.name.startswith("stages.") else ""
     with contextlib.suppress(OSError):
         # Over a progress bar, and over the terminal's ^C.
-        bar = "\r\x1b[K" if os.isatty(2) else ""
+        bar = "\r\x1b[K" if is_terminal(sys.stderr) else ""
         os.write(2, f"{bar}{name}: {why}{where}\n".encode())
     os._exit(STATUS + number)
 

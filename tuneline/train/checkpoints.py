@@ -18,6 +18,7 @@ from tuneline.runtime.cache import private_folder
 from tuneline.runtime.hashing import file_sha256, files
 from tuneline.runtime.locks import exclusive_lock
 from tuneline.runtime.storage.room import require_room
+from tuneline.runtime.terminal.lines import say
 
 MANIFEST = "manifest.json"
 RUN_INFO = "run_info.json"
@@ -85,7 +86,7 @@ def newest_complete(scratch: Path) -> Path | None:
     for checkpoint in numbered:
         if (wrong := _wrong_with(checkpoint)) is None:
             return checkpoint
-        print(f"train: {checkpoint.name} is not used: {wrong}", file=sys.stderr)
+        say(f"train: {checkpoint.name} is not used: {wrong}", file=sys.stderr)
         shutil.rmtree(checkpoint)
     return None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneline.runtime.hashing import SUMS
+from tuneline.runtime.terminal.lines import say
 from tuneline.train.config.train import Train
 from tuneline.train.sections import TrainingConfig, check_method_options
 from tuneline.train.start import Start, check_start, find_start
@@ -72,7 +73,7 @@ def check_replay(train: Train, tokens: Path) -> None:
     _, taken = replayed(rows, train.replay)
     earlier = int((rows.replay != NEWEST).sum())
     newest = int(((rows.replay == NEWEST) & (rows.weights > 0)).sum())
-    print(
+    say(
         f"train: {newest} rows of the newest arrival, {taken} of {earlier} earlier ones (train.replay {train.replay:g})"
     )
 

@@ -15,6 +15,7 @@ from tuneline.runtime.gpu import usable_gpus
 from tuneline.runtime.machine import free_port
 from tuneline.runtime.slots import VISIBLE, on_cpu, training_devices, visible_names
 from tuneline.runtime.stopping import SIGNALS, handle_signals
+from tuneline.runtime.terminal.lines import count, say
 from tuneline.train.checkpoints import RUN_INFO, STOP, newest_complete, step_of
 from tuneline.train.config.deepspeed import DeepSpeed
 from tuneline.train.launchers import commands, slurm, torchrun
@@ -38,7 +39,7 @@ def launch_training(config: TrainingConfig, processes: int, paths: Paths) -> Non
     resume = newest_complete(paths.scratch)
     start = f"from the adapter in {paths.init}" if paths.init else "from the start"
     where = f"going on from {resume.name}" if resume else start
-    print(f"train: {processes} process(es), {where}", flush=True)
+    say(f"train: {count(processes, 'process')}, {where}")
     # torch's launcher else leaves a temporary folder behind.
     os.environ.setdefault(commands.LOG_FOLDER, str(paths.scratch / "torchelastic"))
     if is_local(params):

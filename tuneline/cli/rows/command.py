@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command("rows")
 def main(
     share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="of the rows, those whose answer belongs to its question least")
+        float, typer.Option(min=0.0, max=1.0, help="Of the rows, those whose answer belongs to its question least.")
     ] = 0.05,
 ) -> None:
     """Find training rows that may hurt: answers that are not their question's, doubtful labels, conflicts, outliers.

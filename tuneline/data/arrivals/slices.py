@@ -16,6 +16,7 @@ from tuneline.data.leaks.contamination import HeldoutIndex, Leak
 from tuneline.data.leaks.search import build_index, find_leaks
 from tuneline.data.spool import Spool
 from tuneline.data.workers import Workers
+from tuneline.runtime.terminal.lines import say
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,10 +97,9 @@ def _next_slice(
         given_away = _given_away(items, index, leaks, number)
         known[given_away] = True
         if number:
-            print(
+            say(
                 f"convert: {len(drawn[0])} items of {params.arrivals.labels[number]} compared with all earlier rows, "
                 f"{len(given_away)} given away",
-                flush=True,
             )
         if is_last and not given_away:
             break

@@ -12,6 +12,7 @@ from tuneline.evaluate.endpoint.questions import Asker, Question, supervised
 from tuneline.evaluate.endpoint.replies import ReplyReader
 from tuneline.evaluate.endpoint.sides import kept_of, left_out, open_endpoint, other_prompt_lengths, server_name
 from tuneline.evaluate.general_prompts import prompts_of
+from tuneline.runtime.terminal.lines import say
 
 if TYPE_CHECKING:
     from tuneline.evaluate.answering import Answered, Questions
@@ -45,7 +46,7 @@ def answer_by_endpoint(asked: "Questions") -> "Answered":
     answers = [reading.answer(*one) for one in zip(records, own, found[:size], nll[:size], strict=True)]
     lines = [reading.general(*one) for one in zip(prompts.items(), general, found[size:], nll[size:], strict=True)]
     for remark in remarks(answers, left_out(answers)):
-        print(f"{asked.label}: {remark}", flush=True)
+        say(f"{asked.label}: {remark}")
     return Answered(answers, lines, speed, kept)
 
 
@@ -60,7 +61,7 @@ def likelihoods(
         ask_all(endpoint, wanted, kept, concurrency, label, "likelihoods")
     found = [kept.values.get(one.key) for one in wanted]
     if missing := sum(one is None for one in found):
-        print(f"{label}: the server can't tell NLL of {missing} references: it is null in the results", flush=True)
+        say(f"{label}: the server can't tell NLL of {missing} references: it is null in the results")
         return [None] * len(questions)
     return found
 

@@ -9,6 +9,7 @@ from tuneline.endpoint.client import Endpoint
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.endpoint.kept import Kept, kept_answers
 from tuneline.runtime.hashing import SUMS, file_sha256, folder_sha256
+from tuneline.runtime.terminal.lines import say
 
 if TYPE_CHECKING:
     from tuneline.evaluate.answering import Questions
@@ -49,7 +50,7 @@ def kept_of(endpoint: Endpoint, asked: "Questions") -> Kept:
     """Answers of an earlier run of the same model at the same server that had no end; says so when there are some."""
     kept = kept_answers([endpoint.url, server_name(endpoint), identity(asked.base), identity(asked.adapter)])
     if kept.before:
-        print(f"{asked.label}: {kept.before} answers are there from a run that did not end ({kept.path})", flush=True)
+        say(f"{asked.label}: {kept.before} answers are there from a run that did not end ({kept.path})")
     return kept
 
 

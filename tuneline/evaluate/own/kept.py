@@ -14,6 +14,7 @@ from tuneline.evaluate.answering import Answered, Questions, answer
 from tuneline.evaluate.endpoint.kept import kept_answers
 from tuneline.runtime.machine import machine_info
 from tuneline.runtime.stage import Stage
+from tuneline.runtime.terminal.lines import say
 from tuneline.scoring.own import OwnMetric
 
 KEY = "answered"
@@ -26,9 +27,8 @@ def answer_once(questions: Questions, stage: Stage, metrics: Sequence[OwnMetric]
     kept = kept_answers(what_decides(questions, stage, metrics))
     if KEY in kept.values:
         found = Answered(**kept.values[KEY])
-        print(
+        say(
             f"{stage.name}: {len(found.answers)} answers are there from an earlier run, and are only scored",
-            flush=True,
         )
     else:
         found = answer(questions)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tuneline.runtime.atomic import atomic_output, cached_output
 from tuneline.runtime.cache import private_folder
+from tuneline.runtime.terminal.lines import say
 
 SCRIPT = "convert_hf_to_gguf.py"
 PACKAGE = "llama-cpp-python==0.3.36"
@@ -53,10 +54,9 @@ def find_converter(own: Path | None) -> Converter:
 
 def _say_beforehand(environment: Path, own: Path | None) -> None:
     source = "" if own else f"; its own source is in the archive of {PACKAGE}, 77 MB"
-    print(
+    say(
         f"release: llama.cpp's converter gets an environment of its own, once, in {environment}: transformers 4.57 and "
         f"what it needs, 30 MB from the package index{source}. The project's own environment stays as it is",
-        flush=True,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tuneline.formats.json_object import json_object
 from tuneline.runtime.errors import sentence
+from tuneline.runtime.terminal.lines import say
 
 FILE = "adapter_config.json"
 ALWAYS = {
@@ -127,7 +128,7 @@ def _name_unknown(folder: Path, unknown: dict[str, Any]) -> None:
 @cache
 def _remark(text: str) -> None:
     """Once per process."""
-    print(text, file=sys.stderr)
+    say(text, file=sys.stderr)
 
 
 def _quietly(function: Any, *arguments: Any) -> Any:

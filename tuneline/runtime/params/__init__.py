@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneline.runtime.params.yaml_file import line_of, read_yaml, shown
+from tuneline.runtime.terminal.lines import say
 
 PARAMS = Path("params.yaml")
 
@@ -94,7 +95,7 @@ def _renamed(section: type[Section], values: dict[str, Any], path: Path) -> dict
 @cache
 def _notice(text: str) -> None:
     """Once per process."""
-    print(text, file=sys.stderr)
+    say(text, file=sys.stderr)
 
 
 def _line(path: Path, name: str, section: type[Section], item: Any) -> str:

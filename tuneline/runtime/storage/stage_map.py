@@ -20,6 +20,11 @@ def stage_names() -> list[str]:
     return list(_stages(MAP))
 
 
+def description_of(stage: str) -> str:
+    """The `desc` of a stage; empty where it has none."""
+    return str(_stages(MAP).get(stage, {}).get("desc", ""))
+
+
 def inputs_of(stage: str) -> list[Path]:
     """Dependencies of a stage, without its code; none where dvc.yaml has no such stage."""
     deps = _stages(MAP).get(stage, {}).get("deps", [])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tuneline.runtime.atomic import write_json
 from tuneline.runtime.children import in_children
+from tuneline.runtime.terminal.lines import say
 from tuneline.train.checkpoints import newest_complete
 from tuneline.train.config.train import Train
 from tuneline.train.process_arguments import Paths
@@ -37,7 +38,7 @@ def settle(config: TrainingConfig, processes: int, paths: Paths) -> TrainingConf
             # A base that the plan was not made for can be trained all the same.
             sizes = by_rows(train)._replace(why=f"train.micro_batch_size {train.micro_batch_size} rows: {error}")
         write_json(written, sizes._asdict())
-    print(f"train: auto is {sizes.why}", flush=True)
+    say(f"train: auto is {sizes.why}")
     return with_sizes(config, sizes)
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
+from tuneline.runtime.terminal.lines import say
+
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """After which a host is lost."""
@@ -104,10 +106,9 @@ def end_when_silent(heard: Heard, done: threading.Event) -> None:
     while not done.wait(1.0):
         if lost := heard.silent():
             names = ", ".join(str(host + 1) for host in lost)
-            print(
+            say(
                 f"train: host {names} of {heard.place.hosts} has said nothing for {SILENT_SECONDS:.0f} seconds, it or the "
                 "connection to it is lost; `dvc repro` goes on from the newest checkpoint",
                 file=sys.stderr,
-                flush=True,
             )
             os._exit(1)

@@ -17,6 +17,7 @@ from tuneline.formats.token_file import Tokens
 from tuneline.models.packing import Row
 from tuneline.runtime.errors import sentence
 from tuneline.runtime.storage.failures import explain
+from tuneline.runtime.terminal.lines import say
 from tuneline.train.batching import MicroBatch, Step
 from tuneline.train.collate import Collate
 from tuneline.train.trainer.dataset import ShareDataset, ShareSampler, TokenDataset
@@ -127,7 +128,7 @@ class SupervisedTrainer(Trainer):
                     f"checkpoint at step {self.state.global_step} could not be written: {reason}"
                 ) from None
             shutil.rmtree(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", ignore_errors=True)
-            print(
+            say(
                 f"train: checkpoint at step {self.state.global_step} could not be written: {reason}. "
                 "Training goes on; the last good checkpoint stays",
                 file=sys.stderr,

@@ -15,6 +15,7 @@ from tuneline.models.chat_format import load_prompter
 from tuneline.models.decoding.asking import Limits, answer, asked
 from tuneline.models.decoding.generate import Generated, plan_batches
 from tuneline.models.loading import load_tokenizer
+from tuneline.runtime.terminal.lines import say
 from tuneline.scoring.own import MetricError
 from tuneline.train.config.train import Train
 from tuneline.train.process_arguments import Paths
@@ -101,7 +102,7 @@ def prepare_answering(
     answering = Answering(params, records, metrics, paths.base, base.config._attn_implementation, dtype)
     answering.check()
     if rank() == 0:
-        print(f"train: {cost(params, steps, len(records))}", flush=True)
+        say(f"train: {cost(params, steps, len(records))}")
     return answering
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tuneline.formats.metrics import METRICS
 from tuneline.formats.records import Record
+from tuneline.runtime.terminal.lines import say
 from tuneline.scoring.counted import Row, value_of
 from tuneline.scoring.own import OwnMetric, load_metrics, row_of
 from tuneline.train.config.train import LOSS, OWN, Train
@@ -99,7 +100,7 @@ def points(
         except ValueError as error:
             if best in (metric.name, metric.column):
                 raise
-            print(f"train: no point of the curve: {error}", file=sys.stderr, flush=True)
+            say(f"train: no point of the curve: {error}", file=sys.stderr)
     return found
 
 

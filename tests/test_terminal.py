@@ -1,0 +1,227 @@
+"""What a person sees: lines in a terminal's width, plain lines in a pipe, panels, bars, and what a failed stage leaves."""
+
+import ast
+import io
+import re
+import sys
+
+import pytest
+from rich.cells import cell_len
+
+from tests.helpers.commands import python
+from tests.helpers.paths import ROOT
+from tests.helpers.terminal import on_screen, shown
+from tuneline.cli import failure, panel
+from tuneline.cli.repro import restyle_bars
+from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.terminal import log
+from tuneline.runtime.terminal.lines import count, is_terminal, say, wrapped
+
+LONG = "convert: 80 training and 6 held-out items of 86; 0 duplicates, 0 leaks (data/processed/rejects.jsonl)"
+CHINESE = "convert: 医疗问答 holds answers with faults: 回答中途截断的有十二条，重复的有三条，共八十六条数据"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def usual(monkeypatch):
+    for name in ("CI", "NO_COLOR", log.FILE, failure.RECIPE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    yield
+    log.end()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("text", [LONG, CHINESE])
+def test_a_sentence_keeps_to_the_width_and_loses_nothing(text, width):
+    lines = wrapped(text, width).split("\n")
+    assert len(lines) > 1
+    assert all(cell_len(line) <= width for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    # Words of Latin script stay whole.
+    assert {"held-out", "training"} <= set(wrapped(LONG, width).split())
+
+
+def test_a_short_sentence_stays_as_it_is():
+    assert wrapped("code: 二十个字", 20) == "code: 二十个字"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_one"),
+    [
+        ("CI", "true", False),
+        ("CI", "0", True),
+        ("NO_COLOR", "1", False),
+        ("TERM", "dumb", False),
+        ("TERM", "xterm", True),
+    ],
+)
+def test_where_lines_are_plain(monkeypatch, name, value, is_one):
+    monkeypatch.setenv(name, value)
+    assert is_terminal(Terminal()) == is_one
+    assert not is_terminal(io.StringIO())
+    screen = Terminal()
+    say(LONG, file=screen, style="bold")
+    assert (screen.getvalue() == f"{LONG}\n") == (not is_one)
+    assert ("\x1b[1m" in screen.getvalue()) == is_one
+
+
+def test_numbers_of_things():
+    assert [count(1, "process"), count(2, "process"), count(1200, "row")] == ["1 process", "2 processes", "1,200 rows"]
+
+
+PROGRAM = f"""
+import sys, time
+from tuneline.runtime import progress
+from tuneline.runtime.progress import ProgressBar
+from tuneline.runtime.terminal.lines import say
+progress.DELAY = 0
+with ProgressBar("predict_base: answers", 6400, "tokens") as bar:
+    bar.note(step="5 of 16")
+    for _ in range(3):
+        time.sleep(0.11)
+        bar.update(800)
+    say({CHINESE!r})
+    say({LONG!r}, file=sys.stderr)
+with ProgressBar("convert: reading", None, "items") as bar:
+    time.sleep(0.11)
+    bar.update(3)
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_terminal_has_bars_that_go_away_and_lines_that_fit(columns):
+    result = shown(ROOT, columns, "-c", PROGRAM, env={"PYTHONPATH": str(ROOT)})
+    assert result.status == 0, result.raw
+    assert [line for line in result.lines if line] == [
+        *wrapped(CHINESE, columns).split("\n"),
+        *wrapped(LONG, columns).split("\n"),
+    ]
+    assert " left" in result.raw
+    assert ("of 6,400 tokens" in result.raw) == (columns == 80)
+    assert "3 items" in result.raw
+    written = [on_screen(part) for part in re.split(r"[\r\n]", result.raw)]
+    assert max(map(cell_len, written)) <= columns
+
+
+@pytest.mark.parametrize("env", [{"CI": "1"}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_plain_terminal_gets_what_a_pipe_gets(env):
+    piped = python(ROOT, "-c", PROGRAM, env={"PYTHONPATH": str(ROOT)})
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, f"{CHINESE}\n", f"{LONG}\n")
+    assert shown(ROOT, 40, "-c", PROGRAM, env={"PYTHONPATH": str(ROOT)} | env).raw == f"{CHINESE}\n{LONG}\n"
+
+
+def test_a_panel_is_framed_on_a_terminal_and_text_elsewhere(capsys):
+    rows = [
+        (
+            "result",
+            [
+                panel.Line("Better.", "bold"),
+                panel.Line("✘ it loops", "red", plain="WARNING: it loops"),
+                panel.Line("x", plain=""),
+            ],
+        )
+    ]
+    panel.show("tuneline", [*rows, ("none", [])], "red")
+    assert capsys.readouterr().out == "\nresult  Better.\n        WARNING: it loops\n"
+    screen = Terminal()
+    panel.show("tuneline", rows, "red", screen)
+    lines = [on_screen(line) for line in screen.getvalue().splitlines()]
+    assert lines[0].startswith("╭") and "tuneline" in lines[0]
+    assert "✘ it loops" in "".join(lines) and "WARNING" not in "".join(lines)
+    assert len({cell_len(line) for line in lines}) == 1
+
+
+def test_bars_of_dvc_wait_and_go_away(monkeypatch):
+    from dvc.progress import Tqdm
+
+    for name in ("__init__", "display", "BAR_FMT_DEFAULT", "BAR_FMT_DEFAULT_NESTED", "BAR_FMT_NOTOTAL"):
+        monkeypatch.setattr(Tqdm, name, getattr(Tqdm, name))
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    restyle_bars()
+    with Tqdm(total=3, desc="Collecting files", unit="file") as bar:
+        bar.update(1)
+    assert screen.getvalue() == ""
+    with Tqdm(total=3, desc="Collecting files", unit="file") as bar:
+        bar.start_t -= 10
+        bar.last_print_t -= 10
+        bar.update(1)
+    assert "Collecting files" in screen.getvalue()
+    assert on_screen(screen.getvalue()) == ""
+
+
+def failed(stage: str, error: Exception) -> None:
+    log.begin(stage)
+    say(f"{stage}: begins")
+    try:
+        with exit_with_sentence(stage):
+            raise error
+    except (SystemExit, Exception):
+        pass
+
+
+def test_a_failed_stage_leaves_its_log_and_the_next_run_removes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    failed("train", ValueError("train.epochs is -1, expected more"))
+    text = log.path_of("train").read_text(encoding="utf-8")
+    assert text.startswith("train: begins\nTraceback")
+    assert text.endswith("failed: train: train.epochs is -1, expected more\n")
+    failure.show("train", 1)
+    said = capsys.readouterr().err
+    assert "failed  stage train\n" in said
+    assert "why     train.epochs is -1, expected more\n" in said
+    assert "log     metrics/logs/train.log  " in said
+    assert "next    mend that, then run `make repro`: it goes on from train" in said
+    log.begin("train")
+    assert list(tmp_path.iterdir()) == [tmp_path / "metrics"]
+    assert list((tmp_path / "metrics").iterdir()) == []
+
+
+def test_a_bug_and_a_kill_are_told_from_a_mistake(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed("train", KeyError("x"))
+    said = dict(failure.rows("train", 1))
+    assert said["why"] == ["KeyError: 'x'"]
+    assert "a fault in the code: report it with the log" in said["next"][0]
+    log.begin("train")
+    said = dict(failure.rows("train", -9))
+    assert "no memory left" in said["why"][0]
+    assert "`tuneline plan` says what fits" in said["next"][0]
+    assert said["log"] == []
+    monkeypatch.setenv(failure.RECIPE, "law")
+    assert "`make repro RECIPE=law`" in dict(failure.rows("train", 1))["next"][0]
+
+
+def test_of_several_processes_the_first_says_why(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed("train", ValueError("rank 0 has no room"))
+    log.fail(ValueError("x"), "train: training stopped before its end", is_bug=False)
+    assert log.reason("train") == ("train: rank 0 has no room", False)
+
+
+def test_stages_speak_through_one_place():
+    """A `print` knows nothing of the terminal's width, of a bar that is shown, or of the log."""
+    folders = (
+        "stages",
+        "tuneline/base",
+        "tuneline/data",
+        "tuneline/evaluate",
+        "tuneline/export",
+        "tuneline/fetch",
+        "tuneline/models",
+        "tuneline/tokenize",
+        "tuneline/train",
+    )
+    found = []
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                found.append(str(path.relative_to(ROOT)))
+    # It speaks out of a handler of signals.
+    assert found == ["tuneline/train/launchers/elsewhere.py"]
