@@ -10,7 +10,7 @@ from tuneline.formats.records import Record, last_question
 MAX_EXAMPLES = 50
 MAX_LABEL = 40
 """Characters of a question in its label."""
-STARTERS = 3
+STARTERS = 4
 """Examples that an empty page offers as buttons."""
 
 
@@ -37,9 +37,9 @@ def make_example(number: int, record: Record) -> Example:
 
 
 def starters(examples: Sequence[Example]) -> list[Example]:
-    """Examples for the buttons of an empty page: the shortest question of each source in turn, so that they differ in kind."""
+    """Examples for the buttons of an empty page: the shortest question of each source in turn, that of most items first."""
     by_source: dict[str, list[Example]] = {}
     for example in sorted(examples, key=lambda example: len(example.question)):
         by_source.setdefault(example.source, []).append(example)
-    turns = chain.from_iterable(zip_longest(*by_source.values()))
+    turns = chain.from_iterable(zip_longest(*sorted(by_source.values(), key=len, reverse=True)))
     return list(islice(filter(None, turns), STARTERS))

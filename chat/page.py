@@ -31,6 +31,7 @@ OBSERVE = Text(
     "请填写上一个调用的结果，回车发送；不会真正执行", "Write what the call gave, then press Enter; nothing is run"
 )
 ASK = Text("请输入问题，回车发送", "Ask, then press Enter")
+CONVERSATIONS = Text("历史对话", "History")
 
 
 class ColumnWidgets(NamedTuple):
@@ -67,6 +68,8 @@ class Page(NamedTuple):
     """None without held-out items."""
     composer: Composer
     settings: list[Any]
+    record: gr.HTML
+    """The conversation as data, for the browser to keep."""
 
 
 def make_column(captions: Captions, label: Text, names: dict[str, Text], selected: str) -> ColumnWidgets:
@@ -168,6 +171,9 @@ def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
     with gr.Blocks(title="Tuneline", analytics_enabled=False) as blocks:
         with gr.Row(elem_id="top-row"):
             gr.HTML(f"<h1>Tuneline</h1><p>{SUBTITLE.html()}</p>", elem_id="header", padding=False)
+            captions.add(
+                gr.Button, captions={"value": CONVERSATIONS}, elem_id="conversations", size="sm", min_width=80, scale=0
+            )
             language = captions.add(
                 gr.Button, captions={"value": OTHER_LANGUAGE}, elem_id="language", size="sm", min_width=80, scale=0
             )
@@ -178,7 +184,8 @@ def make_page(engine: Engine, examples: Sequence[Example]) -> gr.Blocks:
             )
             side = make_side(captions, examples) if examples else None
         composer, settings = make_composer(captions)
-        connect_events(engine, examples, Page(columns, side, composer, settings))
+        record = gr.HTML(elem_id="record", padding=False)
+        connect_events(engine, examples, Page(columns, side, composer, settings, record), names)
         connect_language(blocks, captions, language)
     # `launch` hands it to the browser.
     blocks.i18n_instance = captions.translations()

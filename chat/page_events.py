@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from chat.conversations.record import record_html
 from chat.engine import Engine, SamplingParams
 from chat.examples import Example, starters
 from chat.i18n.captions import Captions
@@ -57,8 +58,11 @@ class Handlers:
     yields gr.skip().
     """
 
-    def __init__(self, engine: Engine, examples: Sequence[Example], page: "Page") -> None:
-        self.engine, self.page = engine, page
+    def __init__(
+        self, engine: Engine, examples: Sequence[Example], page: "Page", names: Mapping[str, Text] | None = None
+    ) -> None:
+        """`names` are the models' display names; a model without one keeps its own."""
+        self.engine, self.page, self._names = engine, page, names or {}
         self._by_question = {example.question.strip(): example for example in examples}
         self._stop_events: dict[str | None, threading.Event] = {}
 
@@ -89,9 +93,8 @@ class Handlers:
             if len(waiting) > 1:
                 yield {widget.history: history, widget.pane: escape_messages(history), widget.observation: ""}
                 return
-            yield from self._stream(
-                request, {place: history}, rest, {widget.observation: gr.Textbox("", visible=False)}
-            )
+            first = {widget.observation: gr.Textbox("", visible=False)}
+            yield from self._stream(request, {place: history}, rest, first, (left, right))
 
         return take
 
@@ -117,9 +120,13 @@ class Handlers:
         yield from self._stream(request, histories, rest, first)
 
     def _stream(
-        self, request: gr.Request, histories: Mapping[int, list[Message]], values: Sequence[Any], first: Update
-    ) -> Iterator[Any]:
-        """Updates of the page until the columns of `histories` have finished; `first` is part of the first one."""
+        self, request: gr.Request, histories: Mapping[int, list[Message]], values: Sequence[Any], first: Update,
+        as_they_are: Sequence[Sequence[Message]] = ((), ()),
+    ) -> Iterator[Any]:  # fmt: skip
+        """Updates of the page until the columns of `histories` have finished; `first` is part of the first one.
+
+        `as_they_are` are the histories of both columns, of which one that is not in `histories` stays.
+        """
         *models, system, temperature, top_p, max_new_tokens, seed, tools = values
         params = SamplingParams(int(max_new_tokens), temperature, top_p, int(seed or 0))
         prefix = [Message(role="system", content=system)] if (system or "").strip() else []
@@ -137,7 +144,10 @@ class Handlers:
             yield page_update(self.page, columns, running=True) | first
             for _ in run_columns([*columns.values()], stop):
                 yield page_update(self.page, columns, running=True)
-            yield page_update(self.page, columns, running=False)
+            told = [columns[n].messages() if n in columns else kept for n, kept in enumerate(as_they_are)]
+            shown = [self._names.get(name, Text(name, name)) for name in models]
+            record = {self.page.record: record_html(shown, system or "", told)}
+            yield page_update(self.page, columns, running=False) | record
         finally:
             self._stop_events.pop(request.session_hash, None)
 
@@ -148,15 +158,24 @@ class Handlers:
         return self.engine.stream(name, messages, params._replace(tools=read_definitions(tools)), stop)
 
 
-def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") -> None:
-    """Events of the buttons and the examples."""
-    handlers = Handlers(engine, examples, page)
+def connect_events(engine: Engine, examples: Sequence[Example], page: "Page", names: Mapping[str, Text]) -> None:
+    """Events of the buttons and the examples; `names` are the models' display names."""
+    handlers = Handlers(engine, examples, page, names)
     composer, side, system = page.composer, page.side, page.settings[0]
     histories, panes = [widget.history for widget in page.columns], [widget.pane for widget in page.columns]
     statuses = [widget.status for widget in page.columns]
     inputs = [composer.question, *histories, *(widget.model for widget in page.columns), *page.settings]
     observations = [widget.observation for widget in page.columns]
-    outputs = [*composer, *histories, *panes, *statuses, *observations, system, *([side.reference] if side else [])]
+    outputs = [
+        *composer,
+        *histories,
+        *panes,
+        *statuses,
+        *observations,
+        system,
+        page.record,
+        *([side.reference] if side else []),
+    ]
     asking = [composer.send.click, composer.question.submit]
     gr.on(asking, handlers.send, inputs, outputs, trigger_mode="once", **EVENT_OPTIONS)
     composer.retry.click(handlers.retry, inputs, outputs, **EVENT_OPTIONS)
@@ -164,7 +183,7 @@ def connect_events(engine: Engine, examples: Sequence[Example], page: "Page") ->
         box.submit(handlers.observe(place), [box, *inputs[1:]], outputs, trigger_mode="once", **EVENT_OPTIONS)
     composer.stop.click(handlers.stop, queue=False, **EVENT_OPTIONS)
     emptied: Update = {item: [] for item in [*histories, *panes]} | dict.fromkeys(statuses, "")
-    emptied |= {box: gr.Textbox("", visible=False) for box in observations}
+    emptied |= {box: gr.Textbox("", visible=False) for box in observations} | {page.record: ""}
     if side:
         emptied |= {side.reference: "", side.examples: None}
         for button, example in zip(side.starters, starters(examples), strict=True):

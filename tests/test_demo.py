@@ -1,5 +1,6 @@
 """The page that shows two models side by side, as somebody with a browser meets it."""
 
+import json
 import os
 import re
 import socket
@@ -21,6 +22,7 @@ from chat.limits import BusyError, TooLongError, check_size, check_tokens
 from chat.models import Models
 from chat.page import make_page
 from chat.side_by_side import drop_last_reply, drop_unanswered, error_text, escape_messages
+from tests.helpers.accessibility import grave_findings
 from tests.helpers.browsing import QUESTION, ask, browsing, bubbles, visiting
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
@@ -115,7 +117,9 @@ def test_the_empty_page_offers_a_short_question_of_each_kind():
 
     records = [record("很长的问题" * 9, "medical"), record("长一些的问题", "medical"), record("短的", "law")]
     offered = starters(examples_from_records([*records, record("最短", "medical"), record("牙痛怎么办", "law")]))
-    assert [example.question for example in offered] == ["短的", "最短", "牙痛怎么办"]
+    assert [example.question for example in offered] == ["最短", "短的", "长一些的问题", "牙痛怎么办"], (
+        "most items first"
+    )
     assert [example.question for example in starters(examples_from_records(records[:1]))] == ["很长的问题" * 9]
     assert starters([]) == []
 
@@ -274,6 +278,69 @@ def test_both_sides_stream_what_the_engine_says(served, browser):
         assert bubbles(page, "user") == [QUESTION, "还有呢？"] * 2
         click(page, "clear")
         page.locator(".message").first.wait_for(state="detached")
+
+
+@browsing
+def test_conversations_are_kept_in_the_browser_and_nowhere_else(served, browser):
+    with visiting(browser, served[1], accept_downloads=True) as page:
+        limit(page, 8)
+        ask(page, "<b>我咳嗽</b>")
+        first = finished(page)
+        ask(page, "还有呢？")
+        page.locator(".message.bot").nth(3).wait_for()
+        finished(page)
+        click(page, "clear")
+        page.locator(".message").first.wait_for(state="detached")
+        ask(page)
+        page.locator(".message.bot").nth(1).wait_for()
+        finished(page)
+        page.reload()
+        page.locator("#conversations").click()
+        kept = page.locator("#kept")
+        assert kept.locator("summary").evaluate_all("all => all.map(one => one.firstChild.textContent)") == [
+            QUESTION,
+            "<b>我咳嗽</b>",
+        ]
+        kept.locator("summary").nth(1).click()
+        told = kept.locator("details").nth(1)
+        assert [compact(text) for text in told.locator(".assistant p").all_inner_texts()][::2] == list(
+            map(compact, first)
+        )
+        with page.expect_download() as download:
+            told.get_by_role("button", name="JSON").click()
+        lines = [json.loads(line) for line in Path(download.value.path()).read_text(encoding="utf-8").splitlines()]
+        assert [[one["role"] for one in line["messages"]] for line in lines] == [["user", "assistant"] * 2] * 2
+        assert lines[1]["messages"][0]["content"] == "<b>我咳嗽</b>" and "after tuning" in lines[1]["model"]
+        with page.expect_download() as download:
+            told.get_by_role("button", name="Markdown").click()
+        assert "> 还有呢？" in Path(download.value.path()).read_text(encoding="utf-8")
+        told.get_by_role("button", name="再问一次").click()
+        assert page.locator("#question textarea").input_value() == "<b>我咳嗽</b>" and not kept.is_visible()
+        page.locator("#conversations").click()
+        kept.get_by_role("button", name="全部删除").click()
+        assert "还没有对话" in kept.inner_text()
+        page.keyboard.press("Escape")
+        assert not kept.is_visible() and page.evaluate("localStorage.getItem('tuneline-conversations')") == "[]"
+
+
+@browsing
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_grave_is_found_on_the_page(served, browser, scheme):
+    with visiting(browser, served[1], color_scheme=scheme, bypass_csp=True) as page:
+        assert grave_findings(page) == []
+        limit(page, 4)
+        ask(page)
+        finished(page)
+        page.locator("#language").click()
+        page.wait_for_function("document.documentElement.lang === 'en'")
+        assert grave_findings(page) == []
+        page.locator("#settings > button").click()
+        page.locator("#max-new-tokens input[type=range]").wait_for(state="visible")
+        assert grave_findings(page) == []
+        page.keyboard.press("Escape")
+        page.locator("#conversations").click()
+        page.locator("#kept .said").first.wait_for()
+        assert grave_findings(page) == []
 
 
 @browsing

@@ -88,14 +88,15 @@ def test_labels_are_right_or_wrong_and_have_a_matrix(learned, page):
 
 def test_rare_labels_share_a_row():
     rows = [
-        {"task": "label", "references": [f"l{number:02}"], "tuned": f"l{number:02}"}
+        {"id": f"s:{number}-{copy}", "task": "label", "references": [f"l{number:02}"], "tuned": f"l{number:02}"}
         for number in range(MOST + 5)
-        for _ in range(2 if number < 3 else 1)
+        for copy in range(2 if number < 3 else 1)
     ]
     found = confusion(rows, "tuned")
     assert len(found.labels) == MOST
     assert (found.labels[:3], found.labels[-1]) == (["l00", "l01", "l02"], "")
     assert found.counts[-1][-2:] == [6, 0]
+    assert found.cells["s:0-0"] == "0-0" and found.cells[f"s:{MOST + 4}-0"] == f"{MOST - 1}-{MOST - 1}"
 
 
 def test_words_that_the_reference_has_too_are_marked():

@@ -49,7 +49,7 @@ def test_one_seed_is_never_sure_and_counts_in_no_correction():
     found = analyse(Table(results({PLAIN: 0.0, BETTER: 5.0}, seeds=(17,))))
     assert not any(row.sure for row in found.comparisons) and found.comparisons[0].adjusted is None
     assert headline(found).en == "One seed: nothing can be said of luck"
-    assert 'class="number good"' not in page(found, STATE)
+    assert 'class="number whole good"' not in page(found, STATE)
     mixed = [
         one
         for one in results({PLAIN: 0.0, BETTER: 5.0, other: 5.0})
@@ -58,6 +58,7 @@ def test_one_seed_is_never_sure_and_counts_in_no_correction():
     found = analyse(Table(mixed))
     rows = {row.configuration: row for row in found.comparisons}
     assert rows[BETTER].sure and not rows[other].sure
+    assert 'class="number whole good"' in page(found, STATE)
     assert rows[BETTER].adjusted == pytest.approx(rows[BETTER].difference.p)
     assert "1 more rest on one seed" in headline(found).en
     (bent,) = analyse(Table(results({PLAIN: 0.0}, (0.25, 0.5, 1.0), (17,), bend=-1.5))).curves

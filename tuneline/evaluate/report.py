@@ -23,6 +23,16 @@ from tuneline.runtime.machine import library_versions
 
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "sacrebleu", "rouge-score", "jieba", "scipy")
 SIDES = ("base", "tuned")
+OUTCOMES = {
+    "wrong": Text("wrong label", "标签答错"),
+    "lost": Text("right before tuning, wrong now", "原来答对、现在答错"),
+    "better": Text("better than the base", "优于基座"),
+    "same": Text("as good as the base", "与基座持平"),
+    "worse": Text("worse than the base", "不及基座"),
+    "loops": Text("loops", "陷入循环"),
+    "cut": Text("cut off", "被截断"),
+}
+"""What the list of items can be narrowed to; an item may be of several."""
 
 
 Curve = list[tuple[int, float]]
@@ -79,6 +89,7 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts, review: dict[
             (result, {name: by_id[row["id"]] for name, row in chosen(rows, result.task).items()}) for result in results
         ],
         items=items,
+        outcomes=[(name, title, sum(name in item["flags"] for item in items)) for name, title in OUTCOMES.items()],
         confusion=confusion(rows, "tuned"),
         guess=most_frequent_share(rows) if "label" in order else None,
         classes=per_class_rows(rows),
@@ -145,6 +156,9 @@ def _item(row: Row) -> dict[str, Any]:
     tuned = row["scores"]["tuned"]
     flags = {
         "wrong": row["task"] == "label" and scores["tuned"] < 100,
+        "lost": row["task"] == "label" and scores["tuned"] < scores["base"] == 100,
+        "better": scores["tuned"] > scores["base"],
+        "same": scores["tuned"] == scores["base"],
         "loops": tuned["repetition"] >= LOOPING_ANSWER,
         "cut": not row["stopped_at_eos"]["tuned"],
         "worse": scores["tuned"] < scores["base"],

@@ -50,7 +50,8 @@ NOTICED = {
     ),
 }
 """What convert notices, in words."""
-BINS = 32
+FEWEST_BINS, BINS = 8, 32
+"""Bars of a histogram of lengths."""
 LEAKS_SHOWN = 10
 """Held-out items whose leaks are shown, and the rows that are shown as the least similar ones."""
 ROWS_SHOWN = 2
@@ -93,11 +94,16 @@ def data_report(
         why=WHY,
         tokens=summary.counts(),
         histograms=_histograms(summary.lengths),
-        preview=[
-            {"id": name, "source": source, "tokens": mask_preview(row, prompter, tokenizer)}
-            for name, source, row in preview.rows
-        ],
+        preview=_by_source(preview, prompter, tokenizer),
     )
+
+
+def _by_source(preview: Preview, prompter: Prompter, tokenizer: Any) -> list[list[dict[str, Any]]]:
+    """The rows that are shown, those of a source together."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, source, row in preview.rows:
+        groups.setdefault(source, []).append({"id": name, "tokens": mask_preview(row, prompter, tokenizer)})
+    return list(groups.values())
 
 
 def mask_preview(row: Encoded, prompter: Prompter, tokenizer: Any) -> list[dict[str, Any]]:
@@ -185,19 +191,22 @@ def _leaks(path: Path) -> Iterator[dict[str, Any]]:
 def _histograms(lengths: Mapping[str, Counter[int]]) -> list[dict[str, Any]]:
     """For all sources together (without a name) and for each, bars over the same bins."""
     total = sum(lengths.values(), Counter[int]())
-    merged = max(1, -(-(max(total, default=0) + 1) // BINS))
+    used = max(total, default=0) + 1
+    merged = max(1, -(-used // BINS))
+    bins = max(FEWEST_BINS, -(-used // merged))
     named = [("", total), *lengths.items()] if len(lengths) > 1 else list(lengths.items())
-    return [{"name": name, "bars": _bars(steps, merged)} for name, steps in named]
+    return [{"name": name, "bars": _bars(steps, merged, bins)} for name, steps in named]
 
 
-def _bars(steps: Counter[int], merged: int) -> list[dict[str, Any]]:
-    counts = [0] * BINS
+def _bars(steps: Counter[int], merged: int, bins: int) -> list[dict[str, Any]]:
+    counts = [0] * bins
     for step, count in steps.items():
         counts[step // merged] += count
-    tallest, width = max(counts), merged * STEP
+    tallest, width, pitch = max(counts), merged * STEP, 640 / bins
     return [
         {
-            "x": 20 * place,
+            "x": round(pitch * place, 1),
+            "width": round(0.9 * pitch, 1),
             "height": round(80 * count / tallest, 1),
             "count": count,
             "begin": place * width,

@@ -16,18 +16,21 @@ class Confusion(NamedTuple):
     """Of rows, and of all columns but the last; empty for the rarer ones together."""
     counts: list[list[int]]
     """A row for each right label, a column for each answer; the last column is what is no label of the references."""
+    cells: dict[str, str]
+    """Of each item, by its id: its row and its column, as `3-0`."""
 
 
 def confusion(rows: Sequence[Row], side: str) -> Confusion | None:
     """Of the label items, the most frequent label first; None without any."""
-    pairs = [predicted_and_actual(row[side], row["references"]) for row in rows if row["task"] == "label"]
+    pairs = {row["id"]: predicted_and_actual(row[side], row["references"]) for row in rows if row["task"] == "label"}
     if not pairs:
         return None
-    support = Counter(actual for _, actual in pairs)
+    support = Counter(actual for _, actual in pairs.values())
     ranked = sorted(support, key=lambda label: (-support[label], label))
     own = ranked if len(ranked) <= MOST else [*ranked[: MOST - 1], ""]
     place = {label: min(number, len(own) - 1) for number, label in enumerate(ranked)}
     counts = [[0] * (len(own) + 1) for _ in own]
-    for predicted, actual in pairs:
-        counts[place[actual]][place.get(predicted, len(own))] += 1
-    return Confusion(own, counts)
+    cells = {name: (place[actual], place.get(predicted, len(own))) for name, (predicted, actual) in pairs.items()}
+    for right, answered in cells.values():
+        counts[right][answered] += 1
+    return Confusion(own, counts, {name: f"{right}-{answered}" for name, (right, answered) in cells.items()})
