@@ -19,7 +19,7 @@ RUN if [ "$TORCH" != cuda ]; then export UV_TORCH_BACKEND="$TORCH"; fi \
  && cp requirements.lock requirements-unhashed.lock "$VENV/"
 # What only tests and checks need.
 RUN "$VENV/bin/uv" pip uninstall --python "$VENV/bin/python" \
-    hypothesis ipykernel mkdocs-material mkdocs-static-i18n mkdocstrings mypy nbclient openai playwright pytest pytest-xdist ruff trl types-pyyaml types-psutil
+    axe-playwright-python hypothesis ipykernel mkdocs-material mkdocs-static-i18n mkdocstrings modelscope-hub mypy nbclient openai playwright pytest pytest-xdist ruff trl types-pyyaml types-psutil
 COPY . .
 RUN make setup && chmod 666 "$VENV/.libraries" "$VENV/.ready"
 

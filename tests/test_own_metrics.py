@@ -332,17 +332,17 @@ def test_they_are_compared_and_described_as_ours_are(scored, answered):
 def test_they_are_figures_of_an_experiment_in_front_of_what_is_always_there(scored):
     details = scored[2]
     found = figures(details)
-    names = ["items", "label_accuracy", "rouge_l", "length", "spread", "nll_per_char", "eos_rate", "repetition"]
-    assert list(found) == [*names, "general_nll_change"]
+    names = ["label_accuracy", "rouge_l", "length", "spread", "general_nll_change"]
+    assert list(found) == [*names, "nll_per_char", "eos_rate", "repetition", "items"]
     assert found["length"] == details["tuned"]["length"]["value"]
     many = details | {"own": {f"m{n}": {} for n in range(12)}}
     many["tuned"] = many["tuned"] | {f"m{n}": {"value": n} for n in range(12)}
     assert list(figures(many)) == [
-        "items",
         "label_accuracy",
         "rouge_l",
         *(f"m{n}" for n in range(6)),
         "general_nll_change",
+        "items",
     ]
 
 
