@@ -3,8 +3,8 @@
     python -m benchmarks.rows --base models/base [--rows 135] [--seed 1] [--folder FOLDER]
 
 Of each of LawBench's three tasks some rows are drawn, and 5 % of their answers change places with one another. The pipeline
-trains on all of them, and `tuneline rows` ranks them. Chance finds one in twenty. `python -m benchmarks.rows.text` does so by
-text alone, for many draws.
+trains on all of them, and `tuneline rows` ranks them. Chance finds one in twenty. `python -m benchmarks.rows.text` does so
+by text alone, for many draws.
 """
 
 import json
