@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from tuneline.runtime.atomic import atomic_output, remove, write_json
 from tuneline.runtime.code import all_code, changed_files, read_list, stage_files
 from tuneline.runtime.errors import MEMORY_REMEDIES, exit_with_sentence
-from tuneline.runtime.evaluation_folder import files_of_stages
 from tuneline.runtime.locks import exclusive_lock, temporary_folder
 from tuneline.runtime.machine import choose_accelerator, peak_memory
 from tuneline.runtime.params import S, Section, differences, parse, read_params
@@ -124,9 +123,9 @@ class Stage:
 
 
 def missing_files(name: str, listed: Container[str]) -> list[str]:
-    """Files that a stage runs and its list does not have: a line was taken out of it."""
+    """Code that a stage runs and its list does not have: a line was taken out of it."""
     files = [path.as_posix() for path in stage_files(Path(), Path("stages") / f"{name}.py")]
-    return [file for file in (*files, *files_of_stages(Path()).get(name, {})) if file not in listed]
+    return [file for file in files if file not in listed]
 
 
 def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
