@@ -16,7 +16,7 @@ from tuneline.runtime.packages import Package, catalogue, find, unpack
 from tuneline.runtime.params.user_path import user_path
 from tuneline.runtime.storage.written import update, written
 
-HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*")
+HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "MODEL_LICENSE*", "NOTICE*")
 """Never *.py (code)."""
 SOURCE = "base.source"
 """Under which metrics/sums/base.json has the sha256 of each file of a folder that had the sum of params.yaml."""
