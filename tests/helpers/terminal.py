@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import venv
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -132,7 +133,5 @@ class Terminal:
 def serves(command: str, name: str) -> bool:
     """Whether a command is a server of that name: it runs until it is ended."""
     words = command.split("#")[0].split()
-    called = any(
-        program in ("tuneline", "make") and word == name for program, word in zip(words, words[1:], strict=False)
-    )
+    called = any(program in ("tuneline", "make") and word == name for program, word in pairwise(words))
     return called and not {"--judge", "--help"} & set(words)
