@@ -5,6 +5,7 @@ Those that train or load models are marked in the page, for `make test-all`; wha
 
 import json
 import re
+import subprocess
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 import yaml
 
 from tests.helpers.blocks import PAGES, Block, blocks, commands
-from tests.helpers.first_run import own_caches
-from tests.helpers.page_needs import NEEDS, folder_of
+from tests.helpers.first_run import copied, own_caches
+from tests.helpers.page_needs import ACTIVATING, NEEDS, folder_of
 from tests.helpers.paths import ROOT
 from tests.helpers.terminal import Terminal, serves
 from tuneline.runtime.params import load
@@ -47,7 +48,9 @@ def to_run(block: Block) -> bool:
 def run_page(page: Path, slow: bool, first: Path, experiment: Path, tmp_path: Path) -> None:
     project = folder_of(page, first, experiment, tmp_path / "project")
     with ExitStack() as stack:
-        terminal = stack.enter_context(Terminal(project, tmp_path / "home", **own_caches(tmp_path)))
+        terminal = stack.enter_context(
+            Terminal(project, tmp_path / "home", page.stem not in ACTIVATING, **own_caches(tmp_path))
+        )
         stand_ins = NEEDS[page.stem](terminal, stack) if page.stem in NEEDS else {}
         for block in filter(to_run, blocks(page)):
             if not block.skip and (slow or not block.slow):
@@ -76,6 +79,32 @@ def test_the_quick_blocks_of_a_page_do_what_they_say(page, first_run, experiment
 @pytest.mark.parametrize("page", pages(slow=True), ids=lambda page: page.stem)
 def test_all_blocks_of_a_page_do_what_they_say(page, first_run, experiment, tmp_path):
     run_page(page, True, first_run.folder, experiment.folder, tmp_path)
+
+
+TARGETS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "repro RECIPE=triples SET=lora.r=4"])
+def test_a_target_of_make_can_be_planned(target):
+    planned = subprocess.run(["make", "-n", *target.split()], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.story
+@pytest.mark.parametrize(
+    "command",
+    [
+        "make",
+        "make exp",
+        pytest.param("make plan", marks=pytest.mark.matrix),
+        pytest.param("make stage-table card-table && git diff --exit-code README* docs", marks=pytest.mark.matrix),
+    ],
+)
+def test_a_target_of_make_does_what_it_says(command, experiment, tmp_path):
+    project = copied(experiment, tmp_path / "project")
+    with Terminal(project, tmp_path / "home", False, **own_caches(tmp_path)) as terminal:
+        said = terminal.run(command)
+    assert {"make": "every test", "make exp": "r2"}.get(command, "") in said
 
 
 def test_no_more_blocks_are_left_out_and_each_says_why():

@@ -167,6 +167,8 @@ NEEDS: dict[str, Callable[[Terminal, ExitStack], dict[str, str]]] = {
 """By the page's name."""
 FIRST = ("README", "experiments")
 """Pages that begin with a run of which nothing is committed; the others with an experiment made."""
+ACTIVATING = ("CONTRIBUTING", "README", "distributed", "install")
+"""Pages that say to activate `.venv`, or need no such thing; readers of the others have done it."""
 EMPTY = ("serving",)
 """Pages that bring a project of their own."""
 

@@ -56,13 +56,15 @@ def environment_of(project: Path, ports: dict[str, int]) -> None:
 class Terminal:
     """Bash in a project whose `.venv` is made. Close it: servers end as by Ctrl-C, which must be a clean end."""
 
-    def __init__(self, project: Path, home: Path, **more: str) -> None:
+    def __init__(self, project: Path, home: Path, activated: bool = True, **more: str) -> None:
         self.project, self.home = project, home
         home.mkdir(parents=True, exist_ok=True)
         self.ports = {name: free_port() for name in PORTS}
         environment_of(project, self.ports)
         self.servers: dict[str, tuple[str, subprocess.Popen]] = {}
-        path = f"{project / '.venv/bin'}:{os.environ['PATH']}"
+        own = Path(sys.prefix) / "bin" if sys.prefix != sys.base_prefix else None
+        here = [folder for folder in os.environ["PATH"].split(":") if Path(folder) != own]
+        path = ":".join([*[str(project / ".venv/bin")] * activated, *here])
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         self.environment |= {"PATH": path, "PYTHONPATH": "", "HOME": str(home), "EDITOR": "true", **more}
 
