@@ -148,7 +148,7 @@ def serving(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
 
 
 def study(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
-    return {"tuneline study": "tuneline study --dry-run", " --dry-run ": " "}
+    return {"tuneline study": "tuneline study --dry-run"}
 
 
 NEEDS: dict[str, Callable[[Terminal, ExitStack], dict[str, str]]] = {
