@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 import venv
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -31,7 +33,7 @@ trap 'code=$?; (export -p; printf "cd %q\\n" "$PWD") > {state}; exit $code' EXIT
 """What a command leaves for the next: variables and the folder."""
 TYPED = "感冒怎么办？\n"
 """What a reader says to a chat, and then ends it."""
-PATIENCE = 300
+PATIENCE = 1800
 """Seconds for a server to listen and for a command to end; a busy machine is slow."""
 
 
@@ -72,8 +74,9 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in list(self.servers):
-            self.end(name)
+        with ExitStack() as stack:
+            for name in self.servers.copy():
+                stack.callback(self.end, name)
 
     def run(self, command: str) -> str:
         """What a command prints. AssertionError when it fails."""
@@ -83,11 +86,12 @@ class Terminal:
         server = next((name for name in PORTS if serves(command, name)), None)
         if server:
             return self.serve(server, command)
-        ran = subprocess.run(
-            ["bash", "-c", self.session(command)], cwd=self.project, env=self.environment, input=TYPED,
-            capture_output=True, text=True, check=False, timeout=PATIENCE,
-        )  # fmt: skip
-        said = ran.stdout + ran.stderr
+        ran = self.start(command, subprocess.PIPE, subprocess.PIPE)
+        try:
+            said, _ = ran.communicate(TYPED, PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(ran.pid, signal.SIGKILL)
+            raise AssertionError(f"no end after {PATIENCE} s of: {command}\n{ran.communicate()[0][-4000:]}") from None
         assert ran.returncode == 0, f"exit code {ran.returncode} of: {command}\n{said[-4000:]}"
         return said
 
@@ -99,8 +103,13 @@ class Terminal:
         file.write_text(text, encoding="utf-8")
         return self.run(f"python {file}")
 
-    def session(self, command: str) -> str:
-        return SESSION.format(state=self.home / "state", command=command)
+    def start(self, command: str, stdin: int, stdout: IO[str] | int) -> subprocess.Popen:
+        """Bash with what the command before left, in a group of processes of its own."""
+        session = SESSION.format(state=self.home / "state", command=command)
+        return subprocess.Popen(
+            ["bash", "-c", session], cwd=self.project, env=self.environment, stdin=stdin, stdout=stdout,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
 
     def serve(self, name: str, command: str) -> str:
         """Start a server and wait until it answers; the one before it on this port is ended."""
@@ -108,10 +117,7 @@ class Terminal:
             self.end(name)
         log = self.home / f"{name}.log"
         with log.open("w") as file:
-            process = subprocess.Popen(
-                ["bash", "-c", self.session(command)], cwd=self.project, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=file, stderr=file, start_new_session=True,
-            )  # fmt: skip
+            process = self.start(command, subprocess.DEVNULL, file)
         self.servers[name] = (command, process)
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
