@@ -106,9 +106,10 @@ class Terminal:
     def start(self, command: str, stdin: int, stdout: IO[str] | int) -> subprocess.Popen:
         """Bash with what the command before left, in a group of processes of its own."""
         session = SESSION.format(state=self.home / "state", command=command)
+        # Where the tests run in the background, Ctrl-C is ignored, and would be here, too.
         return subprocess.Popen(
-            ["bash", "-c", session], cwd=self.project, env=self.environment, stdin=stdin, stdout=stdout,
-            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            ["env", "--default-signal=INT", "bash", "-c", session], cwd=self.project, env=self.environment, text=True,
+            stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
     def serve(self, name: str, command: str) -> str:
