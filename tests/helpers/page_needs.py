@@ -44,7 +44,7 @@ QUEUE = (
 
 
 def commit(terminal: Terminal) -> None:
-    git(terminal.project, "commit", "-q", "-a", "-m", "Results")
+    git(terminal.project, "commit", "-q", "-a", "--allow-empty", "-m", "Results")
 
 
 def name_experiment(terminal: Terminal) -> None:
