@@ -119,7 +119,8 @@ def release(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
 
 
 def review(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
-    from tuneline.evaluate.review.votes import Vote, answer_hash, append
+    from tuneline.evaluate.review.pairs import answer_hash
+    from tuneline.evaluate.review.votes import Vote, append
 
     name_experiment(terminal)
     rows = [json.loads(line) for line in (terminal.project / "metrics/predictions.jsonl").read_text().splitlines()]
