@@ -1,6 +1,6 @@
 """Every command in README and docs is one that exists, with options that exist, and stands in both languages alike.
 
-What the commands do is run by test_first_experiment, the stories, and the tests of each subcommand.
+test_blocks runs the blocks.
 """
 
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from typer.main import get_command
 
 from tests.helpers.paths import ROOT
@@ -18,6 +19,8 @@ from tuneline.cli.app import COMMANDS
 PAGES = sorted(
     [ROOT / "README.md", *(path for path in (ROOT / "docs").glob("*.md") if not path.name.endswith(".zh.md"))]
 )
+FOLDERS = (".", "benchmarks", "docs", "docs/decisions", "evaluation", "reviews")
+SENTENCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 BLOCK = re.compile(r"```(?:bash|sh)\n(.*?)```", re.DOTALL)
 ELSEWHERE = {
     "$EDITOR",
@@ -34,6 +37,8 @@ ELSEWHERE = {
     "modelscope",
 }
 """Programs that are not this project's."""
+THEIRS = ("torch.distributed.run",)
+"""Modules that are not."""
 
 
 def commands(page: Path) -> list[str]:
@@ -60,6 +65,8 @@ def wrong_of_make(words: list[str]) -> list[str]:
 
 
 def wrong_of_tuneline(words: list[str]) -> list[str]:
+    if words == ["--version"]:
+        return []
     if not words or words[0] not in COMMANDS:
         return words[:1]
     command = get_command(import_module(COMMANDS[words[0]][0]).app)
@@ -71,7 +78,7 @@ def wrong_of_tuneline(words: list[str]) -> list[str]:
 
 
 def wrong_of_python(words: list[str]) -> list[str]:
-    if words[:1] != ["-m"]:
+    if words[:1] != ["-m"] or words[1] in THEIRS:
         return []
     path = ROOT / words[1].replace(".", "/")
     if not path.with_suffix(".py").is_file() and not (path / "__main__.py").is_file():
@@ -109,6 +116,19 @@ def wrong(command: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_exists_with_its_options(page):
     assert {command: names for command in commands(page) if (names := wrong(command))} == {}
+
+
+def mentioned(page: Path) -> list[str]:
+    """Commands in a page's sentences."""
+    inline = [child for token in MarkdownIt().parse(page.read_text(encoding="utf-8")) for child in token.children or []]
+    codes = [child.content for child in inline if child.type == "code_inline" and "<" not in child.content]
+    return [code for code in codes if re.match(r"(make|tuneline|dvc|python -m) ", code)]
+
+
+@pytest.mark.parametrize("page", SENTENCES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_in_a_sentence_exists_with_its_options(page):
+    # A sentence may leave out what an option or a command is given.
+    assert [one for one in mentioned(page) if all(map(wrong, (one, f"{one} 1", f"{one} lora.r=1")))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

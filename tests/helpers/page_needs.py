@@ -1,0 +1,184 @@
+"""What the blocks of a page need beside a finished project, and what stands in for what is not in a test.
+
+Each function makes the first and gives the second: text of the page to the text that is run.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
+from tests.helpers.commands import git
+from tests.helpers.fake_server import Asked, Said, completion, fake_server, models
+from tests.helpers.paths import ROOT
+from tests.helpers.recipe_rows import RECIPES
+from tests.helpers.shell_session import Terminal
+from tests.helpers.tiny_models import base_section
+
+WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+CONVERTER = """import sys
+from pathlib import Path
+Path(sys.argv[sys.argv.index("--outfile") + 1]).write_bytes(b"GGUF")
+"""
+DOCKER = """#!/usr/bin/env python
+import os, sys
+_, does, *words = sys.argv
+while words and words[0].startswith("-"):
+    option = words.pop(0)
+    if option in ("--user", "-v", "-p", "-e", "--network", "--gpus"):
+        words.pop(0)
+    elif option not in ("--rm", "-it", "--init", "--ipc=host"):
+        sys.exit(f"{option} is unknown")
+image, *words = words
+if does != "run" or image not in ("tuneline", "tuneline:cuda"):
+    sys.exit(f"{does} {image} is unknown")
+os.execvp(words[0], words)
+"""
+"""Runs what the container would run, in the project."""
+QUEUE = (
+    "dvc queue start && while dvc queue status | grep -qE 'Queued|Running'; do sleep 2; done"
+    " && dvc queue status && ! dvc queue status | grep Failed"
+)
+
+
+def commit(terminal: Terminal) -> None:
+    git(terminal.project, "commit", "-q", "-a", "--allow-empty", "-m", "Results")
+
+
+def name_experiment(terminal: Terminal) -> None:
+    """The experiment r2 is exp-a, too."""
+    (line,) = git(terminal.project, "for-each-ref", "refs/exps/**/r2").splitlines()
+    commit, _, name = line.split()
+    git(terminal.project, "update-ref", name.removesuffix("r2") + "exp-a", commit)
+
+
+def bases(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    shutil.copytree(terminal.project / "models/adapter", terminal.project / "theirs")
+    return {}
+
+
+def chat(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    name_experiment(terminal)
+    tools = [{"type": "function", "function": WEATHER}]
+    (terminal.project / "tools.json").write_text(json.dumps(tools), encoding="utf-8")
+    return {}
+
+
+def contributing(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    commit(terminal)
+    return {}
+
+
+def docker(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    program = terminal.project / ".venv/bin/docker"
+    program.write_text(DOCKER)
+    program.chmod(0o755)
+    terminal.environment |= {"TUNELINE_PASSWORD": "mond-und-sterne", "TUNELINE_KEY": "sonne-und-wind"}
+    return {}
+
+
+def evaluation(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    commit(terminal)
+    terminal.environment["EDITOR"] = "sed -i s/max_steps:.6/max_steps:.4/"
+    return {}
+
+
+def experiments(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    git(terminal.home, "init", "-q", "--bare", "others.git")
+    git(terminal.project, "remote", "add", "origin", str(terminal.home / "others.git"))
+    git(terminal.project, "push", "-q", "-u", "origin", "main")
+    # Twelve runs of a study are test_study_story's.
+    return {
+        "/mnt/shared/store": str(terminal.home / "store"),
+        "lora.r=4,8,16,32": "lora.r=2,6",
+        "dvc queue start": QUEUE,
+        "dvc push && git push": f"dvc push && git push && git clone -q {terminal.home / 'others.git'} ../other"
+        " && cd ../other && git pull && dvc pull && tuneline verify models/merged",
+        "tuneline study": "tuneline study --dry-run",
+    }
+
+
+def recipes(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    base = terminal.project / "bases/chatglm3-6b"
+    base.parent.mkdir()
+    checkpoint(base, train_pieces(terminal.home / "pieces", "identity", 420), SIZES["grouped"] | {"seq_length": 4096})
+    RECIPES["chatglm3-legal-lora"](terminal.project / "data/raw")
+    small = "base.max_perplexity_zh=null base.max_perplexity_en=null data.heldout=4 train.max_steps=2 evaluate.max_new_tokens=4"
+    return {"base.sha256=…": f"base.sha256={base_section(base)['sha256']} {small}"}
+
+
+def release(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    commit(terminal)
+    checkout = terminal.home / "llama.cpp"
+    (checkout / "gguf-py").mkdir(parents=True)
+    (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    terminal.environment["LLAMA_CPP"] = str(checkout)
+    return {}
+
+
+def review(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    from tuneline.evaluate.review.pairs import answer_hash
+    from tuneline.evaluate.review.votes import Vote, append
+
+    name_experiment(terminal)
+    rows = [json.loads(line) for line in (terminal.project / "metrics/predictions.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["base"] != row["tuned"])
+    first, second = sorted((answer_hash(row["base"]), answer_hash(row["tuned"])))
+    append(terminal.project / "reviews", Vote(row["id"], (first, second), first, "anna", ""))
+
+    def answer(asked: Asked) -> Said:
+        return models("judge") if asked.path == "/v1/models" else completion("[[A]]")
+
+    judge = stack.enter_context(fake_server(answer))
+    return {"http://localhost:8000": judge, "TUNELINE_PASSWORD=…": "TUNELINE_PASSWORD=mond-und-sterne"}
+
+
+def serving(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    """Of a project whose models are sure of what they say; its server has several models."""
+    from tests.helpers.served_project import make_project
+
+    terminal.environment |= {"PYTHONPATH": str(ROOT), "MY_KEY": "none"}
+    make_project(terminal.project)
+    terminal.run("tuneline serve --dtype float32")
+    return {
+        "my-adapter": "adapter",
+        "v1     ": "v1 --model adapter ",
+        "--url https://host/v1": "--url http://localhost:8000/v1 --model adapter",
+        "--min-equal 48": "--min-equal 12",
+    }
+
+
+def study(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    return {"tuneline study": "tuneline study --dry-run"}
+
+
+NEEDS: dict[str, Callable[[Terminal, ExitStack], dict[str, str]]] = {
+    "CONTRIBUTING": contributing,
+    "bases": bases,
+    "chat": chat,
+    "docker": docker,
+    "evaluation": evaluation,
+    "experiments": experiments,
+    "recipes": recipes,
+    "release": release,
+    "review": review,
+    "serving": serving,
+    "study": study,
+}
+"""By the page's name."""
+FIRST = ("README", "experiments")
+"""Pages that begin with a run of which nothing is committed; the others with an experiment made."""
+ACTIVATING = ("CONTRIBUTING", "README", "distributed", "install")
+"""Pages that say to activate `.venv`, or need no such thing; readers of the others have done it."""
+EMPTY = ("serving",)
+"""Pages that bring a project of their own."""
+
+
+def folder_of(page: Path, first: Path, experiment: Path, folder: Path) -> Path:
+    """A project to work in, as the page's reader has it."""
+    if page.stem in EMPTY:
+        folder.mkdir()
+        return folder
+    return Path(shutil.copytree(first if page.stem in FIRST else experiment, folder, symlinks=True))
