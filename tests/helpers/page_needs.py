@@ -63,7 +63,9 @@ def chat(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     name_experiment(terminal)
     tools = [{"type": "function", "function": WEATHER}]
     (terminal.project / "tools.json").write_text(json.dumps(tools), encoding="utf-8")
-    return {}
+    # Six answers of a tiny model in bfloat16: that they differ by rounding, status 1, is an answer, too.
+    asks = "tuneline served --url http://127.0.0.1:8000/v1 --model adapter"
+    return {asks: f"{asks} || [ $? = 1 ]"}
 
 
 def contributing(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
