@@ -5,6 +5,7 @@ Each function makes the first and gives the second: text of the page to the text
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.recipe_rows import RECIPES
 from tests.helpers.terminal import Terminal
 from tests.helpers.tiny_models import base_section
+from tuneline.export.gguf.converter import PACKAGE
 
 WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 CONVERTER = """import sys
@@ -116,6 +118,15 @@ def release(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     checkout = terminal.home / "llama.cpp"
     (checkout / "gguf-py").mkdir(parents=True)
     (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    (checkout / "gguf-py/gguf.py").write_text(
+        "class SpecialVocab:\n    def add_to_gguf(self, writer, quiet=True): ...\n"
+    )
+    kinds = (f"class {kind}:\n    from_pretrained = None\n" for kind in ("AutoConfig", "AutoModel", "AutoTokenizer"))
+    (checkout / "gguf-py/transformers.py").write_text("".join(kinds))
+    name = f"llama-cpp/{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}/bin"
+    own = Path(terminal.environment["TUNELINE_SCRATCH"]) / name
+    own.mkdir(parents=True)
+    (own / "python").symlink_to(sys.executable)
     terminal.environment["LLAMA_CPP"] = str(checkout)
     return {}
 
