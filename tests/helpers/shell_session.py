@@ -42,9 +42,9 @@ def environment_of(project: Path, ports: dict[str, int]) -> None:
     folder = project / ".venv"
     venv.create(folder)
     packages = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (folder / packages / "parent.pth").write_text(
-        f"import site; site.addsitedir({str(Path(sys.prefix) / packages)!r})\n"
-    )
+    # A link, since a file that names the other folder would not be followed from a third environment.
+    (folder / packages).rmdir()
+    (folder / packages).symlink_to(Path(sys.prefix) / packages)
     for program in Path(sys.executable).parent.iterdir():
         if program.name not in ("tuneline", "activate") and not (folder / "bin" / program.name).exists():
             (folder / "bin" / program.name).symlink_to(program)
