@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
 from tests.helpers.commands import git
 from tests.helpers.fake_server import Asked, Said, completion, fake_server, models
-from tests.helpers.model_hub import TOKEN, Hub, serving
+from tests.helpers.model_hub import TOKEN, Hub
+from tests.helpers.model_hub import serving as serving_hub
 from tests.helpers.paths import ROOT
 from tests.helpers.recipe_rows import RECIPES
 from tests.helpers.shell_session import Terminal
@@ -129,7 +130,7 @@ def release(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     own.mkdir(parents=True)
     (own / "python").symlink_to(sys.executable)
     terminal.environment["LLAMA_CPP"] = str(checkout)
-    address = stack.enter_context(serving(Hub()))
+    address = stack.enter_context(serving_hub(Hub()))
     online = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": address, "HF_TOKEN": TOKEN}
     terminal.environment |= online
     return {}
