@@ -97,7 +97,7 @@ def test_a_release_is_pushed_and_pushed_again(committed, monkeypatch):
         # The tiny base is a Gemma that came without a notice.
         assert b"subject to the Gemma Terms of Use" in pushed["NOTICE"]
         assert pushed["SHA256SUMS"] == (committed / "release/SHA256SUMS").read_bytes()
-        assert "data/processed/train.jsonl is not here, so the release was not searched for its rows" in result.stderr
+        assert "data/processed/train.jsonl is missing, so the release was not searched for its rows" in result.stderr
         made = committed / "release/release.json"
         made.write_text(made.read_text().replace('"dvc_md5": "', '"dvc_md5": "0'))
         write_sums(committed / "release")

@@ -74,7 +74,7 @@ def test_what_is_wrong_is_said_with_its_remedy(changes, problem, remedy):
 def test_forgetting_is_said():
     general = {"nll_per_token": {"delta": {"value": 5.8}}}
     (warned,) = warnings(metrics() | {"general": general})
-    assert warned.problem == "it forgets: NLL of general prompts rose by 5.8 nats a token"
+    assert warned.problem == "it forgets: NLL of general prompts rose by 5.8 nats per token"
 
 
 def test_details_are_read_where_they_are(tmp_path):

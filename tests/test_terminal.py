@@ -177,7 +177,7 @@ def test_a_failed_stage_leaves_its_log_and_the_next_run_removes_it(tmp_path, mon
     assert "failed  stage train\n" in said
     assert "why     train.epochs is -1, expected more\n" in said
     assert "log     metrics/logs/train.log  " in said
-    assert "next    mend that, then run `make repro`: it goes on from train" in said
+    assert "next    fix that, then run `make repro`: it goes on from train" in said
     log.begin("train")
     assert list(tmp_path.iterdir()) == [tmp_path / "metrics"]
     assert list((tmp_path / "metrics").iterdir()) == []
@@ -188,10 +188,10 @@ def test_a_bug_and_a_kill_are_told_from_a_mistake(tmp_path, monkeypatch):
     failed("train", KeyError("x"))
     said = dict(failure.rows("train", 1))
     assert said["why"] == ["KeyError: 'x'"]
-    assert "a fault in the code: report it with the log" in said["next"][0]
+    assert "a bug: report it with the log" in said["next"][0]
     log.begin("train")
     said = dict(failure.rows("train", -9))
-    assert "no memory left" in said["why"][0]
+    assert "ran out of memory" in said["why"][0]
     assert "`tuneline plan` says what fits" in said["next"][0]
     assert said["log"] == []
     monkeypatch.setenv(failure.RECIPE, "law")

@@ -28,22 +28,22 @@ def show(stage: str, status: int) -> None:
 
 def rows(stage: str, status: int) -> list[panel.Row]:
     found, path = log.reason(stage), log.path_of(stage)
-    why, remedy = found.text.removeprefix(f"{stage}: "), f"mend that, then run `{again()}`"
+    why, remedy = found.text.removeprefix(f"{stage}: "), f"fix that, then run `{again()}`"
     if found.is_bug:
-        remedy = f"this is a fault in the code: report it with the log; `{again()}` tries again"
+        remedy = f"this is a bug: report it with the log; `{again()}` tries again"
     elif not why and status in KILLED:
-        why = "it was killed, most often because the machine had no memory left"
+        why = "it was killed, most likely because the machine ran out of memory"
         remedy = f"{MEMORY_REMEDIES.get(stage, 'Close other programs, or take a machine with more memory.')} Then `{again()}`"
     does = purpose(stage)
     return [
         ("failed", [panel.Line(f"{numbered(stage)}{f', {does}' if does else ''}", "bold red")]),
-        ("why", [why or f"it ended with status {status}; what it said stands above"]),
-        ("log", [f"{path}  what it said, and where the error came from"] if path.is_file() else []),
+        ("why", [why or f"it ended with status {status}; its output is above"]),
+        ("log", [f"{path}  its output and the traceback"] if path.is_file() else []),
         (
             "next",
             [
-                f"{remedy}: it goes on from {stage}, what is done is kept",
-                "docs/troubleshooting.md  what else may be wrong",
+                f"{remedy}: it goes on from {stage}, finished stages are kept",
+                "docs/troubleshooting.md  other causes",
             ],
         ),
     ]

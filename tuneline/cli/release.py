@@ -34,22 +34,24 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command("release")
 def main(
-    to: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("release"),
-    gguf: Annotated[bool, typer.Option("--gguf", help="A GGUF file and an Ollama Modelfile as well.")] = False,
+    to: Annotated[Path, typer.Option(help="The folder to make; it must not exist yet.")] = Path("release"),
+    gguf: Annotated[bool, typer.Option("--gguf", help="Also write a GGUF file and an Ollama Modelfile.")] = False,
     llama_cpp: Annotated[
         Path | None, typer.Option(help=f"Your own checkout of llama.cpp (or ${LLAMA_CPP}), instead of a pinned one.")
     ] = None,
-    dirty: Annotated[bool, typer.Option("--dirty", help="Although the project has uncommitted changes.")] = False,
+    dirty: Annotated[bool, typer.Option("--dirty", help="Even if the project has uncommitted changes.")] = False,
     push: Annotated[
         str | None,
         typer.Option(
-            metavar="REPO", help="Push it, too: owner/name of the Hugging Face Hub, or modelscope:owner/name."
+            metavar="REPO", help="Also push it: owner/name on the Hugging Face Hub, or modelscope:owner/name."
         ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="For everybody to see, after a question; else private.")
+        bool, typer.Option("--public", help="Push for everybody to see, after a confirmation; otherwise private.")
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Although the repository holds something else.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Push even if the repository holds something else.")
+    ] = False,
 ) -> None:
     """Make the folder to hand out: the merged model, with its commit, data revision and library versions.
 

@@ -25,7 +25,7 @@ RESULTS = Path("metrics/eval.json")
 EXPORT = Path("metrics/export.json")
 PREDICTIONS, COUNTS = Path("metrics/predictions.jsonl"), Path("metrics/convert_details.json")
 PAGE = "metrics/report.html"
-OWN_DATA = "your own: files into data/raw, their names into data.sources of params.yaml (docs/data.md)"
+OWN_DATA = "your own: put files into data/raw, and name them in data.sources of params.yaml (docs/data.md)"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -138,7 +138,7 @@ def warnings(metrics: dict[str, Any]) -> list[Warned]:
         found.append(
             Warned(
                 f"{100 - ended:.0f} % of the answers are cut off: they did not end within evaluate.max_new_tokens",
-                "train longer (train.max_steps) or on shorter answers; raise evaluate.max_new_tokens if they are so long",
+                "train longer (train.max_steps) or on shorter answers; raise evaluate.max_new_tokens if they are that long",
             )
         )
     repeated = tuned["repetition"]["value"] if "repetition" in tuned else 0.0
@@ -153,7 +153,7 @@ def warnings(metrics: dict[str, Any]) -> list[Warned]:
     if forgot > FORGETTING.severe:
         found.append(
             Warned(
-                f"it forgets: NLL of general prompts rose by {forgot:.1f} nats a token",
+                f"it forgets: NLL of general prompts rose by {forgot:.1f} nats per token",
                 "lower train.learning_rate or lora.r, train fewer steps, or add general rows to data.sources",
             )
         )

@@ -44,7 +44,7 @@ def push_release(folder: Path, remote: Remote, *, public: bool, replace: bool) -
     if found := list(private_content(files, Path())):
         raise ValueError(f"{folder} is not pushed: {'; '.join(found)}")
     for name in unseen(Path()):
-        _tell(f"{name} is not here, so the release was not searched for its rows")
+        _tell(f"{name} is missing, so the release was not searched for its rows")
     if said := check_terms(files):
         _tell(said)
     if public:

@@ -27,14 +27,14 @@ SCORES = {
     "information": Entry(
         Text("information", "问题信息量"),
         Text(
-            "Nats that the question tells the base of its answer: below 0 the answer is likelier without it.",
+            "Nats that the question tells the base about the answer. Below 0, the answer is likelier without it.",
             "问题为基座模型预测回答所提供的信息（纳特）；小于 0 表示没有问题时回答反而更可能。",
         ),
     ),
     "odds": Entry(
         Text("odds", "对数几率"),
         Text(
-            "Log-odds that the answer is its question's: below 0 it looks like the answer of another row.",
+            "Log-odds that the answer belongs to its question. Below 0, it looks like the answer of another row.",
             "回答属于本问题的对数几率；小于 0 表示它更像其他条目的回答。",
         ),
     ),
@@ -51,8 +51,8 @@ def kinds(share: float) -> dict[str, Entry]:
         Entry(
             Text("Answer of another question?", "答非所问？"),
             Text(
-                f"The {share:.0%} of all rows whose answer is least likely to be its question's (odds): swapped, shifted by a "
-                "line, pasted twice.",
+                f"The {share:.0%} of all rows whose answers are least likely to belong to their questions (odds): swapped, "
+                "shifted by a line, pasted twice.",
                 f"对数几率最低的 {share:.0%}，即回答最不像属于本问题的条目：答案互换、错行或重复粘贴。",
             ),
         ),
@@ -65,7 +65,7 @@ def kinds(share: float) -> dict[str, Entry]:
         ),
         Entry(
             Text("Conflict", "冲突"),
-            Text("Another row asks the same, and answers otherwise.", "另一条问题相同而回答不同。"),
+            Text("Another row has the same question and another answer.", "另一条问题相同而回答不同。"),
         ),
         Entry(
             Text("Unlikely", "低似然"),
@@ -77,8 +77,8 @@ def kinds(share: float) -> dict[str, Entry]:
         Entry(
             Text("Outlier", "离群"),
             Text(
-                "Question and answer are unlike all others', or the base finds the text far less likely than others of its "
-                "source. What is rare may well be right, so it is not ticked for that.",
+                "Question and answer are unlike all others, or the base finds the text far less likely than others of its "
+                "source. A rare row may well be right, so this reason alone does not tick it.",
                 "问答与其他条目都不相似，或基座认为其文本的可能性远低于同源条目。罕见不等于错误，故不因此勾选。",
             ),
         ),
