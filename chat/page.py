@@ -21,7 +21,7 @@ DISCLAIMER = Text("模型的回答不构成医疗或法律建议。", "Answers a
 OTHER_LANGUAGE = Text("English", "中文")
 SIDES = (Text("左侧模型", "Left model"), Text("右侧模型", "Right model"))
 NO_ANSWER = Text("还没有回答", "No answer yet")
-TRY_ONE = Text("试一个保留集里的问题：", "Try a held-out question:")
+TRY_ONE = Text("试一道留出题：", "Try a held-out question:")
 ALL_EXAMPLES = Text("全部示例（填入问题框）", "All examples (fills the question box)")
 SETTINGS = Text("设置", "Settings")
 TOOLS = Text("工具定义", "Tools")
@@ -123,7 +123,7 @@ def make_settings(captions: Captions) -> list[gr.Textbox | gr.Slider | gr.Number
             ),
             gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p"),
             captions.add(
-                gr.Slider, captions={"label": Text("最多新词元", "Max new tokens")},
+                gr.Slider, captions={"label": Text("最多生成的词元数", "Max new tokens")},
                 minimum=1, maximum=MAX_NEW_TOKENS, value=256, step=1, elem_id="max-new-tokens",
             ),
             captions.add(

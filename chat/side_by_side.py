@@ -115,9 +115,9 @@ def error_text(error: Exception) -> Text:
         return text
     if isinstance(error, ValueError):
         # Nothing that a visitor did: whoever serves the page reads English errors in the terminal, too.
-        return Text(f"没有答成：{sentence(error)}", sentence(error))
+        return Text(f"未能回答：{sentence(error)}", sentence(error))
     logging.getLogger(__name__).error("a question was not answered", exc_info=error)
-    return Text("没有答成，原因在服务器日志里。", "This was not answered: the server's log says why.")
+    return Text("未能回答，原因在服务器日志里。", "This was not answered: the server's log says why.")
 
 
 def run_columns(columns: Sequence[Column], stop: threading.Event) -> Iterator[None]:

@@ -200,7 +200,7 @@ def test_what_validations_measured_is_drawn_beside_the_loss(learned):
     for title in ("Validation loss", "Accuracy of validation answers", "my_share of validation answers"):
         assert f"{title} by step" in english
         assert f"{title} by step" not in page
-    assert "逐步的验证答案：Accuracy" in found
+    assert "各步验证回答的 Accuracy" in found
 
 
 @contextmanager

@@ -77,7 +77,7 @@ UNCLEAR = {"p": 0.5}
         (
             [result(repetition=79.0, ended=0.0)], {}, "bad",
             "Better scores than the base, but not usable yet: its answers loop and no answer ends by itself.",
-            "微调后比基座得分更高，但尚不可用：回答陷入循环、回答无一自行结束。",
+            "微调后比基座得分更高，但尚不可用：回答陷入循环、回答都不能自行结束。",
         ),
         (
             [result(repetition=20.0, ended=80.0)], {"change": 2.0}, "mixed",
@@ -103,7 +103,7 @@ UNCLEAR = {"p": 0.5}
         (
             [result("label", "label_accuracy"), result(ended=0.0)], {}, "bad",
             "Better scores at every task, but not usable yet: no answer to the question answering items ends by itself.",
-            "各项任务均得分更高，但尚不可用：问答题的回答无一自行结束。",
+            "各项任务均得分更高，但尚不可用：问答题的回答都不能自行结束。",
         ),
     ],
 )  # fmt: skip

@@ -104,7 +104,7 @@ def _cut_off(worst: TaskResult) -> Check:
     )
     most = Text(f"most answers{of.en} are cut off", f"{of.zh}多数回答被截断")
     if ended == 0:
-        most = Text(f"no answer{of.en} ends by itself", f"{of.zh}回答无一自行结束")
+        most = Text(f"no answer{of.en} ends by itself", f"{of.zh}回答都不能自行结束")
     clause, opening = {
         "ok": (Text("", ""), Text("Answers end by themselves.", "回答能自行结束。")),
         "noted": (
@@ -128,7 +128,7 @@ def _forgetting(change: dict[str, Any]) -> Check:
     figures = Text(
         f"On general prompts that have nothing to do with the training set, the NLL of written answers went from "
         f"{before} to {after} ({by} nats per token).",
-        f"在与训练集无关的通用题上，参考回答的 NLL 由 {before} 变为 {after}（每词元 {by} 奈特）。",
+        f"在与训练集无关的通用题上，参考答案的 NLL 由 {before} 变为 {after}（每词元 {by} 奈特）。",
     )
     clause, opening = {
         "ok": (Text("", ""), Text("Little was forgotten.", "遗忘很少。")),
@@ -154,7 +154,7 @@ def _leaks(kept: int) -> Check:
         "severe",
         Text("the test set leaked into the training set", "测试集泄漏到训练集"),
         Text("The test set leaked.", "测试集有泄漏。"),
-        Text(f"{kept} rows of the training set give test items away.", f"训练集中有 {kept} 行透露了测试题。"),
+        Text(f"{kept} rows of the training set give test items away.", f"训练集中有 {kept} 行含有测试题的内容。"),
         Text("What helps: data.leak_policy: remove.", "可行的办法：data.leak_policy: remove。"),
     )
 

@@ -26,9 +26,9 @@ SIDES = ("base", "tuned")
 OUTCOMES = {
     "wrong": Text("wrong label", "标签答错"),
     "lost": Text("right before tuning, wrong now", "原来答对、现在答错"),
-    "better": Text("better than the base", "优于基座"),
-    "same": Text("as good as the base", "与基座持平"),
-    "worse": Text("worse than the base", "不及基座"),
+    "better": Text("better than the base", "比基座好"),
+    "same": Text("as good as the base", "与基座相同"),
+    "worse": Text("worse than the base", "比基座差"),
     "loops": Text("loops", "陷入循环"),
     "cut": Text("cut off", "被截断"),
 }

@@ -136,7 +136,7 @@ def trained(base: str, method: str, training: Mapping[str, Any], sources: Mappin
             f"{base} with an adapter from elsewhere ({training['imported']}), not trained here. "
             f"Both models answered the same {items:,} held-out test items.",
             spaced(
-                f"{base} 加上别处训练的适配器（{training['imported']}），并非在此训练。"
+                f"{base} 加上别处训练的适配器（{training['imported']}），不是由本流水线训练的。"
                 f"两个模型回答同样的 {items:,} 道留出测试题。"
             ),
         )

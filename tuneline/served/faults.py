@@ -12,31 +12,31 @@ class Fault(NamedTuple):
 
 FAULTS: dict[str, Fault] = {
     "second_bos": Fault(
-        Text("Its prompts begin with the BOS token twice.", "提示开头的 BOS 词元重复了一次。"),
+        Text("Its prompts begin with the BOS token twice.", "提示词开头的 BOS 词元重复了一次。"),
         Text(
             "The chat template writes one, and the server's tokenizer adds another: switch off the tokenizer's "
             "(`add_bos_token: false` in tokenizer_config.json; GGUF: tokenizer.ggml.add_bos_token false), or, where a client "
             "renders the template itself, send messages to /v1/chat/completions instead.",
-            "对话模板写了一个，服务端分词器又加了一个：关闭分词器的那个"
+            "对话模板写了一个，服务端的分词器又加了一个：关闭分词器的那个"
             "（tokenizer_config.json 的 add_bos_token: false；GGUF 的 "
             "tokenizer.ggml.add_bos_token）；若由客户端自行渲染模板，改为把消息发给 /v1/chat/completions。",
         ),
     ),
     "no_bos": Fault(
-        Text("Its prompts begin without the BOS token that training had.", "提示缺少训练时开头的 BOS 词元。"),
+        Text("Its prompts begin without the BOS token that training had.", "提示词缺少训练时开头的 BOS 词元。"),
         Text(
             "Serve the exported folder's own chat template, which writes it, or let the tokenizer add it.",
             "使用导出目录自带的对话模板（其中写有 BOS），或让分词器添加。",
         ),
     ),
     "added_bos": Fault(
-        Text("Its prompts begin with a token that training had not.", "提示开头多出训练时没有的词元。"),
+        Text("Its prompts begin with a token that training had not.", "提示词开头多出训练时没有的词元。"),
         Text("Switch off `add_bos_token` in tokenizer_config.json.", "关闭 tokenizer_config.json 的 add_bos_token。"),
     ),
     "default_system_prompt": Fault(
         Text(
             "A system prompt that training had not is put into prompts without one.",
-            "没有系统提示的对话被加入了训练时没有的默认系统提示。",
+            "服务端给没有系统提示的对话加上了默认系统提示，训练时没有它。",
         ),
         Text(
             "Serve the exported chat_template.jinja (vLLM: --chat-template; llama.cpp: --chat-template-file), and remove the "
@@ -47,27 +47,27 @@ FAULTS: dict[str, Fault] = {
         ),
     ),
     "no_generation_prompt": Fault(
-        Text("Its prompts end after the question, without what opens the answer.", "提示止于问题，缺少开启回答的生成提示。"),
+        Text("Its prompts end after the question, without what opens the answer.", "提示词止于问题，没有引出回答的生成提示。"),
         Text(
             "Ask for it: `add_generation_prompt: true`, and a chat template that heeds it.",
             "请求时设 add_generation_prompt: true，并使用支持它的对话模板。",
         ),
     ),
     "other_template": Fault(
-        Text("Its prompts are made by another chat template.", "提示由另一个对话模板生成。"),
+        Text("Its prompts are made by another chat template.", "提示词由另一个对话模板生成。"),
         Text(
             "Serve the exported chat_template.jinja (vLLM: --chat-template; llama.cpp: --jinja --chat-template-file; Ollama: "
             "TEMPLATE of the Modelfile), not one that the server guesses by the model's name.",
             "使用导出的 chat_template.jinja（vLLM：--chat-template；llama.cpp：--jinja --chat-template-file；"
             "Ollama：Modelfile 的 "
-            "TEMPLATE），而非服务端按模型名猜测的模板。",
+            "TEMPLATE），不用服务端按模型名猜测的模板。",
         ),
     ),
     "whitespace": Fault(
-        Text("Its prompts differ from training's in white space.", "提示与训练时的空白字符不同。"),
+        Text("Its prompts differ from training's in white space.", "提示词的空白字符与训练时不同。"),
         Text(
             "Something trims the messages or the template's line breaks: serve the exported chat_template.jinja unchanged.",
-            "消息或模板换行被裁剪：原样使用导出的 chat_template.jinja。",
+            "消息或模板中的换行被去掉：原样使用导出的 chat_template.jinja。",
         ),
     ),
     "other_tokenizer": Fault(
@@ -78,7 +78,7 @@ FAULTS: dict[str, Fault] = {
         ),
     ),
     "truncated_prompt": Fault(
-        Text("Long prompts are cut there.", "较长的提示被截断。"),
+        Text("Long prompts are cut there.", "较长的提示词被截断。"),
         Text(
             "Raise the server's context (vLLM: --max-model-len; llama.cpp: -c; Ollama: num_ctx).",
             "增大服务端上下文（vLLM：--max-model-len；llama.cpp：-c；Ollama：num_ctx）。",
@@ -96,7 +96,7 @@ FAULTS: dict[str, Fault] = {
         Text(
             "Name the adapter as the model (vLLM: --enable-lora --lora-modules NAME=…, then --model NAME here), or serve the "
             "merged folder models/merged.",
-            "请求适配器的名字（vLLM：--enable-lora --lora-modules NAME=…，此处 --model NAME），或直接部署 models/merged。",
+            "请求适配器的名字（vLLM：--enable-lora --lora-modules NAME=…，这里用 --model NAME），或部署 models/merged。",
         ),
     ),
     "adapter_scale": Fault(
@@ -111,11 +111,11 @@ FAULTS: dict[str, Fault] = {
     "other_adapter": Fault(
         Text(
             "It computes with other weights than this revision's: another revision's adapter, or another base.",
-            "所用权重不是本版本的：另一版本的适配器，或另一基座。",
+            "权重不是这个版本的：是另一版本的适配器，或另一个基座。",
         ),
         Text(
             "Load this revision's adapter, or its merged folder: lineage.json there names the data, parameters and code.",
-            "载入本版本的适配器或合并目录；其中的 lineage.json 记有数据、参数与代码。",
+            "载入这个版本的适配器或合并后的模型；文件夹里的 lineage.json 记有数据、参数与代码。",
         ),
     ),
     "quantized_weights": Fault(
@@ -128,7 +128,7 @@ FAULTS: dict[str, Fault] = {
     "missing_stop": Fault(
         Text(
             "Its answers go on after ours have ended: a stop token is missing.",
-            "我们的回答已结束处仍继续输出：缺少停止词元。",
+            "在评测时的回答结束之后仍继续输出：缺少停止词元。",
         ),
         Text(
             "Serve the exported generation_config.json, whose eos_token_id lists all of them, or send them as `stop_token_ids` "
@@ -137,7 +137,7 @@ FAULTS: dict[str, Fault] = {
         ),
     ),
     "max_tokens": Fault(
-        Text("Its answers are cut by a limit of its own.", "回答被服务端自身的上限截断。"),
+        Text("Its answers are cut by a limit of its own.", "回答在服务端自己的长度上限处截断。"),
         Text(
             "Raise the server's limit of new tokens, or its context.",
             "提高服务端的新词元上限或上下文长度。",
@@ -152,18 +152,18 @@ FAULTS: dict[str, Fault] = {
             "Look for a temperature that overrides the request's (a proxy, the Modelfile, generation_config.json); "
             "speculative or "
             "batch-dependent kernels do the same in few answers.",
-            "检查覆盖请求的温度设置（代理、Modelfile、generation_config.json）；少数回答不同也可能来自与批次有关的算子。",
+            "检查是什么改了请求中的温度（代理、Modelfile、generation_config.json）。如果只有少数回答不同，也可能是因为算子的结果随批次变化。",
         ),
     ),
     "generation_defaults": Fault(
         Text(
             "Prompts and likelihoods are right, and yet its answers are not the greedy ones: settings of generation are added.",
-            "提示与似然均正确，回答却不是贪心结果：服务端附加了生成设置。",
+            "提示词与似然都正确，回答却不是贪心解码的结果：服务端另有生成设置。",
         ),
         Text(
             "Send `repetition_penalty: 1` and zero penalties; look at generation_config.json (vLLM: --generation-config vllm "
             "leaves it out), llama.cpp's /props, Ollama's `ollama show --parameters`.",
-            "请求中设 repetition_penalty: 1 并将各惩罚置零；查看 generation_config.json"
+            "请求中设 repetition_penalty: 1，各惩罚项设为 0；并查看 generation_config.json"
             "（vLLM：--generation-config vllm 可忽略）、"
             "llama.cpp 的 /props、ollama show --parameters。",
         ),

@@ -33,18 +33,19 @@ def headline(checked: Checked) -> Text:
     zh = f"{answers.items} 条回答中 {answers.equal} 条相同"
     return {
         "equal": Text(
-            f"The served model says what the tuned one said: {of} answers are equal.", f"服务端与微调模型一致：{zh}。"
+            f"The served model says what the tuned one said: {of} answers are equal.",
+            f"服务端与微调后的模型一致：{zh}。",
         ),
         "near": Text(
             f"The served model says what the tuned one said, up to rounding: {of} answers are equal.",
-            f"服务端与微调模型一致（舍入误差之内）：{zh}。",
+            f"服务端与微调后的模型一致（舍入误差之内）：{zh}。",
         ),
         "different": Text(
             f"The served model is not the tuned one: {of} answers are equal; the cause can't be told from outside.",
-            f"服务端与微调模型不同：{zh}；原因无法从外部确定。",
+            f"服务端与微调后的模型不同：{zh}；原因无法从外部确定。",
         ),
         "fault": Text(
-            f"The served model is not the tuned one: {of} answers are equal.", f"服务端与微调模型不同：{zh}。"
+            f"The served model is not the tuned one: {of} answers are equal.", f"服务端与微调后的模型不同：{zh}。"
         ),
     }[checked.verdict.outcome]
 
@@ -65,13 +66,13 @@ def knowledge(checked: Checked) -> list[Text]:
     if evidence.prompts is not None:
         equal = sum(not one.causes for one in evidence.prompts)
         items = len(evidence.prompts)
-        lines.append(Text(f"prompts: {equal} of {items} have our ids", f"提示：{items} 条中 {equal} 条的词元相同"))
+        lines.append(Text(f"prompts: {equal} of {items} have our ids", f"提示词：{items} 条中 {equal} 条的词元相同"))
     elif evidence.lengths is not None:
         way = Text("other lengths", "长度不同") if evidence.lengths.differ else Text("our lengths", "长度相同")
-        lines.append(Text(f"prompts: {way.en} (the server shows no ids)", f"提示：{way.zh}（服务端不给出词元）"))
+        lines.append(Text(f"prompts: {way.en} (the server shows no ids)", f"提示词：{way.zh}（服务端不给出词元）"))
     else:
         lines.append(
-            Text("prompts: unknown, the server neither shows nor counts them", "提示：未知，服务端既不给出也不计数")
+            Text("prompts: unknown, the server neither shows nor counts them", "提示词：未知，服务端不给出词元和词元数")
         )
     nll = evidence.nll
     if nll is None:
@@ -81,7 +82,7 @@ def knowledge(checked: Checked) -> list[Text]:
             Text(
                 f"NLL of the references: {nll.delta:+.4f} nats a token, {nll.spread:.4f} on average either way "
                 f"(the base's is {nll.gap:.3f} away)",
-                f"参考回答的 NLL：每词元 {nll.delta:+.4f} 奈特，平均偏离 {nll.spread:.4f}（基座相距 {nll.gap:.3f}）",
+                f"参考答案的 NLL：每词元 {nll.delta:+.4f} 奈特，平均偏离 {nll.spread:.4f}（基座的偏离为 {nll.gap:.3f}）",
             )
         )
     return lines

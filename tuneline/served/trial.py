@@ -83,7 +83,7 @@ def try_weights(model: Model, project: Project, said: Said) -> Tried:
     if far <= APART * moved:
         how = Text(
             f"no scale of the adapter does that, and weights of 4 bits move the model here by {moved:.3f}",
-            f"适配器的任何缩放都不致如此；权重取 4 位时本地模型偏离 {moved:.3f}",
+            f"改变适配器的缩放得不到这样的偏离；权重为 4 位时，本地模型偏离 {moved:.3f}",
         )
         return Tried({"quantized_weights": how}, refuted)
     # With still fewer bits it may be.
@@ -124,7 +124,7 @@ def try_answers(model: Model, project: Project, said: Said, faults: Sequence[str
     for fault, change in prompt_changes(project).items():
         if fault in faults:
             share = agreeing(lambda item, change=change: change(item.prompt), lambda _, ids: ids)  # type: ignore[misc]
-            _note(tried, fault, share, Text("so prompted", "以此提示"))
+            _note(tried, fault, share, Text("so prompted", "用这样的提示词时"))
     for scale in model.scales if "adapter_scale" in faults and not tried.borne_out else ():
         with model.scaled(scale):
             share = agreeing(lambda item: item.prompt, lambda _, ids: ids)
@@ -164,7 +164,7 @@ def _note(tried: Tried, fault: str, share: float, how: Text) -> None:
         return
     tried.borne_out[fault] = Text(
         f"{how.en}, the model here gives {share:.0%} of the differing answers",
-        f"{how.zh}，本地模型给出 {share:.0%} 的不同回答",
+        f"{how.zh}，不同的回答中有 {share:.0%} 与本地模型的一致",
     )
 
 

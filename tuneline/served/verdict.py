@@ -93,13 +93,15 @@ def _of_prompts(evidence: Evidence) -> list[Finding]:
         # It counts in another way, such as without what it has in its cache.
         return []
     how = (
-        Text("by another number each", "各不相同")
+        Text("by another number each", "各条相差不一")
         if tokens is None
         else Text(f"by {tokens:+d} tokens each", f"每条 {tokens:+d} 个词元")
     )
     return [
         _narrowed(
-            evidence.lengths.causes, evidence, Text(f"its prompts differ in length {how.en}", f"提示长度不同，{how.zh}")
+            evidence.lengths.causes,
+            evidence,
+            Text(f"its prompts differ in length {how.en}", f"提示词长度不同，{how.zh}"),
         )
     ]
 
@@ -112,7 +114,7 @@ def _of_shown_prompts(prompts: Sequence[PromptDifference]) -> list[Finding]:
         place, expected, got = one.place + 1, repr(one.expected), repr(one.got)
         detail = Text(
             f"{count} of {len(prompts)} prompts, the first at token {place}: expected {expected}, got {got}",
-            f"{len(prompts)} 条提示中有 {count} 条；第一条在第 {place} 个词元处：应为 {expected}，实为 {got}",
+            f"{len(prompts)} 条提示词中有 {count} 条；第一条在第 {place} 个词元处：应为 {expected}，实为 {got}",
         )
         found.append(Finding((cause,), detail))
     return found
@@ -126,13 +128,13 @@ def _of_weights(evidence: Evidence) -> list[Finding]:
         return []
     figures = Text(
         f"NLL of the references {nll.delta:+.3f} nats a token ({nll.spread:.3f} on average either way)",
-        f"参考回答的 NLL 每词元 {nll.delta:+.3f} 奈特（平均偏离 {nll.spread:.3f}）",
+        f"参考答案的 NLL 每词元 {nll.delta:+.3f} 奈特（平均偏离 {nll.spread:.3f}）",
     )
     if nll.position == "base":
         return [
             Finding(
                 ("adapter_not_loaded",),
-                _joined(figures, f"{nll.spread_base:.3f} from the base's", f"距基座 {nll.spread_base:.3f}"),
+                _joined(figures, f"{nll.spread_base:.3f} from the base's", f"与基座相差 {nll.spread_base:.3f}"),
             )
         ]
     if evidence.revision:
@@ -143,9 +145,9 @@ def _of_weights(evidence: Evidence) -> list[Finding]:
             )
         ]
     if nll.position == "between":
-        where = _joined(figures, "between base and tuned model", "介于基座与微调模型之间")
+        where = _joined(figures, "between base and tuned model", "在基座与微调后的模型之间")
     else:
-        where = _joined(figures, "that of neither base nor tuned model", "既非基座亦非微调模型")
+        where = _joined(figures, "that of neither base nor tuned model", "与基座和微调后的模型都不同")
     return [_narrowed(("adapter_scale", "quantized_weights", "other_adapter"), evidence, where)]
 
 
@@ -168,7 +170,7 @@ def _of_endings(evidence: Evidence) -> list[Finding]:
     if answers.runs_on >= FEWEST and _chance_of_running_on(answers) < CHANCE:
         said = Text(
             f"{answers.runs_on} of the {answers.ended} answers that ours end by themselves",
-            f"{answers.ended} 条应自行结束的回答中有 {answers.runs_on} 条",
+            f"评测时自行结束的 {answers.ended} 条回答中有 {answers.runs_on} 条",
         )
         found.append(Finding(("missing_stop",), said))
     # Rounding changes tokens, and cuts none off.
@@ -194,7 +196,7 @@ def _of_decoding(evidence: Evidence) -> list[Finding]:
         count, asked = evidence.unstable, evidence.again
         said = Text(
             f"{count} of {asked} items asked twice in a row get two answers",
-            f"{asked} 条连续请求两次，{count} 条回答不同",
+            f"{asked} 条各连续请求两次，其中 {count} 条两次回答不同",
         )
         found.append(Finding(("sampling",), said))
     sure = evidence.prompts is not None and not any(one.causes for one in evidence.prompts)
@@ -213,7 +215,7 @@ def _unexplained(evidence: Evidence) -> list[Finding]:
         causes += ["adapter_scale", "other_adapter", "quantized_weights"]
     items = evidence.answers.items
     differs = items - evidence.answers.equal
-    said = Text(f"{differs} of {items} answers part from ours", f"{items} 条回答中有 {differs} 条与我们的不同")
+    said = Text(f"{differs} of {items} answers part from ours", f"{items} 条回答中有 {differs} 条与评测时的不同")
     return [_narrowed((*causes, "generation_defaults"), evidence, said)]
 
 

@@ -65,7 +65,9 @@ def metric_title(name: str, known: Mapping[str, Metric]) -> Text:
 
 
 WHY = {
-    "rows": Text("it is of all rows, and has no values of items to compare", "它针对全部题目计算，没有逐题数值可比较"),
+    "rows": Text(
+        "it is of all rows, and has no values of items to compare", "它对全部题目计算，没有可以比较的逐题数值"
+    ),
     "runs": Text("not all runs have it by the same definition", "并非所有运行都有定义相同的该指标"),
     "values": Text("no item has a value in every run", "没有题目在每次运行中都有数值"),
 }
@@ -74,7 +76,7 @@ WHY = {
 def left_out_sentences(analysis: Analysis) -> list[Text]:
     """The project's metrics that are in no table, and why; and how many items are in none."""
     told = [
-        Text(f"{name} is not in a study: {WHY[why].en}.", f"{name} 不在研究之中：{WHY[why].zh}。")
+        Text(f"{name} is not in a study: {WHY[why].en}.", f"本研究不含指标 {name}：{WHY[why].zh}。")
         for name, why in analysis.left_out.items()
     ]
     apart, every = analysis.apart
@@ -127,7 +129,7 @@ def headline(analysis: Analysis) -> Text:
     metric, told = analysis.known[analysis.metric], [row for row in analysis.comparisons if row.difference]
     judged = [row for row in told if row.judged]
     if not told:
-        return Text("One configuration: nothing to compare", "只有一个配置，没有可比较的对象")
+        return Text("One configuration: nothing to compare", "只有一个配置，没有可以比较的")
     if not judged:
         return Text("One seed: nothing can be said of luck", "只有一个随机种子：无法判断是否出于偶然")
     single, rest = len(told) - len(judged), Text("", "")
@@ -173,7 +175,7 @@ def curve_sentence(metric: Metric, curve: Curve) -> Text:
     elif curve.checked:
         how = Text(
             "by a line over the logarithm of the rows, which the points do not contradict",
-            "按行数对数的直线估计，各点与之不矛盾",
+            "按数据条数的对数作直线估计，各点与直线不矛盾",
         )
     elif found.seeds == 1:
         how = Text(

@@ -27,26 +27,26 @@ NAMES = {
 COUNTED = {
     "rows": Text("rows", "训练行"),
     "rows_per_epoch": Text("rows an epoch, by weight", "每轮的行数（按权重）"),
-    "overlong": Text("over-long, left out", "过长而略去"),
+    "overlong": Text("over-long, left out", "过长，没有使用"),
     "truncated": Text("truncated", "截短"),
     "split": Text("split", "拆分"),
-    "answers_lost": Text("answers lost", "失去的回答"),
+    "answers_lost": Text("answers lost", "放不下的回答"),
     "tokens": Text("tokens", "词元"),
-    "supervised_tokens": Text("supervised tokens", "参与学习的词元"),
+    "supervised_tokens": Text("supervised tokens", "计入损失的词元"),
     "longest": Text("longest row", "最长的一行"),
-    "supervised_fraction": Text("supervised fraction", "参与学习的比例"),
+    "supervised_fraction": Text("supervised fraction", "计入损失的比例"),
 }
 """Names of the figures of metrics/tokenize.json."""
 FAULTS = {
     "without_content": Text("answers without content", "没有内容的回答"),
-    "cut_off": Text("answers cut off in the middle of a sentence", "中途断句的回答"),
+    "cut_off": Text("answers cut off in the middle of a sentence", "在句子中间截断的回答"),
     "no_full_stop": Text("answers whose last sentence has no end", "末句没有结束的回答"),
 }
 """Names of what is wrong with answers."""
 NOTICED = {
     "masked_answers": Text(
         "dialogues with answers that are marked as not to be learnt: in the prompt, and masked",
-        "对话含有标记为不学习的回答：留在提示中，不计损失",
+        "对话含有标记为不学习的回答：留在提示词中，不计入损失",
     ),
 }
 """What convert notices, in words."""

@@ -18,24 +18,24 @@ class Entry(NamedTuple):
 SCORES = {
     "base_nll_per_token": Entry(
         Text("base NLL", "基座 NLL"),
-        Text("Nats per supervised token under the base.", "基座模型对参与学习的词元的平均 NLL（纳特）。"),
+        Text("Nats per supervised token under the base.", "基座对计入损失的词元的平均 NLL（奈特）。"),
     ),
     "tuned_nll_per_token": Entry(
         Text("tuned NLL", "微调后 NLL"),
-        Text("The same under the tuned model.", "微调模型下的同一数值。"),
+        Text("The same under the tuned model.", "同上，用微调后的模型计算。"),
     ),
     "information": Entry(
         Text("information", "问题信息量"),
         Text(
             "Nats that the question tells the base about the answer. Below 0, the answer is likelier without it.",
-            "问题为基座模型预测回答所提供的信息（纳特）；小于 0 表示没有问题时回答反而更可能。",
+            "问题给出之后，基座对回答的 NLL 降低了多少（奈特）；小于 0 表示不给问题时这个回答反而更可能。",
         ),
     ),
     "odds": Entry(
         Text("odds", "对数几率"),
         Text(
             "Log-odds that the answer belongs to its question. Below 0, it looks like the answer of another row.",
-            "回答属于本问题的对数几率；小于 0 表示它更像其他条目的回答。",
+            "回答属于这个问题的对数几率；小于 0 表示它更像其他问题的回答。",
         ),
     ),
     "label_quality": Entry(
@@ -49,29 +49,29 @@ def kinds(share: float) -> dict[str, Entry]:
     """What each reason means."""
     entries = (
         Entry(
-            Text("Answer of another question?", "答非所问？"),
+            Text("Answer of another question?", "别的问题的回答？"),
             Text(
                 f"The {share:.0%} of all rows whose answers are least likely to belong to their questions (odds): swapped, "
                 "shifted by a line, pasted twice.",
-                f"对数几率最低的 {share:.0%}，即回答最不像属于本问题的条目：答案互换、错行或重复粘贴。",
+                f"对数几率最低的 {share:.0%}，即回答很可能是别的问题的：回答互换、错行或重复粘贴。",
             ),
         ),
         Entry(
             Text("Doubtful label", "可疑标签"),
             Text(
                 "A classifier that has not seen the row contradicts its label (confident learning, cleanlab).",
-                "未见过该条的分类器与其标签相矛盾（置信学习，cleanlab）。",
+                "没有学过这一条的分类器给出了不同的标签（置信学习，cleanlab）。",
             ),
         ),
         Entry(
             Text("Conflict", "冲突"),
-            Text("Another row has the same question and another answer.", "另一条问题相同而回答不同。"),
+            Text("Another row has the same question and another answer.", "有另一条数据，问题相同，回答不同。"),
         ),
         Entry(
             Text("Unlikely", "低似然"),
             Text(
                 "The tuned model finds the answer far less likely than others of its source.",
-                "在同一来源中，微调模型认为该回答的可能性远低于其他回答。",
+                "在微调后的模型看来，这个回答的可能性远低于同一来源的其他回答。",
             ),
         ),
         Entry(
@@ -79,7 +79,7 @@ def kinds(share: float) -> dict[str, Entry]:
             Text(
                 "Question and answer are unlike all others, or the base finds the text far less likely than others of its "
                 "source. A rare row may well be right, so this reason alone does not tick it.",
-                "问答与其他条目都不相似，或基座认为其文本的可能性远低于同源条目。罕见不等于错误，故不因此勾选。",
+                "问题与回答同其他条目都不相似，或者在基座看来，文字的可能性远低于同一来源的其他条目。罕见的不一定是错的，所以不因此勾选。",
             ),
         ),
     )

@@ -31,9 +31,9 @@ def signed(name: str, value: float, known: Mapping[str, Metric] = METRICS) -> st
 def curve_title(column: str, known: Mapping[str, Metric] = METRICS) -> Text:
     """Of a column of metrics/loss.csv: a user's own metric that the evaluation does not have is called as it is."""
     if column == "validation_loss":
-        return Text("Validation loss by step", "逐步的验证损失")
+        return Text("Validation loss by step", "各步的验证损失")
     name = known[column].title if column in known else column
-    return Text(f"{name} of validation answers by step", f"逐步的验证答案：{name}")
+    return Text(f"{name} of validation answers by step", spaced(f"各步验证回答的{name}"))
 
 
 def difference(name: str, value: float) -> Text:
@@ -47,9 +47,9 @@ def difference(name: str, value: float) -> Text:
 def chance(p: float) -> Text:
     """How often equal models would differ as much."""
     if p < 0.001:
-        return Text("fewer than 1 in 1,000 cases", "不到千分之一的情形")
+        return Text("fewer than 1 in 1,000 cases", "不到千分之一的情况")
     percent = f"{100 * p:.0f}" if p >= 0.1 else f"{100 * p:.2g}"
-    return Text(f"{percent} % of cases", f"{percent}% 的情形")
+    return Text(f"{percent} % of cases", f"{percent}% 的情况")
 
 
 def p_value(p: float) -> str:

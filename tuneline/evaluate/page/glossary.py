@@ -34,7 +34,7 @@ def _extraction(title: str, chinese: str, classes: str, kinds: str) -> tuple[Ent
             f"{title}: F1",
             f"{chinese}：F1",
             "Harmonic mean of precision and recall, over all items.",
-            "全部条目上精确率与召回率的调和平均。",
+            "全部条目合在一起计算的精确率与召回率的调和平均。",
         ),
         _entry(
             f"{title}: macro F1",
@@ -81,7 +81,7 @@ METRIC_ENTRIES = {
         "Arguments: F1",
         "参数 F1",
         "Harmonic mean of the shares of given arguments that are right, and of wanted ones that are given.",
-        "给出的参数中正确的比例与应给参数中给出的比例的调和平均。",
+        "两个比例的调和平均：给出的参数中正确的比例，应给的参数中给对的比例。",
     ),
     "tools_call_accuracy": _entry(
         "Call or not",
@@ -135,7 +135,7 @@ METRIC_ENTRIES = {
         "NLL per character",
         "每字 NLL",
         "Negative log-likelihood: how surprised the model is by the reference; lower is better.",
-        "负对数似然：参考答案令模型意外的程度，越低越好。",
+        "负对数似然：模型对参考答案感到意外的程度，越低越好。",
     ),
     "nll_per_token": _entry(
         "NLL per token", "每词元 NLL", "The same per token; lower is better.", "同上，按词元计，越低越好。"
@@ -156,13 +156,13 @@ METRIC_ENTRIES = {
         "Repeated 4-grams",
         "重复片段",
         "Share of four-word sequences in an answer that it said before; high where answers loop.",
-        "回答中说过一遍又再出现的四词片段比例；陷入循环时很高。",
+        "回答中重复出现的四词片段的比例；陷入循环时很高。",
     ),
     "eos_rate": _entry(
         "Ends by itself",
         "自行结束",
         "Share of answers that the model ends itself (EOS), instead of being cut off at the limit.",
-        "由模型自己结束（EOS）、而非到上限被截断的回答比例。",
+        "由模型自己结束（EOS）、没有在长度上限处截断的回答比例。",
     ),
 }
 """By name of a metric, in the order of the page: a task's own come first."""
@@ -179,19 +179,19 @@ TERMS = {
         "95 % interval",
         "95% 区间",
         "Where the figure would lie with other items of this kind (bootstrap over items).",
-        "换一批同类条目，数值大致落在的范围（对条目自助抽样）。",
+        "换一批同类条目时，数值大致会落在这个范围（对条目自助抽样）。",
     ),
     "p": _entry(
         "p",
         "p 值",
         "How often equal models would differ as much, by a paired permutation test.",
-        "两个模型若无差别，出现这么大差异的概率（配对置换检验）。",
+        "如果两个模型没有差别，出现这么大差异的概率（配对置换检验）。",
     ),
     "wins": _entry(
         "better / same / worse",
         "更好 / 持平 / 更差",
         "Items on which the tuned model does better than the base, the same, or worse.",
-        "微调后优于、等于、不及基座的条目数。",
+        "微调后比基座更好、与基座相同、比基座更差的条目数。",
     ),
     "reference": _entry("reference", "参考答案", "The right answer that came with the data.", "数据自带的正确答案。"),
 }
