@@ -34,6 +34,20 @@ push(release_files(Path(sys.argv[2])), HuggingFace("clinic/triage", sys.argv[1])
 """
 
 
+def record(question: str, answer: str, *, system: str = "", **more) -> dict:
+    """A row as `convert` writes it."""
+    said = [("system", system)] if system else []
+    said += [("user", question), ("assistant", answer)]
+    messages = [{"role": role, "content": content} for role, content in said]
+    return {"id": "a:1", "source": "a", "origin": "a.csv:1", "task": "qa", "messages": messages} | more
+
+
+def write_rows(name: str, *rows: dict) -> None:
+    path = Path(f"data/processed/{name}.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
 @pytest.fixture
 def release(tmp_path, monkeypatch) -> Path:
     """A project's release, in the working directory, with some of the project beside it."""
@@ -46,11 +60,8 @@ def release(tmp_path, monkeypatch) -> Path:
     for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
         (folder / name).write_bytes(name.encode() * 200)
     write_sums(folder)
-    rows = [{"messages": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "儿科"}]}]
     for name in ("train", "heldout"):
-        path = tmp_path / f"data/processed/{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        write_rows(name, record(QUESTION, "儿科", task="label"))
     (tmp_path / "reviews").mkdir()
     (tmp_path / "reviews/wang-fang.jsonl").write_text("")
     return folder
