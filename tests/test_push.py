@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,6 +161,37 @@ def test_failures_of_a_moment_pass(release, hub):
     hub.faults = faults
     push(release, hub)
     assert (held(release).items() <= hub.repos[REPO].files.items(), hub.repos[REPO].commits) == (True, 2)
+
+
+def test_every_request_may_fail_twice(release, hub):
+    failed: dict[tuple[str, str], int] = {}
+
+    def faults(method: str, path: str) -> int | None:
+        request = (method, path.partition("?")[0])
+        failed[request] = failed.get(request, 0) + 1
+        return 503 if failed[request] <= 2 else None
+
+    hub.faults = faults
+    push(release, hub)
+    assert held(release).items() <= hub.repos[REPO].files.items()
+    assert (hub.repos[REPO].commits, len(failed) >= 6) == (2, True)
+
+
+def test_a_hub_that_is_down_is_asked_six_times(release, hub, monkeypatch):
+    waited: list[float] = []
+    monkeypatch.setattr(pushing, "WAIT", 2.0)
+    # The clients have waits of their own.
+    monkeypatch.setattr(pushing, "time", SimpleNamespace(sleep=waited.append))
+    down: list[str] = []
+
+    def faults(method: str, path: str) -> int | None:
+        down.extend([path] if "/commit/" in path else [])
+        return 503 if down else None
+
+    hub.faults = faults
+    with pytest.raises(ConnectionError, match="run the same command again"):
+        push(release, hub)
+    assert waited == [2, 4, 8, 16, 32]
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(release, hub):
