@@ -11,7 +11,7 @@ from tuneline.cli.push.written import as_read, one_line, strings
 from tuneline.formats.records import read_records
 from tuneline.formats.stored import read_rows
 from tuneline.models.loading import BASE
-from tuneline.runtime.params import read_yaml
+from tuneline.runtime.params import read_params
 
 PROCESSED = Path("data/processed")
 ROWS = ("data/processed/train.jsonl", "data/processed/heldout.jsonl")
@@ -52,7 +52,7 @@ def public_texts(project: Path) -> list[str]:
     classes = project / PROCESSED / "classes.json"
     found = [*strings(orjson.loads(classes.read_bytes()))] if classes.is_file() else []
     if (project / "params.yaml").is_file():
-        found += strings(read_yaml(project / "params.yaml").get("data"))
+        found += strings(read_params(project / "params.yaml").get("data"))
     base = [
         path for pattern in ("*.json", "*.jinja", "NOTICE*", "*LICENSE*") for path in (project / BASE).glob(pattern)
     ]
