@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,6 +35,20 @@ push(release_files(Path(sys.argv[2])), HuggingFace("clinic/triage", sys.argv[1])
 """
 
 
+def record(question: str, answer: str, *, system: str = "", **more) -> dict:
+    """A row as `convert` writes it."""
+    said = [("system", system)] if system else []
+    said += [("user", question), ("assistant", answer)]
+    messages = [{"role": role, "content": content} for role, content in said]
+    return {"id": "a:1", "source": "a", "origin": "a.csv:1", "task": "qa", "messages": messages} | more
+
+
+def write_rows(name: str, *rows: dict) -> None:
+    path = Path(f"data/processed/{name}.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
 @pytest.fixture
 def release(tmp_path, monkeypatch) -> Path:
     """A project's release, in the working directory, with some of the project beside it."""
@@ -46,11 +61,8 @@ def release(tmp_path, monkeypatch) -> Path:
     for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
         (folder / name).write_bytes(name.encode() * 200)
     write_sums(folder)
-    rows = [{"messages": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "儿科"}]}]
     for name in ("train", "heldout"):
-        path = tmp_path / f"data/processed/{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        write_rows(name, record(QUESTION, "儿科", task="label"))
     (tmp_path / "reviews").mkdir()
     (tmp_path / "reviews/wang-fang.jsonl").write_text("")
     return folder
@@ -149,6 +161,37 @@ def test_failures_of_a_moment_pass(release, hub):
     hub.faults = faults
     push(release, hub)
     assert (held(release).items() <= hub.repos[REPO].files.items(), hub.repos[REPO].commits) == (True, 2)
+
+
+def test_every_request_may_fail_twice(release, hub):
+    failed: dict[tuple[str, str], int] = {}
+
+    def faults(method: str, path: str) -> int | None:
+        request = (method, path.partition("?")[0])
+        failed[request] = failed.get(request, 0) + 1
+        return 503 if failed[request] <= 2 else None
+
+    hub.faults = faults
+    push(release, hub)
+    assert held(release).items() <= hub.repos[REPO].files.items()
+    assert (hub.repos[REPO].commits, len(failed) >= 6) == (2, True)
+
+
+def test_a_hub_that_is_down_is_asked_six_times(release, hub, monkeypatch):
+    waited: list[float] = []
+    monkeypatch.setattr(pushing, "WAIT", 2.0)
+    # The clients have waits of their own.
+    monkeypatch.setattr(pushing, "time", SimpleNamespace(sleep=waited.append))
+    down: list[str] = []
+
+    def faults(method: str, path: str) -> int | None:
+        down.extend([path] if "/commit/" in path else [])
+        return 503 if down else None
+
+    hub.faults = faults
+    with pytest.raises(ConnectionError, match="run the same command again"):
+        push(release, hub)
+    assert waited == [2, 4, 8, 16, 32]
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(release, hub):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.commands import git, git_init, python
 from tests.helpers.paths import ROOT
-from tuneline.cli.repro import PUSH, UP_TO_DATE, StageLog, leave_out_last_words
+from tuneline.cli.repro import PUSH, UP_TO_DATE, StageLog, has_remote, leave_out_last_words
 from tuneline.cli.summary import chosen, verdict, warnings
 from tuneline.runtime.environment import require_environment
 from tuneline.runtime.unsaved import is_unsaved, refuse_to_overwrite
@@ -150,6 +150,8 @@ def test_a_failed_stage_is_kept_for_the_end_and_other_errors_are_shown():
 def test_only_with_a_remote_is_pushing_proposed(tmp_path, monkeypatch):
     from dvc.ui import ui
 
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
+    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "system"))
     monkeypatch.chdir(tmp_path)
     written: list[str] = []
     monkeypatch.setattr(ui, "write", written.append)
@@ -162,6 +164,28 @@ def test_only_with_a_remote_is_pushing_proposed(tmp_path, monkeypatch):
     (tmp_path / ".dvc/config.local").write_text("['remote \"store\"']\n    url = /mnt/store\n")
     ui.write(PUSH)
     assert written == ["anything else", PUSH]
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "expected"),
+    [
+        ("project/.dvc/config", "[core]\n    # no remote yet\n    analytics = false\n", False),
+        ("project/.dvc/config", "[core]\n    site_cache_dir = /mnt/remote\n", False),
+        ("project/.dvc/config", "[core\nremote", False),
+        ("project/.dvc/config", "['remote \"store\"']\n    url = /mnt/store\n", True),
+        ("global/config", "['remote \"store\"']\n    url = /mnt/store\n", True),
+        ("system/config", "['remote \"store\"']\n    url = /mnt/store\n", True),
+    ],
+)
+def test_a_remote_is_what_dvc_takes_for_one(monkeypatch, tmp_path, place, text, expected):
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
+    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "system"))
+    for name in ("global", "system", "project/.dvc"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    assert not has_remote()
+    (tmp_path / place).write_text(text)
+    assert has_remote() is expected
 
 
 @pytest.mark.parametrize("status", ["130", "-2"])

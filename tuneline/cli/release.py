@@ -1,6 +1,5 @@
 """`tuneline release`: a folder to hand out."""
 
-import json
 import os
 import platform
 import shutil
@@ -17,6 +16,7 @@ from tuneline.cli.push.destination import destination, push_release
 from tuneline.cli.push.terms import add_notice
 from tuneline.export.sbom import write_sbom
 from tuneline.export.verify import problems
+from tuneline.formats.json_object import json_object
 from tuneline.models.loading import BASE, MERGED
 from tuneline.runtime.atomic import atomic_output, to_json
 from tuneline.runtime.git import git
@@ -79,7 +79,7 @@ def check_present(folder: Path, *, gguf: bool) -> None:
         )
     if gguf and not any(folder.glob("*.gguf")):
         raise ValueError(f"{folder} is there already, without a GGUF file: remove it, or name another with --to")
-    made = json.loads((folder / LINEAGE).read_text(encoding="utf-8")) if (folder / LINEAGE).is_file() else {}
+    made = json_object(folder / LINEAGE) if (folder / LINEAGE).is_file() else {}
     if Path("dvc.lock").is_file() and made.get("dvc_md5") != (present := model_md5()):
         raise ValueError(
             f"{folder} is there already, with another model ({made.get('dvc_md5')}) than the project's ({present}): remove it, "

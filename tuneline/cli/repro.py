@@ -106,9 +106,14 @@ class StageLog(logging.Filter):
 
 
 def has_remote() -> bool:
-    """Whether DVC has a storage elsewhere to push to."""
-    files = [Path(".dvc/config"), Path(".dvc/config.local")]
-    return any("remote" in path.read_text(encoding="utf-8") for path in files if path.is_file())
+    """Whether DVC has a storage elsewhere to push to, in any of its configs: of project, user or machine."""
+    from dvc.config import Config, ConfigError
+
+    try:
+        return bool(Config(".dvc", validate=False).get("remote"))
+    except ConfigError:
+        # DVC itself says what is wrong there.
+        return False
 
 
 def leave_out_last_words() -> None:

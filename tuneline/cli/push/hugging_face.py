@@ -45,6 +45,9 @@ class HuggingFace:
             files = {one.path: _stored(one) for one in tree if isinstance(one, RepoFile)}
         return Repository(files, public=not info.private, head=info.sha)
 
+    def upload(self, files: Sequence[ReleaseFile]) -> None:
+        """Nothing: the client uploads large files with the commit, and sends each again where that fails."""
+
     def commit(self, files: Sequence[ReleaseFile], removed: Collection[str], head: str | None) -> None:
         from huggingface_hub import CommitOperationDelete
 

@@ -1,13 +1,14 @@
 """ModelScope as what a release is pushed to: the HTTP client of modelscope-hub, which an extra of ours installs."""
 
 import base64
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from tuneline.cli.push.contents import ReleaseFile
 from tuneline.cli.push.failures import Place, explained
-from tuneline.cli.push.remote import Repository, Stored
+from tuneline.cli.push.remote import Repository, Stored, retried
 
 INLINE = 1 << 20
 """Bytes up to which a file is part of the commit itself; the hub takes 5 MB."""
@@ -54,27 +55,32 @@ class ModelScope:
         files = {one.path: Stored(one.size, one.sha256) for one in listed if one.type != "tree"}
         return Repository(files, public=info.get("Visibility", PUBLIC) == PUBLIC, head=None)
 
-    def commit(self, files: Sequence[ReleaseFile], removed: Collection[str], head: str | None) -> None:
-        """Large files one by one, those that the hub has already not again; then everything in one commit."""
+    def upload(self, files: Sequence[ReleaseFile]) -> None:
+        """Large files one by one, those that the hub has already not again."""
         large = [file for file in files if not _is_inline(file)]
-        with self._explained():
-            self._upload(large)
-            actions = [*(_addition(file) for file in files), *(_deletion(name) for name in removed)]
-            self.api.legacy.create_commit(self.repo, "model", actions, "Release")
+        if not large:
+            return
+        client, blobs = self.api.legacy, [{"oid": one.sha256, "size": one.size} for one in large]
+        # Asked for all at once: one of which nothing is said is there already.
+        wanted = retried(partial(self._ask, client.validate_blobs, self.repo, "model", blobs))
+        for file in large:
+            if address := wanted.get(file.sha256):
+                retried(partial(self._send, file, address))
+
+    def commit(self, files: Sequence[ReleaseFile], removed: Collection[str], head: str | None) -> None:
+        actions = [*(_addition(file) for file in files), *(_deletion(name) for name in removed)]
+        self._ask(self.api.legacy.create_commit, self.repo, "model", actions, "Release")
 
     def publish(self) -> None:
         raise ValueError(f"{self.repo} was made private, and is complete: make it public on {self.address}")
 
-    def _upload(self, files: Sequence[ReleaseFile]) -> None:
-        if not files:
-            return
-        client = self.api.legacy
-        # Asked for all at once: one of which nothing is said is there already.
-        wanted = client.validate_blobs(self.repo, "model", [{"oid": one.sha256, "size": one.size} for one in files])
-        for file in files:
-            if address := wanted.get(file.sha256):
-                with file.path.open("rb") as stream:
-                    client.upload_blob(address, stream, file.size)
+    def _send(self, file: ReleaseFile, address: str) -> None:
+        with file.path.open("rb") as stream:
+            self._ask(self.api.legacy.upload_blob, address, stream, file.size)
+
+    def _ask(self, request: Callable[..., Any], *arguments: Any) -> Any:
+        with self._explained():
+            return request(*arguments)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -1,18 +1,22 @@
 """A repository of a model hub that a release is pushed to, and the push: looked at before, one commit, compared after."""
 
+import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from tuneline.cli.push.contents import ReleaseFile, total
 
 ATTEMPTS = 6
-"""At the commit; what was uploaded before is not sent again."""
+"""At each request; what was uploaded before is not sent again."""
 WAIT = 2.0
 """Seconds before the second attempt; twice as many before each later one."""
 INITIAL = frozenset({".gitattributes", ".gitignore", "README.md", "configuration.json"})
 """What a hub, or its page for a new repository, puts into one that is empty."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,11 @@ class Remote(Protocol):
     def state(self) -> Repository:
         """What is there now."""
 
+    def upload(self, files: Sequence[ReleaseFile]) -> None:
+        """Send what takes long and can be sent before the commit; tries each request again by itself."""
+
     def commit(self, files: Sequence[ReleaseFile], removed: Collection[str], head: str | None) -> None:
-        """Upload what is not there yet, and make all of it visible in one commit on top of `head`."""
+        """Send what is not there yet, and make all of it visible in one commit on top of `head`."""
 
     def publish(self) -> None:
         """Let everybody see the repository."""
@@ -65,8 +72,8 @@ def push(files: Sequence[ReleaseFile], remote: Remote, *, public: bool, replace:
 
     Raises ValueError when it holds something else and `replace` is not set, or when the hub lists other files afterwards.
     """
-    remote.create(public=public)
-    before = remote.state()
+    retried(partial(remote.create, public=public))
+    before = retried(remote.state)
     if before.public and not public:
         raise ValueError(f"{remote.repo} is public on {remote.place}: say --public, or name another repository")
     removed = beside(files, before, remote)
@@ -74,10 +81,11 @@ def push(files: Sequence[ReleaseFile], remote: Remote, *, public: bool, replace:
         done = f"{remote.address} holds this release already"
     else:
         _refuse_other_content(files, before, remote, removed, replace=replace)
+        remote.upload(files)
         _commit(files, removed, remote, before.head)
         done = f"{total(files)} are at {remote.address}, compared one by one"
     if public and not before.public:
-        remote.publish()
+        retried(remote.publish)
     return f"{done}; {'public' if public else 'private'}"
 
 
@@ -118,20 +126,18 @@ def _refuse_other_content(
 
 
 def _commit(files: Sequence[ReleaseFile], removed: Collection[str], remote: Remote, head: str | None) -> None:
-    """Commit, again where the hub fails for a moment, and compare."""
-    for wait in _waits():
-        try:
+    """Commit, and compare."""
+    tried = False
+
+    def commit() -> None:
+        nonlocal tried
+        # The commit may have been made, and only its answer lost.
+        if not (tried and not _wrong(files, remote)):
+            tried = True
             remote.commit(files, removed, head)
-        except ConnectionError:
-            if wait is None:
-                raise
-            time.sleep(wait)
-            # The commit may have been made, and only its answer lost.
-            if not _wrong(files, remote):
-                return
-        else:
-            break
-    if wrong := _wrong(files, remote):
+
+    retried(commit)
+    if wrong := retried(partial(_wrong, files, remote)):
         raise ValueError(f"{remote.place} lists other files than were pushed: {'; '.join(wrong[:5])}; push again")
 
 
@@ -140,7 +146,13 @@ def _wrong(files: Sequence[ReleaseFile], remote: Remote) -> list[str]:
     return [*differences(files, there), *(f"{name} is there, too" for name in beside(files, there, remote))]
 
 
-def _waits() -> Iterator[float | None]:
-    """Seconds after each attempt; None after the last."""
-    yield from (WAIT * 2**number for number in range(ATTEMPTS - 1))
-    yield None
+def retried(request: Callable[[], Found]) -> Found:
+    """What a request gives, asked again where the hub fails for a moment. Raises the last attempt's ConnectionError."""
+    for number in range(1, ATTEMPTS):
+        try:
+            return request()
+        except ConnectionError as error:
+            wait = WAIT * 2 ** (number - 1)
+            print(f"release: attempt {number} of {ATTEMPTS}: {error}; again in {wait:.0f} s", file=sys.stderr)
+            time.sleep(wait)
+    return request()

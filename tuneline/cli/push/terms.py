@@ -1,16 +1,29 @@
 """Terms of the base that a release is made of: what must go along with it, and what they forbid."""
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tuneline.cli.push.contents import ReleaseFile
 from tuneline.formats.closed_folder import plain_files
+from tuneline.formats.json_object import json_object
 from tuneline.formats.notices import NAMES
+from tuneline.models.config import Base
+from tuneline.models.loading import BASE
+from tuneline.runtime.params import load
+from tuneline.runtime.params.user_path import user_path
 
-NO_DERIVATIVES = re.compile(r"\bcc[- ]by(?:[- ]nc)?[- ]nd\b|no[- ]?derivatives|禁止演绎", re.IGNORECASE)
+NO_DERIVATIVES = re.compile(
+    r"(?P<denied>(?:\bnot|\bunlike|\bthan|\binstead of|\bexcept|不是|并非|而非)\s*(?:(?:an?|the|under|licensed)\s+)*)?"
+    r"(?P<said>\b(?:cc[- _]?)?by(?:[- _]nc)?[- _]nd\b|\bno[- ]?deriv(?:ative)?s?\b(?:[- ]works?)?"
+    r"|may not alter, transform,? or build upon|[禁不](?:止|得|允许)演绎)",
+    re.IGNORECASE,
+)
+"""As Creative Commons' texts, names and addresses say it; licences that deny it (`CC BY 4.0, not CC BY-ND`) are others."""
+FRONT = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+"""A card's YAML."""
+LICENCE = re.compile(r"(?m)^license(?:_name|_link)?:.*(?:\n[ \t-]+.*)*")
 
 
 class Terms(NamedTuple):
@@ -59,11 +72,12 @@ def check_terms(files: Sequence[ReleaseFile]) -> str:
     """What to say about the base's terms. Raises ValueError where they forbid handing it out like this."""
     notices = [file.path for file in files if any(file.path.match(pattern) for pattern in NAMES)]
     text = _text(notices)
-    if found := NO_DERIVATIVES.search(text):
-        raise ValueError(
-            f"the base's terms say {found[0]!r} ({', '.join(path.name for path in notices)}): a tuned model is a derivative, "
-            "and may not be passed on; ask whoever published the base"
-        )
+    for name, said in [*((path.name, _text([path])) for path in notices), *_cards(files, Path())]:
+        if found := forbidden(said):
+            raise ValueError(
+                f"the base's terms say {found!r} ({name}): a tuned model is a derivative, and may not be passed on; ask "
+                "whoever published the base"
+            )
     terms = next((_terms(file.path) for file in files if file.name == "config.json"), None)
     if terms is None:
         return "" if notices else "no licence came with the base: see that it allows you to pass on a model made of it"
@@ -75,9 +89,39 @@ def check_terms(files: Sequence[ReleaseFile]) -> str:
     return terms.told
 
 
+def forbidden(text: str) -> str:
+    """The words of terms that forbid derivatives; empty where there are none."""
+    return next((one["said"] for one in NO_DERIVATIVES.finditer(" ".join(text.split())) if not one["denied"]), "")
+
+
+def _cards(files: Sequence[ReleaseFile], project: Path) -> Iterator[tuple[str, str]]:
+    """(file, what it says of the licence) of the cards of the release and of its base, as far as they are here."""
+    cards = [file.path for file in files if file.name == "README.md"] + [project / BASE / "README.md"]
+    if (project / "params.yaml").is_file():
+        base = load(Base, project / "params.yaml")
+        cards += _source_cards(base.source, base.revision)
+    for card in cards:
+        if card.is_file() and (front := FRONT.search(_text([card]))):
+            yield str(card), "\n".join(LICENCE.findall(front[1]))
+
+
+def _source_cards(source: str, revision: str | None) -> list[Path]:
+    """The card in the base's folder, or that of a hub id where the hub's cache has it."""
+    if source.startswith((".", "/", "~")):
+        return [user_path(source) / "README.md"]
+    if "/" not in source:
+        return []
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "README.md", revision=revision)
+    return [Path(found)] if isinstance(found, str) else []
+
+
 def _terms(config: Path) -> Terms | None:
-    """Those of the family that a model's config.json names."""
-    model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    """Those of the family that a model's config.json names. Raises ValueError for one that is no object."""
+    model_type = json_object(config).get("model_type")
+    if not isinstance(model_type, str):
+        raise ValueError(f"{config}: model_type is {model_type!r}, expected a name such as 'gemma3_text'")
     return next((one for one in KNOWN if model_type in one.model_types), None)
 
 
