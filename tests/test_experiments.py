@@ -1,8 +1,11 @@
 """Experiments side by side, as `make exp` shows them: they fit a screen of 120 columns."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+
+import pytest
 
 from tests.helpers.commands import dvc, experiments_command, git, git_init, python
 from tests.helpers.paths import ROOT
@@ -31,21 +34,30 @@ def change(folder: Path, value: float, **params: str) -> None:
         (folder / "params.yaml").write_text(text.replace(old.rstrip(), f"  {name}: {new}", 1), encoding="utf-8")
 
 
+def start(folder: Path) -> None:
+    """A commit with results, and an experiment with less of each figure, rank-four."""
+    git_init(folder)
+    dvc(folder, "init", "--quiet")
+    (folder / "metrics").mkdir()
+    (folder / "dvc.yaml").write_text(MAP)
+    (folder / "stages").mkdir()
+    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+    change(folder, 46.808511)
+    dvc(folder, "repro", "--quiet")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    experiment(folder, "rank-four", -12.345678, r="4", alpha="8")
+
+
+def experiment(folder: Path, name: str, value: float, **params: str) -> None:
+    change(folder, value, **params)
+    dvc(folder, "repro", "--quiet")
+    dvc(folder, "exp", "save", "--quiet", "--name", name)
+    git(folder, "checkout", "-q", ".")
+
+
 def test_two_changed_parameters_fit_with_the_figures_of_two_tasks(tmp_path):
-    git_init(tmp_path)
-    dvc(tmp_path, "init", "--quiet")
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "dvc.yaml").write_text(MAP)
-    (tmp_path / "stages").mkdir()
-    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
-    change(tmp_path, 46.808511)
-    dvc(tmp_path, "repro", "--quiet")
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-q", "-m", "Start")
-    change(tmp_path, -12.345678, r="4", alpha="8")
-    dvc(tmp_path, "repro", "--quiet")
-    dvc(tmp_path, "exp", "save", "--quiet", "--name", "rank-four")
-    git(tmp_path, "checkout", "-q", ".")
+    start(tmp_path)
     # DVC has a column for the hash of every dependency, too.
     every = dvc(tmp_path, "exp", "show", "--csv").stdout.splitlines()[0].split(",")
     assert {"stages", "metrics/train.json"} <= set(every)
@@ -59,3 +71,15 @@ def test_two_changed_parameters_fit_with_the_figures_of_two_tasks(tmp_path):
     assert all(name in text for name in FIGURES for text in compared)
     for text in (shown, *compared):
         assert max(map(len, text.splitlines())) <= 120, text
+
+
+@pytest.mark.story
+@pytest.mark.matrix
+def test_experiments_are_sorted_by_what_is_named(tmp_path):
+    start(tmp_path)
+    experiment(tmp_path, "rank-two", 30.5, r="2")
+    orders = []
+    for variables in (["SORT=rouge_l"], ["SORT=rouge_l", "ORDER=asc"], ["SORT=lora.r"]):
+        rows = python(tmp_path, "-m", "dvc", *experiments_command(*variables), "--csv").stdout
+        orders.append(re.findall(r"rank-\w+", rows))
+    assert orders == [["rank-two", "rank-four"], ["rank-four", "rank-two"], ["rank-four", "rank-two"]]

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from tests.helpers.paths import ROOT
+from tuneline.evaluate.figures import ALWAYS, OF_CALLS
+from tuneline.formats.metrics import MAIN_METRICS
 from tuneline.runtime.code import code_lists
 
 MAP = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -195,6 +197,12 @@ def test_dvc_lists_what_a_person_compares_and_no_facts_of_a_run():
     assert not any(path.startswith("metrics/speed") for stage in MAP["stages"].values() for path in outputs(stage))
     ignored = (ROOT / "metrics/.gitignore").read_text(encoding="utf-8").splitlines()
     assert {"/speed/", "/eval_details.json", "/convert_details.json"} <= set(ignored)
+
+
+def test_figures_of_the_committed_run_are_in_the_order_that_its_stage_writes():
+    order = [*MAIN_METRICS, "general_nll_change", *OF_CALLS, *ALWAYS, "items"]
+    names = list(json.loads((ROOT / "metrics/eval.json").read_text(encoding="utf-8")))
+    assert names == sorted(names, key=order.index)
 
 
 def test_each_table_is_plotted_once():

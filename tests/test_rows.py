@@ -15,16 +15,16 @@ from tests.helpers.paths import ROOT
 from tests.helpers.workspace import make_trained, write_records
 from tuneline.cli.app import app
 from tuneline.cli.rows import measure, passes
+from tuneline.cli.rows.features import Evidence, odds_of
 from tuneline.cli.rows.findings import Measured, beyond_fence, find_conflicts, findings
 from tuneline.cli.rows.items import answer_begin, last_answer_alone, read_items, under_other_prompt
+from tuneline.cli.rows.label_features import label_features, label_set_features
 from tuneline.cli.rows.label_issues import label_issues, label_set_issues
-from tuneline.cli.rows.label_signs import label_set_signs, label_signs
-from tuneline.cli.rows.likeness import above_others, likenesses, shares
 from tuneline.cli.rows.listing import as_lines, listed
 from tuneline.cli.rows.odds import own_odds
 from tuneline.cli.rows.page import page
 from tuneline.cli.rows.pairs import LARGEST, MIXED, partners, parts
-from tuneline.cli.rows.signs import Evidence, odds_of
+from tuneline.cli.rows.similarity import above_others, shares, similarities
 from tuneline.formats.example import Encoded
 from tuneline.formats.token_file import write_tokens
 from tuneline.models.chat_format import load_prompter
@@ -129,10 +129,10 @@ def test_what_like_questions_lead_to_tells_a_swapped_answer():
     swapped = [5, 40, 77, 101]
     answer[swapped] = answer[[*swapped[1:], swapped[0]]]
     texts = [f"{row}" for row in range(120)]
-    *_, there, back = likenesses(texts, texts, prompt, answer)
-    for likeness in (there, back.T):
-        assert set(swapped) <= set(np.argsort(np.diag(above_others(likeness)))[:6].tolist())
-        assert abs(likeness).max() < 1 + 1e-9
+    *_, there, back = similarities(texts, texts, prompt, answer)
+    for similarity in (there, back.T):
+        assert set(swapped) <= set(np.argsort(np.diag(above_others(similarity)))[:6].tolist())
+        assert abs(similarity).max() < 1 + 1e-9
 
 
 def test_an_answer_takes_up_what_its_own_question_says():
@@ -158,7 +158,7 @@ def test_a_row_is_compared_with_one_of_its_part_that_asks_and_answers_otherwise(
     assert [len(part) for part in parts([range(2 * LARGEST + 1)])] == [1334, 1334, 1333]
 
 
-def test_odds_are_learnt_from_own_and_mixed_pairs():
+def test_odds_are_learnt_from_positive_and_negative_pairs():
     draw = np.random.default_rng(4)
     telling, vague, blind = (draw.normal(size=(200, 2)) for _ in range(3))
     telling[:, 0] += 4
@@ -195,12 +195,12 @@ def test_a_label_is_weighed_against_how_often_it_stands_and_a_rare_one_not_at_al
     given = [*(LABELS[number] for number in numbers), "皮肤科"]
     features = np.concatenate([states, states[:1]]).astype(np.float64) / 6
     others = partners(np.arange(81), range(81), given)
-    found = label_signs(given, features, others)
+    found = label_features(given, features, others)
     assert found[:80, 0].min() > 0 > found[:79, 1].max()
     assert found[80].tolist() == [0, 0] and found[79, 1] == 0 == (given[others[79]] != "皮肤科")
-    sets = label_set_signs([f"{label}、急" for label in given], features, others)
+    sets = label_set_features([f"{label}、急" for label in given], features, others)
     assert sets[:80, 0].min() > 0 > sets[:79, 1].max()
-    assert label_signs(["内科"] * 20, features[:20], np.arange(20)).tolist() == [[0, 0]] * 20
+    assert label_features(["内科"] * 20, features[:20], np.arange(20)).tolist() == [[0, 0]] * 20
 
 
 def test_labels_that_a_classifier_contradicts_are_doubtful():

@@ -16,6 +16,7 @@ import pytest
 from tests.helpers.commands import dvc, experiments_command, git, python
 from tests.helpers.first_run import Ran, copied
 from tests.helpers.pipeline import load, ran, set_param
+from tuneline.evaluate.figures import figures
 
 pytestmark = pytest.mark.story
 
@@ -50,6 +51,8 @@ def test_repro_then_nothing_then_an_ablation(first_run, rerun, experiment):
     asked = {"decoding": "greedy", "max_new_tokens": 8, "constrain": None, "backend": "transformers"}
     assert details["generation"] == asked
     check_figures_are_few_and_flat(project)
+    # The columns of `dvc exp show` are in the file's order.
+    assert list(evaluation) == list(figures(details)) != sorted(evaluation)
     assert len((project / "metrics/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 6
     assert load(project, "metrics/export.json")["delta_nll"] < 0.01
     # The scratch of the run is gone once the adapter is in place.

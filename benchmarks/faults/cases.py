@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One attack, or several in one process; `attack` gives what became of each."""
+    """One attack, or several in one process; `attack` gives the outcome of each."""
 
     kind: str
     name: str

@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a case."""
+    """Outcome of a case."""
 
     name: str
     outcome: Outcome

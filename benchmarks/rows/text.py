@@ -1,8 +1,8 @@
-"""Recall of swapped answers by the signs of their text alone: no base, no training, many draws in seconds.
+"""Recall of swapped answers by text features alone: no base, no training, many draws in seconds.
 
     python -m benchmarks.rows.text [--rows 135] [--seeds 9 10 11 12 13 14]
 
-As `python -m benchmarks.rows`, but what a base says of the rows (hidden states, likelihood) is left out.
+As `python -m benchmarks.rows`, without the features that need a base (hidden states, likelihood).
 """
 
 import random
@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks import project
 from benchmarks.harness import argument_parser, show, table
 from benchmarks.rows.swaps import SHARE, TASKS, recall_rows, swap_answers
+from tuneline.cli.rows.features import Evidence, odds_of
 from tuneline.cli.rows.pairs import partners, parts
-from tuneline.cli.rows.signs import Evidence, odds_of
 
 
 def main() -> None:
@@ -44,8 +44,8 @@ def ranked(count: int, seed: int) -> tuple[list[str], set[str]]:
         for part in parts([range(count)]):
             drawn = [rows[row] for row in part]
             others = partners(np.arange(len(part)), [row["query"] for row in drawn], [row["response"] for row in drawn])
-            told = odds_of([_record(row, options) for row in drawn], _nothing(len(part)), others)
-            odds |= {f"{task}.jsonl:{row + 1}": float(value) for row, value in zip(part, told, strict=True)}
+            scores = odds_of([_record(row, options) for row in drawn], _constant_evidence(len(part)), others)
+            odds |= {f"{task}.jsonl:{row + 1}": float(value) for row, value in zip(part, scores, strict=True)}
     return sorted(odds, key=lambda origin: (odds[origin], origin)), planted
 
 
@@ -55,7 +55,7 @@ def _record(row: dict[str, str], options: dict[str, Any]) -> Any:
     return {"task": options.get("task", "qa"), "messages": messages}
 
 
-def _nothing(rows: int) -> Evidence:
+def _constant_evidence(rows: int) -> Evidence:
     states = np.zeros((rows, 1), dtype=np.float32)
     return Evidence(states, states, np.zeros((rows, 2)), np.zeros((rows, 2)))
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from tests.helpers.paths import ROOT
 
 MARK = re.compile(r"<!-- test: (slow|skip: (.+)) -->")
+MEANT = re.compile(r"<!--\s*test", re.IGNORECASE)
+"""A mark, right or mistyped."""
 PAGES = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "docs/decisions/*.md", "evaluation/*.md", "reviews/*.md")
@@ -37,16 +40,12 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    """Blocks of a page in its order. ValueError for a comment that is no mark, or has no block after it."""
+    """Blocks of a page in its order. ValueError for a comment that is a mistyped mark, or has no block after it."""
     found, mark = [], None
     for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
-        text = token.content.strip()
-        if token.type == "html_block" and text.startswith("<!-- test"):
-            mark = MARK.fullmatch(text)
-            if mark is None:
-                raise ValueError(
-                    f"{page.name}:{token.map[0] + 1}: {text}, expected <!-- test: slow --> or skip: REASON"
-                )
+        check_marks(page, token)
+        if mark is None and token.type == "html_block":
+            mark = MARK.fullmatch(token.content.strip())
         elif token.type == "fence":
             slow = mark is not None and mark[1] == "slow"
             found.append(Block(page, token.map[0] + 2, token.info, token.content, slow, mark and mark[2]))
@@ -56,6 +55,18 @@ def blocks(page: Path) -> list[Block]:
     if mark is not None:
         raise ValueError(f"{page.name}: {mark[0]} has no block after it")
     return found
+
+
+def check_marks(page: Path, token: Token) -> None:
+    """ValueError for a comment that means to be a mark and is none, or stands inside a line."""
+    for part in (token, *(token.children or ())):
+        text = part.content.strip()
+        is_comment = part.type in ("html_block", "html_inline") and MEANT.search(text)
+        if is_comment and not (part is token and MARK.fullmatch(text)):
+            line = token.map[0] + 1 if token.map else "?"
+            raise ValueError(
+                f"{page.name}:{line}: {text}, expected <!-- test: slow --> or <!-- test: skip: REASON --> in a line of its own"
+            )
 
 
 def commands(block: Block) -> list[str]:

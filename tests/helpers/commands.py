@@ -36,10 +36,10 @@ def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return result
 
 
-def experiments_command() -> list[str]:
-    """What `make exp` gives to DVC."""
-    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nexp: ")[2].splitlines()[1]
-    _, *words = shlex.split(recipe.removesuffix(" $(SORTED)").replace("$$", "$"))
+def experiments_command(*variables: str) -> list[str]:
+    """What `make exp`, with variables such as SORT=rouge_l, gives to DVC."""
+    planned = subprocess.run(["make", "-n", "exp", *variables], cwd=ROOT, capture_output=True, text=True, check=True)
+    _, *words = shlex.split(planned.stdout.splitlines()[-1])
     return words
 
 

@@ -38,7 +38,7 @@ def git_blob(content: bytes) -> str:
 
 
 class Hub:
-    """Repositories, and every request in `asked`. `faults` fails some; `full` says of uploads that there is no room."""
+    """Repositories, and every request in `asked`. `faults` fails some."""
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
@@ -46,7 +46,7 @@ class Hub:
         self.asked: list[tuple[str, str]] = []
         self.faults: Faults = lambda method, path: None
         self.spoilt: set[str] = set()
-        """Names of files that are kept otherwise than they came."""
+        """Names of files that are stored with other content than was sent."""
         self.address = ""
         self.lock = threading.Lock()
 

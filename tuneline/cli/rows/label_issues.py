@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneline.cli.rows.likeness import standard
+from tuneline.cli.rows.similarity import standard
 from tuneline.formats.records import normalise
 from tuneline.scoring.label_sets import label_set
 

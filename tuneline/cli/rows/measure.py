@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tuneline.cli.rows.features import Evidence, Floats, odds_of
 from tuneline.cli.rows.findings import Measured, by_source
 from tuneline.cli.rows.listing import said
 from tuneline.cli.rows.pairs import Numbers, partners, parts
-from tuneline.cli.rows.signs import Evidence, Floats, odds_of
 from tuneline.formats.records import Record, last_question, normalise, read_records
 from tuneline.runtime.atomic import atomic_output, remove
 from tuneline.runtime.hashing import file_sha256, files, folder_sha256

@@ -1,4 +1,4 @@
-"""Answers kept for own metrics, so that a metric that is mended or thought better of costs no answer.
+"""Cache of answers for own metrics, so that a changed metric needs no new answers.
 
 They lie in the user's private cache folder for a week, by all that decides them: inputs, code, parameters and machine, but no
 metric. A server's answers are kept as they arrive, by tuneline.evaluate.endpoint.

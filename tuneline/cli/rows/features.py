@@ -1,4 +1,4 @@
-"""Signs that an answer is its question's: what text, hidden states and likelihood say of own and of mixed pairs."""
+"""Features of positive and negative pairs of a question and an answer: by text, hidden states and likelihood."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.cli.rows.findings import LABEL_TASKS
-from tuneline.cli.rows.label_signs import label_set_signs, label_signs
-from tuneline.cli.rows.likeness import above_others, characters, likenesses, standard
+from tuneline.cli.rows.label_features import label_features, label_set_features
 from tuneline.cli.rows.listing import said
 from tuneline.cli.rows.odds import own_odds
+from tuneline.cli.rows.similarity import above_others, characters, similarities, standard
 from tuneline.formats.records import Record, last_question, normalise
 
 Floats = NDArray[np.float64]
@@ -42,12 +42,12 @@ def odds_of(records: Sequence[Record], evidence: Evidence, partners: NDArray[np.
     questions, answers = [last_question(record) for record in records], [said(record) for record in records]
     prompt, answer = evidence.prompt.astype(np.float64), evidence.answer.astype(np.float64)
     if task in LABEL_TASKS:
-        judge = label_signs if task == "label" else label_set_signs
+        judge = label_features if task == "label" else label_set_features
         text = characters(sublinear_tf=True).fit_transform([normalise(question) or " " for question in questions])
         columns += [judge(answers, features, partners) for features in (text, standard(prompt))]
     else:
-        for likeness in likenesses(questions, answers, prompt, answer):
-            for scores in (above_others(likeness), above_others(likeness.T).T):
+        for similarity in similarities(questions, answers, prompt, answer):
+            for scores in (above_others(similarity), above_others(similarity.T).T):
                 columns.append(_of_pairs(scores, partners))
     return own_odds(np.stack(columns, 2), partners != np.arange(len(partners)))
 

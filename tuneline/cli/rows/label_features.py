@@ -1,4 +1,4 @@
-"""Signs that a label, or a set of labels, is its question's: how much likelier it is there than anywhere, [rows, pair]."""
+"""Features of pairs of a question and a label, or a set of labels: log-ratio of probability with and without the question."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SMALLEST = 1e-3
 """Probability that a classifier's are raised to: none is sure of its labels."""
 
 
-def label_signs(answers: Sequence[str], features: Any, partners: NDArray[np.int64]) -> NDArray[np.float64]:
+def label_features(answers: Sequence[str], features: Any, partners: NDArray[np.int64]) -> NDArray[np.float64]:
     """ln P(label | question) / P(label) of each row's label and of its partner's, [rows, 2]; 0 for a rare label.
 
     features: of the questions, [rows, n], of length 1 or so, for a classifier that is cross-validated.
@@ -38,7 +38,7 @@ def label_signs(answers: Sequence[str], features: Any, partners: NDArray[np.int6
     return found
 
 
-def label_set_signs(answers: Sequence[str], features: Any, partners: NDArray[np.int64]) -> NDArray[np.float64]:
+def label_set_features(answers: Sequence[str], features: Any, partners: NDArray[np.int64]) -> NDArray[np.float64]:
     """The same of sets of labels: the sum over all labels, of which each is there or not."""
     sets = [label_set(answer) for answer in answers]
     counts = Counter(label for labels in sets for label in labels)

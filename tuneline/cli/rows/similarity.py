@@ -1,4 +1,4 @@
-"""Likeness of answers and questions of a source: by the characters they share, and by where like questions and answers lead.
+"""Similarity of answers and questions of a source: by the characters they share, and by ridge regression between them.
 
 What an answer takes up of its question stands in both. That questions about one thing have answers about another has to be
 learnt, by ridge regression from the other rows: of the characters, and of a model's hidden states.
@@ -19,7 +19,7 @@ PENALTY = 1.0
 Matrix = NDArray[np.float64]
 
 
-def likenesses(questions: Sequence[str], answers: Sequence[str], asked: Matrix, said: Matrix) -> Iterator[Matrix]:
+def similarities(questions: Sequence[str], answers: Sequence[str], asked: Matrix, said: Matrix) -> Iterator[Matrix]:
     """Matrices of n rows, [questions, answers]: on the diagonal each question with its own answer.
 
     asked, said: mean hidden states of questions and answers, [n, H].
@@ -62,10 +62,10 @@ def led_to(known: Matrix, sought: Matrix) -> Matrix:
     return result
 
 
-def above_others(likeness: Matrix) -> Matrix:
+def above_others(similarity: Matrix) -> Matrix:
     """How far each value is above the mean of its line, in the line's standard deviations."""
-    centred: Matrix = likeness - likeness.mean(1, keepdims=True)
-    return centred / np.maximum(likeness.std(1, keepdims=True), 1e-6)
+    centred: Matrix = similarity - similarity.mean(1, keepdims=True)
+    return centred / np.maximum(similarity.std(1, keepdims=True), 1e-6)
 
 
 def characters(**options: Any) -> Any:
