@@ -139,15 +139,22 @@ def test_a_panel_is_framed_on_a_terminal_and_text_elsewhere(capsys):
 
 def test_bars_of_dvc_wait_and_go_away(monkeypatch):
     from dvc.progress import Tqdm
+    from dvc_data.callbacks import Tqdm as DataTqdm
+    from dvc_data.hashfile._progress import QueryingProgress
 
     for name in ("__init__", "display", "BAR_FMT_DEFAULT", "BAR_FMT_DEFAULT_NESTED", "BAR_FMT_NOTOTAL"):
-        monkeypatch.setattr(Tqdm, name, getattr(Tqdm, name))
+        for bars in (Tqdm, DataTqdm):
+            monkeypatch.setattr(bars, name, getattr(bars, name))
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     restyle_bars()
     with Tqdm(total=3, desc="Collecting files", unit="file") as bar:
         bar.update(1)
-    assert screen.getvalue() == ""
+    # Of another class, it stood before each stage that was taken from the cache.
+    with QueryingProgress(phase="Checking", name=".dvc/cache/files/md5") as bar:
+        bar.update(1)
+        say("stage 3 of 10", file=screen)
+    assert on_screen(screen.getvalue()).strip() == "stage 3 of 10" and "Checking" not in screen.getvalue()
     with Tqdm(total=3, desc="Collecting files", unit="file") as bar:
         bar.start_t -= 10
         bar.last_print_t -= 10

@@ -137,8 +137,15 @@ def without_colours() -> None:
 def restyle_bars() -> None:
     """Let DVC's progress bars look as ours, appear only where they last, and none where there is no terminal."""
     from dvc.progress import Tqdm
+    from dvc_data.callbacks import Tqdm as DataTqdm
 
-    begin, display = Tqdm.__init__, Tqdm.display
+    # The part of DVC that looks after the cache has a class of its own.
+    for bars in (Tqdm, DataTqdm):
+        _restyle(bars)
+
+
+def _restyle(bars: Any) -> None:
+    begin, display = bars.__init__, bars.display
 
     def begin_later(bar: Any, *arguments: Any, **options: Any) -> None:
         begin(bar, *arguments, **options | {"delay": DELAY} | ({} if is_terminal(sys.stderr) else {"disable": True}))
@@ -150,9 +157,9 @@ def restyle_bars() -> None:
         bar.last_print_t = time.time()
         return display(bar, *arguments, **options)
 
-    Tqdm.__init__, Tqdm.display = begin_later, display_later
-    Tqdm.BAR_FMT_DEFAULT = Tqdm.BAR_FMT_DEFAULT_NESTED = "{desc}{bar:0}  {n_fmt} of {total_fmt}, {remaining} left"
-    Tqdm.BAR_FMT_NOTOTAL = "{desc}{bar:0}  {n_fmt} {unit}, {elapsed}"
+    bars.__init__, bars.display = begin_later, display_later
+    bars.BAR_FMT_DEFAULT = bars.BAR_FMT_DEFAULT_NESTED = "{desc}{bar:0}  {n_fmt} of {total_fmt}, {remaining} left"
+    bars.BAR_FMT_NOTOTAL = "{desc}{bar:0}  {n_fmt} {unit}, {elapsed}"
 
 
 def hand_on_signals(log: StageLog) -> None:
