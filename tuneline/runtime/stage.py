@@ -98,7 +98,8 @@ class Stage:
         for _ in range(READINGS):
             self.inputs.renew(growing)
             found = read()
-            if not any(self.inputs.changes()):
+            # What does not grow by itself stays changed, which is said at the end.
+            if not any(self.inputs.changes()) or any(self.inputs.changes(apart=growing)):
                 break
         return found
 
