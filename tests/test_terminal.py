@@ -47,6 +47,33 @@ def test_a_sentence_keeps_to_the_width_and_loses_nothing(text, width):
     assert {"held-out", "training"} <= set(wrapped(LONG, width).split())
 
 
+ADDRESS = f"https://example.org/{'models/' * 12}chatglm3-6b/resolve/main/config.json"
+FOLDER = f"/home/user/{'training/' * 11}项目/医疗.jsonl"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("text", [ADDRESS, FOLDER])
+def test_what_is_longer_than_a_line_stays_whole(text, width):
+    assert len(text) > 115
+    assert wrapped(f"fetch: could not read {text}: not found", width) == (
+        f"fetch: could not read\n  {text}:\n  not found"
+    )
+    assert wrapped(f"数据：读不到（{text}），请检查。", width) == f"数据：读不到\n  （{text}），\n  请检查。"
+
+
+def test_a_command_stays_whole_where_it_fits_a_line():
+    command = "`dvc repro --force train`"
+    assert wrapped(f"train: to go on, type the command {command}: it goes on", 40) == (
+        f"train: to go on, type the command\n  {command}: it goes on"
+    )
+    assert wrapped(f"训练：要继续，请输入命令{command}，已完成的都会保留，不会丢失。", 40).split("\n") == [
+        "训练：要继续，请输入命令", f"  {command}，已完成的都", "  会保留，不会丢失。",
+    ]  # fmt: skip
+    assert wrapped(f"type `{'word ' * 10}end`, then one ` alone", 40).split("\n") == [
+        "type `word word word word word word word", "  word word word end`, then one ` alone",
+    ]  # fmt: skip
+
+
 def test_a_short_sentence_stays_as_it_is():
     assert wrapped("code: 二十个字", 20) == "code: 二十个字"
 
