@@ -34,8 +34,9 @@ SCORES = {
     "odds": Entry(
         Text("odds", "对数几率"),
         Text(
-            "Log-odds that the answer is its question's: below 0 it looks like the answer of another row.",
-            "回答属于本问题的对数几率；小于 0 表示它更像其他条目的回答。",
+            "Log-odds that the answer is its question's: below 0 it looks like the answer of another row. None in a source of "
+            "fewer than 20 comparable rows, and for a rare label.",
+            "回答属于本问题的对数几率；小于 0 表示它更像其他条目的回答。可比条目不足 20 的来源和罕见标签没有此值。",
         ),
     ),
     "label_quality": Entry(
@@ -52,8 +53,8 @@ def kinds(share: float) -> dict[str, Entry]:
             Text("Answer of another question?", "答非所问？"),
             Text(
                 f"The {share:.0%} of all rows whose answer is least likely to be its question's (odds): swapped, shifted by a "
-                "line, pasted twice.",
-                f"对数几率最低的 {share:.0%}，即回答最不像属于本问题的条目：答案互换、错行或重复粘贴。",
+                "line, pasted twice. Rows without odds are never among them.",
+                f"对数几率最低的 {share:.0%}，即回答最不像属于本问题的条目：答案互换、错行或重复粘贴；没有对数几率的条目不计入。",
             ),
         ),
         Entry(
