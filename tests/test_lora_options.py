@@ -129,7 +129,10 @@ def test_a_regular_expression_that_never_ends_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "its process was killed, most often for want of memory"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "its process was killed, most often for want of memory",
+        ),
         ("import sys; sys.exit(int(sys.argv[2]))", "its process had not enough memory"),
         ("import time; time.sleep(60)", "its process has not ended in 0.1 seconds, so the machine is too busy"),
         ("raise ImportError", "its process ended with status 1"),
@@ -141,7 +144,9 @@ def test_a_regular_expression_that_could_not_be_tried_is_not_called_slow(monkeyp
     monkeypatch.setattr(patterns, "WAITING", 0.1 if "sleep" in program else 60)
     if not program:
         monkeypatch.setattr(patterns.sys, "executable", "/nowhere/python")
-    with pytest.raises(ValueError, match=rf"theirs has a regular expression \(a\.\*\) that could not be tried .*, since {reason}"):
+    with pytest.raises(
+        ValueError, match=rf"theirs has a regular expression \(a\.\*\) that could not be tried .*, since {reason}"
+    ):
         check_patterns(["a.*"], ["model.a"], "theirs")
 
 

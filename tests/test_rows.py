@@ -268,7 +268,9 @@ def test_rows_without_odds_come_last_and_are_no_mismatch():
     found = findings(records, measured, 1.0)
     assert sum("mismatch" in one.reasons for one in found) == 40
     lines = as_lines(records, measured, found)
-    assert lines[-1]["odds"] is None and "对数几率</" not in page(listed(records, lines[-1:]), lines, 1.0, "exclude.txt")
+    assert lines[-1]["odds"] is None and "对数几率</" not in page(
+        listed(records, lines[-1:]), lines, 1.0, "exclude.txt"
+    )
 
 
 def test_a_rare_label_has_no_odds():

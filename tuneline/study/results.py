@@ -16,7 +16,7 @@ from tuneline.study.plan import Run, describe
 from tuneline.study.scores import item_scores
 
 LEAST_COMMON = 0.5
-"""Of the smallest run's held-out items, those that all runs must have: a comparison on fewer would be of what is left by chance."""
+"""Of the smallest run's held-out items, those that all runs must have: fewer would be what is left by chance."""
 
 
 class Result(NamedTuple):

@@ -33,7 +33,7 @@ class Measured(NamedTuple):
     information: Floats
     """Nats that the question tells the base of its answer: how much likelier the answer is with it."""
     odds: Floats
-    """ln of the odds that the answer is its question's and not another row's (tuneline.cli.rows.odds); nan where it is not known."""
+    """ln of the odds that the answer is its question's and not another row's (tuneline.cli.rows.odds); nan where not known."""
     prompt: NDArray[np.float32]
     """Mean hidden states of the base over the prompt, [rows, H]."""
     answer: NDArray[np.float32]

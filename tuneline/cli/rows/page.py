@@ -54,7 +54,7 @@ def kinds(share: float) -> dict[str, Entry]:
             Text(
                 f"The {share:.0%} of all rows whose answer is least likely to be its question's (odds): swapped, shifted by a "
                 "line, pasted twice. Rows without odds are never among them.",
-                f"对数几率最低的 {share:.0%}，即回答最不像属于本问题的条目：答案互换、错行或重复粘贴；没有对数几率的条目不计入。",
+                f"对数几率最低的 {share:.0%}，即回答最不像属于本问题的条目：答案互换、错行或重复粘贴；没有对数几率的不计入。",
             ),
         ),
         Entry(

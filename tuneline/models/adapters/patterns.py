@@ -77,8 +77,8 @@ def check_patterns(patterns: Iterable[str], names: Iterable[str], where: str) ->
         )
     if problem:
         raise ValueError(
-            f"{where} has a regular expression {named} that could not be tried on the names of the base's layers, since {problem}: "
-            "close other programs and run again, or give a list of names"
+            f"{where} has a regular expression {named} that could not be tried on the names of the base's layers, since "
+            f"{problem}: close other programs and run again, or give a list of names"
         )
 
 
@@ -87,7 +87,11 @@ def _problem(status: int) -> str:
     if status == -signal.SIGXCPU:
         return SLOW
     if status in (OUT_OF_MEMORY, -signal.SIGKILL):
-        return "its process had not enough memory" if status > 0 else "its process was killed, most often for want of memory"
+        return (
+            "its process had not enough memory"
+            if status > 0
+            else "its process was killed, most often for want of memory"
+        )
     return f"its process ended with status {status}" if status else ""
 
 
