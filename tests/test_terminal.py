@@ -4,6 +4,7 @@ import ast
 import io
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -13,7 +14,9 @@ from tests.helpers.paths import ROOT
 from tests.helpers.terminal import on_screen, shown
 from tuneline.cli import failure, panel
 from tuneline.cli.repro import restyle_bars
+from tuneline.runtime import stage
 from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.locks import exclusive_lock
 from tuneline.runtime.terminal import log
 from tuneline.runtime.terminal.lines import count, is_terminal, say, wrapped
 
@@ -28,7 +31,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def usual(monkeypatch):
-    for name in ("CI", "NO_COLOR", log.FILE, failure.RECIPE):
+    for name in ("CI", "NO_COLOR", log.FILE, failure.RECIPE, failure.CHANGES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     yield
@@ -235,8 +238,71 @@ def test_a_bug_and_a_kill_are_told_from_a_mistake(tmp_path, monkeypatch):
 def test_of_several_processes_the_first_says_why(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     failed("train", ValueError("rank 0 has no room"))
-    log.fail(ValueError("x"), "train: training stopped before its end", is_bug=False)
+    log.fail(ValueError("x"), "train: training stopped before its end", log.REASON)
     assert log.reason("train") == ("train: rank 0 has no room", False)
+
+
+def test_the_reason_is_the_stages_and_not_a_librarys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log.begin("train")
+    say("failed: to open a display", "fault: none")
+    with pytest.raises(SystemExit), exit_with_sentence("train"):
+        raise ValueError("first\nfailed: second\nrefused: third")
+    text = log.path_of("train").read_text(encoding="utf-8")
+    assert " failed: to open a display\n fault: none\n" in text and "\n failed: second\n" in text
+    assert log.reason("train") == ("train: first failed: second refused: third", False)
+
+
+def test_a_reason_of_an_earlier_run_is_not_shown(tmp_path, monkeypatch, capsys):
+    """One that ends before it can remove its log: it is killed, or an import fails."""
+    monkeypatch.chdir(tmp_path)
+    failed("train", ValueError("of old"))
+    before = log.states()
+    failed("train", ValueError("of new"))
+    failure.show("train", 1, before=before)
+    assert "of new" in capsys.readouterr().err
+    failure.show("train", -9, before=log.states())
+    said = capsys.readouterr().err
+    assert "no memory left" in said and "of new" not in said and "metrics/logs" not in said
+    assert log.states() == {}
+
+
+def test_a_stage_that_is_refused_logs_it_and_the_one_that_goes_on_has_its_own_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+    for name in ("choose_accelerator", "end_on_signals"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
+    monkeypatch.setattr(stage, "dvc_pid", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["fit.py"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    log.begin("fit")
+    say("of an earlier run")
+    log.fail(ValueError("x"), "fit: of old", log.REASON)
+    with exclusive_lock(Path("metrics/.fit.lock"), "it is run"), pytest.raises(SystemExit):
+        stage.run_stage(lambda _: None, "Fit.")
+    assert log.reason("fit").text.startswith(
+        "fit: the stage fit is run in this folder by another process now: process "
+    )
+    log.fail(ValueError("x"), "fit: no room", log.REASON)
+    assert log.reason("fit") == ("fit: no room", False)
+
+
+def test_the_panel_names_the_command_and_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed("train", ValueError("x"))
+    assert failure.again() == "make repro"
+    said = dict(failure.rows("train", 1, ["train", "-f"]))
+    assert (
+        said["next"][0] == "mend that, then run `tuneline repro train -f`: it runs again what is done, as --force asks"
+    )
+    assert said["log"][0].startswith("metrics/logs/train.log ")
+    monkeypatch.setenv(failure.RECIPE, "law")
+    monkeypatch.setenv(failure.CHANGES, "lora.r=4 train.epochs=2")
+    said = dict(failure.rows("train", 1))
+    assert "`make repro RECIPE=law SET='lora.r=4 train.epochs=2'`: it goes on from train" in said["next"][0]
+    assert said["log"][0].startswith("runs/law/metrics/logs/train.log ")
+    monkeypatch.setenv(failure.CHANGES, "'lora.target_modules=[q_proj]'")
+    assert failure.again() == "tuneline recipe law 'lora.target_modules=[q_proj]'"
 
 
 def test_stages_speak_through_one_place():

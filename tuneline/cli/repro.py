@@ -19,6 +19,7 @@ from tuneline.runtime.stage import numbered
 from tuneline.runtime.stopping import SIGNALS, STATUS
 from tuneline.runtime.storage.stage_map import MAP
 from tuneline.runtime.terminal.lines import is_terminal, say
+from tuneline.runtime.terminal.log import states
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 DELAY = 2.0
@@ -208,7 +209,7 @@ def repro(ctx: typer.Context) -> None:
         raise ValueError(f"{MAP} was not found in {Path.cwd()}: run from the root of the project")
 
     started = time.monotonic()
-    log = StageLog()
+    log, logs = StageLog(), states()
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(log)
     if not is_terminal(sys.stdout):
@@ -221,7 +222,7 @@ def repro(ctx: typer.Context) -> None:
     if log.stopped:
         raise typer.Exit(log.status)
     for stage, exit_status in log.failed.items():
-        failure.show(stage, exit_status)
+        failure.show(stage, exit_status, ctx.args, logs)
     if status:
         raise typer.Exit(status)
     if {"export", "report"} <= {*log.ran, *log.reused}:

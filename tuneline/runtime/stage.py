@@ -148,6 +148,8 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
         exit_with_parent(dvc, lambda: end_process(signal.SIGTERM, "stopped, since dvc has ended"))
     quiet_deprecations()
+    # First, so that a stage that another one keeps from running says that in its log, too, and none of an earlier run is left.
+    log.begin(name)
     with exit_with_sentence(name):
         if name in stage_names():
             say(announcement(name), style="bold")
@@ -157,7 +159,6 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         exclusive_lock(METRICS / f".{name}.lock", f"the stage {name} is run in this folder") as killed,
         stage_devices(name),
     ):
-        log.begin(name)
         if killed:
             say(last_run_was_killed(name, killed))
         start = time.monotonic()
