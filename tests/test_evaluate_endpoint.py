@@ -19,7 +19,7 @@ from tuneline.evaluate.compare import compare
 from tuneline.evaluate.config import Evaluate
 from tuneline.evaluate.endpoint import asking
 from tuneline.evaluate.endpoint.asking import Wanted, ask_all
-from tuneline.evaluate.endpoint.kept import LONGEST, Kept, digest
+from tuneline.evaluate.endpoint.kept import LONGEST, Kept, digest, kept_answers
 from tuneline.evaluate.endpoint.questions import Asker, openai_messages
 from tuneline.evaluate.endpoint.replies import ReplyReader, parsed_calls
 from tuneline.evaluate.endpoint.sides import api_key, backend_record, check_backend
@@ -262,8 +262,14 @@ def test_kept_answers_outlive_a_torn_line_and_not_a_week(tmp_path, monkeypatch):
     assert again.values == {"a": {"text": "甲\n乙"}} and again.before == 1
     again.put("d", 4)
     assert Kept(path).values == {"a": {"text": "甲\n乙"}, "d": 4}
-    monkeypatch.setattr("time.time", lambda: path.stat().st_mtime + LONGEST + 1)
-    assert Kept(path).values == {} and not path.exists()
+    monkeypatch.setenv("TUNELINE_SCRATCH", str(tmp_path))
+    old, later = kept_answers("a"), path.stat().st_mtime + LONGEST + 100
+    old.put("a", 1)
+    monkeypatch.setattr("time.time", lambda: later)
+    assert kept_answers("a").values == {} and not old.path.exists()
+    # Another run, which has begun at the same time, has removed it first.
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([old.path]))
+    assert kept_answers("a").values == {}
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 
 

@@ -124,6 +124,33 @@ def test_a_regular_expression_that_never_ends_is_refused(monkeypatch):
     for endless in (r"([a-z0-9_.]+)+!", r"(.|.)*!"):
         with pytest.raises(ValueError, match=r"theirs has a regular expression that takes more than 1 seconds"):
             check_patterns(["q_proj", endless], names, "theirs")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "its process was killed, most often for want of memory",
+        ),
+        ("import sys; sys.exit(int(sys.argv[2]))", "its process had not enough memory"),
+        ("import time; time.sleep(60)", "its process has not ended in 0.1 seconds, so the machine is too busy"),
+        ("raise ImportError", "its process ended with status 1"),
+        ("", r"no process could be started \(No such file or directory\)"),
+    ],
+)
+def test_a_regular_expression_that_could_not_be_tried_is_not_called_slow(monkeypatch, program, reason):
+    monkeypatch.setattr(patterns, "PROGRAM", program)
+    monkeypatch.setattr(patterns, "WAITING", 0.1 if "sleep" in program else 60)
+    if not program:
+        monkeypatch.setattr(patterns.sys, "executable", "/nowhere/python")
+    with pytest.raises(
+        ValueError, match=rf"theirs has a regular expression \(a\.\*\) that could not be tried .*, since {reason}"
+    ):
+        check_patterns(["a.*"], ["model.a"], "theirs")
+
+
+def test_regular_expressions_of_a_configuration_are_found():
     config = LoraConfig(target_modules="a.*", exclude_modules=["b"], rank_pattern={"c.*": 4}, alpha_pattern={"d": 2})
     assert patterns_of(config) == ["a.*", "c.*", "d"]
     config = LoraConfig(target_modules=["a"], layers_to_transform=[0], layers_pattern=["h.*", "x"])

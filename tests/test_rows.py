@@ -168,7 +168,7 @@ def test_odds_are_learnt_from_positive_and_negative_pairs():
     assert told.argmin() == 7 and told[7] < -2 and np.median(told) > 3
     # Where nothing tells, no row is suspicious; where no rows are comparable, nothing is known.
     assert abs(own_odds(np.stack([blind, vague], 2), comparable)).max() < 1
-    assert own_odds(np.stack([telling, vague], 2), np.arange(200) < 9).tolist() == [0.0] * 200
+    assert np.isnan(own_odds(np.stack([telling, vague], 2), np.arange(200) < 9)).all()
 
 
 @pytest.mark.parametrize("task", ["qa", "label", "labels"])
@@ -255,6 +255,32 @@ def test_findings_rank_each_row_once_and_say_why():
     assert "conflict" in found[61].reasons and found[61].conflicts_with == [62]
     assert "unlikely" in found[80].reasons
     assert found[90].label is None
+
+
+def test_rows_without_odds_come_last_and_are_no_mismatch():
+    records = [record(row, f"问{row}", f"答{row}") for row in range(40)]
+    records += [record(row, f"谈{row}", f"话{row}", source="small") for row in range(10)]
+    odds = np.concatenate([np.linspace(1, 5, 40), np.full(10, np.nan)])
+    measured = plain(50, odds=odds)
+    found = findings(records, measured, 0.1)
+    assert [row for row in range(50) if "mismatch" in found[row].reasons] == [0, 1, 2, 3, 4]
+    assert sorted(one.rank for one in found[40:]) == list(range(41, 51))
+    found = findings(records, measured, 1.0)
+    assert sum("mismatch" in one.reasons for one in found) == 40
+    lines = as_lines(records, measured, found)
+    assert lines[-1]["odds"] is None and "对数几率</" not in page(
+        listed(records, lines[-1:]), lines, 1.0, "exclude.txt"
+    )
+
+
+def test_a_rare_label_has_no_odds():
+    numbers, states = of_classes(120)
+    given = [LABELS[number] for number in numbers]
+    given[5], given[60] = "病理科", "营养科"
+    records = [record(row, f"第{row}问", label, "label") for row, label in enumerate(given)]
+    others = partners(np.arange(120), range(120), given)
+    found = odds_of(records, Evidence(states, states, np.ones((120, 2)), np.ones((120, 2))), others)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [5, 60]
 
 
 def test_the_page_lists_reasons_and_proposes_what_to_leave_out(browser, tmp_path):

@@ -213,6 +213,32 @@ def test_other_heldout_items_are_no_comparison():
         Table([first, *others])
 
 
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        # Two share one item.
+        (
+            [range(10), range(9, 28), range(10)],
+            r"seed 18, 1 of the rows, as in params.yaml has other held-out items than seed 17, .* "
+            r"\(1 of 10 and 19 are the same\): expected the same ones, at least 50% of the smaller set, so leave",
+        ),
+        # Each two share half, all together none.
+        (
+            [range(20), range(10, 30), [*range(10), *range(20, 30)]],
+            r"the 3 runs have too few held-out items that all of them have \(0 of 20\): expected the same ones",
+        ),
+    ],
+)
+def test_runs_with_few_held_out_items_in_common_are_refused(kept, message):
+    runs = results({PLAIN: 0.0})
+    for run, numbers in zip(runs, kept, strict=True):
+        for scores in run.scores.values():
+            scores.clear()
+            scores.update({f"s:{number}": 1.0 for number in numbers})
+    with pytest.raises(ValueError, match=message):
+        Table(runs)
+
+
 def test_names_of_configurations_and_experiments():
     assert title((("lora.r", "8"), ("train.epochs", "2"))) == "r=8, epochs=2"
     assert experiment_name("s", run_of()._replace(key="0123456789abcdef")) == "s-0123456789"

@@ -4,6 +4,7 @@ import ast
 import io
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -13,7 +14,9 @@ from tests.helpers.paths import ROOT
 from tests.helpers.terminal import on_screen, shown
 from tuneline.cli import failure, panel
 from tuneline.cli.repro import restyle_bars
+from tuneline.runtime import stage
 from tuneline.runtime.errors import exit_with_sentence
+from tuneline.runtime.locks import exclusive_lock
 from tuneline.runtime.terminal import log
 from tuneline.runtime.terminal.lines import count, is_terminal, say, wrapped
 
@@ -28,7 +31,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def usual(monkeypatch):
-    for name in ("CI", "NO_COLOR", log.FILE, failure.RECIPE):
+    for name in ("CI", "NO_COLOR", log.FILE, failure.RECIPE, failure.CHANGES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     yield
@@ -45,6 +48,33 @@ def test_a_sentence_keeps_to_the_width_and_loses_nothing(text, width):
     assert "".join("".join(lines).split()) == "".join(text.split())
     # Words of Latin script stay whole.
     assert {"held-out", "training"} <= set(wrapped(LONG, width).split())
+
+
+ADDRESS = f"https://example.org/{'models/' * 12}chatglm3-6b/resolve/main/config.json"
+FOLDER = f"/home/user/{'training/' * 11}项目/医疗.jsonl"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("text", [ADDRESS, FOLDER])
+def test_what_is_longer_than_a_line_stays_whole(text, width):
+    assert len(text) > 115
+    assert wrapped(f"fetch: could not read {text}: not found", width) == (
+        f"fetch: could not read\n  {text}:\n  not found"
+    )
+    assert wrapped(f"数据：读不到（{text}），请检查。", width) == f"数据：读不到\n  （{text}），\n  请检查。"
+
+
+def test_a_command_stays_whole_where_it_fits_a_line():
+    command = "`dvc repro --force train`"
+    assert wrapped(f"train: to go on, type the command {command}: it goes on", 40) == (
+        f"train: to go on, type the command\n  {command}: it goes on"
+    )
+    assert wrapped(f"训练：要继续，请输入命令{command}，已完成的都会保留，不会丢失。", 40).split("\n") == [
+        "训练：要继续，请输入命令", f"  {command}，已完成的都", "  会保留，不会丢失。",
+    ]  # fmt: skip
+    assert wrapped(f"type `{'word ' * 10}end`, then one ` alone", 40).split("\n") == [
+        "type `word word word word word word word", "  word word word end`, then one ` alone",
+    ]  # fmt: skip
 
 
 def test_a_short_sentence_stays_as_it_is():
@@ -139,15 +169,22 @@ def test_a_panel_is_framed_on_a_terminal_and_text_elsewhere(capsys):
 
 def test_bars_of_dvc_wait_and_go_away(monkeypatch):
     from dvc.progress import Tqdm
+    from dvc_data.callbacks import Tqdm as DataTqdm
+    from dvc_data.hashfile._progress import QueryingProgress
 
     for name in ("__init__", "display", "BAR_FMT_DEFAULT", "BAR_FMT_DEFAULT_NESTED", "BAR_FMT_NOTOTAL"):
-        monkeypatch.setattr(Tqdm, name, getattr(Tqdm, name))
+        for bars in (Tqdm, DataTqdm):
+            monkeypatch.setattr(bars, name, getattr(bars, name))
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     restyle_bars()
     with Tqdm(total=3, desc="Collecting files", unit="file") as bar:
         bar.update(1)
-    assert screen.getvalue() == ""
+    # Of another class, it stood before each stage that was taken from the cache.
+    with QueryingProgress(phase="Checking", name=".dvc/cache/files/md5") as bar:
+        bar.update(1)
+        say("stage 3 of 10", file=screen)
+    assert on_screen(screen.getvalue()).strip() == "stage 3 of 10" and "Checking" not in screen.getvalue()
     with Tqdm(total=3, desc="Collecting files", unit="file") as bar:
         bar.start_t -= 10
         bar.last_print_t -= 10
@@ -201,8 +238,71 @@ def test_a_bug_and_a_kill_are_told_from_a_mistake(tmp_path, monkeypatch):
 def test_of_several_processes_the_first_says_why(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     failed("train", ValueError("rank 0 has no room"))
-    log.fail(ValueError("x"), "train: training stopped before its end", is_bug=False)
+    log.fail(ValueError("x"), "train: training stopped before its end", log.REASON)
     assert log.reason("train") == ("train: rank 0 has no room", False)
+
+
+def test_the_reason_is_the_stages_and_not_a_librarys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log.begin("train")
+    say("failed: to open a display", "fault: none")
+    with pytest.raises(SystemExit), exit_with_sentence("train"):
+        raise ValueError("first\nfailed: second\nrefused: third")
+    text = log.path_of("train").read_text(encoding="utf-8")
+    assert " failed: to open a display\n fault: none\n" in text and "\n failed: second\n" in text
+    assert log.reason("train") == ("train: first failed: second refused: third", False)
+
+
+def test_a_reason_of_an_earlier_run_is_not_shown(tmp_path, monkeypatch, capsys):
+    """One that ends before it can remove its log: it is killed, or an import fails."""
+    monkeypatch.chdir(tmp_path)
+    failed("train", ValueError("of old"))
+    before = log.states()
+    failed("train", ValueError("of new"))
+    failure.show("train", 1, before=before)
+    assert "of new" in capsys.readouterr().err
+    failure.show("train", -9, before=log.states())
+    said = capsys.readouterr().err
+    assert "no memory left" in said and "of new" not in said and "metrics/logs" not in said
+    assert log.states() == {}
+
+
+def test_a_stage_that_is_refused_logs_it_and_the_one_that_goes_on_has_its_own_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+    for name in ("choose_accelerator", "end_on_signals"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
+    monkeypatch.setattr(stage, "dvc_pid", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["fit.py"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    log.begin("fit")
+    say("of an earlier run")
+    log.fail(ValueError("x"), "fit: of old", log.REASON)
+    with exclusive_lock(Path("metrics/.fit.lock"), "it is run"), pytest.raises(SystemExit):
+        stage.run_stage(lambda _: None, "Fit.")
+    assert log.reason("fit").text.startswith(
+        "fit: the stage fit is run in this folder by another process now: process "
+    )
+    log.fail(ValueError("x"), "fit: no room", log.REASON)
+    assert log.reason("fit") == ("fit: no room", False)
+
+
+def test_the_panel_names_the_command_and_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed("train", ValueError("x"))
+    assert failure.again() == "make repro"
+    said = dict(failure.rows("train", 1, ["train", "-f"]))
+    assert (
+        said["next"][0] == "mend that, then run `tuneline repro train -f`: it runs again what is done, as --force asks"
+    )
+    assert said["log"][0].startswith("metrics/logs/train.log ")
+    monkeypatch.setenv(failure.RECIPE, "law")
+    monkeypatch.setenv(failure.CHANGES, "lora.r=4 train.epochs=2")
+    said = dict(failure.rows("train", 1))
+    assert "`make repro RECIPE=law SET='lora.r=4 train.epochs=2'`: it goes on from train" in said["next"][0]
+    assert said["log"][0].startswith("runs/law/metrics/logs/train.log ")
+    monkeypatch.setenv(failure.CHANGES, "'lora.target_modules=[q_proj]'")
+    assert failure.again() == "tuneline recipe law 'lora.target_modules=[q_proj]'"
 
 
 def test_stages_speak_through_one_place():

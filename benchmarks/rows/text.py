@@ -45,7 +45,10 @@ def ranked(count: int, seed: int) -> tuple[list[str], set[str]]:
             drawn = [rows[row] for row in part]
             others = partners(np.arange(len(part)), [row["query"] for row in drawn], [row["response"] for row in drawn])
             scores = odds_of([_record(row, options) for row in drawn], _constant_evidence(len(part)), others)
-            odds |= {f"{task}.jsonl:{row + 1}": float(value) for row, value in zip(part, scores, strict=True)}
+            odds |= {
+                f"{task}.jsonl:{row + 1}": value
+                for row, value in zip(part, np.nan_to_num(scores, nan=np.inf).tolist(), strict=True)
+            }
     return sorted(odds, key=lambda origin: (odds[origin], origin)), planted
 
 

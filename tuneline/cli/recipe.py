@@ -1,6 +1,7 @@
 """`tuneline recipe`: run a recipe, its values in place of those of params.yaml, beside the project."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
-from tuneline.cli.failure import RECIPE
+from tuneline.cli.failure import CHANGES, RECIPE
 from tuneline.cli.plots_page import SCRIPTS
 from tuneline.runtime.git import git
 from tuneline.runtime.params import PARAMS, read_yaml
@@ -38,7 +39,8 @@ def recipe(
     folder = prepare(name, changes or [])
     say(f"recipe: {name} runs in {folder}; look there for models/ and metrics/")
     os.chdir(folder)
-    process = subprocess.Popen([sys.executable, "-m", "tuneline", "repro"], env=os.environ | {RECIPE: name})
+    told = {RECIPE: name, CHANGES: shlex.join(changes or [])}
+    process = subprocess.Popen([sys.executable, "-m", "tuneline", "repro"], env=os.environ | told)
     # A terminal sends Ctrl-C to both; Python would kill the run before training has saved its step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = process.wait()

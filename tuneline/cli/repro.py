@@ -19,6 +19,7 @@ from tuneline.runtime.stage import numbered
 from tuneline.runtime.stopping import SIGNALS, STATUS
 from tuneline.runtime.storage.stage_map import MAP
 from tuneline.runtime.terminal.lines import is_terminal, say
+from tuneline.runtime.terminal.log import states
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 DELAY = 2.0
@@ -142,8 +143,15 @@ def without_colours() -> None:
 def restyle_bars() -> None:
     """Let DVC's progress bars look as ours, appear only where they last, and none where there is no terminal."""
     from dvc.progress import Tqdm
+    from dvc_data.callbacks import Tqdm as DataTqdm
 
-    begin, display = Tqdm.__init__, Tqdm.display
+    # The part of DVC that looks after the cache has a class of its own.
+    for bars in (Tqdm, DataTqdm):
+        _restyle(bars)
+
+
+def _restyle(bars: Any) -> None:
+    begin, display = bars.__init__, bars.display
 
     def begin_later(bar: Any, *arguments: Any, **options: Any) -> None:
         begin(bar, *arguments, **options | {"delay": DELAY} | ({} if is_terminal(sys.stderr) else {"disable": True}))
@@ -155,9 +163,9 @@ def restyle_bars() -> None:
         bar.last_print_t = time.time()
         return display(bar, *arguments, **options)
 
-    Tqdm.__init__, Tqdm.display = begin_later, display_later
-    Tqdm.BAR_FMT_DEFAULT = Tqdm.BAR_FMT_DEFAULT_NESTED = "{desc}{bar:0}  {n_fmt} of {total_fmt}, {remaining} left"
-    Tqdm.BAR_FMT_NOTOTAL = "{desc}{bar:0}  {n_fmt} {unit}, {elapsed}"
+    bars.__init__, bars.display = begin_later, display_later
+    bars.BAR_FMT_DEFAULT = bars.BAR_FMT_DEFAULT_NESTED = "{desc}{bar:0}  {n_fmt} of {total_fmt}, {remaining} left"
+    bars.BAR_FMT_NOTOTAL = "{desc}{bar:0}  {n_fmt} {unit}, {elapsed}"
 
 
 def hand_on_signals(log: StageLog) -> None:
@@ -206,7 +214,7 @@ def repro(ctx: typer.Context) -> None:
         raise ValueError(f"{MAP} was not found in {Path.cwd()}: run from the root of the project")
 
     started = time.monotonic()
-    log = StageLog()
+    log, logs = StageLog(), states()
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(log)
     if not is_terminal(sys.stdout):
@@ -219,7 +227,7 @@ def repro(ctx: typer.Context) -> None:
     if log.stopped:
         raise typer.Exit(log.status)
     for stage, exit_status in log.failed.items():
-        failure.show(stage, exit_status)
+        failure.show(stage, exit_status, ctx.args, logs)
     if status:
         raise typer.Exit(status)
     if {"export", "report"} <= {*log.ran, *log.reused}:

@@ -1,14 +1,13 @@
 """`tuneline summary`: what the pipeline's last run gave, whether it is better, what is wrong, and what to do next."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
 from tuneline.cli import panel
-from tuneline.cli.failure import RECIPE
+from tuneline.cli.failure import folder as run_folder
 from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
 from tuneline.formats.metrics import METRICS, current_names, known_metrics, main_metric
 from tuneline.formats.stored import read_object, read_rows
@@ -59,8 +58,7 @@ def show(run: Run | None = None) -> None:
         raise ValueError(f"{found} has no intervals: run `make repro`, which writes them")
     for side in ("base", "tuned", "delta"):
         metrics[side] = current_names(metrics[side])
-    warned, recipe = warnings(metrics), os.environ.get(RECIPE)
-    folder = f"runs/{recipe}/" if recipe else ""
+    warned, folder = warnings(metrics), run_folder()
     rows: list[panel.Row] = [
         ("result", result_lines(metrics, warned)),
         ("model", [merged_sentence()]),

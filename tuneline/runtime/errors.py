@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tuneline.runtime.locks import HeldError
 from tuneline.runtime.stopping import STATUS
 from tuneline.runtime.storage.failures import explain
 from tuneline.runtime.terminal import log
@@ -69,7 +70,8 @@ def exit_with_sentence(name: str) -> Iterator[None]:
         sys.exit(INTERRUPTED)
     except Exception as error:
         said = _expected(name, error)
-        log.fail(error, said or f"{name}: {type(error).__name__}: {sentence(error)}", is_bug=said is None)
+        mark = log.BUG if said is None else log.REFUSED if isinstance(error, HeldError) else log.REASON
+        log.fail(error, said or f"{name}: {type(error).__name__}: {sentence(error)}", mark)
         if os.environ.get("TUNELINE_TRACEBACK") or said is None:
             raise
         sys.exit(fitted(said, sys.stderr))

@@ -20,6 +20,10 @@ PREFIX = "tuneline-run-"
 LOCK = ".lock"
 
 
+class HeldError(ValueError):
+    """Another process has the lock."""
+
+
 def lock_of(target: Path) -> Path:
     """The lock file of an output, beside it."""
     return target.with_name(f".{target.name}.lock")
@@ -36,7 +40,7 @@ def exclusive_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[str
         holder = _holder(path)
         if not wait:
             pid = holder.split()[1] if holder.startswith("process ") else "its number"
-            raise ValueError(
+            raise HeldError(
                 f"{what} by another process now: {holder}; wait until it ends, or stop it (`kill {pid}`), and run again"
             )
         if not said:

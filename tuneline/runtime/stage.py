@@ -98,7 +98,8 @@ class Stage:
         for _ in range(READINGS):
             self.inputs.renew(growing)
             found = read()
-            if not any(self.inputs.changes()):
+            # What does not grow by itself stays changed, which is said at the end.
+            if not any(self.inputs.changes()) or any(self.inputs.changes(apart=growing)):
                 break
         return found
 
@@ -147,6 +148,8 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         # Under a shell a stage may outlive its terminal on purpose; under dvc it must not outlive dvc.
         exit_with_parent(dvc, lambda: end_process(signal.SIGTERM, "stopped, since dvc has ended"))
     quiet_deprecations()
+    # First, so that a stage that another one keeps from running says that in its log, too, and none of an earlier run is left.
+    log.begin(name)
     with exit_with_sentence(name):
         if name in stage_names():
             say(announcement(name), style="bold")
@@ -156,7 +159,6 @@ def run_stage(main: Callable[[Stage], None], description: str | None) -> None:
         exclusive_lock(METRICS / f".{name}.lock", f"the stage {name} is run in this folder") as killed,
         stage_devices(name),
     ):
-        log.begin(name)
         if killed:
             say(last_run_was_killed(name, killed))
         start = time.monotonic()

@@ -1,7 +1,8 @@
 """Results of a study's runs: scores by item, read from DVC once and kept beside the logs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from tuneline.study.crossed import Matrix
 from tuneline.study.experiments import own_metrics, read_rows, training_rows
 from tuneline.study.plan import Run, describe
 from tuneline.study.scores import item_scores
+
+LEAST_COMMON = 0.5
+"""Of the smallest run's held-out items, those that all runs must have: fewer would be what is left by chance."""
 
 
 class Result(NamedTuple):
@@ -45,7 +49,7 @@ class Table:
     """Results by configuration, share and seed."""
 
     def __init__(self, results: list[Result]) -> None:
-        """Raises ValueError when the runs have no held-out item in common."""
+        """Raises ValueError when the runs have too few held-out items in common."""
         self.results = {(one.run.configuration, one.run.share, one.run.seed): one for one in results}
         self.shares = sorted({one.run.share for one in results})
         self.configurations = sorted({one.run.configuration for one in results})
@@ -60,12 +64,8 @@ class Table:
         self.left_out = {name: self._why(name) for name in every if name not in self.metrics}
         """Metrics of the project that can't be compared, with the reason: `rows`, `runs` or `values`."""
         ours = {name: set.union(*(set(one[name]) for one in scores)) for name in shared if name not in own}
-        if apart := next((name for name in ours if ours[name] and not self.items[name]), None):
-            other = next(one for one in results if not one.scores[apart].keys() & scores[0][apart].keys())
-            raise ValueError(
-                f"{describe(other.run)} has other held-out items than {describe(results[0].run)}: expected the same ones, so "
-                "leave data.heldout, data.seed and the sources alone in a study"
-            )
+        for name in ours:
+            check_items(results, name)
         counts = [(len(every) - len(self.items[name]), len(every)) for name, every in ours.items()]
         self.apart = max(counts, default=(0, 0))
         """(held-out items that not every run has answered, of how many): they are in no figure."""
@@ -95,6 +95,34 @@ class Table:
     def rows(self, configuration: Any, share: float) -> int:
         """Training rows of a cell."""
         return next(one.rows for (c, s, _), one in self.results.items() if (c, s) == (configuration, share))
+
+
+def check_items(results: Sequence[Result], metric: str) -> None:
+    """Raises ValueError when all runs together have less than LEAST_COMMON of the smallest set of held-out items in common."""
+    items = [one.scores[metric].keys() for one in results]
+    if all(one == items[0] for one in items):
+        return
+    common, smallest = len(frozenset.intersection(*map(frozenset, items))), min(map(len, items))
+    if common and common >= LEAST_COMMON * smallest:
+        return
+    pairs = combinations(range(len(results)), 2)
+    shares = {pair: _share(items[pair[0]], items[pair[1]]) for pair in pairs}
+    first, second = min(shares, key=lambda pair: shares[pair])
+    if shares[first, second] < LEAST_COMMON:
+        found = f"{describe(results[second].run)} has other held-out items than {describe(results[first].run)}"
+        counted = f"{len(items[first] & items[second])} of {len(items[first])} and {len(items[second])} are the same"
+    else:
+        found = f"the {len(results)} runs have too few held-out items that all of them have"
+        counted = f"{common} of {smallest}"
+    raise ValueError(
+        f"{found} ({counted}): expected the same ones, at least {LEAST_COMMON:.0%} of the smaller set, so "
+        "leave data.heldout, data.seed and the sources alone in a study"
+    )
+
+
+def _share(ours: Set[str], theirs: Set[str]) -> float:
+    """Of the smaller set, what is in both; 0 where one is empty."""
+    return len(ours & theirs) / min(len(ours), len(theirs)) if ours and theirs else 0.0
 
 
 def same_own(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

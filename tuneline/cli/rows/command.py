@@ -64,6 +64,10 @@ def show(shown: "Sequence[dict[str, Any]]", lines: "Sequence[dict[str, Any]]") -
     console = Console(highlight=False, markup=False)
     counts = {kind: sum(kind in line["reasons"] for line in lines) for kind in KINDS}
     console.print(f"{len(lines)} rows: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    if unknown := sum(line["odds"] is None for line in lines):
+        console.print(
+            f"{unknown} of them have no odds (a source of fewer than 20 comparable rows, or a rare label): no mismatch"
+        )
     table = Table(box=None, pad_edge=False)
     for title in ("origin", "id", "reasons", "question", "answer"):
         table.add_column(title, no_wrap=True, overflow="ellipsis")

@@ -33,23 +33,27 @@ class Evidence(NamedTuple):
 
 
 def odds_of(records: Sequence[Record], evidence: Evidence, partners: NDArray[np.int64]) -> Floats:
-    """ln of the odds that each row's answer is its question's, of rows of one source, [n].
+    """ln of the odds that each row's answer is its question's, of rows of one source, [n]; nan where that is not known:
+    of a source too small to learn from, and of a label too rare.
 
     partners: for each row the position of another, whose answer it is compared with; its own where there is none.
     """
-    columns = [evidence.information, evidence.tokens]
+    columns, known = [evidence.information, evidence.tokens], np.ones(len(records), dtype=bool)
     task = records[0]["task"]
     questions, answers = [last_question(record) for record in records], [said(record) for record in records]
     prompt, answer = evidence.prompt.astype(np.float64), evidence.answer.astype(np.float64)
     if task in LABEL_TASKS:
         judge = label_features if task == "label" else label_set_features
         text = characters(sublinear_tf=True).fit_transform([normalise(question) or " " for question in questions])
-        columns += [judge(answers, features, partners) for features in (text, standard(prompt))]
+        judged = [judge(answers, features, partners) for features in (text, standard(prompt))]
+        known = np.any([column[:, 0] != 0 for column in judged], axis=0)
+        columns += judged
     else:
         for similarity in similarities(questions, answers, prompt, answer):
             for scores in (above_others(similarity), above_others(similarity.T).T):
                 columns.append(_of_pairs(scores, partners))
-    return own_odds(np.stack(columns, 2), partners != np.arange(len(partners)))
+    odds = own_odds(np.stack(columns, 2), partners != np.arange(len(partners)))
+    return np.where(known, odds, np.nan)
 
 
 def _of_pairs(scores: Floats, partners: NDArray[np.int64]) -> Floats:

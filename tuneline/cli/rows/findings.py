@@ -33,7 +33,7 @@ class Measured(NamedTuple):
     information: Floats
     """Nats that the question tells the base of its answer: how much likelier the answer is with it."""
     odds: Floats
-    """ln of the odds that the answer is its question's and not another row's (tuneline.cli.rows.odds)."""
+    """ln of the odds that the answer is its question's and not another row's (tuneline.cli.rows.odds); nan where not known."""
     prompt: NDArray[np.float32]
     """Mean hidden states of the base over the prompt, [rows, H]."""
     answer: NDArray[np.float32]
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
     """What is said of one row."""
 
     rank: int
-    """From 1: the row whose answer belongs to its question least."""
+    """From 1: the row whose answer belongs to its question least; those of which that is not known come last."""
     reasons: list[str]
     """Of KINDS."""
     conflicts_with: list[int]
@@ -53,14 +53,15 @@ class Finding(NamedTuple):
 
 
 def findings(records: Sequence[Record], measured: Measured, share: float) -> list[Finding]:
-    """One a row; the first `share` of the ranking are a mismatch."""
+    """One a row; the first `share` of the ranking are a mismatch, but for rows without odds."""
     groups = by_source(records)
     labels = doubtful_labels(records, measured.prompt)
-    order = sorted(range(len(records)), key=lambda row: (measured.odds[row], records[row]["id"]))
+    odds = np.nan_to_num(measured.odds, nan=np.inf)
+    order = sorted(range(len(records)), key=lambda row: (odds[row], records[row]["id"]))
     ranks = {row: rank for rank, row in enumerate(order, start=1)}
     conflicts = find_conflicts(records)
     flagged = {
-        "mismatch": set(order[: round(share * len(records))]),
+        "mismatch": {row for row in order[: round(share * len(records))] if odds[row] < np.inf},
         "label": {row for row, issue in labels.items() if issue.doubtful},
         "conflict": set(conflicts),
         "unlikely": beyond_fence(measured.tuned_nll, groups),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tuneline.cli.rows.findings import Finding, Measured
 from tuneline.formats.records import Record, answer, calls_of, last_question, to_line
 
@@ -24,7 +26,7 @@ def as_lines(records: Sequence[Record], measured: Measured, found: Sequence[Find
             "base_nll_per_token": _rounded(measured.base_nll[row]),
             "tuned_nll_per_token": _rounded(measured.tuned_nll[row]),
             "information": _rounded(measured.information[row]),
-            "odds": _rounded(measured.odds[row]),
+            "odds": None if np.isnan(measured.odds[row]) else _rounded(measured.odds[row]),
         }
         if finding.conflicts_with:
             line["conflicts_with"] = [records[other]["id"] for other in finding.conflicts_with]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 FOLDS = 5
 FEWEST = 20
-"""Rows of a source that something can be learnt from."""
+"""Comparable rows of a source that something can be learnt from."""
 
 
 def own_odds(signs: NDArray[np.float64], comparable: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """ln of the odds, [rows], by a logistic regression that has not seen the row; 0 in sources too small to learn from.
+    """ln of the odds, [rows], by a logistic regression that has not seen the row; nan in sources too small to learn from.
 
     signs: [rows, 2, signs], of each question with its own answer, and with another's. comparable: rows whose other answer is
     another indeed.
@@ -24,7 +24,8 @@ def own_odds(signs: NDArray[np.float64], comparable: NDArray[np.bool_]) -> NDArr
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    found = np.zeros(len(signs))
+    # Not 0, which others of the ranking are mostly above: that nothing is known is no doubt.
+    found = np.full(len(signs), np.nan)
     if comparable.sum() < FEWEST:
         return found
     fold = np.arange(len(signs)) % FOLDS

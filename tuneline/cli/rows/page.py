@@ -34,8 +34,9 @@ SCORES = {
     "odds": Entry(
         Text("odds", "对数几率"),
         Text(
-            "Log-odds that the answer belongs to its question. Below 0, it looks like the answer of another row.",
-            "回答属于这个问题的对数几率；小于 0 表示它更像其他问题的回答。",
+            "Log-odds that the answer belongs to its question. Below 0, it looks like the answer of another row. Sources with fewer "
+            "than 20 comparable rows and rare labels have none.",
+            "回答属于这个问题的对数几率；小于 0 表示它更像其他问题的回答。可比数据不足 20 条的来源和罕见标签没有此值。",
         ),
     ),
     "label_quality": Entry(
@@ -52,8 +53,8 @@ def kinds(share: float) -> dict[str, Entry]:
             Text("Answer of another question?", "别的问题的回答？"),
             Text(
                 f"The {share:.0%} of all rows whose answers are least likely to belong to their questions (odds): swapped, "
-                "shifted by a line, pasted twice.",
-                f"对数几率最低的 {share:.0%}，即回答很可能是别的问题的：回答互换、错行或重复粘贴。",
+                "shifted by a line, pasted twice. Rows without odds are never among them.",
+                f"对数几率最低的 {share:.0%}，即回答很可能是别的问题的：回答互换、错行或重复粘贴；没有对数几率的不计入。",
             ),
         ),
         Entry(

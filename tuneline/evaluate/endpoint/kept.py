@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,7 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        if path.is_file() and time.time() - path.stat().st_mtime > LONGEST:
-            path.unlink()
-        self.values = dict(_read(path)) if path.is_file() else {}
+        self.values = dict(_read(path))
         self.before = len(self.values)
         """How many were there."""
 
@@ -53,14 +52,21 @@ def kept_answers(about: Any) -> Kept:
     """Those of an earlier run that asked the same; `about` is all that decides answers beside the requests, as JSON."""
     folder = private_folder("answers")
     for path in folder.glob("*.jsonl"):
-        if time.time() - path.stat().st_mtime > LONGEST:
-            path.unlink(missing_ok=True)
+        # Another run may have removed it since.
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LONGEST:
+                path.unlink()
     return Kept(folder / f"{digest([FORMAT, about])}.jsonl")
 
 
 def _read(path: Path) -> list[tuple[str, Any]]:
     found = []
-    for line in path.read_bytes().splitlines():
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        # None was written; or another run, which counts a week as this one does, has just removed it.
+        return []
+    for line in lines:
         try:
             key, value = json.loads(line)
         except ValueError:

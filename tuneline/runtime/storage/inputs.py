@@ -71,11 +71,13 @@ class Inputs:
         """{file: quick hash} as they were when the stage began; None for one that has none."""
         return {file.as_posix(): state.hash for file, state in self._states.items()}
 
-    def changes(self) -> Iterator[str]:
-        """Files that are not as they were, a few words each."""
+    def changes(self, apart: Path | None = None) -> Iterator[str]:
+        """Files that are not as they were, a few words each; none of the input `apart`."""
         now = {file for path in self.paths for file in files_of(path).values()}
         sums = cache(folder_sha256)
         for file in sorted(now | self._states.keys()):
+            if apart is not None and file.is_relative_to(apart):
+                continue
             if file not in now:
                 yield f"{file} is not there any more"
             elif file not in self._states:

@@ -1,8 +1,10 @@
 """Lines for a person: in a terminal's width, beside a progress bar; in a file, a pipe or CI plain, one a sentence."""
 
 import os
+import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any, TextIO
 
 from tuneline.runtime.terminal import log
@@ -11,6 +13,13 @@ NARROWEST = 20
 """Columns below which a terminal has told nonsense."""
 INDENT = "  "
 """Of what did not fit on a sentence's first line."""
+OPENING, CLOSING = "（「『《【“‘", "，。；：、！？）」』》】”’…"
+WIDE = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+"""Chinese characters and their punctuation, between which a line may end."""
+PATH = rf"(?a:[\w.~:-]{{1,200}}/)[^\s`{OPENING}{CLOSING}]*"
+PIECE = re.compile(rf"\s+|[{OPENING}]*(?:(?:`[^`\n]+`|{PATH}|[^\s{WIDE}])+|[{WIDE}])[{CLOSING}]*\s*")
+"""What no line ends within: a word, a path, a command in backquotes, or a Chinese character, each with its punctuation."""
+WORD = re.compile(r"\S+\s*|\s+")
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -63,15 +72,25 @@ def fitted(text: str, stream: TextIO) -> str:
 
 
 def wrapped(sentence: str, width: int) -> str:
-    """The sentence in lines of at most `width` cells, of which a Chinese character takes two; broken between words."""
+    """The sentence in lines of at most `width` cells, of which a Chinese character takes two; broken between words.
+
+    What one copies stays whole: a command in backquotes that fits a line, and a path or address that fits none, whose line the
+    terminal itself breaks.
+    """
     from rich.cells import cell_len
-    from rich.console import Console
-    from rich.text import Text
 
     if cell_len(sentence) <= width:
         return sentence
-    lines = Text(sentence).wrap(Console(width=width), width - len(INDENT))
-    return f"\n{INDENT}".join(line.plain.rstrip() for line in lines)
+    lines, room = [""], width
+    pieces = PIECE.findall(sentence)
+    long = {piece for piece in pieces if cell_len(piece.rstrip()) > width - len(INDENT)}
+    for piece in chain.from_iterable(WORD.findall(piece) if piece in long else [piece] for piece in pieces):
+        if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > room:
+            lines[-1] = lines[-1].rstrip()
+            lines.append("")
+            room = width - len(INDENT)
+        lines[-1] += piece
+    return f"\n{INDENT}".join(line for line in (line.rstrip() for line in lines) if line)
 
 
 def _styled(text: str, stream: TextIO, style: str) -> None:
