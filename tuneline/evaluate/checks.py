@@ -126,9 +126,10 @@ def _forgetting(change: dict[str, Any]) -> Check:
     before, after = (number("nll_per_token", change[side]["value"]) for side in ("base", "tuned"))
     by = signed("nll_per_token", delta["value"])
     figures = Text(
-        f"On general prompts that have nothing to do with the training set, the NLL of written answers went from "
-        f"{before} to {after} ({by} nats per token).",
-        f"在与训练集无关的通用题上，参考答案的 NLL 由 {before} 变为 {after}（每词元 {by} 奈特）。",
+        f"On general prompts that have nothing to do with the training set, the NLL of written answers (how "
+        f"surprised the model is by them; lower is better) went from {before} to {after} ({by} nats per token).",
+        f"在与训练集无关的通用题上，参考答案的 NLL（模型对它的意外程度，越低越好）"
+        f"由 {before} 变为 {after}（每词元 {by} 奈特）。",
     )
     clause, opening = {
         "ok": (Text("", ""), Text("Little was forgotten.", "遗忘很少。")),
