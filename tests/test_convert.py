@@ -483,6 +483,14 @@ def test_what_a_folder_loses_is_said(workspace, capsys):
     assert "visits holds files that can't be read, or not to their end (1): data/processed/rejects.jsonl says why" in said
 
 
+def test_a_label_that_is_a_missing_value_is_counted(workspace, capsys):
+    rows = "question,answer\n" + "".join(f"第{number}号病人咳嗽,{'NULL' if number < 3 else '无'}\n" for number in range(20))
+    write(Path("data/raw/visits.csv"), rows)
+    workspace(data={"sources": [{"path": "visits.csv", "task": "label"}], "heldout": 2})
+    run_main(stages.convert)
+    assert "visits holds answers with faults: without content (3×) of 20 items" in capsys.readouterr().out
+
+
 def test_a_failing_stage_leaves_nothing_behind(workspace):
     write(Path("data/raw/medical.csv"), "question,answer\na,b\n")
     workspace(data={"sources": [{"path": "medical.csv"}], "heldout": 5})
