@@ -467,7 +467,9 @@ def test_a_folder_of_tables_with_columns_of_their_own_says_how_to_name_them(work
     for year in (2025, 2026):
         write(Path(f"data/raw/visits/{year}.csv"), "主诉,科室\n咳嗽三天,呼吸科\n")
     workspace(data={"sources": [{"path": "visits/"}]})
-    with pytest.raises(ValueError, match=r"2 files skipped, such as visits/2025.csv\); .*`columns: \{question: 主诉, answer"):
+    with pytest.raises(
+        ValueError, match=r"2 files skipped, such as visits/2025.csv\); .*`columns: \{question: 主诉, answer"
+    ):
         run_main(stages.convert)
 
 
@@ -480,11 +482,15 @@ def test_what_a_folder_loses_is_said(workspace, capsys):
     run_main(stages.convert)
     said = capsys.readouterr().out
     assert "visits holds files that no reader knows: 1 are skipped, such as visits/b.csv" in said
-    assert "visits holds files that can't be read, or not to their end (1): data/processed/rejects.jsonl says why" in said
+    assert (
+        "visits holds files that can't be read, or not to their end (1): data/processed/rejects.jsonl says why" in said
+    )
 
 
 def test_a_label_that_is_a_missing_value_is_counted(workspace, capsys):
-    rows = "question,answer\n" + "".join(f"第{number}号病人咳嗽,{'NULL' if number < 3 else '无'}\n" for number in range(20))
+    rows = "question,answer\n" + "".join(
+        f"第{number}号病人咳嗽,{'NULL' if number < 3 else '无'}\n" for number in range(20)
+    )
     write(Path("data/raw/visits.csv"), rows)
     workspace(data={"sources": [{"path": "visits.csv", "task": "label"}], "heldout": 2})
     run_main(stages.convert)
