@@ -175,7 +175,7 @@ def test_base_says_what_it_left_out_and_keeps_it(workspace, tmp_path, capsys):
     run_main(stages.base)
     said = capsys.readouterr().out
     assert "base: of the checkpoint the part of text alone, without mtp, visual" in said
-    assert "base: in training rows are padded, since its layers are not all attention (linear_attention)" in said
+    assert "base: training pads rows, since its layers are not all attention (linear_attention)" in said
     config = json.loads(Path("models/base/config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("qwen3_5_text", ["Qwen3_5ForCausalLM"])
     came, aside = load_file(source / "model.safetensors"), load_file("models/base/original/model.safetensors")

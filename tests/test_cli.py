@@ -151,7 +151,10 @@ MISTAKES = [
         "compare: --markdown and --json are both given, expected one of them",
     ),
     (["recipe", "nothing"], "recipe: RECIPE is 'nothing', expected one of "),
-    (["release"], "release: models/merged can't be handed out: "),
+    (
+        ["release"],
+        "release: models/merged can't be handed out: models/merged is no folder: run `dvc repro`, or `dvc pull`\n",
+    ),
     (["serve", "--host", "0.0.0.0"], "serve: --host is 0.0.0.0, which others can reach, and TUNELINE_KEY is unset: "),
     (
         ["demo", "--host", "0.0.0.0"],

@@ -463,6 +463,40 @@ def test_a_folder_of_notes_alone_holds_no_row(workspace):
         run_main(stages.convert)
 
 
+def test_a_folder_of_tables_with_columns_of_their_own_says_how_to_name_them(workspace):
+    for year in (2025, 2026):
+        write(Path(f"data/raw/visits/{year}.csv"), "主诉,科室\n咳嗽三天,呼吸科\n")
+    workspace(data={"sources": [{"path": "visits/"}]})
+    with pytest.raises(
+        ValueError, match=r"2 files skipped, such as visits/2025.csv\); .*`columns: \{question: 主诉, answer"
+    ):
+        run_main(stages.convert)
+
+
+def test_what_a_folder_loses_is_said(workspace, capsys):
+    rows = "question,answer\n" + "".join(f"咳嗽第{number}天怎么办,多喝水\n" for number in range(20))
+    write(Path("data/raw/visits/a.csv"), rows)
+    write(Path("data/raw/visits/b.csv"), "主诉,科室\n咳嗽三天,呼吸科\n")
+    write(Path("data/raw/visits/c.csv"), 2 * rows.encode("gb18030") + rows.encode())
+    workspace(data={"sources": [{"path": "visits/"}], "heldout": 2, "leak_policy": "keep"})
+    run_main(stages.convert)
+    said = capsys.readouterr().out
+    assert "visits holds files that no reader knows: 1 are skipped, such as visits/b.csv" in said
+    assert (
+        "visits holds files that can't be read, or not to their end (1): data/processed/rejects.jsonl says why" in said
+    )
+
+
+def test_a_label_that_is_a_missing_value_is_counted(workspace, capsys):
+    rows = "question,answer\n" + "".join(
+        f"第{number}号病人咳嗽,{'NULL' if number < 3 else '无'}\n" for number in range(20)
+    )
+    write(Path("data/raw/visits.csv"), rows)
+    workspace(data={"sources": [{"path": "visits.csv", "task": "label"}], "heldout": 2})
+    run_main(stages.convert)
+    assert "visits holds answers with faults: without content (3×) of 20 items" in capsys.readouterr().out
+
+
 def test_a_failing_stage_leaves_nothing_behind(workspace):
     write(Path("data/raw/medical.csv"), "question,answer\na,b\n")
     workspace(data={"sources": [{"path": "medical.csv"}], "heldout": 5})

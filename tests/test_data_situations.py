@@ -63,7 +63,7 @@ def cp1252(convert_case: Callable[..., Converted]) -> None:
     assert set(result.source["encodings"].values()) == {"windows-1252"}
     assert result.counts["total"]["encodings"] == "windows-1252"
     assert "I can’t sleep and I’m anxious, what should I do?" in result.texts
-    assert "windows-1252 (1 files)" in result.said()
+    assert "windows-1252 (1 of its files)" in result.said()
 
 
 def utf16(convert_case: Callable[..., Converted]) -> None:

@@ -75,6 +75,16 @@ def test_transformers_shows_its_progress_as_ours(monkeypatch, capsys):
     ]
 
 
+def test_transformers_shows_a_gguf_file_as_ours(monkeypatch, capsys):
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(reading, "tqdm", reading.tqdm)
+    progress.restyle_gguf_bar()
+    assert list(reading.tqdm([1], desc="Converting and de-quantizing GGUF tensors...")) == [1]
+    assert capsys.readouterr().err.startswith("reading the GGUF file: 1 of 1 tensors")
+
+
 def test_stages_are_numbered_as_in_the_map(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     assert stage_names()[:3] == ["code", "fetch", "base"]

@@ -30,9 +30,9 @@ class Architecture(NamedTuple):
     experts: bool = False
 
     def sentence(self) -> str:
-        rows = "packed" if self.padded is None else f"padded, since {self.padded}"
+        rows = "packs rows" if self.padded is None else f"pads rows, since {self.padded}"
         experts = " (experts included, routers not)" if self.experts else ""
-        return f"in training rows are {rows}; all linear layers are {', '.join(self.targets)}{experts}"
+        return f"training {rows}; all linear layers are {', '.join(self.targets)}{experts}"
 
 
 def examine(config: Any) -> Architecture:

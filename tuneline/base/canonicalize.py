@@ -31,7 +31,7 @@ from tuneline.models.template_prompt import TemplatePrompter
 from tuneline.models.template_render import TemplateRenderer
 from tuneline.models.untrusted.native_config import native_config
 from tuneline.models.untrusted.tokenizers import try_tokenizer
-from tuneline.runtime.progress import restyle_library_bars
+from tuneline.runtime.progress import restyle_gguf_bar, restyle_library_bars
 
 DOES_NOT_LOAD = "does not load with transformers' own classes"
 SAMPLE = [("system", "{system}"), *[("user", "{question}"), ("assistant", "{answer}")] * 2]
@@ -97,6 +97,7 @@ def canonicalize(source: Path, gguf: str | None, params: Base, folder: Path) -> 
     if gguf:
         options["gguf_file"] = gguf
         _read_gguf_once()
+        restyle_gguf_bar()
         # Dequantised in float32, then cast once.
         weights = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
     else:

@@ -92,7 +92,8 @@ def release(folder: Path, convert: Callable[[Path, str], None] | None, *, dirty:
     if folder.exists():
         raise ValueError(f"{folder} is there already, expected a folder to be made: name another with --to")
     if found := problems(MERGED):
-        raise ValueError(f"{MERGED} can't be handed out: {'; '.join(found)}; run `dvc repro`")
+        mending = "; run `dvc repro`" if MERGED.is_dir() else ""
+        raise ValueError(f"{MERGED} can't be handed out: {'; '.join(found)}{mending}")
     facts = origin(dirty=dirty)
     with atomic_output(folder) as unfinished:
         shutil.copytree(MERGED, unfinished)

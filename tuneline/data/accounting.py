@@ -62,6 +62,8 @@ class SourceCounts:
     """Ids that data.exclude leaves out, with the number of their items."""
     skipped: list[str] = field(default_factory=list)
     """Files that no reader claims."""
+    why_skipped: str = ""
+    """What is said of the first of them."""
     seen: str = ""
     """What the first item holds in which no question or no answer was found."""
 
@@ -87,7 +89,8 @@ def check_rejects(params: Data, counts: list[SourceCounts]) -> None:
         where = f"data.{named.get(id(source), 'sources')}"
         if not row.items:
             skipped = f" ({len(row.skipped)} files skipped, such as {row.skipped[0]})" if row.skipped else ""
-            raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}")
+            why = f"; {row.why_skipped}" if row.why_skipped else ""
+            raise ValueError(f"{where}: {source.path!r} holds no row, expected questions and answers{skipped}{why}")
         if refusal := refused(source, row.reasons, row.unused):
             raise ValueError(f"{where}: {source.path!r} {refusal}")
         marked, left_out = row.reasons[MARKED_BAD], row.reasons[EXCLUDED] + row.reasons[MARKED_BAD]
@@ -119,7 +122,7 @@ def account(params: Data, counts: list[SourceCounts]) -> dict[str, Any]:
         row: dict[str, Any] = {
             name: dict(value) if isinstance(value, dict) else value for name, value in vars(source_counts).items()
         }
-        del row["seen"]
+        del row["seen"], row["why_skipped"]
         if params.arrivals.grows:
             # The file is sorted by name, which is not the order of arrival.
             row["arrival"] = arrival

@@ -8,6 +8,8 @@ _NO_CONTENT = re.compile(
     re.IGNORECASE,
 )
 """The whole of an answer: punctuation alone, or a word that stands for a missing value."""
+_NO_LABEL = re.compile(r"[\W_]*(?:null|nil|#n/a)[\W_]*", re.IGNORECASE)
+"""The whole of a label that a program wrote for a missing value; unlike an answer, a label may well be "无" or "None"."""
 SHORT = 40
 """Characters from which on an answer has content."""
 SENTENCE = 12
@@ -30,8 +32,10 @@ _INFORMAL = re.compile(
 _LIST = re.compile(r"^\s*(?:[-*•·#>|]|\d+[.、)）]|[（(]\d+|[a-zA-Z][.)])")
 
 
-def fault_of(answer: str) -> str | None:
-    """without_content, cut_off or no_full_stop; None for an answer without fault."""
+def fault_of(answer: str, task: str) -> str | None:
+    """without_content, cut_off or no_full_stop; None for an answer without fault, and for tasks but qa and label."""
+    if task != "qa":
+        return "without_content" if task == "label" and _NO_LABEL.fullmatch(answer) else None
     if lacks_content(answer):
         return "without_content"
     text = answer.rstrip()

@@ -136,6 +136,7 @@ def _file(
             raise
         if isinstance(error, UnknownFormatError):
             counts.skipped.append(printable(name))
+            counts.why_skipped = counts.why_skipped or str(error)
         else:
             yield RawFile(name, "damaged"), iter([_unreadable(error)])
         return

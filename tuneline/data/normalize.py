@@ -151,7 +151,7 @@ def _count(conversation: Conversation, result: BatchResult) -> None:
         result.noticed[found] += 1
     if template := find_markup(conversation.messages):
         result.markup[template] += 1
-    if conversation.task == "qa" and (fault := fault_of(conversation.messages[-1]["content"])):
+    if fault := fault_of(conversation.messages[-1]["content"], conversation.task):
         result.answers[fault] += 1
 
 

@@ -17,7 +17,11 @@ def _reading(name: str, row: dict[str, Any]) -> Iterator[str]:
     """What of the files is read, and what is not."""
     other = Counter(encoding for encoding in row["encodings"].values() if not encoding.startswith("utf-8"))
     if other:
-        yield f"{name} is read as {_counted(other, 'files')}; encoding of the source overrides it"
+        yield f"{name} is read as {_counted(other, 'of its files')}; encoding of the source overrides it"
+    if row["skipped"]:
+        yield f"{name} holds files that no reader knows: {len(row['skipped'])} are skipped, such as {row['skipped'][0]}"
+    if torn := row["reasons"].get("unreadable_file"):
+        yield f"{name} holds files that can't be read, or not to their end ({torn}): data/processed/rejects.jsonl says why"
     if row["placeholders"]:
         yield f"{name} holds placeholders that data.placeholders does not fill: {_counted(row['placeholders'])}"
     if row["unused"]:

@@ -140,3 +140,10 @@ def restyle_library_bars() -> None:
     from transformers.utils import logging
 
     logging.set_tqdm_hook(lambda _, items, options: _LibraryBar(*items, **options))
+
+
+def restyle_gguf_bar() -> None:
+    """Let transformers show through ProgressBar how it reads a GGUF file, for which it asks tqdm past its own hook."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    vars(modeling_gguf_pytorch_utils)["tqdm"] = _LibraryBar

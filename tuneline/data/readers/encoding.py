@@ -95,9 +95,11 @@ def detect_encoding(path: Path) -> str:
         return "utf-8"
     certain = [line for line in utf8 if is_utf8_text(line)]
     if len(certain) * 20 > len(lines):
+        other = next(line for line in lines if not is_utf8(line))
         raise ValueError(
-            f"{path} mixes encodings: {len(certain)} of {len(lines)} lines that are not ASCII are UTF-8, the others are "
-            "not, expected one encoding; convert the file, for example with iconv"
+            f"{path} mixes encodings: {len(certain)} of {len(lines)} lines that are not ASCII are UTF-8 (the first is line "
+            f"{_number(path, certain[0])}), others are not (the first is line {_number(path, other)}), expected one "
+            "encoding; put the parts as files into a folder, or convert each, for example with iconv, before they are joined"
         )
     return _choose(path, lines)
 
@@ -225,6 +227,12 @@ def _is_utf8(path: Path) -> bool:
         except UnicodeDecodeError:
             return False
     return True
+
+
+def _number(path: Path, start: bytes) -> int:
+    """Number of the first line that starts so, from 1."""
+    with path.open("rb") as file:
+        return next(number for number, line in enumerate(file, 1) if line.startswith(start))
 
 
 def _foreign_lines(file: BinaryIO) -> Iterator[bytes]:
