@@ -34,8 +34,8 @@ SCORES = {
     "odds": Entry(
         Text("odds", "对数几率"),
         Text(
-            "Log-odds that the answer belongs to its question. Below 0, it looks like the answer of another row. Sources with fewer "
-            "than 20 comparable rows and rare labels have none.",
+            "Log-odds that the answer belongs to its question. Below 0, it looks like the answer of another row. Sources with "
+            "fewer than 20 comparable rows and rare labels have none.",
             "回答属于这个问题的对数几率；小于 0 表示它更像其他问题的回答。可比数据不足 20 条的来源和罕见标签没有此值。",
         ),
     ),
