@@ -160,7 +160,7 @@ def test_a_page_of_constrained_answers_says_what_they_could_hold(learned, page):
     told = report(metrics | {"generation": how}, learned, facts())
     english, chinese = text_of(told, "en"), text_of(told, "zh")
     assert "spans of the question and these classes." in english and "儿科、内科." in english
-    assert "be said so: 3 items." in english and "3 条。" in chinese and "受限解码" in chinese
+    assert "be written this way: 3." in english and "3 条。" in chinese and "受限解码" in chinese
     none = report(metrics | {"generation": how | {"unreachable_references": 0}}, learned, facts())
     assert "be said so" not in none
 
