@@ -160,6 +160,23 @@ def test_a_line_that_is_no_row_is_named(project, name, line):
         found_in(project, "# A model")
 
 
+def test_rows_of_another_form_are_searched(project):
+    rows = [
+        {"messages": None},
+        {"messages": ["x"]},
+        {"messages": [{"content": "备份里还留着一行谁也没有删掉的病历，写的是去年冬天的事"}]},
+    ]
+    write(project / "data/processed/older.jsonl", *rows)
+    found = found_in(project, "备份里还留着一行谁也没有删掉的病历，写的是去年冬天的事")
+    assert found == ["README.md holds text of row 3 of data/processed/older.jsonl"]
+
+
+def test_classes_that_are_none_are_named(project):
+    (project / "data/processed/classes.json").write_text("[]")
+    with pytest.raises(ValueError, match="classes.json holds list, expected an object"):
+        found_in(project, "# A model")
+
+
 @pytest.mark.parametrize(
     "key",
     [

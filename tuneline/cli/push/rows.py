@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from tuneline.cli.push.written import as_read, one_line, strings
+from tuneline.formats.json_object import json_object
 from tuneline.formats.records import read_records
 from tuneline.formats.stored import read_rows
 from tuneline.models.loading import BASE
@@ -19,8 +20,8 @@ ROWS = ("data/processed/train.jsonl", "data/processed/heldout.jsonl")
 CARD = Path(__file__).parents[2] / "export/model_card.md.jinja"
 OURS = "base_general.jsonl"
 """Answers to questions that come with the project."""
-PARTS = ("question", "heldout", "prediction")
-"""Keys of a row's texts in files of other rows than records."""
+PARTS = ("question", "heldout", "prediction", "messages", "references")
+"""Keys of a row's texts in files of other rows than records, of whatever form."""
 LENGTH, SHORTEST = 24, 12
 """Characters without white space: of a stretch that tells a row apart, and of a whole text that does."""
 STEP = LENGTH - SHORTEST + 1
@@ -50,7 +51,7 @@ def held_rows(texts: Mapping[str, str], project: Path) -> Iterator[str]:
 def public_texts(project: Path) -> list[str]:
     """What a row may have in common with a release: templates, names of classes, our card, and what the base says."""
     classes = project / PROCESSED / "classes.json"
-    found = [*strings(orjson.loads(classes.read_bytes()))] if classes.is_file() else []
+    found = [*strings(json_object(classes))] if classes.is_file() else []
     if (project / "params.yaml").is_file():
         found += strings(read_params(project / "params.yaml").get("data"))
     base = [
@@ -73,8 +74,8 @@ class Stretches:
     def rows_of(self, path: Path) -> dict[str, int]:
         """Stretches that a file's rows have, too, each with the number of the first such row."""
         found: dict[str, int] = {}
-        for number, row in enumerate(_rows(path), start=1):
-            for text in map(one_line, _said(row)):
+        for number, texts in enumerate(_texts(path), start=1):
+            for text in map(one_line, texts):
                 for hit in self._of(text):
                     found.setdefault(hit, number)
         return found
@@ -105,10 +106,11 @@ def _records(project: Path) -> Iterator[Any]:
     return chain.from_iterable(read_records(project / name) for name in ROWS if (project / name).is_file())
 
 
-def _rows(path: Path) -> Iterator[Any]:
+def _texts(path: Path) -> Iterator[Iterator[str]]:
+    """The texts of each row of a file."""
     if any(path.match(name) for name in ROWS):
-        return read_records(path)
-    return read_rows(path, {}, "predict_base" if path.name == "base_answers.jsonl" else "convert")
+        return map(_said, read_records(path))
+    return map(_parts, read_rows(path, {}, "predict_base" if path.name == "base_answers.jsonl" else "convert"))
 
 
 def _prompts(row: Any) -> list[str]:
@@ -116,16 +118,18 @@ def _prompts(row: Any) -> list[str]:
 
 
 def _said(row: Any) -> Iterator[str]:
-    """The texts of a row, but for system prompts and labels."""
-    labelled = row.get("task") in LABELS
-    for message in row.get("messages", ()):
+    """The texts of a record, but for system prompts and labels."""
+    labelled = row["task"] in LABELS
+    for message in row["messages"]:
         if message["role"] != "system" and not (labelled and message["role"] == "assistant"):
             yield message["content"]
-        yield from strings(
-            [message.get("reasoning"), [call.get("arguments") for call in message.get("tool_calls", ())]]
-        )
+        calls = [call.get("arguments") for call in message.get("tool_calls") or () if isinstance(call, dict)]
+        yield from strings([message.get("reasoning"), calls])
     if not labelled:
         yield from row.get("references", ())
+
+
+def _parts(row: Any) -> Iterator[str]:
     yield from strings([row.get(name) for name in PARTS])
     yield from _raw(row.get("raw"))
 
