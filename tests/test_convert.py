@@ -17,7 +17,7 @@ from tests.helpers.raw_rows import ARRAY, DIALOGUES, MEDQUAD, PAIR
 from tests.helpers.reading import lines, write
 from tests.helpers.stages import run_main
 from tuneline.data.accounting import SourceCounts
-from tuneline.data.convert import summary_lines
+from tuneline.data.convert import few_rows_line, summary_lines
 
 PARTS = ("train", "heldout", "rejects", "removed")
 TERMS = ("train", "heldout", "duplicates", "leaks", "rejected")
@@ -325,6 +325,22 @@ def test_the_summary_names_placeholders_that_are_left():
         "convert: b marks 1 items as bad, which are not learnt",
         "convert: b has 4 dialogues with answers that are marked as not to be learnt: they are masked",
     ]
+
+
+def test_a_small_file_of_which_most_is_held_out_is_told():
+    def told(**row):
+        return few_rows_line({"a": vars(SourceCounts()) | row})
+
+    assert told(train=10, heldout=50) == (
+        "convert: 50 held-out items leave 10 rows to train on: "
+        "add rows, or lower data.heldout in params.yaml, to a tenth of the items, say"
+    )
+    assert told(train=50, heldout=50) is None
+    assert told(train=10, heldout=50, beyond_share=40) is None
+    assert (
+        few_rows_line({"a": vars(SourceCounts()) | {"train": 9}, "test": vars(SourceCounts()) | {"heldout": 50}})
+        is None
+    )
 
 
 def test_a_killed_worker_is_one_sentence(workspace, monkeypatch):

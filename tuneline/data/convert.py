@@ -82,12 +82,25 @@ def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
         f"convert: {total['train']} training and {total['heldout']} held-out items of {total['items']}; "
         f"{total['duplicates']} duplicates, {total['leaks']} leaks, {total['rejected']} rejects ({rejects})"
     ]
-    lines += filter(None, [slices_line(counts["sources"])])
+    lines += filter(None, [few_rows_line(counts["sources"]), slices_line(counts["sources"])])
     for name, row in counts["sources"].items():
         lines += remarks(name, row)
     if unknown := counts["unknown_excluded"]:
         lines.append(f"convert: {len(unknown)} ids of data.exclude are of no record, such as {', '.join(unknown[:3])}")
     return lines
+
+
+def few_rows_line(sources: dict[str, dict[str, Any]]) -> str | None:
+    """Line that says that the held-out items, drawn from the sources, leave fewer rows to train on; None if they don't."""
+    drawn_from = [row for row in sources.values() if row["train"] and row["weight"]]
+    train = sum(row["train"] + row["beyond_share"] for row in drawn_from)
+    heldout = sum(row["heldout"] for row in drawn_from)
+    if train >= heldout:
+        return None
+    return (
+        f"convert: {heldout} held-out items leave {train} rows to train on: "
+        "add rows, or lower data.heldout in params.yaml, to a tenth of the items, say"
+    )
 
 
 def read_sources(
