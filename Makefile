@@ -63,7 +63,7 @@ endif
 # What begins with a folder, and the last four words, are columns of hashes of dependencies.
 SORTED = $(if $(SORT),--sort-by '$(SORT)' --sort-order $(or $(ORDER),desc))
 exp: $(READY) ## experiments side by side: results, and the parameters that differ (SORT=rouge_l: best first; ORDER=asc)
-	@dvc exp show --only-changed --drop 'Created|eos_rate|repetition|.*/|(evaluation|reviews|stages|tuneline)$$' $(SORTED)
+	@dvc exp show --only-changed --drop 'Created|eos_rate|repetition|data\.sources|.*/|(evaluation|reviews|stages|tuneline)$$' $(SORTED)
 
 # A test file stays on one worker, since its tests share what they train; the long ones begin first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
