@@ -53,7 +53,9 @@ def experiment(folder: Path, name: str, value: float, **params: str) -> None:
     change(folder, value, **params)
     # The list of sources is wider than a screen.
     path = folder / "params.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("path: general.csv", f"path: {name}.csv"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("path: general.csv", f"path: {name}.csv"), encoding="utf-8"
+    )
     dvc(folder, "repro", "--quiet")
     dvc(folder, "exp", "save", "--quiet", "--name", name)
     git(folder, "checkout", "-q", ".")
