@@ -45,7 +45,9 @@ def test_two_changed_parameters_fit_with_the_figures_of_two_tasks(tmp_path):
     change(tmp_path, -12.345678, r="4", alpha="8")
     # The list of sources is wider than a screen.
     params = tmp_path / "params.yaml"
-    params.write_text(params.read_text(encoding="utf-8").replace("path: general.csv", "path: visits.csv"), encoding="utf-8")
+    params.write_text(
+        params.read_text(encoding="utf-8").replace("path: general.csv", "path: visits.csv"), encoding="utf-8"
+    )
     dvc(tmp_path, "repro", "--quiet")
     dvc(tmp_path, "exp", "save", "--quiet", "--name", "rank-four")
     git(tmp_path, "checkout", "-q", ".")
