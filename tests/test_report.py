@@ -61,6 +61,8 @@ def test_the_report_leads_with_the_verdict_and_the_tasks_own_metric(page):
     assert "各项任务均更好。" in chinese
     assert "gemma3_text" not in page
     assert "Naming the most frequent label every time would reach 12 %." in english
+    assert english.index("tells nothing of whether an answer is right") < english.index("Best, median and worst answer")
+    assert "不判断回答是否正确、安全" in chinese
     table = english[english.index("Metrics") :]
     assert table.index("Accuracy") < table.index("Ends by itself") < table.index("BLEU-4")
 
