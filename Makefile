@@ -28,7 +28,7 @@ INSTALL := $(BIN)/uv pip install --quiet
 # A file with hashes needs one for each package. torch's wheels differ by machine, and the index has no wheel of four others, so
 # that one built for a folder of wheels has a hash of its own: hence two files and --no-deps.
 $(LIBRARIES): requirements.lock requirements-unhashed.lock
-	@echo "setup: Python and the libraries of requirements.lock in $(VENV), once (a few minutes)"
+	@echo "setup: Python and the libraries of requirements.lock in $(VENV), once: 2.4 GB to download (5 with CUDA), then a few minutes without a line"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet uv
 	@$(LIKE_PIP); \
