@@ -29,6 +29,7 @@ SKIPPED = {
     "installs a library": 1,
     "needs a Docker daemon": 1,
     "needs a GPU": 2,
+    "needs the internet": 1,
     "runs the tests": 2,
     "takes half an hour": 2,
 }

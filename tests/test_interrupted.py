@@ -20,6 +20,7 @@ from tests.helpers.paths import ROOT
 from tuneline.runtime.code import code_hash, to_text
 
 SENTENCE = "fit: stopped; run again, it goes on from the stage fit\n"
+CODE = ("stages/__init__.py", "stages/fit.py")
 MOMENTS = ["import", "swallow", "long_call", "program", "workers", "children", "temporary"]
 """What goes on when the signal comes: an import that swallows exceptions, code that does, one call of a library, …"""
 
@@ -40,7 +41,7 @@ def begin(tmp_path, monkeypatch):
 
     def start(at: str, **options) -> subprocess.Popen:
         Path("stages/fit.py").write_text(STAGE.format(at=at), encoding="utf-8")
-        Path("code/fit.txt").write_text(to_text({"stages/fit.py": code_hash(Path("stages/fit.py"))}))
+        Path("code/fit.txt").write_text(to_text({name: code_hash(Path(name)) for name in CODE}))
         Path("ready").unlink(missing_ok=True)
         started.append(
             subprocess.Popen(
@@ -159,7 +160,7 @@ def test_a_stage_whose_dvc_is_killed_leaves_nothing(begin, tmp_path):
     shell = ["sh", "-c", f"{sys.executable} -m stages.fit; true"]
     program = f"import os, subprocess; subprocess.run({shell}, env=os.environ | {{'DVC_STAGE': 'fit'}})"
     Path("stages/fit.py").write_text(STAGE.format(at="workers"), encoding="utf-8")
-    Path("code/fit.txt").write_text(to_text({"stages/fit.py": code_hash(Path("stages/fit.py"))}))
+    Path("code/fit.txt").write_text(to_text({name: code_hash(Path(name)) for name in CODE}))
     with Path("log").open("w") as log:
         dvc = subprocess.Popen(
             [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)},
