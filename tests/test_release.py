@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,19 +10,13 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.helpers.commands import dvc, git, git_init
+from tests.helpers.llama_cpp import make_llama_cpp
 from tests.helpers.model_hub import TOKEN, Hub, serving
 from tuneline.cli.app import app
 from tuneline.export import verify
-from tuneline.export.gguf.converter import PACKAGE
 from tuneline.runtime.hashing import write_sums
 
 pytestmark = pytest.mark.story
-CONVERTER = """
-import sys
-from pathlib import Path
-folder, target = Path(sys.argv[1]), Path(sys.argv[sys.argv.index("--outfile") + 1])
-sys.exit("unknown model") if (folder / "config.json").read_text().count("unknown") else target.write_bytes(b"GGUF")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +123,8 @@ def test_gguf_is_llama_cpps(committed, tmp_path):
     refused = release("--gguf", "--llama-cpp", str(tmp_path / "none"))
     assert "has no convert_hf_to_gguf.py: expected a checkout of llama.cpp" in refused.stderr
     checkout = tmp_path / "llama.cpp"
-    (checkout / "gguf-py").mkdir(parents=True)
-    (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
-    (checkout / "gguf-py/gguf.py").write_text(
-        "class SpecialVocab:\n    def add_to_gguf(self, writer, quiet=True): ...\n"
-    )
-    kinds = (f"class {kind}:\n    from_pretrained = None\n" for kind in ("AutoConfig", "AutoModel", "AutoTokenizer"))
-    (checkout / "gguf-py/transformers.py").write_text("".join(kinds))
     scratch = tmp_path / "scratch"
-    python_of = scratch / f"llama-cpp/{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}/bin"
-    python_of.mkdir(parents=True)
-    (python_of / "python").symlink_to(sys.executable)
+    make_llama_cpp(checkout, scratch)
     result = release("--gguf", "--to", "out", LLAMA_CPP=str(checkout), TUNELINE_SCRATCH=str(scratch))
     assert result.returncode == 0, result.stderr
     assert (committed / "out/out.gguf").read_bytes() == b"GGUF"

@@ -5,7 +5,6 @@ Each function makes the first and gives the second: text of the page to the text
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,19 +12,15 @@ from pathlib import Path
 from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
 from tests.helpers.commands import git
 from tests.helpers.fake_server import Asked, Said, completion, fake_server, models
+from tests.helpers.llama_cpp import make_llama_cpp
 from tests.helpers.model_hub import TOKEN, Hub
 from tests.helpers.model_hub import serving as serving_hub
 from tests.helpers.paths import ROOT
 from tests.helpers.recipe_rows import RECIPES
 from tests.helpers.shell_session import Terminal
 from tests.helpers.tiny_models import base_section
-from tuneline.export.gguf.converter import PACKAGE
 
 WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-CONVERTER = """import sys
-from pathlib import Path
-Path(sys.argv[sys.argv.index("--outfile") + 1]).write_bytes(b"GGUF")
-"""
 DOCKER = """#!/usr/bin/env python
 import os, sys
 _, does, *words = sys.argv
@@ -117,19 +112,8 @@ def recipes(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
 
 def release(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     commit(terminal)
-    checkout = terminal.home / "llama.cpp"
-    (checkout / "gguf-py").mkdir(parents=True)
-    (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
-    (checkout / "gguf-py/gguf.py").write_text(
-        "class SpecialVocab:\n    def add_to_gguf(self, writer, quiet=True): ...\n"
-    )
-    kinds = (f"class {kind}:\n    from_pretrained = None\n" for kind in ("AutoConfig", "AutoModel", "AutoTokenizer"))
-    (checkout / "gguf-py/transformers.py").write_text("".join(kinds))
-    name = f"llama-cpp/{PACKAGE.partition('==')[2]}-python{sys.version_info.minor}/bin"
-    own = Path(terminal.environment["TUNELINE_SCRATCH"]) / name
-    own.mkdir(parents=True)
-    (own / "python").symlink_to(sys.executable)
-    terminal.environment["LLAMA_CPP"] = str(checkout)
+    make_llama_cpp(terminal.home / "llama.cpp", Path(terminal.environment["TUNELINE_SCRATCH"]))
+    terminal.environment["LLAMA_CPP"] = str(terminal.home / "llama.cpp")
     address = stack.enter_context(serving_hub(Hub()))
     online = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": address, "HF_TOKEN": TOKEN}
     terminal.environment |= online
