@@ -38,7 +38,9 @@ def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def experiments_command(*variables: str) -> list[str]:
     """What `make exp`, with variables such as SORT=rouge_l, gives to DVC."""
-    planned = subprocess.run(["make", "-n", "exp", *variables], cwd=ROOT, capture_output=True, text=True, check=True)
+    # Where the tests themselves run under make, it would tell of folders, too.
+    make = ["make", "--no-print-directory", "-n", "exp", *variables]
+    planned = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
     _, *words = shlex.split(planned.stdout.splitlines()[-1])
     return words
 
