@@ -82,12 +82,13 @@ def docker(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
 
 def evaluation(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     commit(terminal)
-    terminal.environment["EDITOR"] = "sed -i s/max_steps:.6/max_steps:.4/"
+    # Bash splits it at blanks, so that sed has its own word for one.
+    terminal.environment["EDITOR"] = r"sed -i s/max_steps:.6/max_steps:\x204/"
     return {}
 
 
 def experiments(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
-    git(terminal.home, "init", "-q", "--bare", "others.git")
+    git(terminal.home, "init", "-q", "--bare", "-b", "main", "others.git")
     git(terminal.project, "remote", "add", "origin", str(terminal.home / "others.git"))
     git(terminal.project, "push", "-q", "-u", "origin", "main")
     # Twelve runs of a study are test_study_story's.
