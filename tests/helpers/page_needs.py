@@ -88,6 +88,7 @@ def evaluation(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
 
 
 def experiments(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
+    commit(terminal)
     git(terminal.home, "init", "-q", "--bare", "-b", "main", "others.git")
     git(terminal.project, "remote", "add", "origin", str(terminal.home / "others.git"))
     git(terminal.project, "push", "-q", "-u", "origin", "main")
