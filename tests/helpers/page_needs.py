@@ -97,7 +97,7 @@ def experiments(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
         "/mnt/shared/store": str(terminal.home / "store"),
         "lora.r=4,8,16,32": "lora.r=2,6",
         "dvc queue start": QUEUE,
-        "dvc push && git push": f"dvc push && git push && git clone -q {terminal.home / 'others.git'} ../other"
+        "dvc push -a && git push": f"dvc push -a && git push && git clone -q {terminal.home / 'others.git'} ../other"
         " && cd ../other && git pull && dvc pull && tuneline verify models/merged",
         "tuneline study": "tuneline study --dry-run",
     }
