@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tuneline.cli.push.privacy import without_keys
@@ -51,6 +52,15 @@ def explained(error: Exception, place: Place) -> Exception:
     if any(_is_of_xet(one) for one in chain):
         return ConnectionError(f"{place.name} broke off ({said}): run it again, with HF_HUB_DISABLE_XET=1 for a mirror")
     return error
+
+
+@contextmanager
+def explaining(place: Place) -> Iterator[None]:
+    """Requests whose errors are raised as `explained` has them."""
+    try:
+        yield
+    except Exception as error:
+        raise explained(error, place) from error
 
 
 def _of_status(status: int, said: str, place: Place) -> Exception:

@@ -1,11 +1,11 @@
 """The Hugging Face Hub, or a mirror of it (HF_ENDPOINT), as what a release is pushed to: huggingface_hub's own client."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tuneline.cli.push.contents import ReleaseFile
-from tuneline.cli.push.failures import Place, explained
+from tuneline.cli.push.failures import Place, explaining
 from tuneline.cli.push.remote import Repository, Stored
 
 MESSAGE = "Release"
@@ -67,14 +67,9 @@ class HuggingFace:
         addition.upload_info.sha256 = bytes.fromhex(file.sha256)
         return addition
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self) -> AbstractContextManager[None]:
         login = f"`hf auth login` or HF_TOKEN with a write token ({self.api.endpoint}/settings/tokens)"
-        place = Place(self.place, self.repo, login, "HF_ENDPOINT")
-        try:
-            yield
-        except Exception as error:
-            raise explained(error, place) from error
+        return explaining(Place(self.place, self.repo, login, "HF_ENDPOINT"))
 
 
 def _stored(file: Any) -> Stored:

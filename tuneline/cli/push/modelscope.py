@@ -1,13 +1,13 @@
 """ModelScope as what a release is pushed to: the HTTP client of modelscope-hub, which an extra of ours installs."""
 
 import base64
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
 from tuneline.cli.push.contents import ReleaseFile
-from tuneline.cli.push.failures import Place, explained
+from tuneline.cli.push.failures import Place, explaining
 from tuneline.cli.push.remote import Repository, Stored, retried
 
 INLINE = 1 << 20
@@ -82,14 +82,9 @@ class ModelScope:
         with self._explained():
             return request(*arguments)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self) -> AbstractContextManager[None]:
         login = "`modelscope login` or MODELSCOPE_API_TOKEN with one of your account's"
-        place = Place(self.place, self.repo, login, "MODELSCOPE_ENDPOINT")
-        try:
-            yield
-        except Exception as error:
-            raise explained(error, place) from error
+        return explaining(Place(self.place, self.repo, login, "MODELSCOPE_ENDPOINT"))
 
 
 def _is_inline(file: ReleaseFile) -> bool:
