@@ -1,6 +1,5 @@
 """Progress: plain lines where there is no terminal, one style of bar where there is one, numbers of stages."""
 
-import io
 import sys
 
 import pytest
@@ -8,16 +7,12 @@ import pytest
 import tuneline.train.trainer.progress as curve_module
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
+from tests.helpers.terminal import Terminal, allow_colours
 from tuneline.runtime import progress
 from tuneline.runtime.progress import ProgressBar, clock, track
 from tuneline.runtime.stage import announcement, numbered
 from tuneline.runtime.storage.stage_map import stage_names
 from tuneline.train.trainer.progress import Progress, curve_rows
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize(
@@ -43,6 +38,7 @@ def test_a_log_gets_a_line_every_so_often_and_no_bar(monkeypatch, capsys):
 
 def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
     screen = Terminal()
+    allow_colours(monkeypatch)
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(progress, "DELAY", 0)
     assert list(track("abcd", "convert: writing", 4, "items")) == list("abcd")

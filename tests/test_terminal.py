@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from tests.helpers.commands import python
 from tests.helpers.paths import ROOT
-from tests.helpers.terminal import on_screen, shown
+from tests.helpers.terminal import Terminal, allow_colours, on_screen, shown
 from tuneline.cli import failure, panel
 from tuneline.cli.repro import restyle_bars
 from tuneline.runtime import stage
@@ -24,16 +24,11 @@ LONG = "convert: 80 training and 6 held-out items of 86; 0 duplicates, 0 leaks (
 CHINESE = "convert: 医疗问答 holds answers with faults: 回答中途截断的有十二条，重复的有三条，共八十六条数据"
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture(autouse=True)
 def usual(monkeypatch):
-    for name in ("CI", "NO_COLOR", log.FILE, failure.RECIPE, failure.CHANGES):
+    allow_colours(monkeypatch)
+    for name in (log.FILE, failure.RECIPE, failure.CHANGES):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
     yield
     log.end()
 

@@ -1,6 +1,7 @@
-"""A command in a pseudo-terminal of so many columns, and what is left on its screen."""
+"""A stream that is a terminal; a command in a pseudo-terminal of so many columns, and what is left on its screen."""
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -21,6 +22,18 @@ UNSEEN = re.compile(r"\x1b\[([0-9;]*m|\?[0-9;]+[hl])")
 """Colours, and modes such as a hidden cursor."""
 LIMIT = 600
 """Seconds for a command; a busy machine is slow."""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def allow_colours(monkeypatch) -> None:
+    """Where tests run may forbid terminals their bars and colours, as CI does."""
+    for name in ("CI", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
 
 
 class Shown(NamedTuple):
