@@ -8,6 +8,7 @@ from functools import cache
 
 from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
+from tuneline.data.notices.personal_data import personal_data
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 from tuneline.formats.json_values import is_broken
 
@@ -92,11 +93,12 @@ def _clean_text(
 
 def notices(conversation: Conversation) -> list[str]:
     """Names of what is learnt as it stands, and should be looked at."""
+    found = dict.fromkeys(name for message in conversation.messages for name in personal_data(message["content"]))
     if len(conversation.messages) > len(("question", "answer")) and not all(
         message.get("learn", True) for message in conversation.messages
     ):
-        return [MASKED]
-    return []
+        return [MASKED, *found]
+    return [*found]
 
 
 def _fill_placeholders(text: str, values: dict[str, str], unfilled: Counter[str]) -> str:

@@ -21,8 +21,8 @@ from tuneline.data.leaks.contamination import HeldoutIndex, Leak
 from tuneline.data.leaks.limit import check_leak_rates
 from tuneline.data.leaks.search import build_index, find_leaks
 from tuneline.data.normalize import read_to_spool
+from tuneline.data.notices.shared_answers import count_same_answers
 from tuneline.data.remarks import remarks
-from tuneline.data.shared_answers import count_same_answers
 from tuneline.data.spool import KEYS, Spool, record_of
 from tuneline.data.workers import Workers, workers
 from tuneline.formats.records import to_line

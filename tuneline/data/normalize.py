@@ -9,7 +9,6 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneline.data.answer_faults import fault_of
 from tuneline.data.cleaning import clean, notices
 from tuneline.data.config import Data, Source
 from tuneline.data.detection import has_history
@@ -29,6 +28,7 @@ from tuneline.data.fields.names import (
 from tuneline.data.fields.seen import seen as seen_fields
 from tuneline.data.fields.values import has_content, is_nan, value_at
 from tuneline.data.limits.raw_files import reason_of
+from tuneline.data.notices.answer_faults import fault_of
 from tuneline.data.pair_fields import find_field_names
 from tuneline.data.plain_pairs import to_plain_pair
 from tuneline.data.preference import good_side

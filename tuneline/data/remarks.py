@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from tuneline.data.cleaning import MASKED
+from tuneline.data.notices.personal_data import PERSONAL
 from tuneline.data.turns.conversation import MARKED_BAD
 
 
 def remarks(name: str, row: dict[str, Any]) -> list[str]:
     """Lines on a source; `row` is its part of metrics/convert_details.json."""
-    return [f"convert: {line}" for line in (*_reading(name, row), *_answers(name, row), *_dialogues(name, row))]
+    return [
+        f"convert: {line}"
+        for line in (*_reading(name, row), *_personal(name, row), *_answers(name, row), *_dialogues(name, row))
+    ]
 
 
 def _reading(name: str, row: dict[str, Any]) -> Iterator[str]:
@@ -35,6 +39,15 @@ def _reading(name: str, row: dict[str, Any]) -> Iterator[str]:
         yield f"{row['beyond_limit']} rows of {name} are left out by its limit"
     if row["beyond_share"]:
         yield f"{row['beyond_share']} rows of {name} are left out by data.train_share"
+
+
+def _personal(name: str, row: dict[str, Any]) -> Iterator[str]:
+    found = {kind.replace("_", " "): row["noticed"][kind] for kind in PERSONAL if kind in row["noticed"]}
+    if found:
+        yield (
+            f"{name} holds personal data, which a model may repeat: {_counted(found, 'items')}; "
+            "names of people are not searched for"
+        )
 
 
 def _answers(name: str, row: dict[str, Any]) -> Iterator[str]:

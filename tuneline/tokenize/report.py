@@ -48,6 +48,13 @@ NOTICED = {
         "dialogues with answers that are marked as not to be learnt: in the prompt, and masked",
         "对话含有标记为不学习的回答：留在提示词中，不计入损失",
     ),
+    "mobile_numbers": Text("items with a mobile number, which a model may repeat", "含手机号的条目，模型可能会说出来"),
+    "identity_numbers": Text(
+        "items with an identity number, which a model may repeat", "含身份证号的条目，模型可能会说出来"
+    ),
+    "email_addresses": Text(
+        "items with an e-mail address, which a model may repeat", "含电子邮箱的条目，模型可能会说出来"
+    ),
 }
 """What convert notices, in words."""
 FEWEST_BINS, BINS = 8, 32
