@@ -10,7 +10,7 @@ import tuneline.models.head_loss.gradient_filter
 from tests.helpers.families import FAMILIES, raw_checkpoint
 from tests.helpers.methods import method
 from tuneline.models.chunked_loss import summed_loss
-from tuneline.models.head_loss.gradient_filter import GradientFilter
+from tuneline.models.head_loss.gradient_filter import GradientFilter, sample
 from tuneline.models.loading import load_model
 from tuneline.train.run import prepare_model
 
@@ -60,17 +60,45 @@ def test_the_loss_is_the_same_and_the_gradient_near(dtype, cap):
     assert "gradient_error_max" not in plain.report()["loss_filter"]
 
 
-def test_what_is_left_out_comes_back_as_its_mean(monkeypatch):
-    """Without it the error is several times as large, where much is left out."""
+def test_each_word_counts_as_often_as_it_should():
+    """Over the places where a sample may begin, to what their number leaves open; those above the spacing always once."""
+    generator, starts, spacing = torch.Generator().manual_seed(2), 400, 2.0**-6
+    mass = torch.rand(500, generator=generator).pow(4) / 20
+    counted, sizes = torch.zeros(len(mass), dtype=torch.float64), []
+    for number in range(starts):
+        words, scales = sample(mass, spacing, (number + 0.5) / starts)
+        counted[words] += scales.double() / starts
+        sizes.append(len(words))
+        assert torch.equal(scales > 1, mass[words] < spacing)
+    often = mass >= spacing
+    assert torch.allclose(counted[often], torch.ones(1, dtype=torch.float64))
+    chance = (mass / spacing).double()
+    assert bool(((counted - 1).abs()[~often] <= 1.01 / starts / chance[~often]).all())
+    assert max(sizes) - min(sizes) <= 1
+    assert 0 < int(often.sum()) < min(sizes) < 250
+
+
+def test_samples_err_in_no_direction(monkeypatch):
+    """The mean of many gradients is nearer than each: without the weights of rare words it would be as far."""
     module = tuneline.models.head_loss.gradient_filter
-    monkeypatch.setitem(module.LEFT_OUT, torch.bfloat16, 2.0**-5)
+    monkeypatch.setitem(module.SPACING, torch.bfloat16, 2.0**-4)
     given, cap = case(torch.bfloat16), 150.0
     exact = found(*given, cap)[1]
-    with_mean = distance(found(*given, cap, GradientFilter(vocabulary=0))[1], exact)
-    monkeypatch.setattr(module, "mean_embedding", lambda weight, words, masses: torch.zeros(weight.shape[1]))
-    chosen = GradientFilter(vocabulary=0)
-    assert distance(found(*given, cap, chosen)[1], exact) > 2 * with_mean
-    assert chosen.report()["loss_filter"]["exact_chunks"] == 0
+
+    def distances() -> tuple[float, float]:
+        made = []
+        for number in range(32):
+            monkeypatch.setattr(module, "STARTS", 1000.0 + 7.3 * number)
+            made.append(found(*given, cap, GradientFilter(vocabulary=0))[1])
+        each = sum(distance(one, exact) for one in made) / len(made)
+        return each, distance(torch.stack(made).mean(0), exact)
+
+    each, mean = distances()
+    assert mean < each / 2
+    real = module.sample
+    monkeypatch.setattr(module, "sample", lambda *given: (real(*given)[0], torch.ones(len(real(*given)[0]))))
+    each, mean = distances()
+    assert mean > each / 2
 
 
 @pytest.mark.parametrize(
@@ -99,8 +127,7 @@ def test_a_head_that_trains_gets_all_words():
     assert all(torch.equal(ours, exact) for ours, exact in zip(*pairs, strict=True))
 
 
-@pytest.mark.parametrize("cap", [None, 5.0])
-@pytest.mark.parametrize("sharp", [0.0, 0.3])
+@pytest.mark.parametrize(("sharp", "cap"), [(0.0, None), (0.0, 5.0), (0.3, None)])
 def test_where_all_words_are_likely_it_is_exact(sharp, cap):
     given = case(torch.bfloat16, sharp)
     chosen = GradientFilter(vocabulary=0)

@@ -1,7 +1,9 @@
-"""Gradient filter of the LM head's loss: words that are improbable all over a chunk count by their mean embedding.
+"""Gradient filter of the LM head's loss: of the words that are improbable all over a chunk a sample stands for all of them.
 
-The idea of Cut Your Losses (Wijmans et al. 2024, arXiv:2411.09009), by word instead of by block: of a large vocabulary a chunk
-of text gives nearly all probability to a few per cent, which lie scattered. The loss itself is exact.
+Of a large vocabulary a chunk of text gives nearly all probability to a few per cent of the words, which lie scattered. Cut Your
+Losses (Wijmans et al. 2024, arXiv:2411.09009) leaves out the others; but without a gradient they drift, always the same way.
+So each is kept with a chance in proportion to its probability and then weighed by one over that chance (systematic sampling,
+Madow 1949, doi:10.1214/aoms/1177729988): the gradient is right in its mean, for each word. The loss itself is exact.
 """
 
 from dataclasses import dataclass
@@ -12,13 +14,11 @@ import torch
 from tuneline.models import chunked_loss
 from tuneline.models.chunked_loss import FULL
 
-LEFT_OUT = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
-"""Probability per position that is left to the mean at most: what the dtype rounds of a number. Sixteen times as much took the
-default run elsewhere (benchmarks/LOG.md)."""
-THRESHOLDS = [2.0**-power for power in (12, 14, 16, 18, 20)]
-"""Of a word's probability, summed over a chunk's positions: the first that leaves out little enough."""
-NEAR = 1 / 4
-"""Of the threshold: words from there to it are what the mean embedding of the words left out is taken from."""
+SPACING = {torch.bfloat16: 2.0**-11, torch.float16: 2.0**-14}
+"""Probability, summed over a chunk's positions, for which one word is kept: all words with more, and of the others one for so
+much of it."""
+STARTS = 1000.0
+"""The fraction of so many times the chunk's loss says where its sample begins: elsewhere each time, the same after a resume."""
 
 
 @dataclass
@@ -40,15 +40,13 @@ class GradientFilter:
     """Shares of the words, summed over the chunks that were filtered."""
     error: float | None = None
     """The largest found, once one was measured."""
-    left_out: float = 0.0
     measures: bool = False
     """Whether the next chunk's gradient is computed both ways."""
 
     def begin(self, weight: torch.Tensor) -> bool:
         """Whether a loss over this head [V, H], in the dtype of its product, is filtered; asked once a loss."""
-        fits = weight.device.type in self.kinds and weight.dtype in LEFT_OUT and len(weight) >= self.vocabulary
+        fits = weight.device.type in self.kinds and weight.dtype in SPACING and len(weight) >= self.vocabulary
         if fits:
-            self.left_out = LEFT_OUT[weight.dtype]
             self.measures = self.measures or self.losses % self.every == 0
             self.losses += 1
         return fits
@@ -63,20 +61,14 @@ class GradientFilter:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(-log p(target) in nats [c], gradient of the states [c, H]), float32; see `chunked_loss.exact_nll_and_gradient`."""
         self.chunks += 1
-        nll, shift, mass, total = probability_by_word(logits, targets, cap)
-        threshold = first_threshold(mass, float(total.sum()) * (1 - self.left_out))
-        near = (mass > threshold * NEAR).nonzero()[:, 0]
-        masses = mass[near]
-        kept = masses > threshold
-        if len(near) > self.largest_share * len(weight):
+        nll, shift, mass = probability_by_word(logits, targets, cap)
+        words, scales = sample(mass, SPACING[weight.dtype], float(nll.double().sum()) * STARTS % 1)
+        if len(words) > self.largest_share * len(weight):
             # As many words matter as in a model that has not learnt yet.
             self.exact_chunks += 1
             return chunked_loss.exact_nll_and_gradient(logits, weight, targets, targeted, cap)[:2]
-        self.kept += int(kept.sum()) / len(weight)
-        expected, dropped = _expected(logits, weight, near[kept], shift, total, cap)
-        if not bool(kept.all()):
-            expected += dropped[:, None] * mean_embedding(weight, near[~kept], masses[~kept])
-        gradient = expected.sub_(targeted)
+        self.kept += len(words) / len(weight)
+        gradient = _expected(logits, weight, words, scales, shift, cap).sub_(targeted)
         if self.measures:
             self.measures = False
             exact = chunked_loss.exact_nll_and_gradient(logits, weight, targets, targeted, cap)[1]
@@ -88,7 +80,7 @@ class GradientFilter:
         filtered = self.chunks - self.exact_chunks
         if not self.chunks:
             return {}
-        figures = {"left_out": self.left_out, "chunks": self.chunks, "exact_chunks": self.exact_chunks}
+        figures: dict[str, Any] = {"chunks": self.chunks, "exact_chunks": self.exact_chunks}
         if filtered:
             figures |= {"kept_share_mean": float(f"{self.kept / filtered:.3g}")}
         if self.error is not None:
@@ -96,64 +88,58 @@ class GradientFilter:
         return {"loss_filter": figures}
 
 
-def first_threshold(mass: torch.Tensor, wanted: float) -> float:
-    """The highest threshold above which words [V] have a mass of `wanted` together, or 0 for all words."""
-    for threshold in THRESHOLDS:
-        if float((mass * (mass > threshold)).sum()) >= wanted:
-            return threshold
-    return 0.0
+def sample(mass: torch.Tensor, spacing: float, start: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(words [n], what each is multiplied by [n]) of the words' mass [V]: those above the spacing, and a systematic sample.
+
+    start: a share of the spacing, 0 to 1, at which the first point lies.
+    """
+    frequent = mass > spacing
+    points = (mass.masked_fill(frequent, 0.0).cumsum(0, dtype=torch.float64) / spacing + start).floor()
+    chosen = torch.diff(points, prepend=points.new_zeros(1)) > 0
+    words = (frequent | chosen).nonzero()[:, 0]
+    return words, (spacing / mass[words]).clamp_min_(1.0)
 
 
 def probability_by_word(
     logits: torch.Tensor, targets: torch.Tensor, cap: float | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(-log p(target) in nats [c], logs of the sums of exponentials [c], words' mass [V], positions' mass [c]).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(-log p(target) in nats [c], logs of the sums of exponentials [c], words' mass [V]), float32.
 
     A word's mass at a position is its probability, times its slope under a soft cap. Logits [c, V] stay as they are.
     """
     block = len(logits) if logits.is_cuda else chunked_loss.BLOCK
     buffer = logits.new_empty(block, logits.shape[1], dtype=torch.float32)
     mass = torch.zeros(logits.shape[1], device=logits.device)
-    nll, shift, totals = [], [], []
+    nll, shift = [], []
     for part, wanted in zip(logits.split(block), targets.split(block), strict=True):
         values = buffer[: len(part)].copy_(part)
         loss, total, highest = chunked_loss.exponentials_(values, wanted)
         nll.append(loss)
         shift.append(total.log() + highest)
-        weighed = torch.ones_like(total)
         if cap is not None:
             values.mul_(chunked_loss.slopes(part, cap))
-            weighed = values.sum(1) / total
-        totals.append(weighed)
         # One pass while they are in the cache.
         mass.addmv_(values.T, total.reciprocal())
-    return torch.cat(nll), torch.cat(shift), mass, torch.cat(totals)
+    return torch.cat(nll), torch.cat(shift), mass
 
 
 def _expected(
     logits: torch.Tensor,
     weight: torch.Tensor,
     words: torch.Tensor,
+    scales: torch.Tensor,
     shift: torch.Tensor,
-    total: torch.Tensor,
     cap: float | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(expected embedding over these words [c, H], what the others weigh [c]), float32."""
+) -> torch.Tensor:
+    """Expected embedding [c, H] over these words, each times its scale, float32."""
     picked = logits.index_select(1, words)
-    dropped = total.clone()
     # As many rows at a time as fit what a block of the whole vocabulary takes.
     rows = chunked_loss.BLOCK * logits.shape[1] // max(1, len(words))
-    for part, level, rest in zip(picked.split(rows), shift.split(rows), dropped.split(rows), strict=True):
+    # In float16 small probabilities would lose their digits.
+    factors = scales * FULL
+    for part, level in zip(picked.split(rows), shift.split(rows), strict=True):
         values = part.float().sub_(level[:, None]).exp_()
         if cap is not None:
             values.mul_(chunked_loss.slopes(part, cap))
-        rest -= values.sum(1)
-        # In float16 small probabilities would lose their digits.
-        part.copy_(values.mul_(FULL))
-    return (picked @ weight.index_select(0, words)).float() / FULL, dropped.clamp_min_(0)
-
-
-def mean_embedding(weight: torch.Tensor, words: torch.Tensor, masses: torch.Tensor) -> torch.Tensor:
-    """Mean [H] of the embeddings of these words, each weighed by its mass, float32."""
-    shares = (masses * (FULL / masses.sum())).to(weight.dtype)
-    return (shares[None] @ weight.index_select(0, words))[0].float() / FULL
+        part.copy_(values.mul_(factors))
+    return (picked @ weight.index_select(0, words)).float() / FULL
