@@ -503,14 +503,15 @@ def test_what_a_folder_loses_is_said(workspace, capsys):
     )
 
 
-def test_a_label_that_is_a_missing_value_is_counted(workspace, capsys):
-    rows = "question,answer\n" + "".join(
+def test_a_label_that_is_a_missing_value_is_rejected(workspace):
+    table = "question,answer\n" + "".join(
         f"第{number}号病人咳嗽,{'NULL' if number < 3 else '无'}\n" for number in range(20)
     )
-    write(Path("data/raw/visits.csv"), rows)
+    write(Path("data/raw/visits.csv"), table)
     workspace(data={"sources": [{"path": "visits.csv", "task": "label"}], "heldout": 2})
     run_main(stages.convert)
-    assert "visits holds answers with faults: without content (3×) of 20 items" in capsys.readouterr().out
+    assert [reject["reason"] for reject in rows(Path("data/processed/rejects.jsonl"))] == ["empty_answer"] * 3
+    assert {record["messages"][-1]["content"] for record in rows(Path("data/processed/train.jsonl"))} == {"无"}
 
 
 def test_a_failing_stage_leaves_nothing_behind(workspace):

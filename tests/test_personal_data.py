@@ -1,9 +1,10 @@
-"""Personal data: what is found in texts, what is not, and what a person is told."""
+"""Personal data and tags of HTML: what is found in texts, what is not, and what a person is told."""
 
 import pytest
 
 from tests.helpers.reading import lines, read, write
 from tuneline.data.accounting import SourceCounts
+from tuneline.data.cleaning import TAGS
 from tuneline.data.notices.personal_data import EMAIL, IDENTITY, MOBILE, personal_data
 from tuneline.data.remarks import remarks
 
@@ -44,6 +45,18 @@ def test_a_record_counts_once_whatever_turn_it_is_in(tmp_path):
     result = read(write(tmp_path / "a.jsonl", lines(*rows)))
     assert result.counts.noticed == {MOBILE: 2, EMAIL: 2}
     assert any("13800138001" in message["content"] for record in result.records for message in record["messages"])
+
+
+def test_tags_of_html_are_counted_until_they_are_taken_out(tmp_path):
+    rows = [{"query": f"<p>第{number}位病人发烧</p>", "response": "多喝水<br/>"} for number in range(3)]
+    rows.append({"query": "血压<140，心率>60 正常吗", "response": "正常"})
+    path = write(tmp_path / "a.jsonl", lines(*rows))
+    counts = read(path).counts
+    assert counts.noticed == {TAGS: 3}
+    assert remarks("a", vars(counts))[0].endswith(
+        "holds tags of HTML (3 items): html_tags in data.repairs takes them out"
+    )
+    assert read(path, {"repairs": ["trim", "html_tags"]}).counts.noticed == {}
 
 
 def test_a_person_is_told():

@@ -116,18 +116,49 @@ def test_excluded_ids_are_rejected_as_such(workspace, as_file):
     write(Path("data/raw/a.jsonl"), lines(*different(20)))
     workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 5})
     run_main(stages.convert)
-    chosen = [rows("train")[0]["id"], f"{rows('heldout')[0]['id']}#2", "a:0123456789ab"]
+    chosen = [rows("train")[0]["id"], f"{rows('heldout')[0]['id']}#2", rows("train")[1]["origin"]]
     if as_file:
         write(Path("data/raw/out.txt"), "\n".join([*chosen, ""]))
     exclude = "out.txt" if as_file else chosen
     workspace(data={"sources": [{"path": "a.jsonl"}], "heldout": 5, "exclude": exclude, "max_reject_rate": 0.0})
     run_main(stages.convert)
-    assert [reject["reason"] for reject in rows("rejects")] == ["excluded", "excluded"]
-    assert not {record["id"] for record in rows("train") + rows("heldout")} & {
-        name.partition("#")[0] for name in chosen
-    }
+    assert [reject["reason"] for reject in rows("rejects")] == ["excluded"] * 3
+    left = {told for record in rows("train") + rows("heldout") for told in (record["id"], record["origin"])}
+    assert not left & {name.partition("#")[0] for name in chosen}
+
+
+def test_what_is_excluded_is_not_learnt_from_its_copies(workspace):
+    """Such as a row with a telephone number that two exports hold."""
+    made = different(20)
+    for name in ("a", "b"):
+        write(Path(f"data/raw/{name}.jsonl"), lines(*made))
+    sources = [{"path": "a.jsonl"}, {"path": "b.jsonl"}]
+    workspace(data={"sources": sources, "heldout": 5})
+    run_main(stages.convert)
+    chosen = rows("train")[0]
+    workspace(data={"sources": sources, "heldout": 5, "exclude": [chosen["id"]]})
+    run_main(stages.convert)
+    assert [reject["reason"] for reject in rows("rejects")] == ["excluded"] * 2
+    assert chosen["messages"] not in [record["messages"] for record in rows("train") + rows("heldout")]
+
+
+def test_a_name_that_excludes_nothing_is_an_error(workspace):
+    """An id is that of the text as it is learnt: with another template what was to be left out would come back."""
+    write(Path("data/raw/a.jsonl"), lines(*different(20)))
+    source = {"path": "a.jsonl"}
+    workspace(data={"sources": [source], "heldout": 5})
+    run_main(stages.convert)
+    chosen = rows("train")[0]["id"]
+    told = f"data.exclude: 1 of its names are of no record, such as {chosen}. .*name the row by its file and line"
+    changes = {"heldout": 5, "exclude": [chosen]}
+    workspace(data={"sources": [source | {"template": "{question}\n请简短回答。"}], **changes})
+    with pytest.raises(ValueError, match=told):
+        run_main(stages.convert)
+    # It may be of a row that a limit leaves out.
+    workspace(data={"sources": [source | {"limit": 19}], **changes, "exclude": ["a.jsonl:99"]})
+    run_main(stages.convert)
     assert summary_lines(counts(), Path("r"))[-1] == (
-        "convert: 1 ids of data.exclude are of no record, such as a:0123456789ab"
+        "convert: 1 names in data.exclude are of no record read, such as a.jsonl:99"
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, count, islice
@@ -25,6 +26,8 @@ from tuneline.data.readers import (
 )
 from tuneline.data.readers.raw import printable
 
+ID = re.compile(r".+:([0-9a-f]{12})")
+"""Of a record: its source, and a hash of its messages."""
 BATCH = 1024
 """Raw records that a worker gets at a time."""
 BATCH_TEXT = 2**24
@@ -36,7 +39,7 @@ def batch_jobs(params: Data, raw: Path, counts: list[SourceCounts], folder: Path
 
     `folder` has room for what is unpacked; None is the system's.
     """
-    excluded = excluded_ids(params, raw)
+    excluded = excluded_names(params, raw)
     for number, (source, source_counts) in enumerate(zip(params.all_sources, counts, strict=True)):
         source_counts.weight = 0.0 if number == params.validation_number else source.weight
         source_counts.since = source.since
@@ -91,8 +94,12 @@ def _only(
             counts.beyond_limit += 1
 
 
-def excluded_ids(params: Data, raw: Path) -> frozenset[str]:
-    """Ids of data.exclude; an item of a dialogue, as in `#2`, stands for the dialogue. Raises ValueError for no file."""
+def excluded_names(params: Data, raw: Path) -> dict[str, str]:
+    """{what tells a record of data.exclude: its name there}. Raises ValueError for no file.
+
+    Of an id that is the hash of its messages, which copies in other sources have, too; else a file and line, as in `a.csv:12`.
+    An item of a dialogue, as in `#2`, stands for the dialogue.
+    """
     names = params.exclude
     if isinstance(names, str):
         path = raw / names
@@ -102,7 +109,8 @@ def excluded_ids(params: Data, raw: Path) -> frozenset[str]:
             )
         with naming(path):
             names = path.read_text(encoding="utf-8-sig").splitlines()
-    return frozenset(name.strip().partition("#")[0] for name in names if name.strip())
+    given = [name.strip().partition("#")[0] for name in names if name.strip()]
+    return {digest[1] if (digest := ID.fullmatch(name)) else name: name for name in given}
 
 
 def _files(

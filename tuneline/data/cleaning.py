@@ -8,6 +8,7 @@ from functools import cache
 
 from tuneline.data.answers import MAY_BE_EMPTY
 from tuneline.data.config import Data
+from tuneline.data.notices.answer_faults import is_no_label
 from tuneline.data.notices.personal_data import personal_data
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 from tuneline.formats.json_values import is_broken
@@ -38,6 +39,8 @@ REPAIRS: dict[str, tuple[str, Callable[[str], str]]] = {
 """In the order in which they are made."""
 MASKED = "masked_answers"
 """Name of dialogues with answers that are marked as not to be learnt."""
+TAGS = "html_tags"
+"""Name of records whose text holds tags of HTML, which the repair of that name takes out."""
 
 
 def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> None:
@@ -58,6 +61,8 @@ def clean(conversation: Conversation, params: Data, unfilled: Counter[str]) -> N
         )
         if not message["content"].strip() and not may_be_empty:
             raise RejectedRecordError(f"empty_{'answer' if role == 'assistant' else role}")
+    if conversation.task == "label" and is_no_label(conversation.messages[-1]["content"]):
+        raise RejectedRecordError("empty_answer")
     if conversation.references:
         # The first is the answer that is trained on, which is cleaned and counted already.
         others = [
@@ -93,7 +98,10 @@ def _clean_text(
 
 def notices(conversation: Conversation) -> list[str]:
     """Names of what is learnt as it stands, and should be looked at."""
-    found = dict.fromkeys(name for message in conversation.messages for name in personal_data(message["content"]))
+    texts = [message["content"] for message in conversation.messages]
+    found = dict.fromkeys(name for text in texts for name in personal_data(text))
+    if any("<" in text and _TAG.search(text) for text in texts):
+        found[TAGS] = None
     if len(conversation.messages) > len(("question", "answer")) and not all(
         message.get("learn", True) for message in conversation.messages
     ):

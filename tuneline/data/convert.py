@@ -14,7 +14,7 @@ import numpy as np
 
 from tuneline.data.accounting import SourceCounts, account, check_rejects
 from tuneline.data.arrivals.slices import slices_line, split_by_arrival
-from tuneline.data.batches import batch_jobs, excluded_ids
+from tuneline.data.batches import batch_jobs, excluded_names
 from tuneline.data.config import Data
 from tuneline.data.heldout import Split, beyond_share, split_items
 from tuneline.data.leaks.contamination import HeldoutIndex, Leak
@@ -51,6 +51,7 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         spool = stack.enter_context(Spool(train.with_name(".spool.partial")))
         pool = stack.enter_context(Workers(workers()))
         keys = read_sources(params, raw, spool.folder, spool, rejects_file, counts, pool)
+        unknown = unknown_excluded(params, raw, counts)
         check_rejects(params, counts)
         if params.arrivals.grows and not params.heldout_source:
             split, leaks = split_by_arrival(params, keys, spool, pool, counts)
@@ -67,12 +68,19 @@ def convert(params: Data, raw: Path, train: Path, heldout: Path, rejects: Path, 
         # A leak is one, whether its row would be trained on or not.
         left_out[list(leaks) if params.leak_policy != "keep" else []] = False
         write_records(spool, keys, split, index, leaks, left_out, params.leak_policy, train_file, removed_file, counts)
-        return account(params, counts) | {"unknown_excluded": unknown_excluded(params, raw, counts)}
+        return account(params, counts) | {"unknown_excluded": unknown}
 
 
 def unknown_excluded(params: Data, raw: Path, counts: list[SourceCounts]) -> list[str]:
-    """Ids of data.exclude that no record has."""
-    return sorted(excluded_ids(params, raw) - {name for row in counts for name in row.excluded})
+    """Names in data.exclude that are of no record. Raises ValueError for one, unless it may be of a row beyond a limit."""
+    unknown = sorted(set(excluded_names(params, raw).values()) - {name for row in counts for name in row.excluded})
+    if unknown and not any(row.beyond_limit for row in counts):
+        raise ValueError(
+            f"data.exclude: {len(unknown)} of its names are of no record, such as {', '.join(unknown[:3])}. An id is a hash of "
+            "the text that is learnt, so it changes with template, system, instruction, columns and data.repairs: take it anew "
+            "from data/processed, or name the row by its file and line, as in visits.csv:12"
+        )
+    return unknown
 
 
 def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
@@ -86,7 +94,9 @@ def summary_lines(counts: dict[str, Any], rejects: Path) -> list[str]:
     for name, row in counts["sources"].items():
         lines += remarks(name, row)
     if unknown := counts["unknown_excluded"]:
-        lines.append(f"convert: {len(unknown)} ids of data.exclude are of no record, such as {', '.join(unknown[:3])}")
+        lines.append(
+            f"convert: {len(unknown)} names in data.exclude are of no record read, such as {', '.join(unknown[:3])}"
+        )
     return lines
 
 

@@ -1,8 +1,8 @@
 """Raw records to records, a batch at a time in a worker. The same batch gives the same bytes in any process."""
 
 import csv
-import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import starmap
@@ -27,21 +27,19 @@ from tuneline.data.fields.names import (
 )
 from tuneline.data.fields.seen import seen as seen_fields
 from tuneline.data.fields.values import has_content, is_nan, value_at
-from tuneline.data.limits.raw_files import reason_of
+from tuneline.data.limits.raw_files import reason_of, reject_line
 from tuneline.data.notices.answer_faults import fault_of
 from tuneline.data.pair_fields import find_field_names
 from tuneline.data.plain_pairs import to_plain_pair
 from tuneline.data.preference import good_side
 from tuneline.data.readers import RawFile, RawRecord, entities, extraction, messages, pairs, parse_value, transcript
 from tuneline.data.readers.raw import printable
-from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.spool import Part, Spooled, record_of, to_spool, write_part
 from tuneline.data.tools.pairs import MESSAGES as CALLED
 from tuneline.data.tools.pairs import called_answer, take_tools
 from tuneline.data.turns.conversation import Conversation, RejectedRecordError
 from tuneline.data.turns.foreign_markup import find_markup, turn_into_turns
 from tuneline.data.turns.reasoning import take_reasoning
-from tuneline.formats.records import to_line
 
 EXCLUDED = "excluded"
 """Reason of a record that data.exclude names."""
@@ -58,8 +56,8 @@ class BatchJob(NamedTuple):
     file: RawFile
     raw_records: list[tuple[Any, ...]]
     """Parts of RawRecord: plain tuples travel in a third of the time."""
-    exclude: frozenset[str] = frozenset()
-    """Ids of data.exclude."""
+    exclude: Mapping[str, str] = {}
+    """What tells the records of data.exclude, to their names there."""
 
 
 @dataclass
@@ -86,7 +84,7 @@ class BatchResult:
     answers: Counter[str] = field(default_factory=Counter)
     """Records with a fault of their answer."""
     excluded: Counter[str] = field(default_factory=Counter)
-    """Ids that data.exclude names."""
+    """Names in data.exclude."""
     unused: Counter[str] = field(default_factory=Counter)
     """Paths of fields that no reader uses, by how many records have them."""
     noticed: Counter[str] = field(default_factory=Counter)
@@ -133,9 +131,10 @@ def _spooled(job: BatchJob, raw: RawRecord, origin: str, seed: bytes, result: Ba
         conversation.repairs.append("other_templates")
     clean(conversation, job.params, result.placeholders)
     spooled = to_spool(conversation, job.source.name, job.source_number, origin, raw.text, seed)
-    if job.exclude and (identifier := record_of(spooled.record)["id"]) in job.exclude:
-        result.excluded[identifier] += 1
-        raise RejectedRecordError(EXCLUDED)
+    for told in (record_of(spooled.record)["id"].rpartition(":")[2], origin) if job.exclude else ():
+        if told in job.exclude:
+            result.excluded[job.exclude[told]] += 1
+            raise RejectedRecordError(EXCLUDED)
     _count(conversation, result)
     return spooled
 
@@ -239,12 +238,3 @@ def seen_record(file: RawFile, text: str) -> str:
     except (ValueError, RecursionError, csv.Error):
         return ""
     return seen_fields(value) if isinstance(value, dict) else ""
-
-
-def reject_line(source: str, origin: str, reason: str, record: RawRecord) -> bytes:
-    """A line of rejects.jsonl: the raw text up to 64 KB, and the hash of all of it."""
-    encoded = record.text.encode(errors="surrogatepass")
-    kept = record.text.encode(errors="backslashreplace")[:REJECT_BYTES].decode(errors="ignore")
-    line = {"source": source, "origin": origin, "reason": reason, "raw": kept}
-    line["sha256"] = record.sha256 or hashlib.sha256(encoded).hexdigest()
-    return to_line(line) + b"\n"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from tuneline.data.cleaning import MASKED
+from tuneline.data.cleaning import MASKED, TAGS
 from tuneline.data.notices.personal_data import PERSONAL
 from tuneline.data.turns.conversation import MARKED_BAD
 
@@ -30,6 +30,8 @@ def _reading(name: str, row: dict[str, Any]) -> Iterator[str]:
         yield f"{name} holds placeholders that data.placeholders does not fill: {_counted(row['placeholders'])}"
     if row["unused"]:
         yield f"{name} has fields that nothing reads: {_counted(row['unused'])}"
+    if tagged := row["noticed"].get(TAGS):
+        yield f"{name} holds tags of HTML ({tagged} items): html_tags in data.repairs takes them out"
     if row["markup"]:
         yield (
             f"{name} holds the markup of other chat templates in its text: {_counted(row['markup'], 'items')}; "

@@ -48,6 +48,10 @@ NOTICED = {
         "dialogues with answers that are marked as not to be learnt: in the prompt, and masked",
         "对话含有标记为不学习的回答：留在提示词中，不计入损失",
     ),
+    "html_tags": Text(
+        "items with tags of HTML, which html_tags in data.repairs takes out",
+        "含 HTML 标签的条目，data.repairs 加上 html_tags 可去掉",
+    ),
     "mobile_numbers": Text("items with a mobile number, which a model may repeat", "含手机号的条目，模型可能会说出来"),
     "identity_numbers": Text(
         "items with an identity number, which a model may repeat", "含身份证号的条目，模型可能会说出来"

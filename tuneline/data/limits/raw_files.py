@@ -1,5 +1,6 @@
 """Limits of what one raw file, and one record of it, may take: levels, text, memory."""
 
+import hashlib
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.data.readers.raw import RawRecord
+from tuneline.data.readers.text import REJECT_BYTES
 from tuneline.data.turns.conversation import RejectedRecordError
 from tuneline.formats.json_values import DEEPEST
+from tuneline.formats.records import to_line
 from tuneline.runtime.storage.content import files_of
 
 MEMORY = 2**30
@@ -131,3 +134,12 @@ def stepwise(path: Path, items: Iterator[Any]) -> Iterator[Any]:
         if item is end:
             return
         yield item
+
+
+def reject_line(source: str, origin: str, reason: str, record: RawRecord) -> bytes:
+    """A line of rejects.jsonl: the raw text up to 64 KB, and the hash of all of it."""
+    encoded = record.text.encode(errors="surrogatepass")
+    kept = record.text.encode(errors="backslashreplace")[:REJECT_BYTES].decode(errors="ignore")
+    line = {"source": source, "origin": origin, "reason": reason, "raw": kept}
+    line["sha256"] = record.sha256 or hashlib.sha256(encoded).hexdigest()
+    return to_line(line) + b"\n"

@@ -9,7 +9,6 @@ _NO_CONTENT = re.compile(
 )
 """The whole of an answer: punctuation alone, or a word that stands for a missing value."""
 _NO_LABEL = re.compile(r"[\W_]*(?:null|nil|#n/a)[\W_]*", re.IGNORECASE)
-"""The whole of a label that a program wrote for a missing value; unlike an answer, a label may well be "无" or "None"."""
 SHORT = 40
 """Characters from which on an answer has content."""
 SENTENCE = 12
@@ -33,9 +32,9 @@ _LIST = re.compile(r"^\s*(?:[-*•·#>|]|\d+[.、)）]|[（(]\d+|[a-zA-Z][.)])")
 
 
 def fault_of(answer: str, task: str) -> str | None:
-    """without_content, cut_off or no_full_stop; None for an answer without fault, and for tasks but qa and label."""
+    """without_content, cut_off or no_full_stop; None for an answer without fault, and for tasks but qa."""
     if task != "qa":
-        return "without_content" if task == "label" and _NO_LABEL.fullmatch(answer) else None
+        return None
     if lacks_content(answer):
         return "without_content"
     text = answer.rstrip()
@@ -49,6 +48,11 @@ def fault_of(answer: str, task: str) -> str | None:
 def lacks_content(answer: str) -> bool:
     """Whether an answer says nothing: "无", "None", "……"."""
     return len(answer) < SHORT and _NO_CONTENT.fullmatch(answer) is not None
+
+
+def is_no_label(answer: str) -> bool:
+    """Whether a program wrote it for a missing value; unlike an answer, a label may well be "无" or "None"."""
+    return _NO_LABEL.fullmatch(answer) is not None
 
 
 def lacks_full_stop(text: str) -> bool:
