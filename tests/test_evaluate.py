@@ -199,6 +199,40 @@ def test_metrics_of_a_task_are_over_its_items_alone(records):
     assert metrics["delta"]["label_accuracy"]["value"] == metrics["tuned"]["label_macro_f1"]["value"] == 100
 
 
+def test_a_share_of_items_has_the_wilson_interval_and_a_mean_a_bootstrap(records):
+    metrics = compare(rows(records))
+    for name in ("exact_match", "eos_rate"):
+        assert metrics["tuned"][name] == {"value": 100, "low": pytest.approx(64.567, abs=1e-3), "high": 100}
+    # A mean whose items happen to be all 0 is no share, and neither is a difference.
+    assert metrics["base"]["rouge_l"] == {"value": 0, "low": 0, "high": 0}
+    assert (metrics["delta"]["exact_match"]["low"], metrics["delta"]["exact_match"]["high"]) == (100, 100)
+
+
+def test_shares_of_a_task_are_of_its_items():
+    lines = [
+        {
+            "task": task,
+            "references": ["甲"],
+            "base": "乙",
+            "tuned": "甲" if n else "丙",
+            "scores": {"base": NONE, "tuned": NONE},
+        }
+        for task in ("label", "labels")
+        for n in range(26)
+    ]
+    metrics = compare(lines)
+    for name in ("label_accuracy", "labels_exact_match"):
+        assert metrics["base"][name] == {"value": 0, "low": 0, "high": pytest.approx(12.873, abs=1e-3)}
+        assert metrics["tuned"][name] == {
+            "value": pytest.approx(100 * 25 / 26, abs=1e-6),
+            "low": pytest.approx(81.107, abs=1e-3),
+            "high": pytest.approx(99.318, abs=1e-3),
+        }
+        assert metrics["delta"][name]["high"] == 100
+    assert metrics["base"]["label_macro_f1"]["high"] == 0
+
+
+NONE = dict.fromkeys(EVERY, None)
 GENERAL = {"general": {"nll_per_token": {"delta": {"value": 0.5}}}}
 
 

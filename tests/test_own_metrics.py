@@ -23,7 +23,7 @@ from tuneline.evaluate.own.revisions import own_of_both
 from tuneline.evaluate.page.figures import shown
 from tuneline.evaluate.page.glossary import entries_of
 from tuneline.evaluate.report import report
-from tuneline.evaluate.statistics import mean_interval
+from tuneline.evaluate.statistics import mean_interval, paired, share_interval
 from tuneline.evaluate.tables import write_intervals
 from tuneline.formats.metrics import Metric, known_metrics
 from tuneline.runtime.code import changed_files
@@ -487,10 +487,28 @@ def test_pairs_without_a_value_are_left_out_on_both_sides():
     assert whole == mean_interval([1.0, 2.0])
 
 
+@pytest.mark.parametrize("right", [1.0, 100.0])
+def test_one_of_right_and_wrong_has_the_interval_of_a_share(right):
+    metric, wrong, other = Metric("Named", "abc", True, ""), [0.0] * 26, [right] * 25 + [0.0]
+    first, second, delta = of_items([wrong, other], metric)
+    assert first == share_interval(wrong, right) and first["high"] == pytest.approx(0.129 * right, rel=0.01)
+    assert second == share_interval(other, right) and second["low"] == pytest.approx(0.811 * right, rel=0.01)
+    # The difference is that of any metric.
+    assert delta == paired(wrong, other, metric.rank)
+    some = of_items([[None, *wrong], [right, *other]], metric)
+    assert some[0] == first | {"items": 26}
+
+
+@pytest.mark.parametrize("values", [[[0.0] * 9, [0.0] * 9], [[1.0] * 9, [1.0] * 9], [[0.0, 1.0, 2.0], [0.0, 1.0, 1.0]],
+                                    [[0.0, 50.0], [100.0, 0.0]], [[0.0, 1.0], [0.0, 100.0]], [[1.0, 100.0]] * 2])  # fmt: skip
+def test_one_whose_values_do_not_tell_that_it_is_a_share_is_a_mean(values):
+    assert list(of_items(values, Metric("Named", "abc", True, ""))[:2]) == [mean_interval(side) for side in values]
+
+
 def test_a_figure_of_all_rows_that_is_a_mean_has_the_interval_and_p_of_one():
     """Against the per-item way, whose statistics are tested by themselves."""
     random = np.random.default_rng(0)
-    before, after = random.integers(0, 2, 40), random.integers(0, 3, 40).clip(0, 1)
+    before, after = random.integers(0, 3, 40) / 2, random.integers(0, 3, 40).clip(0, 1)
     rows = [[{"x": float(x)} for x in side] for side in (before, after)]
     metric = Metric("Mean", "abc", True, "")
     calls = 0

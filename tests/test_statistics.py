@@ -10,6 +10,7 @@ from tuneline.evaluate.statistics import (
     mean_interval,
     minimum_detectable_effect,
     paired,
+    share_interval,
 )
 from tuneline.formats.metrics import METRICS
 from tuneline.scoring.counts import micro_f1
@@ -45,6 +46,29 @@ def test_batches_change_nothing(monkeypatch):
 
 def test_values_without_spread_have_a_point_for_an_interval():
     assert mean_interval([2.0, 2.0]) == {"value": 2.0, "low": 2.0, "high": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("hits", "items", "low", "high"),
+    [(25, 26, 81.1, 99.3), (50, 50, 92.9, 100), (0, 26, 0, 12.9), (0, 0, 0, 100)],
+)
+def test_a_share_of_items_has_the_wilson_interval(hits, items, low, high):
+    found = share_interval([100.0] * hits + [0.0] * (items - hits))
+    assert found["value"] == pytest.approx(100 * hits / items if items else 0, abs=1e-6)
+    assert (found["low"], found["high"]) == (pytest.approx(low, abs=0.05), pytest.approx(high, abs=0.05))
+    assert 0 <= found["low"] <= found["value"] <= found["high"] <= 100
+    of_one = share_interval([1.0] * hits + [0.0] * (items - hits), 1.0)
+    assert of_one == {key: pytest.approx(value / 100, abs=1e-6) for key, value in found.items()}
+
+
+def test_the_interval_of_a_high_share_covers_it_where_a_bootstrap_does_not():
+    rng = np.random.default_rng(13)
+    draws = [(100.0 * (rng.random(50) < 0.96)).tolist() for _ in range(300)]
+    wilson, bootstrap = (
+        sum(found["low"] <= 96 <= found["high"] for found in map(interval, draws)) / 300
+        for interval in (share_interval, mean_interval)
+    )
+    assert bootstrap < 0.9 < 0.93 < wilson
 
 
 def test_a_clear_gain_and_no_gain():

@@ -8,15 +8,22 @@ from typing import Any
 
 from tuneline.evaluate.general_prompts import General
 from tuneline.evaluate.own.comparison import NOTHING, OwnFigures, own_intervals
-from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired
+from tuneline.evaluate.statistics import counted_interval, counted_paired, mean_interval, paired, share_interval
 from tuneline.formats.metrics import METRICS, Metric
 from tuneline.scoring.counted import COUNTED, count, counted
-from tuneline.scoring.counts import CORPUS_METRICS, Counts, classes_of, merge_others, per_class, tensor
+from tuneline.scoring.counts import CORPUS_METRICS, Array, Counts, classes_of, merge_others, per_class, tensor
 
 Row = dict[str, Any]
 SIDES = ("base", "tuned")
 OF_SOME_ITEMS = ("tools_exact_match", "tools_name_accuracy")
 """Metrics that an item may not count for at all: it is drawn for their intervals as little."""
+SHARES = (
+    "exact_match", "eos_rate", "label_accuracy", "labels_exact_match",
+    "tools_exact_match", "tools_call_accuracy", "tools_name_accuracy",
+)  # fmt: skip
+"""Metrics that are a percentage of items: by their definitions each item that counts is worth 100 or 0.
+
+Readable and valid calls are shares of calls, and several calls of an item are not independent."""
 
 
 def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES, own: OwnFigures = NOTHING) -> dict[str, Any]:
@@ -38,7 +45,8 @@ def compare(rows: Sequence[Row], sides: tuple[str, str] = SIDES, own: OwnFigures
             result[first][name], result[second][name], result["delta"][name] = intervals
         else:
             values = {side: [row["scores"][side][name] for row in rows] for side in sides}
-            result[first][name], result[second][name] = (mean_interval(values[side]) for side in sides)
+            interval = share_interval if name in SHARES else mean_interval
+            result[first][name], result[second][name] = (interval(values[side]) for side in sides)
             result["delta"][name] = paired(values[first], values[second], metric.rank)
     for name, intervals in own_intervals(rows, sides, own):
         result["versions"][name] = own.metrics[name].version
@@ -99,5 +107,14 @@ def _corpus_intervals(
     classes = classes_of([*both[0], *both[1]])
     first, second = (tensor(items, classes) for items in both)
     corpus_metric = CORPUS_METRICS[name]
-    intervals = (counted_interval(items, corpus_metric) for items in (first, second))
+    intervals = (
+        share_interval(_worth(items)) if name in SHARES else counted_interval(items, corpus_metric)
+        for items in (first, second)
+    )
     return *intervals, counted_paired(first, second, corpus_metric)
+
+
+def _worth(counts: Array) -> list[float]:
+    """100 or 0 for each item that counts, of counts [items, classes, 3] in which an item wants one thing, or does not count."""
+    true_positives, _, actual = counts.sum(1).T
+    return [float(value) for value in 100 * true_positives[actual > 0]]

@@ -1,8 +1,14 @@
-"""Bootstrap intervals and paired permutation tests over evaluation items.
+"""Intervals and paired permutation tests over evaluation items.
 
 Percentile bootstrap over items (Efron and Tibshirani 1993; for means by scipy), and a test in which each item's two answers
 change sides (Fisher's sign flips), with a fixed seed, so that the same answers always give the same values. For corpus-level
 metrics (F1) the same two, on the items' counts.
+
+One model's share of items (accuracy, exact match) has the Wilson score interval (Wilson 1927; by scipy): where all items are
+right, or none is, a bootstrap draws the same items again and finds an interval of no width. Which metrics are shares is listed
+(tuneline.evaluate.compare.SHARES), not told by values: a ROUGE that is 0 everywhere is a mean all the same. Only for a user's
+own metric the values decide (tuneline.evaluate.own.comparison). A difference of two shares is a mean of paired differences,
+and has a bootstrap interval.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +30,22 @@ Small = np.ndarray[Any, np.dtype[np.int8]]
 def mean_interval(values: Sequence[float]) -> dict[str, float]:
     """{"value", "low", "high"}: the mean and its 95 % interval."""
     return {"value": _round(float(np.mean(values)))} | _bounds(values)
+
+
+def share_interval(values: Sequence[float], right: float = 100.0) -> dict[str, float]:
+    """mean_interval of values that are `right` or 0 each, by Wilson (1927, doi:10.1080/01621459.1927.10502953).
+
+    Without any value the share may be anything.
+    """
+    if not values:
+        return {"value": 0.0, "low": 0.0, "high": right}
+    # Half a second, which a reader of results need not spend.
+    from scipy import stats
+
+    hits = sum(value == right for value in values)
+    interval = stats.binomtest(hits, len(values)).proportion_ci(LEVEL, method="wilson")
+    edges = {"low": _round(right * float(interval.low)), "high": _round(right * float(interval.high))}
+    return {"value": _round(float(np.mean(values)))} | edges
 
 
 def paired(base: Sequence[float], tuned: Sequence[float], rank: Callable[[float], float]) -> dict[str, float | int]:

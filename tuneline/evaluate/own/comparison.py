@@ -1,7 +1,8 @@
 """Two models compared by own metrics: the figure of each, the difference, its interval, p, and items won and lost.
 
 A metric of an item is compared over the items that it counts for on both sides, as ours are: bootstrap over items, and sign
-flips. One of all items is computed anew on RESAMPLES draws of the items, and on as many swaps of answers between the sides.
+flips. Of one that says only right or wrong (right_value) each model's figure has a share's interval, Wilson's. One of all items
+is computed anew on RESAMPLES draws of the items, and on as many swaps of answers between the sides.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tuneline.evaluate.statistics import LEVEL, SEED, mean_interval, paired
+from tuneline.evaluate.statistics import LEVEL, SEED, mean_interval, paired, share_interval
 from tuneline.formats.metrics import Metric
 from tuneline.scoring.own import MetricError, row_of
 
@@ -58,8 +59,19 @@ def of_items(values: Sequence[Sequence[float | None]], metric: Metric) -> Interv
     if not pairs:
         return None
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    figures = mean_interval(first), mean_interval(second), paired(first, second, metric.rank)
+    right = right_value([*first, *second])
+    one, other = (mean_interval(side) if right is None else share_interval(side, right) for side in (first, second))
+    figures = one, other, paired(first, second, metric.rank)
     return figures if len(pairs) == len(values[0]) else tuple(one | {"items": len(pairs)} for one in figures)  # type: ignore[return-value]
+
+
+def right_value(values: Sequence[float]) -> float | None:
+    """1 or 100 where each of both models' values is 0 or that, and both occur, as of True and False; None of other metrics.
+
+    A metric that somebody wrote has no other sign of being a share of items. Where all values are alike it counts as a mean.
+    """
+    found = set(values)
+    return next((right for right in (1.0, 100.0) if found == {0.0, right}), None)
 
 
 def of_all_rows(first: list[Row], second: list[Row], metric: Metric, function: Function) -> Intervals | None:

@@ -178,8 +178,9 @@ TERMS = {
     "interval": _entry(
         "95 % interval",
         "95% 区间",
-        "Where the figure would lie with other items of this kind (bootstrap over items).",
-        "换一批同类条目时，数值大致会落在这个范围（对条目自助抽样）。",
+        "Where the figure would lie with other items of this kind (bootstrap over items; "
+        "for one model's share of right items, such as accuracy, Wilson score interval).",
+        "换一批同类条目时，数值大致会落在这个范围（对条目自助抽样；单个模型的准确率等比例类指标用 Wilson 得分区间）。",
     ),
     "p": _entry(
         "p",
