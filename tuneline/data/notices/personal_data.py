@@ -26,6 +26,6 @@ def personal_data(text: str) -> Iterator[str]:
 
 def is_identity_number(number: str) -> bool:
     """Whether the check digit of 18 is right, X for 10 (GB 11643-1999, which is ISO 7064 MOD 11-2)."""
-    *digits, check = number
+    digits, check = number[:-1], number[-1]
     total = sum(int(digit) * pow(2, 17 - place, 11) for place, digit in enumerate(digits))
     return (total + (10 if check in "Xx" else int(check))) % 11 == 1
