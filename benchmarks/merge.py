@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write; it needs three times the model")
     parser.add_argument("--metrics", type=Path, default=ROOT / "metrics", help="of a run, for the model card")
     options = parser.parse_args()
-    require_file(options.metrics / "eval_details.json", "run `make repro`")
+    for name in ("eval_details.json", "predictions.jsonl"):
+        require_file(options.metrics / name, "run `make repro`")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         export = measure(Path(scratch) / "project", options.layers, options.items, options.metrics)
     billions = export.parameters / 1e9
@@ -75,8 +76,9 @@ def build(folder: Path, layers: int, items: int, metrics: Path) -> int:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     inputs = {"models/base/SHA256SUMS": file_sha256(folder / "base/SHA256SUMS")}
     (folder / "models/adapter/lineage.json").write_text(to_json({"params": params, "inputs": inputs}), encoding="utf-8")
-    for name in ("convert_details", "eval_details", "train"):
-        shutil.copyfile(metrics / f"{name}.json", folder / f"metrics/{name}.json")
+    for name in ("convert_details.json", "eval_details.json", "train.json", "predictions.jsonl"):
+        shutil.copyfile(metrics / name, folder / "metrics" / name)
+    (folder / "data/processed/classes.json").write_text("{}", encoding="utf-8")
     rows = "".join(json.dumps(record(number), ensure_ascii=False) + "\n" for number in range(items))
     for name in ("train", "heldout"):
         (folder / f"data/processed/{name}.jsonl").write_text(rows, encoding="utf-8")

@@ -2,9 +2,10 @@
 
     python -m stages.export
 
-Reads models/{base,adapter}, data/processed/{train,heldout}.jsonl, metrics/{convert_details,eval_details,train}.json and
-sections `base`, `export`; writes models/merged and metrics/export.json. Fails when a tensor is not base plus adapter, or
-when the two models differ by more than export.max_delta_nll.
+Reads models/{base,adapter}, data/processed/{train.jsonl,heldout.jsonl,classes.json}, metrics/predictions.jsonl,
+metrics/{convert_details,eval_details,train}.json and sections `base`, `export`; writes models/merged and
+metrics/export.json. Fails when a tensor is not base plus adapter, or when the two models differ by more than
+export.max_delta_nll.
 """
 
 from pathlib import Path
@@ -24,6 +25,8 @@ INPUTS = Inputs(
     counts=Path("metrics/convert_details.json"),
     training=Path("metrics/train.json"),
     evaluation=Path("metrics/eval_details.json"),
+    predictions=Path("metrics/predictions.jsonl"),
+    classes=Path("data/processed/classes.json"),
 )
 MERGED = Path("models/merged")
 METRICS = Path("metrics/export.json")

@@ -184,7 +184,7 @@ def test_the_folder_has_a_card_that_says_what_it_is(whole):
     assert text.startswith("---\nlanguage: zh\nlibrary_name: transformers\n")
     for said in (
         "模型的回答不构成医疗或法律建议",
-        "| ROUGE-L | 12.50 | 12.50 | +2.50 (-1.00 … +6.00) | 0.2500 |",
+        "| ROUGE-L | 2 items (question answering) | 12.5 | 12.5 | +2.5 (−1.0 … +6.0) | 0.250 |",
         "on 3 general prompts the NLL of written answers went from 0.25 to 0.50",
         "| lora.r | `16` |",
     ):

@@ -190,3 +190,14 @@ def test_the_report_shows_what_became_of_the_data(ready):
     assert "http://" not in page
     assert "https://" not in page
     assert page.count("<script") == 1, "what switches the language"
+    listed = page[page.index('<ul class="checks">') :]
+    (unchecked,) = [one for one in listed[: listed.index("</ul>")].split("<li>") if "Not checked: who wrote" in one]
+    assert ">?</b>" in unchecked
+    assert "soft" not in unchecked
+    assert page.count("Not checked: who wrote") == 1
+    tiles = page[page.index('<div class="tiles">') : page.index('<ul class="checks">')]
+    assert tiles.count("<b>") == 6
+    assert "%" not in tiles, "which share of the tokens is learnt stands below, with the tokens"
+    assert "supervised fraction" in page
+    for jargon in ("掩码", "放不下的回答", "每轮的行数"):
+        assert jargon not in page

@@ -65,16 +65,34 @@ def write_metrics(folder: Path) -> None:
     """What the stages before `export` say of their work."""
     counted = {"items": 4, "train": 2, "heldout": 2, "duplicates": 0, "leaks": 0, "rejected": 0}
     side = {"rouge_l": {"value": 12.5, "low": 10.0, "high": 15.0}}
+    side |= {name: {"value": value} for name, value in (("eos_rate", 100.0), ("repetition", 1.0))}
     delta = {"rouge_l": {"value": 2.5, "low": -1.0, "high": 6.0, "p": 0.25, "wins": 1, "ties": 0, "losses": 1}}
-    change = {"prompts": 3, "nll_per_token": {"base": {"value": 0.25}, "tuned": {"value": 0.5}}}
+    change = {
+        "prompts": 3,
+        "nll_per_token": {
+            "base": {"value": 0.25},
+            "tuned": {"value": 0.5},
+            "delta": {"value": 0.25, "low": 0.1, "high": 0.4},
+        },
+    }
     trained = {"first_loss": 3.5, "last_loss": 2.5, "supervised_tokens": 40, "rows_seen": 8, "steps": 4}
     contents = {
         "convert_details": {"sources": {"s": counted}, "total": counted},
-        "eval_details": {"items": 2, "base": side, "tuned": side, "delta": delta, "general": change},
+        "eval_details": {
+            "items": 2,
+            "tasks": {"qa": 2},
+            "base": side,
+            "tuned": side,
+            "delta": delta,
+            "general": change,
+        },
         "train": trained | {"trainable_parameters": 10, "total_parameters": 100},
     }
     for name, content in contents.items():
         (folder / f"metrics/{name}.json").write_text(json.dumps(content))
+    # The figures above are of one task: no item's scores are needed for them.
+    (folder / "metrics/predictions.jsonl").write_text("")
+    (folder / "data/processed/classes.json").write_text("{}")
 
 
 def make_trained(folder: Path, base: Path, seed: int = 2) -> None:

@@ -13,14 +13,14 @@ from tuneline.export.equivalence import Difference, compare, sample, states
 from tuneline.export.inputs import Inputs
 from tuneline.export.layerwise_fp32 import stored_dtype
 from tuneline.export.merge import file_mismatches, load_tuned, merge_mismatches, merged
-from tuneline.export.model_card import card
+from tuneline.export.model_card import card, read_facts
 from tuneline.export.verify import problems
 from tuneline.formats.closed_folder import plain_files
 from tuneline.formats.notices import copy_notices, notice_text
 from tuneline.formats.records import read_heldout
 from tuneline.formats.safetensors_reader import bytes_as
 from tuneline.formats.safetensors_writer import LARGEST
-from tuneline.formats.stored import COUNTS, EVALUATION, TRAINING, read_object
+from tuneline.formats.stored import read_object
 from tuneline.models.chat_format import Prompter, load_prompter
 from tuneline.models.chatglm.layout import ORIGINAL as CHATGLM
 from tuneline.models.chatglm.layout import original_config, write_chatglm
@@ -171,12 +171,7 @@ def complete(
     """
     made_of = lineage(inputs, params)
     (folder / "lineage.json").write_text(to_json(made_of), encoding="utf-8")
-    facts = {
-        "eval": read_object(inputs.evaluation, EVALUATION, "evaluate"),
-        "train": read_object(inputs.training, TRAINING, "train"),
-        "convert": read_object(inputs.counts, COUNTS, "convert"),
-        "export": report,
-    }
+    facts = read_facts(inputs) | {"export": report}
     notice = notice_text(inputs.base)
     unmerged = UNMERGED_ADAPTER_DIR if (folder / UNMERGED_ADAPTER_DIR).is_dir() else None
     (folder / "README.md").write_text(card(made_of, facts, base.model_dump(), notice, unmerged), encoding="utf-8")

@@ -15,3 +15,7 @@ class Inputs(NamedTuple):
     """metrics/train.json."""
     evaluation: Path
     """metrics/eval_details.json."""
+    predictions: Path
+    """metrics/predictions.jsonl."""
+    classes: Path
+    """data/processed/classes.json."""

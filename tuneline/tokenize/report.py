@@ -25,16 +25,16 @@ NAMES = {
 }
 """Of COLUMNS."""
 COUNTED = {
-    "rows": Text("rows", "训练行"),
-    "rows_per_epoch": Text("rows an epoch, by weight", "每轮的行数（按权重）"),
-    "overlong": Text("over-long, left out", "过长，没有使用"),
-    "truncated": Text("truncated", "截短"),
-    "split": Text("split", "拆分"),
-    "answers_lost": Text("answers lost", "放不下的回答"),
-    "tokens": Text("tokens", "词元"),
-    "supervised_tokens": Text("supervised tokens", "计入损失的词元"),
-    "longest": Text("longest row", "最长的一行"),
-    "supervised_fraction": Text("supervised fraction", "计入损失的比例"),
+    "rows": Text("rows", "训练数据条数"),
+    "rows_per_epoch": Text("rows learnt in one pass, by weight", "学一遍共多少条（按各来源的权重）"),
+    "overlong": Text("over-long, left out", "过长，没有使用的数据"),
+    "truncated": Text("truncated", "截短的数据"),
+    "split": Text("split", "拆分的数据"),
+    "answers_lost": Text("answers that fit no row, not learnt", "过长而没有学到的回答"),
+    "tokens": Text("tokens", "词元（模型读写的最小单位，约一个字或词）"),
+    "supervised_tokens": Text("supervised tokens", "计入学习的词元（即回答）"),
+    "longest": Text("longest row, in tokens", "最长的一条（词元数）"),
+    "supervised_fraction": Text("supervised fraction", "计入学习的比例"),
 }
 """Names of the figures of metrics/tokenize.json."""
 FAULTS = {
