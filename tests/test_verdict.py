@@ -153,9 +153,11 @@ def test_by_how_much_and_how_sure_is_said_in_a_sentence():
     )
     assert measured(result(p=0.4), alone=False).en.startswith("ROUGE-L on the 50 question answering items went from")
     assert measured(result(p=0.4), alone=True).en.endswith(
-        "Not sure: equal models would differ as much in 40 % of cases."
+        "Not sure that it differs from the base: equal models would differ as much in 40 % of cases."
     )
-    assert measured(result(low=-1.0), alone=True).en.endswith("Not sure: the interval includes 0.")
+    assert measured(result(low=-1.0), alone=True).en.endswith(
+        "Not sure that it differs from the base: the interval includes 0."
+    )
     assert " fell from 20.0 to 10.0: −10.0 points" in measured(result(**WORSE), alone=True).en
 
 

@@ -125,11 +125,13 @@ def measured(result: TaskResult, alone: bool) -> Text:
 def _sure(p: float, kind: Outcome) -> Text:
     often = chance(p)
     if kind == "unclear" and p < SURE:
-        return Text("Not sure: the interval includes 0.", "不能确定：区间包含 0。")
+        return Text(
+            "Not sure that it differs from the base: the interval includes 0.", "不能确定与基座有差别：区间包含 0。"
+        )
     if kind == "unclear":
         return Text(
-            f"Not sure: equal models would differ as much in {often.en}.",
-            f"不能确定：即使两个模型没有差别，{often.zh}下也会出现这么大的差异。",
+            f"Not sure that it differs from the base: equal models would differ as much in {often.en}.",
+            f"不能确定与基座有差别：即使没有差别，{often.zh}下也会出现这么大的差异。",
         )
     word = Text("Sure", "确定") if p < VERY_SURE else Text("Fairly sure", "比较确定")
     than = Text(f" that it is {kind} than the base", "比基座好" if kind == "better" else "比基座差")

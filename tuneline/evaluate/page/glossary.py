@@ -156,7 +156,7 @@ METRIC_ENTRIES = {
         "Repeated 4-grams",
         "重复片段",
         "Share of four-word sequences in an answer that it said before; high where answers loop.",
-        "回答中重复出现的四词片段的比例；陷入循环时很高。",
+        "回答中重复出现的四词片段的比例；反复说同样的话时很高。",
     ),
     "eos_rate": _entry(
         "Ends by itself",
