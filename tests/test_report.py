@@ -57,11 +57,12 @@ def test_the_same_inputs_give_the_same_bytes(learned, page):
 
 def test_the_report_leads_with_the_verdict_and_the_tasks_own_metric(page):
     english, chinese = text_of(page, "en"), text_of(page, "zh")
-    assert english.index("Better at every task.") < english.index("Accuracy on the 24 labelling items rose")
-    assert "各项任务均更好。" in chinese
+    assert english.index("Labelling: 21 of 24 right.") < english.index("Better than the base at every task.")
+    assert english.index("than the base at every task.") < english.index("Accuracy on the 24 labelling items rose")
+    assert "各项任务均比基座更好。" in chinese
     assert "gemma3_text" not in page
-    assert "Naming the most frequent label every time would reach 12 %." in english
-    assert english.index("tells nothing of whether an answer is right") < english.index("Best, median and worst answer")
+    assert "Naming the most frequent label every time would reach 12\u00a0%." in english
+    assert english.index("tells nothing of whether an answer is right") < english.index("Worst, median and best answer")
     assert "不判断回答是否正确、安全" in chinese
     table = english[english.index("Metrics") :]
     assert table.index("Accuracy") < table.index("Ends by itself") < table.index("BLEU-4")
@@ -228,27 +229,27 @@ def saved(page, tmp_path_factory):
     return path
 
 
-ENGLISH, CHINESE = "Better at every task.", "各项任务均更好。"
+ENGLISH, CHINESE = "Better than the base at every task.", "各项任务均比基座更好。"
 
 
 @browsing
 def test_a_reader_sees_one_language_and_may_take_the_other(browser, saved):
     with reading(browser, saved) as tab:
-        assert tab.locator("h1").inner_text() == ENGLISH
+        assert tab.locator(".compared").inner_text() == ENGLISH
         tab.get_by_role("button", name="中文").click()
-        assert (tab.locator("h1").inner_text(), tab.title()) == (CHINESE, "评测报告")
+        assert (tab.locator(".compared").inner_text(), tab.title()) == (CHINESE, "评测报告")
         assert tab.locator("#search").get_attribute("placeholder") == "搜索"
         assert "准确" in tab.locator("abbr").first.inner_text()
         assert "标签答对" in tab.locator("abbr").first.get_attribute("title")
         tab.reload()
-        assert tab.locator("h1").inner_text() == CHINESE, "what was chosen is kept"
+        assert tab.locator(".compared").inner_text() == CHINESE, "what was chosen is kept"
         tab.get_by_role("button", name="English").click()
         assert tab.locator("#search").get_attribute("placeholder") == "search"
-        assert tab.locator("#order option").first.inner_text() == "largest gain first"
+        assert tab.locator("#order option").first.inner_text() == "worst first"
     with reading(browser, saved, locale="zh-CN") as tab:
-        assert tab.locator("h1").inner_text() == CHINESE
+        assert tab.locator(".compared").inner_text() == CHINESE
     with reading(browser, saved, locale="zh-CN", java_script_enabled=False) as tab:
-        assert tab.locator("h1").inner_text() == ENGLISH
+        assert tab.locator(".compared").inner_text() == ENGLISH
         assert not tab.locator(".languages button").first.is_visible()
 
 

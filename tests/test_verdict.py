@@ -77,7 +77,7 @@ UNCLEAR = {"p": 0.5}
         (
             [result(repetition=79.0, ended=0.0)], {}, "bad",
             "Better scores than the base, but not usable yet: its answers loop and no answer ends by itself.",
-            "微调后比基座得分更高，但尚不可用：回答陷入循环、回答都不能自行结束。",
+            "微调后比基座得分更高，但尚不可用：回答反复说同样的话、回答都不能自行结束。",
         ),
         (
             [result(repetition=20.0, ended=80.0)], {"change": 2.0}, "mixed",
@@ -87,23 +87,25 @@ UNCLEAR = {"p": 0.5}
         ),
         (
             [result(repetition=79.0, **UNCLEAR)], {}, "bad",
-            "No clear difference, and not usable yet: its answers loop.", "无明显差别，且尚不可用：回答陷入循环。",
+            "No clear difference, and not usable yet: its answers loop.", "无明显差别，且尚不可用：回答反复说同样的话。",
         ),
         (
-            [result("label", "label_accuracy"), result()], {}, "good", "Better at every task.", "各项任务均更好。",
+            [result("label", "label_accuracy"), result()], {}, "good",
+            "Better than the base at every task.", "各项任务均比基座更好。",
         ),
         (
             [result("label", "label_accuracy"), result(**UNCLEAR)], {}, "good",
-            "Better at labelling, no clear difference at question answering.", "分类更好，问答无明显差别。",
+            "Better than the base at labelling, no clear difference at question answering.", "分类比基座更好，问答无明显差别。",
         ),
         (
             [result("label", "label_accuracy"), result(**WORSE)], {}, "mixed",
-            "Better at labelling, worse at question answering.", "分类更好，问答更差。",
+            "Better than the base at labelling, worse at question answering.", "分类比基座更好，问答更差。",
         ),
         (
             [result("label", "label_accuracy"), result(ended=0.0)], {}, "bad",
-            "Better scores at every task, but not usable yet: no answer to the question answering items ends by itself.",
-            "各项任务均得分更高，但尚不可用：问答题的回答都不能自行结束。",
+            "Better scores than the base at every task, but not usable yet: no answer to the question answering items ends by "
+            "itself.",
+            "各项任务均比基座得分更高，但尚不可用：问答题的回答都不能自行结束。",
         ),
     ],
 )  # fmt: skip
@@ -140,20 +142,22 @@ def test_by_how_much_and_how_sure_is_said_in_a_sentence():
         result(value=46.8, low=31.9, high=61.7, p=0.0001, metric="label_accuracy", task="label"), alone=True
     )
     assert text.en == (
-        "Accuracy rose from 20.0\u00a0% to 66.8\u00a0%: +46.8 points (95 % interval +31.9 to +61.7). "
-        "Very sure: equal models would differ as much in fewer than 1 in 1,000 cases."
+        "Accuracy rose from 20.0\u00a0% to 66.8\u00a0%: +46.8 points (95 % interval +31.9 … +61.7). "
+        "Sure that it is better than the base: equal models would differ as much in fewer than 1 in 1,000 cases."
     )
     assert text.zh.startswith(
-        "准确率由 20.0\u00a0% 升至 66.8\u00a0%：+46.8 个百分点（95% 区间 +31.9 至 +61.7）。非常确定"
+        "准确率由 20.0\u00a0% 升至 66.8\u00a0%：+46.8 个百分点（95 % 区间 +31.9 … +61.7）。确定比基座好"
     )
     assert measured(result(p=0.02), alone=True).en.endswith(
-        "Fairly sure: equal models would differ as much in 2 % of cases."
+        "Fairly sure that it is better than the base: equal models would differ as much in 2 % of cases."
     )
     assert measured(result(p=0.4), alone=False).en.startswith("ROUGE-L on the 50 question answering items went from")
     assert measured(result(p=0.4), alone=True).en.endswith(
-        "Not sure: equal models would differ as much in 40 % of cases."
+        "Not sure that it differs from the base: equal models would differ as much in 40 % of cases."
     )
-    assert measured(result(low=-1.0), alone=True).en.endswith("Not sure: the interval includes 0.")
+    assert measured(result(low=-1.0), alone=True).en.endswith(
+        "Not sure that it differs from the base: the interval includes 0."
+    )
     assert " fell from 20.0 to 10.0: −10.0 points" in measured(result(**WORSE), alone=True).en
 
 
@@ -184,25 +188,26 @@ def test_the_verdict_of_a_whole_evaluation(learned):
     assert results[0].delta == metrics["delta"]["label_accuracy"]
     assert results[1].figures["tuned"]["rouge_l"] != metrics["tuned"]["rouge_l"]
     found = verdict(metrics, results, "Gemma 3 270M", told)
-    assert (found.tone, found.headline.en) == ("good", "Better at every task.")
+    assert (found.tone, found.headline.en) == ("good", "Better than the base at every task.")
     assert [check.level for check in found.checks] == ["ok"] * 3
     assert found.checks[1].finding.en == "Answers end by themselves. 50 of 50 answers end by themselves (base: 0)."
 
 
 def test_best_median_and_worst_are_chosen_by_score_then_nll_then_id(learned):
-    found = chosen(learned, "label")
-    assert [item_score(found[name], "tuned") for name in ("best", "median", "worst")] == [100, 100, 0]
+    found = chosen([row for row in learned if row["task"] == "label"])
+    assert [item_score(found[name], "tuned") for name in found] == [0, 100, 100]
+    assert list(found) == ["worst", "median", "best"]
     of_task = [row for row in learned if row["task"] == "qa"]
     scores = sorted((item_score(row, "tuned") for row in of_task), reverse=True)
-    places = {name: item_score(row, "tuned") for name, row in chosen(learned, "qa").items()}
+    places = {name: item_score(row, "tuned") for name, row in chosen(of_task).items()}
     assert places == {"best": scores[0], "median": scores[12], "worst": scores[25]}
-    assert chosen(learned, "qa") == chosen(learned[::-1], "qa")
+    assert chosen(of_task) == chosen(of_task[::-1])
     lower = {
         **of_task[0],
         "scores": {**of_task[0]["scores"], "tuned": {**of_task[0]["scores"]["tuned"], "nll_per_char": 0.0}},
     }
-    assert chosen([of_task[0], lower], "qa") == {"best": lower, "worst": of_task[0]}
-    assert list(chosen(learned[:1], "label")) == ["best"]
+    assert chosen([of_task[0], lower]) == {"best": lower, "worst": of_task[0]}
+    assert list(chosen(learned[:1])) == ["only"]
 
 
 def test_an_item_is_worth_what_its_tasks_own_metric_says(learned):

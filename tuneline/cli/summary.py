@@ -83,7 +83,7 @@ def result_lines(metrics: dict[str, Any], warned: list[Warned]) -> list[panel.Li
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """The sentence that the report begins with; empty where the answers are not here, as in a clone."""
+    """What comparing with the base says, as in the report; empty where the answers are not here, as in a clone."""
     if not (PREDICTIONS.is_file() and COUNTS.is_file()):
         return ""
     # These import scipy.

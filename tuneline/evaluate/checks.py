@@ -81,12 +81,12 @@ def _loops(worst: TaskResult) -> Check:
         f"{of.zh}回答中 {shown('repetition', value)} 的四词片段是重复（基座：{shown('repetition', before)}）。",
     )
     clause, opening = {
-        "ok": (Text("", ""), Text("No loops.", "没有循环。")),
+        "ok": (Text("", ""), Text("No loops.", "没有反复说同一句话。")),
         "noted": (
             Text("some answers repeat themselves", "部分回答有重复"),
             Text("Some answers repeat themselves.", "部分回答有重复。"),
         ),
-        "severe": (Text("its answers loop", "回答陷入循环"), Text("Answers loop.", "回答陷入循环。")),
+        "severe": (Text("its answers loop", "回答反复说同样的话"), Text("Answers loop.", "回答反复说同样的话。")),
     }[found]
     remedy = Text(
         "What helps: more steps, shorter answers in the training set, or a larger base.",

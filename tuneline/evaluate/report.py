@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 from tuneline.evaluate.compare import Row, per_class_rows
 from tuneline.evaluate.general_prompts import General
 from tuneline.evaluate.page import charts
+from tuneline.evaluate.page.absolute import answerable, without_warning, words_shared
 from tuneline.evaluate.page.answer_text import Stretch, is_long, plain_text, shown_answer
 from tuneline.evaluate.page.confusion import confusion
 from tuneline.evaluate.page.figures import curve_title, number, p_value, shown, signed
 from tuneline.evaluate.page.glossary import TERMS, entries_of, method_name, task_name
+from tuneline.evaluate.page.urgency import lacks_warning, should_warn
 from tuneline.evaluate.slices.matrix import lines_of
-from tuneline.evaluate.tasks import TaskResult, chosen, item_score, most_frequent_share, results_by_task
+from tuneline.evaluate.tasks import TaskResult, chosen, item_score, kinds, most_frequent_share, results_by_task
 from tuneline.evaluate.thresholds import LOOPING_ANSWER, SURE
 from tuneline.evaluate.verdict import outcome, verdict
 from tuneline.formats.html import Text, render
@@ -24,12 +26,13 @@ from tuneline.runtime.machine import library_versions
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "sacrebleu", "rouge-score", "jieba", "scipy")
 SIDES = ("base", "tuned")
 OUTCOMES = {
+    "no_warning": Text("reference warns, answer does not", "参考答案提示紧急，回答没有"),
     "wrong": Text("wrong label", "标签答错"),
     "lost": Text("right before tuning, wrong now", "原来答对、现在答错"),
     "better": Text("better than the base", "比基座好"),
-    "same": Text("as good as the base", "与基座相同"),
+    "same": Text("as good as the base", "与基座持平"),
     "worse": Text("worse than the base", "比基座差"),
-    "loops": Text("loops", "陷入循环"),
+    "loops": Text("loops", "反复说同样的话"),
     "cut": Text("cut off", "被截断"),
 }
 """What the list of items can be narrowed to; an item may be of several."""
@@ -67,9 +70,7 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts, review: dict[
     """
     results = results_by_task(metrics, rows)
     order = [result.task for result in results]
-    items = sorted(
-        map(_item, rows), key=lambda item: (order.index(item["task"]), item["scores"]["base"] - item["scores"]["tuned"])
-    )
+    items = sorted(map(_item, rows), key=lambda item: (item["scores"]["tuned"], order.index(item["task"])))
     by_id = {item["id"]: item for item in items}
     base = model_name(facts.base, facts.training.get("total_parameters"))
     changed = sorted(
@@ -86,8 +87,12 @@ def report(metrics: dict[str, Any], rows: list[Row], facts: Facts, review: dict[
         results=results,
         verdict=verdict(metrics, results, base, facts),
         chosen=[
-            (result, {name: by_id[row["id"]] for name, row in chosen(rows, result.task).items()}) for result in results
+            (task, source, {name: by_id[row["id"]] for name, row in chosen(some).items()})
+            for (task, source), some in kinds(rows, order).items()
         ],
+        words_shared=words_shared(results),
+        answerable=answerable(rows, metrics.get("generation", {}).get("constrain")),
+        without_warning=without_warning(sum(map(should_warn, rows)), sum(map(lacks_warning, rows))),
         items=items,
         outcomes=[(name, title, sum(name in item["flags"] for item in items)) for name, title in OUTCOMES.items()],
         confusion=confusion(rows, "tuned"),
@@ -155,6 +160,7 @@ def _item(row: Row) -> dict[str, Any]:
     scores = {side: item_score(row, side) for side in SIDES}
     tuned = row["scores"]["tuned"]
     flags = {
+        "no_warning": lacks_warning(row),
         "wrong": row["task"] == "label" and scores["tuned"] < 100,
         "lost": row["task"] == "label" and scores["tuned"] < scores["base"] == 100,
         "better": scores["tuned"] > scores["base"],
@@ -174,6 +180,7 @@ def _item(row: Row) -> dict[str, Any]:
         "right": {side: scores[side] == 100 for side in SIDES} if row["task"] == "label" else None,
         "flags": [name for name, there in flags.items() if there],
         "answers": {side: _folded(shown_answer(row, side)) for side in SIDES},
+        "base_repeats": row["scores"]["base"]["repetition"] >= LOOPING_ANSWER,
         "thoughts": row.get("thoughts", {}),
         "calls_wrong": {
             side: [line for key in ("call_faults", "call_errors") for line in row.get(key, {}).get(side, [])]

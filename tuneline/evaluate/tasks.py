@@ -10,6 +10,9 @@ from tuneline.scoring.counted import COUNTED, Row, count
 from tuneline.scoring.counts import f1
 from tuneline.scoring.labels import predicted_and_actual
 
+MOST_SOURCES = 8
+"""Sources that have chosen answers of their own."""
+
 
 class TaskResult(NamedTuple):
     task: str
@@ -52,19 +55,36 @@ def item_score(row: Row, side: str) -> float:
     return 100 * f1(hits, predicted_items, actual_items)
 
 
-def chosen(rows: Sequence[Row], task: str) -> dict[str, Row]:
-    """{"best", "median", "worst"} answers of the tuned model to one task's items, as far as there are as many.
+def kinds(rows: Sequence[Row], tasks: Sequence[str]) -> dict[tuple[str, str], list[Row]]:
+    """The rows by (task, source), the tasks in their order.
 
-    In order of item_score, then of the reference's NLL per character (lower is better), then of the id: the first, the
-    middle and the last.
+    The source is empty where all are of one, or of more than MOST_SOURCES.
+    """
+    sources = {_source(row) for row in rows}
+    apart = 1 < len(sources) <= MOST_SOURCES
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (tasks.index(row["task"]), _source(row))):
+        found.setdefault((row["task"], _source(row) if apart else ""), []).append(row)
+    return found
+
+
+def _source(row: Row) -> str:
+    return str(row["id"].rpartition(":")[0])
+
+
+def chosen(rows: Sequence[Row]) -> dict[str, Row]:
+    """{"worst", "median", "best"} answers of the tuned model to items of one kind, as far as there are as many.
+
+    In order of item_score, then of the reference's NLL per character (lower is better), then of the id: the last, the
+    middle and the first.
     """
     ranked = sorted(
-        (row for row in rows if row["task"] == task),
+        rows,
         key=lambda row: (-item_score(row, "tuned"), row["scores"]["tuned"]["nll_per_char"] or 0.0, row["id"]),
     )
-    places = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
+    places = {"worst": len(ranked) - 1, "median": (len(ranked) - 1) // 2, "best": 0}
     if len(ranked) < 3:
-        places = {"best": 0} | ({"worst": 1} if len(ranked) == 2 else {})
+        places = {"worst": 1, "best": 0} if len(ranked) == 2 else {"only": 0}
     return {name: ranked[place] for name, place in places.items()}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tuneline.evaluate.checks import Check, checks
+from tuneline.evaluate.page.absolute import absolute
 from tuneline.evaluate.page.figures import chance, difference, shown, signed, spaced
 from tuneline.evaluate.page.glossary import METRIC_ENTRIES, method_name, task_name
 from tuneline.evaluate.tasks import TaskResult
@@ -26,8 +27,10 @@ class Verdict(NamedTuple):
     tone: Literal["good", "mixed", "bad"]
     headline: Text
     trained: Text
+    absolute: list[Text]
+    """A sentence for each task: how good its answers are in themselves."""
     measured: list[Text]
-    """A sentence for each task."""
+    """A sentence for each task: by how much it changed."""
     checks: list[Check]
 
 
@@ -39,6 +42,7 @@ def verdict(metrics: dict[str, Any], results: Sequence[TaskResult], base: str, f
         tone(list(outcomes.values()), found),
         headline(outcomes, found),
         trained(base, facts.params["tune"]["method"], facts.training, facts.counts["sources"], metrics["items"]),
+        [absolute(result) for result in results],
         [measured(result, alone=len(results) == 1) for result in results],
         found,
     )
@@ -77,18 +81,23 @@ def headline(outcomes: Mapping[str, Outcome], found: Sequence[Check]) -> Text:
 def _said(outcomes: Mapping[str, Outcome]) -> Text:
     kinds = [kind for kind in OUTCOMES if kind in outcomes.values()]
     if len(kinds) == 1:
-        word = OUTCOMES[kinds[0]]
-        several = len(outcomes) > 1
-        everywhere = {"better": " at every task", "worse": " at every task", "unclear": " at any task"}[kinds[0]]
-        en = word.en.capitalize() + (everywhere if several else " than the base" if kinds[0] != "unclear" else "")
-        return Text(en, ("各项任务均" if several else "微调后比基座" if kinds[0] != "unclear" else "") + word.zh)
+        word, several = OUTCOMES[kinds[0]], len(outcomes) > 1
+        if kinds[0] == "unclear":
+            return (
+                Text("No clear difference at any task", "各项任务均无明显差别")
+                if several
+                else Text("No clear difference", "无明显差别")
+            )
+        where = Text(" at every task", "各项任务均") if several else Text("", "微调后")
+        return Text(f"{word.en.capitalize()} than the base{where.en}", f"{where.zh}比基座{word.zh}")
     parts = []
     for kind in kinds:
         names = [task_name(task) for task, one in outcomes.items() if one == kind]
-        word = OUTCOMES[kind]
-        parts.append(
-            Text(f"{word.en} at {_listed([name.en for name in names])}", "、".join(name.zh for name in names) + word.zh)
-        )
+        word, first = OUTCOMES[kind], kind == kinds[0]
+        tasks = Text(_listed([name.en for name in names]), "、".join(name.zh for name in names))
+        # Of several outcomes the first is better or worse, and says than what.
+        than = Text(" than the base", "比基座") if first else Text("", "")
+        parts.append(Text(f"{word.en}{than.en} at {tasks.en}", f"{tasks.zh}{than.zh}{word.zh}"))
     en = ", ".join(part.en for part in parts)
     return Text(en[0].upper() + en[1:], "，".join(part.zh for part in parts))
 
@@ -108,24 +117,27 @@ def measured(result: TaskResult, alone: bool) -> Text:
     )
     sure = _sure(delta["p"], kind)
     return Text(
-        f"{title.en}{where.en} {verb.en} {before} to {after}: {by.en} (95 % interval {low} to {high}). {sure.en}",
-        spaced(f"{where.zh}{title.zh}由 {before} {verb.zh} {after}：{by.zh}（95% 区间 {low} 至 {high}）。{sure.zh}"),
+        f"{title.en}{where.en} {verb.en} {before} to {after}: {by.en} (95 % interval {low} … {high}). {sure.en}",
+        spaced(f"{where.zh}{title.zh}由 {before} {verb.zh} {after}：{by.zh}（95 % 区间 {low} … {high}）。{sure.zh}"),
     )
 
 
 def _sure(p: float, kind: Outcome) -> Text:
     often = chance(p)
     if kind == "unclear" and p < SURE:
-        return Text("Not sure: the interval includes 0.", "不能确定：区间包含 0。")
+        return Text(
+            "Not sure that it differs from the base: the interval includes 0.", "不能确定与基座有差别：区间包含 0。"
+        )
     if kind == "unclear":
         return Text(
-            f"Not sure: equal models would differ as much in {often.en}.",
-            f"不能确定：即使两个模型没有差别，{often.zh}下也会出现这么大的差异。",
+            f"Not sure that it differs from the base: equal models would differ as much in {often.en}.",
+            f"不能确定与基座有差别：即使没有差别，{often.zh}下也会出现这么大的差异。",
         )
-    word = Text("Very sure", "非常确定") if p < VERY_SURE else Text("Fairly sure", "比较确定")
+    word = Text("Sure", "确定") if p < VERY_SURE else Text("Fairly sure", "比较确定")
+    than = Text(f" that it is {kind} than the base", "比基座好" if kind == "better" else "比基座差")
     return Text(
-        f"{word.en}: equal models would differ as much in {often.en}.",
-        f"{word.zh}：若两个模型没有差别，{often.zh}下才会出现这么大的差异。",
+        f"{word.en}{than.en}: equal models would differ as much in {often.en}.",
+        f"{word.zh}{than.zh}：若两个模型没有差别，{often.zh}下才会出现这么大的差异。",
     )
 
 

@@ -49,7 +49,7 @@ def chance(p: float) -> Text:
     if p < 0.001:
         return Text("fewer than 1 in 1,000 cases", "不到千分之一的情况")
     percent = f"{100 * p:.0f}" if p >= 0.1 else f"{100 * p:.2g}"
-    return Text(f"{percent} % of cases", f"{percent}% 的情况")
+    return Text(f"{percent} % of cases", f"{percent} % 的情况")
 
 
 def p_value(p: float) -> str:

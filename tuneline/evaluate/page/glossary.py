@@ -156,7 +156,7 @@ METRIC_ENTRIES = {
         "Repeated 4-grams",
         "重复片段",
         "Share of four-word sequences in an answer that it said before; high where answers loop.",
-        "回答中重复出现的四词片段的比例；陷入循环时很高。",
+        "回答中重复出现的四词片段的比例；反复说同样的话时很高。",
     ),
     "eos_rate": _entry(
         "Ends by itself",
@@ -177,7 +177,7 @@ TERMS = {
     "tuned": _entry("tuned", "微调后", "The model after fine-tuning.", "微调之后的模型。"),
     "interval": _entry(
         "95 % interval",
-        "95% 区间",
+        "95 % 区间",
         "Where the figure would lie with other items of this kind (bootstrap over items; "
         "for one model's share of right items, such as accuracy, Wilson score interval).",
         "换一批同类条目时，数值大致会落在这个范围（对条目自助抽样；单个模型的准确率等比例类指标用 Wilson 得分区间）。",
@@ -192,7 +192,7 @@ TERMS = {
         "better / same / worse",
         "更好 / 持平 / 更差",
         "Items on which the tuned model does better than the base, the same, or worse.",
-        "微调后比基座更好、与基座相同、比基座更差的条目数。",
+        "微调后比基座更好、与基座持平、比基座更差的条目数。",
     ),
     "reference": _entry("reference", "参考答案", "The right answer that came with the data.", "数据自带的正确答案。"),
 }
