@@ -8,7 +8,8 @@ import pytest
 from tests.helpers.commands import git, git_init, python
 from tests.helpers.paths import ROOT
 from tuneline.cli.repro import PUSH, UP_TO_DATE, StageLog, has_remote, leave_out_last_words
-from tuneline.cli.summary import chosen, verdict, warnings
+from tuneline.cli.summary import figure_lines, verdict, warnings
+from tuneline.evaluate.tasks import TaskResult
 from tuneline.runtime.environment import require_environment
 from tuneline.runtime.unsaved import is_unsaved, refuse_to_overwrite
 from tuneline.sections import check_sections
@@ -49,12 +50,26 @@ def test_the_verdict_is_a_sentence(found, begins):
 
 
 def test_three_figures_begin_with_the_one_that_decides():
-    assert chosen(metrics()) == ["rouge_l", "nll_per_char", "repetition"]
-    assert chosen(metrics(label_accuracy=(0.0, 70.0, 0.001))) == ["label_accuracy", "rouge_l", "nll_per_char"]
-    assert chosen(metrics(label_accuracy=(0.0, 70.0, 0.001)) | {"tasks": {"label": 10}})[1:] == [
-        "nll_per_char",
-        "repetition",
+    def titles(found: dict, results: list | None = None) -> list[str]:
+        return [line.partition("  ")[0] for line in figure_lines(found, results or [])]
+
+    labelled = metrics(label_accuracy=(0.0, 70.0, 0.001))
+    assert titles(metrics()) == ["ROUGE-L", "NLL per character", "Repeated 4-grams"]
+    assert titles(labelled) == ["Accuracy", "ROUGE-L", "NLL per character"]
+    assert titles(labelled | {"tasks": {"label": 10}}) == ["Accuracy", "NLL per character", "Repeated 4-grams"]
+
+
+def test_figures_are_of_each_tasks_own_items_as_in_the_report():
+    """One-word labels would raise the ROUGE-L of texts."""
+    whole = metrics(label_accuracy=(0.0, 70.0, 0.001), rouge_l=(2.0, 63.0, 0.001)) | {"tasks": {"label": 6, "qa": 4}}
+    results = [
+        TaskResult("label", 6, "label_accuracy", metrics(label_accuracy=(0.0, 70.0, 0.001))),
+        TaskResult("qa", 4, "rouge_l", metrics(rouge_l=(4.0, 28.0, 0.001))),
     ]
+    accuracy, overlap, _ = figure_lines(whole, results)
+    assert accuracy.startswith("Accuracy of 6 items  base 0.0 → tuned 70.0 %")
+    assert overlap.startswith("ROUGE-L of 4 items  base 4.0 → tuned 28.0  +24.0")
+    assert figure_lines(metrics(), [TaskResult("qa", 10, "rouge_l", metrics())])[0].startswith("ROUGE-L  base 10.0")
 
 
 @pytest.mark.parametrize(

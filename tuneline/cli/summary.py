@@ -1,15 +1,16 @@
 """`tuneline summary`: what the pipeline's last run gave, whether it is better, what is wrong, and what to do next."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from tuneline.cli import panel
 from tuneline.cli.failure import folder as run_folder
 from tuneline.evaluate.thresholds import CUT_OFF, FORGETTING, LOOPS, SURE
-from tuneline.formats.metrics import METRICS, current_names, known_metrics, main_metric
+from tuneline.formats.metrics import METRICS, Metric, current_names, known_metrics, main_metric
 from tuneline.formats.stored import read_object, read_rows
 from tuneline.runtime.git import git
 from tuneline.runtime.params import read_params
@@ -17,6 +18,9 @@ from tuneline.runtime.progress import clock
 from tuneline.runtime.stage import SPEED
 from tuneline.runtime.storage.stage_map import stage_names
 from tuneline.runtime.unsaved import KEEP, is_unsaved
+
+if TYPE_CHECKING:
+    from tuneline.evaluate.tasks import TaskResult
 
 DETAILS = (Path("metrics/eval_details.json"), Path("metrics/eval.json"))
 """Values with intervals: the first of them that is there."""
@@ -73,45 +77,60 @@ def show(run: Run | None = None) -> None:
 
 def result_lines(metrics: dict[str, Any], warned: list[Warned]) -> list[panel.Line]:
     """The report's headline, the verdict in figures, three metrics, and what is wrong with its remedy."""
-    first = headline(metrics)
+    results = task_results(metrics)
+    first = headline(metrics, results)
     lines = [panel.Line(text, "bold") for text in (first, verdict(metrics)) if text]
-    lines += [panel.Line(figure(name, metrics)) for name in chosen(metrics)]
+    lines += [panel.Line(text) for text in figure_lines(metrics, results)]
     for problem, remedy in warned:
         lines.append(panel.Line(f"✘ {problem}", "bold red", plain=f"WARNING: {problem}. Remedy: {remedy}."))
         lines.append(panel.Line(f"  {remedy}", "red", plain=""))
     return lines
 
 
-def headline(metrics: dict[str, Any]) -> str:
-    """What comparing with the base says, as in the report; empty where the answers are not here, as in a clone."""
+def task_results(metrics: dict[str, Any]) -> list["TaskResult"]:
+    """Figures of each task's items; empty where the answers are not here, as in a clone."""
     if not (PREDICTIONS.is_file() and COUNTS.is_file()):
-        return ""
-    # These import scipy.
-    from tuneline.evaluate.checks import checks
+        return []
+    # It imports scipy.
     from tuneline.evaluate.tasks import results_by_task
+
+    return results_by_task(metrics, list(read_rows(PREDICTIONS, {"task": str}, "evaluate")))
+
+
+def headline(metrics: dict[str, Any], results: list["TaskResult"]) -> str:
+    """What comparing with the base says, as in the report; empty without results."""
+    if not results:
+        return ""
+    from tuneline.evaluate.checks import checks
     from tuneline.evaluate.verdict import headline, outcome
 
-    results = results_by_task(metrics, list(read_rows(PREDICTIONS, {"task": str}, "evaluate")))
     outcomes = {one.task: outcome(one.metric, one.delta) for one in results}
     return headline(outcomes, checks(metrics, results, read_object(COUNTS, {}, "convert")["sources"])).en
 
 
-def chosen(metrics: dict[str, Any]) -> list[str]:
-    """Three metrics to show: the one that decides, then the user's own, then what else there is."""
-    answers = ("rouge_l",) if "qa" in metrics["tasks"] else ()
+def figure_lines(metrics: dict[str, Any], results: list["TaskResult"]) -> list[str]:
+    """Three figures: those that decide of each task, as in the report, then the user's own, then what else there is."""
+    known = known_metrics(metrics)
+    shown = {one.metric: figure(one.metric, one.figures, known, one.items if one.items < metrics["items"] else None)
+             for one in results}  # fmt: skip
+    answers = ("rouge_l",) if "qa" in metrics["tasks"] and not results else ()
     names = (main_metric(metrics["delta"]), *metrics.get("own", ()), *answers, "nll_per_char", "repetition", "eos_rate")
-    return [name for name in dict.fromkeys(names) if name in metrics["delta"]][:3]
+    for name in names:
+        if name in metrics["delta"] and name not in shown:
+            shown[name] = figure(name, metrics, known)
+    return list(shown.values())[:3]
 
 
-def figure(name: str, metrics: dict[str, Any]) -> str:
-    """A metric of base and tuned model, and their difference with its interval."""
-    base, tuned, delta = (metrics[side][name] for side in ("base", "tuned", "delta"))
-    metric = known_metrics(metrics)[name]
+def figure(name: str, figures: Mapping[str, Any], known: Mapping[str, Metric], items: int | None = None) -> str:
+    """A metric of base and tuned model, and their difference with its interval; `items` where it is not of all."""
+    base, tuned, delta = (figures[side][name] for side in ("base", "tuned", "delta"))
+    metric = known[name]
     unit = {"%": " %", "nats": " nats"}.get(metric.unit, "")
     digits = 2 if abs(delta["value"]) < 10 and metric.unit not in ("%", "0–100", "ratio") else 1
     value = f"base {base['value']:.{digits}f} → tuned {tuned['value']:.{digits}f}{unit}"
     interval = f"{delta['low']:+.{digits}f} … {delta['high']:+.{digits}f}"
-    return f"{metric.title}  {value}  {delta['value']:+.{digits}f} (95 % interval {interval})"
+    title = metric.title if items is None else f"{metric.title} of {items} items"
+    return f"{title}  {value}  {delta['value']:+.{digits}f} (95 % interval {interval})"
 
 
 def verdict(metrics: dict[str, Any]) -> str:
