@@ -108,7 +108,7 @@ def test_limits_come_first_then_chinese():
     [
         ("learned", 0.1, "**遗忘**：遗忘很少。", "**问题**"),
         ("learned", 0.9, "**遗忘**：遗忘了许多原有能力。", "**问题**"),
-        ("looping", 0.1, "**问题**：回答陷入循环。", "遗忘了"),
+        ("looping", 0.1, "**问题**：回答反复说同样的话。", "遗忘了"),
     ],
 )
 def test_what_is_wrong_is_said_in_chinese(kind, change, said, unsaid):

@@ -1,29 +1,18 @@
 """The pages that people read: nothing unescaped, the same bytes again, and what a browser makes of them."""
 
 import re
-from contextlib import contextmanager
 
 import pytest
 
 from tests.helpers.browsing import browsing
 from tests.helpers.evaluated import LOOP, evaluated, facts, metrics_of
+from tests.helpers.report_page import page_of, reading, text_of
 from tuneline.evaluate.page.answer_text import LONG, is_long, plain_text, shown_answer, stretches
 from tuneline.evaluate.page.charts import WIDTH, bounds, histogram, points, whiskers
 from tuneline.evaluate.page.confusion import MOST, confusion
 from tuneline.evaluate.report import metric_lines, report, tone
 from tuneline.evaluate.tasks import results_by_task
 from tuneline.formats.html import Text
-
-
-def page_of(rows, change=0.1) -> str:
-    told = facts(change)
-    return report(metrics_of(rows, told), rows, told)
-
-
-def text_of(page: str, language: str) -> str:
-    """What a reader of one language sees: an approximation without a browser."""
-    other = "zh" if language == "en" else "en"
-    return re.sub(r"<[^>]*>", "", re.sub(rf'<span class="{other}".*?</span>', "", page))
 
 
 @pytest.fixture(scope="module")
@@ -204,22 +193,6 @@ def test_what_validations_measured_is_drawn_beside_the_loss(learned):
         assert f"{title} by step" in english
         assert f"{title} by step" not in page
     assert "各步验证回答的 Accuracy" in found
-
-
-@contextmanager
-def reading(browser, path, **options):
-    """The page as a reader has it; whatever the browser complains of or asks elsewhere fails the test."""
-    context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 800}} | options)
-    tab = context.new_page()
-    tab.set_default_timeout(15_000)
-    wrong: list[str] = []
-    tab.on("console", lambda message: wrong.append(message.text))
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("request", lambda request: None if request.url == path.as_uri() else wrong.append(request.url))
-    tab.goto(path.as_uri())
-    yield tab
-    context.close()
-    assert [one for one in wrong if not one.startswith("data:")] == []
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers.browsing import browsing
 from tests.helpers.evaluated import evaluated, facts, metrics_of
-from tests.test_report import page_of, reading, text_of
+from tests.helpers.report_page import page_of, reading, text_of
 from tuneline.evaluate.page.absolute import MOST, absolute, answerable, without_warning, words_shared
 from tuneline.evaluate.page.urgency import lacks_warning, should_warn, warns
 from tuneline.evaluate.report import report

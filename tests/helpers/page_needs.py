@@ -5,12 +5,13 @@ Each function makes the first and gives the second: text of the page to the text
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.helpers.chatglm3 import SIZES, checkpoint, train_pieces
-from tests.helpers.commands import git
+from tests.helpers.commands import git, python
 from tests.helpers.fake_server import Asked, Said, completion, fake_server, models
 from tests.helpers.llama_cpp import make_llama_cpp
 from tests.helpers.model_hub import TOKEN, Hub
@@ -51,6 +52,32 @@ def name_experiment(terminal: Terminal) -> None:
     (line,) = git(terminal.project, "for-each-ref", "refs/exps/**/r2").splitlines()
     commit, _, name = line.split()
     git(terminal.project, "update-ref", name.removesuffix("r2") + "exp-a", commit)
+
+
+def name_changed_experiment(terminal: Terminal) -> None:
+    """The experiment r2, one of its answers changed, is exp-a: on some CPUs all of them are the workspace's."""
+    project = terminal.project
+    (line,) = git(project, "for-each-ref", "refs/exps/**/r2").splitlines()
+    commit, _, name = line.split()
+    answers, lock = project / "metrics/predictions.jsonl", project / "dvc.lock"
+    before = {path: path.read_text(encoding="utf-8") for path in (answers, lock)}
+    first, _, rest = before[answers].partition("\n")
+    changed = json.loads(first) | {"tuned": "另一个回答"}
+    # In the cache of DVC it is read only.
+    answers.unlink()
+    answers.write_text(json.dumps(changed, ensure_ascii=False) + "\n" + rest, encoding="utf-8")
+    assert python(project, "-m", "dvc", "commit", "-q", "-f", "evaluate").returncode == 0
+    blob = git(project, "hash-object", "-w", "dvc.lock").strip()
+    entries = [entry for entry in git(project, "ls-tree", commit).splitlines() if not entry.endswith("\tdvc.lock")]
+    tree = subprocess.run(
+        ["git", "mktree"], cwd=project, input="\n".join([*entries, f"100644 blob {blob}\tdvc.lock", ""]),
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    made = git(project, "commit-tree", tree, "-p", f"{commit}^", "-m", "exp-a").strip()
+    git(project, "update-ref", name.removesuffix("r2") + "exp-a", made)
+    for path, text in before.items():
+        path.unlink()
+        path.write_text(text, encoding="utf-8")
 
 
 def bases(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
@@ -126,7 +153,7 @@ def review(terminal: Terminal, stack: ExitStack) -> dict[str, str]:
     from tuneline.evaluate.review.pairs import answer_hash
     from tuneline.evaluate.review.votes import Vote, append
 
-    name_experiment(terminal)
+    name_changed_experiment(terminal)
     rows = [json.loads(line) for line in (terminal.project / "metrics/predictions.jsonl").read_text().splitlines()]
     row = next(row for row in rows if row["base"] != row["tuned"])
     first, second = sorted((answer_hash(row["base"]), answer_hash(row["tuned"])))
