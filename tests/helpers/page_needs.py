@@ -47,18 +47,23 @@ def commit(terminal: Terminal) -> None:
     git(terminal.project, "commit", "-q", "-a", "--allow-empty", "-m", "Results")
 
 
+def experiment(project: Path) -> tuple[str, str]:
+    """(commit of the experiment r2, the ref that exp-a has beside it)."""
+    (line,) = git(project, "for-each-ref", "refs/exps/**/r2").splitlines()
+    commit, _, name = line.split()
+    return commit, name.removesuffix("r2") + "exp-a"
+
+
 def name_experiment(terminal: Terminal) -> None:
     """The experiment r2 is exp-a, too."""
-    (line,) = git(terminal.project, "for-each-ref", "refs/exps/**/r2").splitlines()
-    commit, _, name = line.split()
-    git(terminal.project, "update-ref", name.removesuffix("r2") + "exp-a", commit)
+    commit, name = experiment(terminal.project)
+    git(terminal.project, "update-ref", name, commit)
 
 
 def name_changed_experiment(terminal: Terminal) -> None:
     """The experiment r2, one of its answers changed, is exp-a: on some CPUs all of them are the workspace's."""
     project = terminal.project
-    (line,) = git(project, "for-each-ref", "refs/exps/**/r2").splitlines()
-    commit, _, name = line.split()
+    commit, name = experiment(project)
     answers, lock = project / "metrics/predictions.jsonl", project / "dvc.lock"
     before = {path: path.read_text(encoding="utf-8") for path in (answers, lock)}
     first, _, rest = before[answers].partition("\n")
@@ -74,7 +79,7 @@ def name_changed_experiment(terminal: Terminal) -> None:
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     made = git(project, "commit-tree", tree, "-p", f"{commit}^", "-m", "exp-a").strip()
-    git(project, "update-ref", name.removesuffix("r2") + "exp-a", made)
+    git(project, "update-ref", name, made)
     for path, text in before.items():
         path.unlink()
         path.write_text(text, encoding="utf-8")
